@@ -1,0 +1,27 @@
+"""Fixtures that every test folder shares."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+DEFAULT_DATA = TESTS.parent.parent / "shared" / "data"
+
+if (TESTS / "bundle_factory.py").is_file():
+    pytest_plugins = ["bundle_factory"]
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The checkout."""
+    return TESTS.parent
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The LIDC-IDRI data folder; the test skips where it is absent."""
+    root = Path(os.environ.get("NODULE_DIAG_DATA") or DEFAULT_DATA).resolve()
+    if not (root / "ct").is_dir():
+        pytest.skip("no LIDC-IDRI data: set NODULE_DIAG_DATA to the folder that holds ct/, lidc_vois/, lidc_cubes/")
+    return root
