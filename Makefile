@@ -1,0 +1,68 @@
+# make demo    set up, then run the main job on a phantom CT
+# make test    set up, then run the tests
+# make check   what CI runs: lint, types, import rules, tests, and the built wheel in an environment without torch
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+
+# Written when an environment is complete; older than pyproject.toml means: install again.
+RUNTIME := $(VENV)/.installed-runtime
+DEV := $(VENV)/.installed-dev
+
+.PHONY: help demo test check lint types imports smoke toolchain clean
+
+help:
+	@sed -n 's/^# make /make /p' Makefile
+
+demo: $(RUNTIME)
+	$(BIN)/nodule-diag demo --out demo
+
+test: $(DEV)
+	$(BIN)/python -m pytest -m "not slow"
+
+check: lint types imports test smoke
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+
+types: $(DEV)
+	$(BIN)/mypy
+
+imports: $(DEV)
+	$(BIN)/lint-imports
+
+# The slow tests, among them the wheel installed into a fresh environment outside the checkout.
+smoke: $(DEV)
+	$(BIN)/python -m pytest -m slow
+
+# hnswlib is published as source only: without a compiler, pip fails after minutes and far from the cause.
+toolchain:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "nodule-diag needs Python 3.11 or newer, and '$(PYTHON)' is not: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments. Debian/Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@printf '#include <vector>\n#include <Python.h>\n' | $(CXX) -x c++ -fsyntax-only \
+	  -I"$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')" - 2>/dev/null || { \
+	  echo "hnswlib is compiled during the installation, and '$(CXX)' cannot compile C++ against Python's headers." >&2; \
+	  echo "Debian/Ubuntu: apt install g++ python3-dev | Fedora: dnf install gcc-c++ python3-devel | macOS: xcode-select --install" >&2; \
+	  exit 1; }
+
+$(RUNTIME): pyproject.toml
+	@$(MAKE) --no-print-directory toolchain
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -e '.[cpu]'
+	@touch $@
+
+# torch on its own first, so that its version, and CPU or CUDA, is chosen here and not by a dependency.
+$(DEV): $(RUNTIME)
+	$(BIN)/python -m pip install '$(TORCH)'
+	$(BIN)/python -m pip install -e '.[cpu,train,export,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) dist build demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
