@@ -1,0 +1,119 @@
+"""The network's input: HU windows and the 0.5 mm cube round a nodule (paper, section 4.2).
+
+The paper windows the CT, resamples all of it to 0.5 mm with a cubic spline and cuts out 64x64x64 voxels. The same
+numbers follow from the cube's surroundings alone: the spline is separable (:mod:`nodule_diag.spline`), and beyond
+about 18 voxels a sample has no weight left. :mod:`nodule_diag.reference` is the literal version.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nodule_diag.errors import CoordinateError
+from nodule_diag.geometry import index_from_lps
+from nodule_diag.spline import bspline_matrix
+
+if TYPE_CHECKING:
+    from nodule_diag.lungs import LungMask
+    from nodule_diag.volume import CTVolume
+
+PATCH_SIZE = 64
+"""Voxels along each side of the cube (paper 4.2): 32 mm, which encloses a nodule below 30 mm."""
+PATCH_SPACING_MM = 0.5
+"""Millimetres between the cube's voxels (paper 4.2)."""
+LUNG_WINDOW_HU = (-1000.0, 400.0)
+"""HU that become 0 and 1 in channel 0 (paper 4.2)."""
+MEDIASTINAL_WINDOW_HU = (-160.0, 240.0)
+"""HU that become 0 and 1 in channel 1 (paper 4.2)."""
+OUTSIDE_LUNG_HU = -1024
+"""HU given to voxels outside the lung mask. The paper multiplies "raw CTs" by the mask and leaves open what 0 means;
+with 0 HU the outside would be as bright as a nodule in both windows, so it is air: 0 after either window."""
+
+
+def window_channels(hu: ArrayLike) -> NDArray[np.float32]:
+    """Both windows of an image of any shape.
+
+    Args:
+        hu: (...) HU.
+
+    Returns:
+        (2, ...) float32 in [0, 1]: lung window, mediastinal window.
+    """
+    values = np.asarray(hu)
+    channels = np.empty((2, *values.shape), dtype=np.float32)
+    for channel, (low, high) in zip(channels, (LUNG_WINDOW_HU, MEDIASTINAL_WINDOW_HU), strict=True):
+        np.subtract(values, np.float32(low), out=channel)
+        np.multiply(channel, np.float32(1.0 / (high - low)), out=channel)
+        np.clip(channel, 0.0, 1.0, out=channel)
+    return channels
+
+
+def patch_offsets_mm() -> NDArray[np.float64]:
+    """(64,) millimetres from the nodule's centre to each voxel of the cube along any axis: -15.75 .. 15.75."""
+    return (np.arange(PATCH_SIZE) - (PATCH_SIZE - 1) / 2) * PATCH_SPACING_MM
+
+
+def resample(channels: NDArray[np.float32], matrices_zyx: tuple[NDArray[np.float32], ...]) -> NDArray[np.float32]:
+    """Apply one matrix per axis.
+
+    Args:
+        channels: (C, z, y, x) float32.
+        matrices_zyx: three float32 matrices (M_z, z), (M_y, y), (M_x, x), as :func:`bspline_matrix` makes them.
+
+    Returns:
+        (C, M_z, M_y, M_x) float32.
+    """
+    along_z, along_y, along_x = matrices_zyx
+    result = along_y @ (channels @ along_x.T)
+    count, depth = result.shape[:2]
+    shape = (count, along_z.shape[0], along_y.shape[0], along_x.shape[0])
+    return (along_z @ result.reshape(count, depth, -1)).reshape(shape)
+
+
+def extract_patches(
+    ct: CTVolume, centers_xyz_mm: ArrayLike, *, lung_mask: LungMask | None = None
+) -> NDArray[np.float32]:
+    """Cut the network's input out of a CT, for each nodule.
+
+    Voxel ``i`` of an axis lies at the centre plus ``(i - 31.5) * 0.5`` mm along the CT's own (canonical) axis, so the
+    cube is symmetric about the nodule. Windows come before the spline, as in the paper, and the spline's overshoot is
+    kept. Parts of the cube outside the volume are 0.
+
+    Args:
+        ct: the scan.
+        centers_xyz_mm: (N, 3) LPS mm.
+        lung_mask: where given, voxels outside it become :data:`OUTSIDE_LUNG_HU` before windowing.
+
+    Returns:
+        (N, 2, 64, 64, 64) float32: channel (lung, mediastinal window), z, y, x.
+
+    Raises:
+        CoordinateError: ``centers_xyz_mm`` is not (N, 3) finite numbers.
+    """
+    centers = np.asarray(centers_xyz_mm, dtype=np.float64)
+    if centers.ndim != 2 or centers.shape[1] != 3 or not np.isfinite(centers).all():
+        raise CoordinateError(
+            f"nodule centres must be (N, 3) finite LPS millimetres, not {centers.tolist()}",
+            hint="pass a list of (x, y, z), even for a single nodule",
+        )
+    patches = np.zeros((len(centers), 2, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE), dtype=np.float32)
+    if not len(centers):
+        return patches
+    offsets = patch_offsets_mm()
+    for patch, index_xyz in zip(patches, index_from_lps(ct, centers), strict=True):
+        box, matrices = [], []
+        for size, center, spacing in zip(ct.hu.shape, index_xyz[::-1], ct.spacing_zyx_mm, strict=True):
+            matrix = bspline_matrix(size, center + offsets / spacing)
+            used = np.flatnonzero(matrix.any(axis=0))
+            part = slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 0)
+            box.append(part)
+            matrices.append(np.ascontiguousarray(matrix[:, part]))
+        region = (box[0], box[1], box[2])
+        hu = ct.hu[region]
+        if lung_mask is not None:
+            hu = np.where(lung_mask.crop(region), hu, np.asarray(OUTSIDE_LUNG_HU, dtype=hu.dtype))
+        patch[:] = resample(window_channels(hu), tuple(matrices))
+    return patches
