@@ -1,0 +1,85 @@
+"""Which requirement an extra brings; `onnxruntime` and `onnxruntime-gpu` never come together."""
+
+import email.parser
+import tomllib
+import zipfile
+from importlib import metadata
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+EXTRAS = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "dicom", "report", "train", "export", "dev"}
+ONNX_RUNTIMES = {"onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"}
+NO_EXTRA = ""
+
+
+@pytest.fixture(scope="module")
+def wheel_metadata(distributions):
+    with zipfile.ZipFile(distributions.wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        return email.parser.Parser().parsestr(archive.read(name).decode())
+
+
+@pytest.fixture(scope="module")
+def requirements(wheel_metadata):
+    """The requirement names of the base install (key "") and what each extra adds to it."""
+    lines = [Requirement(line) for line in wheel_metadata.get_all("Requires-Dist")]
+    base = required_names(lines, extra=NO_EXTRA)
+    return {NO_EXTRA: base} | {extra: required_names(lines, extra=extra) - base for extra in EXTRAS}
+
+
+def required_names(lines, *, extra):
+    """Canonical names of the requirements that hold on this machine with one extra."""
+    holds = [line for line in lines if line.marker is None or line.marker.evaluate({"extra": extra})]
+    return {canonicalize_name(line.name) for line in holds}
+
+
+def everything_below(names):
+    """Everything that the named distributions require, directly or not, as far as it is installed here."""
+    seen = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            lines = [Requirement(line) for line in metadata.requires(name) or []]
+        except metadata.PackageNotFoundError:
+            continue
+        waiting.extend(required_names(lines, extra=NO_EXTRA))
+    return seen
+
+
+def test_extras_are_the_pinned_ones(wheel_metadata):
+    assert set(wheel_metadata.get_all("Provides-Extra")) == EXTRAS
+
+
+def test_base_install_is_lean(requirements):
+    assert requirements[NO_EXTRA] == {"numpy", "simpleitk", "hnswlib", "typer", "pydantic"}
+
+
+def test_only_cpu_and_gpu_bring_an_onnx_runtime(requirements):
+    brings = {extra: sorted(names & ONNX_RUNTIMES) for extra, names in requirements.items() if names & ONNX_RUNTIMES}
+    assert brings == {"cpu": ["onnxruntime"], "gpu": ["onnxruntime-gpu"]}
+
+
+@pytest.mark.parametrize("extra", [NO_EXTRA, "dicom", "dev", "export", "openvino", "report", "train"])
+def test_no_other_extra_brings_an_onnx_runtime_indirectly(extra, requirements):
+    assert everything_below(requirements[extra]) & ONNX_RUNTIMES == set()
+
+
+@pytest.mark.parametrize("extra", [NO_EXTRA, "cpu"])
+def test_runtime_needs_no_torch(extra, requirements):
+    assert everything_below(requirements[extra]) & {"torch", "onnx", "onnxscript"} == set()
+
+
+def test_uv_knows_that_cpu_and_gpu_conflict(repo_root):
+    project = tomllib.loads((repo_root / "pyproject.toml").read_text())
+    assert [{"extra": "cpu"}, {"extra": "gpu"}] in project["tool"]["uv"]["conflicts"]
+
+
+def test_one_onnx_runtime_is_installed_here():
+    installed = {canonicalize_name(distribution.name) for distribution in metadata.distributions()}
+    assert len(installed & ONNX_RUNTIMES) == 1

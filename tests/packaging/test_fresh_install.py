@@ -1,0 +1,79 @@
+"""The wheel as its user meets it: a fresh environment outside the checkout, without torch."""
+
+import json
+
+import jsonschema
+import pytest
+
+pytestmark = pytest.mark.slow
+
+CT_0314 = "ct/LIDC-IDRI-0314.nii.gz"
+NODULE_0314_XYZ_LPS_MM = ("-56.94", "131.27", "-520.6")
+
+
+@pytest.fixture(scope="module")
+def validate(repo_root):
+    """Check a document against the published schema."""
+    schema = json.loads((repo_root / "docs" / "prediction.schema.json").read_text())
+    validator = jsonschema.validators.validator_for(schema)
+    validator.check_schema(schema)
+    return validator(schema).validate
+
+
+def document_of(process):
+    """The one JSON document that a command printed."""
+    assert process.returncode == 0, process.stdout + process.stderr
+    return json.loads(process.stdout)
+
+
+def test_what_is_installed(installed):
+    listed = installed.run("python", "-m", "pip", "list", "--format=json")
+    names = {entry["name"].lower() for entry in document_of(listed)}
+    assert not names & {"torch", "onnx", "onnxscript", "scipy", "pydicom", "scikit-image"}
+    assert names & {"onnxruntime", "onnxruntime-gpu"} == {"onnxruntime"}
+
+
+def test_import_is_the_installed_one_and_brings_no_torch(installed):
+    code = "import nodule_diag, sys; assert 'torch' not in sys.modules; print(nodule_diag.__file__)"
+    imported = installed.run("python", "-W", "error", "-c", code)
+    assert imported.returncode == 0, imported.stderr
+    assert imported.stdout.startswith(str(installed.bin.parent))
+
+
+def test_every_public_name_can_be_used(installed):
+    code = "import nodule_diag as nd; print(len([getattr(nd, name) for name in nd.__all__]))"
+    imported = installed.run("python", "-c", code)
+    assert imported.returncode == 0, imported.stderr
+    assert int(imported.stdout) > 0
+
+
+def test_demo(installed, validate):
+    document = document_of(installed.run("nodule-diag", "demo", "--json"))
+    validate(document)
+    assert document["nodules"]
+    assert [str(path) for path in installed.cwd.iterdir()] == []
+
+
+@pytest.mark.real_data
+def test_predict_on_a_real_ct(installed, validate, data_root):
+    ct = str(data_root / CT_0314)
+    document = document_of(
+        installed.run("nodule-diag", "predict", ct, "--xyz", *NODULE_0314_XYZ_LPS_MM, "--json")
+    )
+    validate(document)
+    (nodule,) = document["nodules"]
+    assert nodule["xyz_lps_mm"] == pytest.approx([float(number) for number in NODULE_0314_XYZ_LPS_MM])
+    assert nodule["in_lung"] is True
+
+
+@pytest.mark.parametrize("command", ["info", "doctor"])
+def test_commands_that_describe(installed, command):
+    assert document_of(installed.run("nodule-diag", command, "--json"))
+
+
+@pytest.mark.parametrize(("command", "extra"), [("train", "train"), ("export", "export")])
+def test_missing_extra_prints_the_pip_command(installed, command, extra):
+    ended = installed.run("nodule-diag", command)
+    assert ended.returncode == 5, ended.stdout + ended.stderr
+    assert f"pip install 'nodule-diag[{extra}]'" in ended.stderr
+    assert "Traceback" not in ended.stderr
