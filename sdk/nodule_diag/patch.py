@@ -13,12 +13,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nodule_diag.errors import CoordinateError
-from nodule_diag.geometry import index_from_lps
-from nodule_diag.spline import bspline_matrix
+from nodule_diag.spline import bspline_matrix, resample
 
 if TYPE_CHECKING:
     from nodule_diag.lungs import LungMask
     from nodule_diag.volume import CTVolume
+
+__all__ = [
+    "LUNG_WINDOW_HU",
+    "MEDIASTINAL_WINDOW_HU",
+    "OUTSIDE_LUNG_HU",
+    "PATCH_SIZE",
+    "PATCH_SPACING_MM",
+    "extract_patches",
+    "patch_offsets_mm",
+    "resample",
+    "window_channels",
+]
 
 PATCH_SIZE = 64
 """Voxels along each side of the cube (paper 4.2): 32 mm, which encloses a nodule below 30 mm."""
@@ -53,24 +64,7 @@ def window_channels(hu: ArrayLike) -> NDArray[np.float32]:
 
 def patch_offsets_mm() -> NDArray[np.float64]:
     """(64,) millimetres from the nodule's centre to each voxel of the cube along any axis: -15.75 .. 15.75."""
-    return (np.arange(PATCH_SIZE) - (PATCH_SIZE - 1) / 2) * PATCH_SPACING_MM
-
-
-def resample(channels: NDArray[np.float32], matrices_zyx: tuple[NDArray[np.float32], ...]) -> NDArray[np.float32]:
-    """Apply one matrix per axis.
-
-    Args:
-        channels: (C, z, y, x) float32.
-        matrices_zyx: three float32 matrices (M_z, z), (M_y, y), (M_x, x), as :func:`bspline_matrix` makes them.
-
-    Returns:
-        (C, M_z, M_y, M_x) float32.
-    """
-    along_z, along_y, along_x = matrices_zyx
-    result = along_y @ (channels @ along_x.T)
-    count, depth = result.shape[:2]
-    shape = (count, along_z.shape[0], along_y.shape[0], along_x.shape[0])
-    return (along_z @ result.reshape(count, depth, -1)).reshape(shape)
+    return (np.arange(PATCH_SIZE, dtype=np.float64) - (PATCH_SIZE - 1) / 2) * PATCH_SPACING_MM
 
 
 def extract_patches(
@@ -93,6 +87,8 @@ def extract_patches(
     Raises:
         CoordinateError: ``centers_xyz_mm`` is not (N, 3) finite numbers.
     """
+    from nodule_diag.geometry import index_from_lps
+
     centers = np.asarray(centers_xyz_mm, dtype=np.float64)
     if centers.ndim != 2 or centers.shape[1] != 3 or not np.isfinite(centers).all():
         raise CoordinateError(
@@ -115,5 +111,5 @@ def extract_patches(
         hu = ct.hu[region]
         if lung_mask is not None:
             hu = np.where(lung_mask.crop(region), hu, np.asarray(OUTSIDE_LUNG_HU, dtype=hu.dtype))
-        patch[:] = resample(window_channels(hu), tuple(matrices))
+        patch[:] = resample(window_channels(hu), (matrices[0], matrices[1], matrices[2]))
     return patches

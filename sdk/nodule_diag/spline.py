@@ -67,6 +67,26 @@ def bspline_matrix(size: int, positions: ArrayLike) -> NDArray[np.float32]:
     return matrix.reshape(at.size, size).astype(np.float32)
 
 
+def resample(
+    channels: NDArray[np.float32],
+    matrices_zyx: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """Interpolate a box: one matrix product per axis.
+
+    Args:
+        channels: (C, z, y, x) float32.
+        matrices_zyx: float32 matrices (M_z, z), (M_y, y), (M_x, x), such as :func:`bspline_matrix` makes.
+
+    Returns:
+        (C, M_z, M_y, M_x) float32.
+    """
+    along_z, along_y, along_x = matrices_zyx
+    slices = along_y @ (channels @ along_x.T)
+    count, depth = slices.shape[:2]
+    shape = (count, along_z.shape[0], along_y.shape[0], along_x.shape[0])
+    return (along_z @ slices.reshape(count, depth, shape[2] * shape[3])).reshape(shape)
+
+
 def _cubic_weights(fraction: NDArray[np.float64]) -> NDArray[np.float64]:
     """(M, 4) cubic B-spline weights at distances 1+f, f, 1-f, 2-f for (M,) fractions f in [0, 1)."""
     f, g = fraction, 1.0 - fraction
@@ -79,4 +99,4 @@ def _mirrored(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
         return np.zeros_like(index)
     period = 2 * (size - 1)
     folded = np.mod(index, period)
-    return np.minimum(folded, period - folded)
+    return np.asarray(np.minimum(folded, period - folded))
