@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nodule_diag.errors import CoordinateError
+from nodule_diag.geometry import index_from_lps
 from nodule_diag.spline import bspline_matrix, resample
 
 if TYPE_CHECKING:
@@ -85,21 +85,12 @@ def extract_patches(
         (N, 2, 64, 64, 64) float32: channel (lung, mediastinal window), z, y, x.
 
     Raises:
-        CoordinateError: ``centers_xyz_mm`` is not (N, 3) finite numbers.
+        CoordinateError: ``centers_xyz_mm`` is not (N, 3) finite numbers; (0, 3) is fine.
     """
-    from nodule_diag.geometry import index_from_lps
-
-    centers = np.asarray(centers_xyz_mm, dtype=np.float64)
-    if centers.ndim != 2 or centers.shape[1] != 3 or not np.isfinite(centers).all():
-        raise CoordinateError(
-            f"nodule centres must be (N, 3) finite LPS millimetres, not {centers.tolist()}",
-            hint="pass a list of (x, y, z), even for a single nodule",
-        )
-    patches = np.zeros((len(centers), 2, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE), dtype=np.float32)
-    if not len(centers):
-        return patches
+    centers_index_xyz = index_from_lps(ct, centers_xyz_mm)
+    patches = np.zeros((len(centers_index_xyz), 2, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE), dtype=np.float32)
     offsets = patch_offsets_mm()
-    for patch, index_xyz in zip(patches, index_from_lps(ct, centers), strict=True):
+    for patch, index_xyz in zip(patches, centers_index_xyz, strict=True):
         box, matrices = [], []
         for size, center, spacing in zip(ct.hu.shape, index_xyz[::-1], ct.spacing_zyx_mm, strict=True):
             matrix = bspline_matrix(size, center + offsets / spacing)
