@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from nodule_diag.errors import UsageError
 from nodule_diag.phantom import DEFAULT_NODULES, NODULE_HU, Phantom, PhantomNodule, chest_phantom
 
