@@ -1,0 +1,112 @@
+"""Voxels from a plain or compressed file, a few slices at a time and counted to the byte."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from nodule_diag.errors import CTError
+from nodule_diag.hounsfield import SLAB_BYTES, HounsfieldArray
+from nodule_diag.limits import truncated
+
+GZIP_MAGIC = b"\x1f\x8b"
+ANY_DEFLATE = 47
+"""zlib's window bits for "gzip or zlib header, whichever is there"."""
+
+_BLOCK_BYTES = 2**20
+
+
+class ByteStream:
+    """Reads exact numbers of bytes, holding one block of the file at a time.
+
+    Args:
+        file: Open at the first byte to read.
+        compressed: Whether it holds gzip members or a zlib stream; their checksums are verified at the end.
+        path: The file, for messages.
+    """
+
+    def __init__(self, file: BinaryIO, *, compressed: bool, path: str) -> None:
+        self._path = path
+        self._chunks = self._inflate(file) if compressed else iter(lambda: file.read(_BLOCK_BYTES), b"")
+        self._rest = b""
+
+    def _inflate(self, file: BinaryIO) -> Iterator[bytes]:
+        """Decompressed chunks; ends early, without an error, where the file does."""
+        unpacker = zlib.decompressobj(wbits=ANY_DEFLATE)
+        try:
+            while block := file.read(_BLOCK_BYTES):
+                while block:
+                    yield unpacker.decompress(block, _BLOCK_BYTES)
+                    block = unpacker.unconsumed_tail
+                    if unpacker.eof:
+                        block = unpacker.unused_data
+                        if not block.startswith(GZIP_MAGIC):
+                            return
+                        unpacker = zlib.decompressobj(wbits=ANY_DEFLATE)
+        except zlib.error as error:
+            raise CTError(
+                f"{self._path} is damaged: its compressed data cannot be decoded ({error})",
+                code="ct-damaged",
+                hint="copy or download the file again",
+            ) from error
+
+    def fill(self, buffer: memoryview) -> int:
+        """Fill the buffer as far as the data goes; returns the number of bytes."""
+        done = 0
+        while done < len(buffer):
+            if not self._rest:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    break
+                self._rest = chunk
+            part = self._rest[: len(buffer) - done]
+            buffer[done : done + len(part)] = part
+            self._rest = self._rest[len(part) :]
+            done += len(part)
+        return done
+
+    def read(self, count: int) -> bytes:
+        """At most ``count`` bytes; fewer at the end."""
+        buffer = bytearray(count)
+        return bytes(buffer[: self.fill(memoryview(buffer))])
+
+
+def read_voxels(
+    stream: ByteStream,
+    voxels: HounsfieldArray,
+    *,
+    dtype: np.dtype[Any],
+    slope: float = 1.0,
+    intercept: float = 0.0,
+    path: str,
+) -> None:
+    """Decode a whole volume, slab by slab, into ``voxels``.
+
+    Args:
+        stream: At the first voxel.
+        voxels: Takes the slabs.
+        dtype: Stored voxel type, with its byte order.
+        slope, intercept: HU = slope * stored + intercept.
+        path: The file, for messages.
+
+    Raises:
+        CTError: When the data ends early or is damaged, or as `HounsfieldArray.add`.
+    """
+    z, y, x = voxels.stored_shape_zyx
+    slice_bytes = x * y * dtype.itemsize
+    slices = max(1, SLAB_BYTES // slice_bytes)
+    buffer = bytearray(min(slices, z) * slice_bytes)
+    scaled = slope != 1.0 or intercept != 0.0
+    for start in range(0, z, slices):
+        count = min(slices, z - start)
+        view = memoryview(buffer)[: count * slice_bytes]
+        found = stream.fill(view)
+        if found < len(view):
+            raise truncated(path, z * slice_bytes, start * slice_bytes + found)
+        slab = np.frombuffer(view, dtype=dtype).reshape(count, y, x)
+        voxels.add(start, slab * slope + intercept if scaled else slab)
+    # One block more reaches the end of the compressed stream, where its checksum is verified.
+    stream.read(_BLOCK_BYTES)

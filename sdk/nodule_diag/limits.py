@@ -1,0 +1,93 @@
+"""What a header may claim before any memory is allocated for it.
+
+A header is a few bytes that anyone can write. These checks compare what it promises with what a chest CT can be and
+with what the file can hold, so that neither a damaged nor a hostile file makes the reader allocate gigabytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from nodule_diag.errors import CTError
+
+MAX_VOXELS = 2**30
+"""1024 x 1024 x 1024: above any clinical chest CT; 2 GiB as int16."""
+
+MIN_AXIS_VOXELS = 2
+"""A volume needs two samples along each axis, or it has no spacing there."""
+
+MAX_DEFLATE_RATIO = 1032
+"""The best ratio that the deflate format can reach: what a compressed file can hold at most."""
+
+MAX_FILES = 20_000
+"""Files looked at in a folder or an archive; a chest CT has 100 to 2,000 slices."""
+
+MAX_SLICE_BYTES = 256 * 2**20
+"""One DICOM file; a 1024 x 1024 slice of 16 bits is 2 MiB."""
+
+MAX_ARCHIVE_BYTES = 4 * 2**30
+"""All files of an archive together, unpacked."""
+
+
+def check_size(size_xyz: Sequence[int], *, path: str) -> None:
+    """Refuse what is not a volume, and sizes that no CT has.
+
+    Args:
+        size_xyz: Voxels along each stored axis.
+        path: The file, for the message.
+
+    Raises:
+        CTError: ``ct-not-3d`` or ``ct-too-large``.
+    """
+    shape = " x ".join(str(n) for n in size_xyz)
+    if any(n < 1 for n in size_xyz):
+        raise CTError(
+            f"{path} has an impossible size of {shape} voxels in its header",
+            code="ct-damaged",
+            hint="the header is damaged; export the CT again",
+        )
+    if len(size_xyz) != 3 or min(size_xyz) < MIN_AXIS_VOXELS:
+        raise CTError(
+            f"{path} is not a three-dimensional volume: its size is {shape}",
+            code="ct-not-3d",
+            hint="give one whole CT series, not a single slice, a projection or a time series",
+        )
+    if prod(size_xyz) > MAX_VOXELS:
+        raise CTError(
+            f"{path} claims {shape} voxels, over the limit of {MAX_VOXELS:,}; nothing was allocated for it",
+            code="ct-too-large",
+            hint="the header is damaged, or this is not a chest CT",
+        )
+
+
+def check_payload(promised_bytes: int, file_bytes: int, *, compressed: bool, path: str) -> None:
+    """Refuse a file that cannot hold the voxels its header promises.
+
+    Args:
+        promised_bytes: Voxels times bytes per voxel.
+        file_bytes: Bytes that are there, as stored.
+        compressed: Whether they are compressed; deflate's best ratio is then allowed for.
+        path: The file, for the message.
+
+    Raises:
+        CTError: ``ct-truncated``.
+    """
+    reachable = file_bytes * MAX_DEFLATE_RATIO if compressed else file_bytes
+    if promised_bytes > reachable:
+        even = " even when decompressed" if compressed else ""
+        raise CTError(
+            f"{path} is truncated: its header promises {promised_bytes:,} bytes of voxels,"
+            f" the {file_bytes:,} bytes stored cannot hold them{even}",
+            code="ct-truncated",
+            hint="copy or download the file again",
+        )
+
+
+def truncated(path: str, promised_bytes: int, found_bytes: int) -> CTError:
+    """The error for voxel data that ends early."""
+    return CTError(
+        f"{path} is truncated: its header promises {promised_bytes:,} bytes of voxels, {found_bytes:,} could be read",
+        code="ct-truncated",
+        hint="copy or download the file again",
+    )
