@@ -89,7 +89,8 @@ def read_voxels(
         stream: At the first voxel.
         voxels: Takes the slabs.
         dtype: Stored voxel type, with its byte order.
-        slope, intercept: HU = slope * stored + intercept.
+        slope: HU = slope * stored + intercept.
+        intercept: See ``slope``.
         path: The file, for messages.
 
     Raises:

@@ -7,7 +7,7 @@ Other spaces are turned into it here, once, where a point comes in.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ HALF_VOXEL_SLACK = 1e-6
 """Voxels of slack at the border: a point computed as lying on it must not fall out by rounding."""
 
 
-def _points(points: Any) -> Points:
+def _points(points: npt.ArrayLike) -> Points:
     """As an (N, 3) float64 array of finite numbers."""
     try:
         array = np.asarray(points, dtype=np.float64)
@@ -50,7 +50,7 @@ def _points(points: Any) -> Points:
     return array
 
 
-def _text(point: Any) -> str:
+def _text(point: Points) -> str:
     """``(x, y, z)`` with at most two decimals."""
     return "(" + ", ".join(f"{round(float(value), 2) + 0.0:g}" for value in point) + ")"
 
@@ -192,7 +192,7 @@ def require_inside(
         CoordinateError: Naming the point and the volume's bounds; its hint says so when the point would lie in the
             lungs if it were RAS.
     """
-    points = _points([point_xyz_mm])
+    points = _points([list(point_xyz_mm)])
     if bool(is_inside(ct, points)[0]):
         return
     low, high = volume_bounds_lps(ct)

@@ -7,6 +7,7 @@ reverses axes, so no voxel is interpolated.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from math import acos, degrees, isfinite
@@ -59,7 +60,13 @@ class StoredGrid:
 
     @classmethod
     def checked(
-        cls, size_xyz: Any, *, spacing_xyz_mm: Any, origin_xyz_mm: Any, direction: Any, path: str
+        cls,
+        size_xyz: Sequence[int],
+        *,
+        spacing_xyz_mm: Iterable[float],
+        origin_xyz_mm: Iterable[float],
+        direction: npt.ArrayLike,
+        path: str,
     ) -> StoredGrid:
         """Build a grid from header values, refusing what cannot be diagnosed from.
 
@@ -153,7 +160,7 @@ class CanonicalGrid:
         return canonical_zyx[z, y, x].transpose(stored_order)
 
 
-def _triple(values: Any) -> Triple:
+def _triple(values: Iterable[float]) -> Triple:
     """Three numbers as a tuple of floats, without negative zeros."""
     x, y, z = (float(value) + 0.0 for value in values)
     return x, y, z

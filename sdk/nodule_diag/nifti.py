@@ -30,35 +30,39 @@ _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 
 _VOXEL_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 
-_FIELDS_1: dict[str, tuple[str, int]] = {
-    "magic": ("S4", 344),
-    "dim": ("8i2", 40),
-    "datatype": ("i2", 70),
-    "pixdim": ("8f4", 76),
-    "vox_offset": ("f4", 108),
-    "scl_slope": ("f4", 112),
-    "scl_inter": ("f4", 116),
-    "xyzt_units": ("u1", 123),
-    "qform_code": ("i2", 252),
-    "sform_code": ("i2", 254),
-    "quatern": ("3f4", 256),
-    "qoffset": ("3f4", 268),
-    "srow": ("(3,4)f4", 280),
+_Fields = dict[str, npt.NDArray[Any]]
+"""Header fields by name, each a one-dimensional array."""
+
+# name: (type, count, byte offset), from nifti1.h and nifti2.h
+_FIELDS_1: dict[str, tuple[str, int, int]] = {
+    "magic": ("S4", 1, 344),
+    "dim": ("i2", 8, 40),
+    "datatype": ("i2", 1, 70),
+    "pixdim": ("f4", 8, 76),
+    "vox_offset": ("f4", 1, 108),
+    "scl_slope": ("f4", 1, 112),
+    "scl_inter": ("f4", 1, 116),
+    "xyzt_units": ("u1", 1, 123),
+    "qform_code": ("i2", 1, 252),
+    "sform_code": ("i2", 1, 254),
+    "quatern": ("f4", 3, 256),
+    "qoffset": ("f4", 3, 268),
+    "srow": ("f4", 12, 280),
 }
-_FIELDS_2: dict[str, tuple[str, int]] = {
-    "magic": ("S4", 4),
-    "datatype": ("i2", 12),
-    "dim": ("8i8", 16),
-    "pixdim": ("8f8", 104),
-    "vox_offset": ("i8", 168),
-    "scl_slope": ("f8", 176),
-    "scl_inter": ("f8", 184),
-    "qform_code": ("i4", 344),
-    "sform_code": ("i4", 348),
-    "quatern": ("3f8", 352),
-    "qoffset": ("3f8", 376),
-    "srow": ("(3,4)f8", 400),
-    "xyzt_units": ("i4", 500),
+_FIELDS_2: dict[str, tuple[str, int, int]] = {
+    "magic": ("S4", 1, 4),
+    "datatype": ("i2", 1, 12),
+    "dim": ("i8", 8, 16),
+    "pixdim": ("f8", 8, 104),
+    "vox_offset": ("i8", 1, 168),
+    "scl_slope": ("f8", 1, 176),
+    "scl_inter": ("f8", 1, 184),
+    "qform_code": ("i4", 1, 344),
+    "sform_code": ("i4", 1, 348),
+    "quatern": ("f8", 3, 352),
+    "qoffset": ("f8", 3, 376),
+    "srow": ("f8", 12, 400),
+    "xyzt_units": ("i4", 1, 500),
 }
 
 FORM_DISAGREEMENT_MM = 1.0
@@ -133,17 +137,12 @@ def _read_header(stream: ByteStream, path: str) -> tuple[_Header, int]:
             hint="the file is truncated or has the wrong extension",
         )
     table = _FIELDS_1 if size == 348 else _FIELDS_2
-    layout = np.dtype(
-        {
-            "names": list(table),
-            "formats": [np.dtype(kind).newbyteorder(order) for kind, _ in table.values()],
-            "offsets": [offset for _, offset in table.values()],
-            "itemsize": size,
-        }
-    )
-    raw = np.frombuffer(start, dtype=layout, count=1)[0]
+    raw: _Fields = {
+        name: np.frombuffer(start, np.dtype(kind).newbyteorder(order), count, offset)
+        for name, (kind, count, offset) in table.items()
+    }
     # numpy strips the trailing zero of the magic.
-    if bytes(raw["magic"]) != HEADER_BYTES[size].rstrip(b"\x00"):
+    if bytes(raw["magic"].item()) != HEADER_BYTES[size].rstrip(b"\x00"):
         raise CTError(
             f"{path} is not a single-file NIfTI: its magic is {bytes(raw['magic'])!r}",
             code="ct-damaged",
@@ -152,28 +151,28 @@ def _read_header(stream: ByteStream, path: str) -> tuple[_Header, int]:
     return _interpret(raw, order, size, path), size
 
 
-def _interpret(raw: Any, order: str, header_bytes: int, path: str) -> _Header:
+def _interpret(raw: _Fields, order: str, header_bytes: int, path: str) -> _Header:
     """Turn header fields into size, type, scaling and LPS affine."""
     dims = int(raw["dim"][0])
     shape = [int(n) for n in raw["dim"][1 : 1 + max(0, min(dims, 7))]]
     while len(shape) > 3 and shape[-1] == 1:
         shape.pop()
     check_size(shape, path=path)
-    code = int(raw["datatype"])
+    code = int(raw["datatype"].item())
     if code not in _VOXEL_TYPES:
         raise CTError(
             f"{path} holds voxels of NIfTI type {code}, which are not single numbers (colour, complex or unknown)",
             code="ct-not-scalar",
             hint="give the CT itself, one number in HU for each voxel",
         )
-    offset = float(raw["vox_offset"])
+    offset = float(raw["vox_offset"].item())
     if not header_bytes <= offset <= _MAX_VOX_OFFSET:
         raise CTError(
             f"{path} is damaged: its header puts the voxels at byte {offset:g}",
             code="ct-damaged",
             hint="export the CT again",
         )
-    slope, intercept = float(raw["scl_slope"]), float(raw["scl_inter"])
+    slope, intercept = float(raw["scl_slope"].item()), float(raw["scl_inter"].item())
     if slope == 0.0 or not np.isfinite(slope):
         slope, intercept = 1.0, 0.0
     affine, notes = _lps_affine(raw, shape, path)
@@ -181,18 +180,18 @@ def _interpret(raw: Any, order: str, header_bytes: int, path: str) -> _Header:
     return _Header((shape[0], shape[1], shape[2]), dtype, int(offset), slope, intercept, affine, notes)
 
 
-def _lps_affine(raw: Any, shape: list[int], path: str) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
+def _lps_affine(raw: _Fields, shape: list[int], path: str) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
     """(3, 4) from index to LPS mm: the sform where there is one, else the qform, as the standard says."""
-    sform = raw["srow"].astype(np.float64)
+    sform = raw["srow"].astype(np.float64).reshape(3, 4)
     qform = _qform(raw)
-    has_sform, has_qform = int(raw["sform_code"]) > 0, int(raw["qform_code"]) > 0
+    has_sform, has_qform = int(raw["sform_code"].item()) > 0, int(raw["qform_code"].item()) > 0
     if not (has_sform or has_qform):
         raise CTError(
             f"{path} does not say how the scan lies in the patient: its qform and sform codes are both 0",
             code="ct-no-orientation",
             hint="convert the CT from its DICOM series again with a tool that keeps the orientation",
         )
-    unit = _MM_PER_UNIT.get(int(raw["xyzt_units"]) & 7, 1.0)
+    unit = _MM_PER_UNIT.get(int(raw["xyzt_units"].item()) & 7, 1.0)
     notes: tuple[str, ...] = ()
     if has_sform and has_qform:
         far = np.array([*(n - 1 for n in shape), 1.0])
@@ -203,7 +202,7 @@ def _lps_affine(raw: Any, shape: list[int], path: str) -> tuple[npt.NDArray[np.f
     return np.diag([-1.0, -1.0, 1.0]) @ ras, notes
 
 
-def _qform(raw: Any) -> npt.NDArray[np.float64]:
+def _qform(raw: _Fields) -> npt.NDArray[np.float64]:
     """(3, 4) RAS affine of the quaternion form (nifti1.h, method 2)."""
     b, c, d = (float(q) for q in raw["quatern"])
     squared = 1.0 - (b * b + c * c + d * d)
