@@ -103,7 +103,8 @@ class Faithfulness:
 
 def _weighted_mean(values: NDArray[np.float32], weights: NDArray[np.float64]) -> float:
     total = float(weights.sum())
-    return float((values * weights).sum() / total) if total > 0.0 else 0.0
+    mean = float((values * weights).sum() / total) if total > 0.0 else 0.0
+    return min(max(mean, 0.0), 1.0)  # rounding may leave [0, 1] by an ulp
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,170 @@
+"""Runtimes that can execute a bundle's network: one Protocol, one module a runtime, chosen by name.
+
+Nothing falls back in silence: what was asked for and cannot serve raises, and ``auto`` reports what it took.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodule_diag.bundle import Bundle
+from nodule_diag.errors import BackendError, UsageError
+
+BACKENDS = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
+"""Every backend the command line knows, built or not."""
+PRECISIONS = ("fp32", "bf16", "fp16")
+_NOT_IN_RELEASE = BACKENDS[1:]
+_DEVICE = re.compile(r"auto|cpu|cuda(?::(\d{1,3}))?")
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """The network's answer for N patches.
+
+    Attributes:
+        malignancy: (N,) float32, CNet's probability P.
+        logit: (N,) float32, S of paper eq. 4.
+        expert_score: (N,) float32, 1..5.
+        segmentation: (N, 16, 16, 16) float32, zyx.
+        cam: (N, 16, 16, 16) float32, zyx, min-max normalised CAM_c (eq. 6).
+    """
+
+    malignancy: NDArray[np.float32]
+    logit: NDArray[np.float32]
+    expert_score: NDArray[np.float32]
+    segmentation: NDArray[np.float32]
+    cam: NDArray[np.float32]
+
+
+class Backend(Protocol):
+    """A network that is loaded and ready; safe to use from several threads."""
+
+    name: str
+    device: str
+    precision: str
+    threads: int
+
+    def infer(self, patches: NDArray[np.float32]) -> Outputs:
+        """Run the network.
+
+        Args:
+            patches: (N, 2, 64, 64, 64) float32, as :func:`nodule_diag.patch.extract_patches` makes them; N >= 1.
+
+        Returns:
+            The answers in the same order.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Device:
+    """A parsed device request.
+
+    Attributes:
+        kind: ``auto``, ``cpu`` or ``cuda``.
+        index: Which CUDA device.
+    """
+
+    kind: Literal["auto", "cpu", "cuda"]
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """Whether a backend can serve here, for ``nodule-diag doctor``.
+
+    Attributes:
+        name: The backend.
+        usable: Whether a prediction could run with it now.
+        reason: Why not; empty when usable.
+        hint: What to do about it.
+        version: Of the runtime; empty when not installed.
+        devices: What it could run on.
+    """
+
+    name: str
+    usable: bool
+    reason: str = ""
+    hint: str = ""
+    version: str = ""
+    devices: tuple[str, ...] = ()
+
+
+def parse_device(device: str) -> Device:
+    """Read ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        UsageError: For anything else.
+    """
+    match = _DEVICE.fullmatch(device)
+    if match is None:
+        raise UsageError(f"unknown device {device!r}", hint="use auto, cpu, cuda or cuda:N")
+    if device == "auto":
+        return Device("auto")
+    return Device("cpu") if device == "cpu" else Device("cuda", int(match[1] or 0))
+
+
+def create_backend(
+    bundle: Bundle, *, name: str = "auto", device: str = "auto", precision: str = "auto", threads: int
+) -> Backend:
+    """Load a bundle's network into the backend that was asked for.
+
+    Args:
+        bundle: A checked bundle.
+        name: A backend, or ``auto``: onnxruntime, which every installation can have.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto`` or ``fp32``; this release has no others.
+        threads: CPU threads a call may use.
+
+    Returns:
+        The backend, warm enough to be called.
+
+    Raises:
+        UsageError: For names that mean nothing.
+        BackendError: When backend, device or precision cannot serve.
+        MissingExtraError: When the runtime is not installed.
+        BundleError: When the network is not what the manifest says.
+    """
+    if name not in {"auto", *BACKENDS}:
+        raise UsageError(f"unknown backend {name!r}", hint=f"use auto, {', '.join(BACKENDS)}")
+    if precision not in {"auto", *PRECISIONS}:
+        raise UsageError(f"unknown precision {precision!r}", hint=f"use auto, {', '.join(PRECISIONS)}")
+    target = parse_device(device)
+    if name in _NOT_IN_RELEASE:
+        raise _not_in_release(name)
+    if precision not in {"auto", "fp32"}:
+        raise BackendError(
+            f"precision {precision} is not available: this release runs the fp32 network only",
+            hint="use --precision fp32 or auto",
+            code="precision-unavailable",
+        )
+    from nodule_diag.backends.onnxruntime import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend(bundle, device=target, threads=threads)
+
+
+def backend_statuses() -> tuple[BackendStatus, ...]:
+    """Ask every backend whether it could serve here; loads runtimes, but no network."""
+    from nodule_diag.backends import onnxruntime
+
+    absent = [_not_in_release(name) for name in _NOT_IN_RELEASE]
+    return (
+        onnxruntime.status(),
+        *(
+            BackendStatus(name, usable=False, reason=error.message, hint=error.hint)
+            for name, error in zip(_NOT_IN_RELEASE, absent, strict=True)
+        ),
+    )
+
+
+def _not_in_release(name: str) -> BackendError:
+    return BackendError(
+        f"the {name} backend is not part of this release",
+        hint="use --backend onnxruntime (--device cuda for an NVIDIA GPU)",
+        code="backend-not-in-release",
+    )

@@ -1,0 +1,231 @@
+"""ONNX Runtime, on the CPU or an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module, metadata
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodule_diag.backends import BackendStatus, Device, Outputs
+from nodule_diag.bundle import Bundle
+from nodule_diag.errors import BackendError, BundleError, MissingExtraError, NoduleDiagError
+from nodule_diag.manifest import ModelSpec, TensorSpec
+
+CPU_PROVIDER = "CPUExecutionProvider"
+CUDA_PROVIDER = "CUDAExecutionProvider"
+DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
+"""Two distributions that install the same files: the second one to come overwrites parts of the first."""
+LOG_ERRORS_ONLY = 3
+"""ONNX Runtime's severity; warnings about providers would go to stderr in the middle of a progress line."""
+
+
+class Node(Protocol):
+    """A tensor as a session declares it."""
+
+    name: str
+    shape: list[int | str | None]
+    type: str
+
+
+class _Session(Protocol):
+    """The part of ``onnxruntime.InferenceSession`` that is used here."""
+
+    def get_inputs(self) -> Sequence[Node]: ...
+    def get_outputs(self) -> Sequence[Node]: ...
+    def get_providers(self) -> Sequence[str]: ...
+    def run(
+        self, output_names: Sequence[str], input_feed: dict[str, NDArray[np.float32]]
+    ) -> Sequence[NDArray[np.float32]]: ...
+
+
+def import_runtime() -> ModuleType:
+    """Import onnxruntime.
+
+    Returns:
+        The module.
+
+    Raises:
+        BackendError: ``onnxruntime-conflict`` when both distributions are installed.
+        MissingExtraError: When none is.
+    """
+    installed = _installed_distributions()
+    if len(installed) > 1:
+        raise BackendError(
+            f"{' and '.join(installed)} are installed together; they overwrite each other's files",
+            hint=f"pip uninstall --yes {' '.join(installed)} && pip install 'nodule-diag[cpu]'"
+            " (or 'nodule-diag[gpu]' for an NVIDIA GPU)",
+            code="onnxruntime-conflict",
+        )
+    try:
+        return import_module("onnxruntime")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("onnxruntime", "cpu") from error
+    except ImportError as error:
+        raise BackendError(
+            f"onnxruntime is installed but cannot be loaded: {error}",
+            hint="pip install --force-reinstall --no-deps onnxruntime",
+            code="onnxruntime-broken",
+        ) from error
+
+
+def _installed_distributions() -> tuple[str, ...]:
+    found = []
+    for name in DISTRIBUTIONS:
+        try:
+            metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue
+        found.append(name)
+    return tuple(found)
+
+
+def status() -> BackendStatus:
+    """Whether ONNX Runtime can serve here."""
+    try:
+        runtime = import_runtime()
+    except NoduleDiagError as error:
+        return BackendStatus("onnxruntime", usable=False, reason=error.message, hint=error.hint)
+    devices = ("cpu", "cuda") if CUDA_PROVIDER in runtime.get_available_providers() else ("cpu",)
+    return BackendStatus("onnxruntime", usable=True, version=runtime.__version__, devices=devices)
+
+
+class OnnxRuntimeBackend:
+    """A session of ONNX Runtime; :meth:`infer` may be called from several threads.
+
+    Args:
+        bundle: A checked bundle.
+        device: Where to run. ``auto`` takes CUDA where the provider loads and the CPU otherwise.
+        threads: CPU threads of one call.
+
+    Raises:
+        BackendError: ``device-unavailable`` when CUDA was asked for and cannot be used; see :func:`import_runtime`.
+        BundleError: ``bundle-model-unreadable``, ``bundle-tensor-missing`` or ``bundle-tensor-shape``.
+    """
+
+    name = "onnxruntime"
+    precision = "fp32"
+
+    def __init__(self, bundle: Bundle, *, device: Device, threads: int) -> None:
+        self._runtime = import_runtime()
+        self._spec = bundle.manifest.model
+        self.threads = threads
+        model = bundle.read(self._spec.file)
+        self._session, self.device = self._open(model, device)
+        check_tensors(self._spec, inputs=self._session.get_inputs(), outputs=self._session.get_outputs())
+
+    def infer(self, patches: NDArray[np.float32]) -> Outputs:
+        """Run the network; see :class:`nodule_diag.backends.Backend`."""
+        specs = self._spec.outputs
+        fields = {field: getattr(specs, field).name for field in type(specs).model_fields}
+        arrays = self._session.run(list(fields.values()), {self._spec.input.name: patches})
+        named = dict(zip(fields, arrays, strict=True))
+        for field, array in named.items():
+            if not np.isfinite(array).all():
+                raise BackendError(
+                    f"the network's {field} is not a finite number on {self.device}",
+                    hint="run nodule-diag demo; if that fails too, install the bundle again",
+                    code="output-not-finite",
+                )
+        return Outputs(**named)
+
+    def _open(self, model: bytes, device: Device) -> tuple[_Session, str]:
+        """Session and the name of the device that it really uses."""
+        if device.kind == "cpu":
+            return self._session_on(model, [CPU_PROVIDER]), "cpu"
+        available = CUDA_PROVIDER in self._runtime.get_available_providers()
+        why = "this onnxruntime was built without CUDA"
+        if available:
+            # TF32 keeps 10 bits of mantissa: results would differ from the CPU's by more than the promised 1e-4.
+            options = {"device_id": device.index, "use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}
+            if hasattr(self._runtime, "preload_dlls"):
+                self._runtime.preload_dlls()  # CUDA and cuDNN from their pip packages, where those are installed
+            try:
+                session = self._session_on(model, [(CUDA_PROVIDER, options), CPU_PROVIDER])
+            except BackendError as error:
+                why = error.message
+            else:
+                if CUDA_PROVIDER in session.get_providers():
+                    return session, f"cuda:{device.index}"
+                why = "its CUDA libraries or a GPU are missing"
+        if device.kind == "cuda":
+            raise BackendError(
+                f"device cuda:{device.index} cannot be used: {why}",
+                hint="pip uninstall --yes onnxruntime && pip install 'nodule-diag[gpu]', with an NVIDIA driver;"
+                " or --device cpu",
+                code="device-unavailable",
+            )
+        return self._session_on(model, [CPU_PROVIDER]), "cpu"
+
+    def _session_on(self, model: bytes, providers: list[Any]) -> _Session:
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = LOG_ERRORS_ONLY
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        # Threads that spin between calls would take the host application's cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        errors = self._runtime.capi.onnxruntime_pybind11_state
+        try:
+            # enable_fallback=0: the default prints to stdout and silently goes on with the CPU.
+            session: _Session = self._runtime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+        except (errors.InvalidProtobuf, errors.InvalidGraph, errors.NotImplemented, errors.InvalidArgument) as error:
+            raise _unreadable(self._spec.file, error) from error
+        except (errors.Fail, errors.RuntimeException, errors.EPFail, RuntimeError, ValueError) as error:
+            if providers[0] == CPU_PROVIDER:
+                raise _unreadable(self._spec.file, error) from error
+            raise BackendError(_first_line(error), code="device-unavailable") from error
+        return session
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def _unreadable(file: str, error: Exception) -> BundleError:
+    return BundleError(
+        f"{file} in the bundle is not a network that this onnxruntime can load: {_first_line(error)}",
+        hint="upgrade onnxruntime, or take the bundle from where it was made",
+        code="bundle-model-unreadable",
+    )
+
+
+def check_tensors(spec: ModelSpec, *, inputs: Sequence[Node], outputs: Sequence[Node]) -> None:
+    """Compare the manifest's tensors with those that the ONNX file declares.
+
+    Args:
+        spec: The manifest's ``model``.
+        inputs: What the session declares: objects with ``name``, ``shape`` and ``type``.
+        outputs: Likewise.
+
+    Raises:
+        BundleError: ``bundle-tensor-missing`` or ``bundle-tensor-shape``.
+    """
+    if len(inputs) != 1:
+        raise _tensor_fault(f"{spec.file} takes {len(inputs)} inputs; expected 1, {spec.input.name!r}", "missing")
+    wanted = [(spec.input, "input", inputs)]
+    wanted += [(getattr(spec.outputs, field), "output", outputs) for field in type(spec.outputs).model_fields]
+    for tensor, role, declared in wanted:
+        _check_tensor(spec.file, tensor, role, declared)
+
+
+def _check_tensor(file: str, tensor: TensorSpec, role: str, declared: Sequence[Node]) -> None:
+    found = next((node for node in declared if node.name == tensor.name), None)
+    if found is None:
+        names = ", ".join(node.name for node in declared)
+        raise _tensor_fault(f"{file} has no {role} {tensor.name!r}; it has {names}", "missing")
+    fixed = list(tensor.shape[1:])
+    dynamic_batch = bool(found.shape) and not isinstance(found.shape[0], int)
+    if not dynamic_batch or list(found.shape[1:]) != fixed or found.type != "tensor(float)":
+        raise _tensor_fault(
+            f"{role} {tensor.name!r} of {file} is {found.type} of shape {found.shape};"
+            f" expected tensor(float) of shape {['B', *fixed]}",
+            "shape",
+        )
+
+
+def _tensor_fault(message: str, kind: str) -> BundleError:
+    return BundleError(message, hint="take the bundle from where it was made", code=f"bundle-tensor-{kind}")

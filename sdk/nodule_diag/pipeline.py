@@ -1,0 +1,307 @@
+"""The Diagnoser: CT and points in, diagnoses out. It composes the modules and adds nothing of its own but warnings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from time import perf_counter
+
+import numpy as np
+import numpy.typing as npt
+
+import nodule_diag
+from nodule_diag.backends import Backend, Outputs, create_backend
+from nodule_diag.bundle import Bundle
+from nodule_diag.errors import UsageError
+from nodule_diag.geometry import Points, require_inside, stored_voxel, to_lps
+from nodule_diag.geometry import Space as PointSpace
+from nodule_diag.lungs import LungMask, lung_mask
+from nodule_diag.manifest import SPACES, Space
+from nodule_diag.patch import extract_patches
+from nodule_diag.results import Cam, Diagnosis, Faithfulness, Prediction, Runtime, Segmentation, SimilarCase
+from nodule_diag.retrieval import CaseIndex, mean_label
+from nodule_diag.threads import filter_threads, resolve_threads
+from nodule_diag.volume import CTVolume
+
+PREDICTION_SCHEMA = "nodule-diag/prediction/1"
+BATCH = 8
+"""Nodules a run of the network: 17 MB of patches, some 100 MB of activations."""
+OFF_CENTRE_MM = 5.0
+"""A nodule that begins further from the given position than this may not be the one that was meant: 3 mm, the
+smallest nodule of the paper's range, and 2 mm, a cell of the segmentation's grid."""
+STAGES = ("lung_mask", "patch", "inference", "retrieval")
+
+OUTSIDE_LUNG = "the position is outside the lung mask"
+NOTHING_SEGMENTED = "no nodule was segmented at the position: volume and diameter are 0"
+TOUCHES_EDGE = "the segmented nodule reaches the edge of the 32 mm cube: volume and diameter are lower bounds"
+
+
+class _Stopwatch:
+    """Wall time of each stage of one call, summed over its chunks."""
+
+    def __init__(self) -> None:
+        self._start = perf_counter()
+        self._ms = dict.fromkeys(STAGES, 0.0)
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self._ms[stage] += (perf_counter() - start) * 1000.0
+
+    def result(self) -> dict[str, float]:
+        return {**self._ms, "total": (perf_counter() - self._start) * 1000.0}
+
+
+class Diagnoser:
+    """A bundle that is loaded and ready; safe to use from several threads, and to load more than once.
+
+    Attributes:
+        bundle: What is being run.
+        cases: Its historical cases.
+        threads: CPU threads a call uses.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, cases: CaseIndex) -> None:
+        self.bundle = bundle
+        self.cases = cases
+        self.threads = backend.threads
+        self._backend = backend
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | os.PathLike[str] | Bundle | None = None,
+        *,
+        backend: str = "auto",
+        device: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+    ) -> Diagnoser:
+        """Check a bundle and load it into a backend.
+
+        Args:
+            bundle: A bundle, or where one is (a directory or a zip); the packaged one when left out.
+            backend: ``auto``, ``onnxruntime``, ``openvino``, ``tensorrt`` or ``tensorrt-rtx``.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+            threads: CPU threads a call may use; ``OMP_NUM_THREADS`` or every available core when left out.
+
+        Returns:
+            The diagnoser; what ``auto`` chose stands in :attr:`runtime`.
+
+        Raises:
+            BundleError: When the bundle is damaged, altered or of another schema.
+            BackendError: When what was asked for cannot serve.
+            UsageError: For options that mean nothing.
+        """
+        count = resolve_threads(threads)
+        opened = _open(bundle)
+        cases = CaseIndex(opened)
+        return cls(
+            opened,
+            create_backend(opened, name=backend, device=device, precision=precision, threads=count),
+            cases,
+        )
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs the network, as it was settled by :meth:`load`."""
+        return Runtime(
+            sdk_version=nodule_diag.__version__,
+            backend=self._backend.name,
+            device=self._backend.device,
+            precision=self._backend.precision,
+            threads=self.threads,
+        )
+
+    def predict(
+        self,
+        ct: CTVolume,
+        points: npt.ArrayLike,
+        *,
+        space: PointSpace = "lps",
+        k: int | None = None,
+        ids: Sequence[str] | None = None,
+        exclude: Collection[str] = (),
+    ) -> list[Diagnosis]:
+        """Diagnose the nodules at the given positions.
+
+        Args:
+            ct: A chest CT.
+            points: (N, 3) positions, N >= 1.
+            space: What they are given in: ``lps`` or ``ras`` mm, or ``voxel`` indices x, y, z of the file as stored.
+            k: How many similar cases to retrieve; the bundle's number (20) when left out.
+            ids: A name for each nodule; "1", "2", ... when left out.
+            exclude: Case ids and patient ids that retrieval must not return, such as this CT's own patient.
+
+        Returns:
+            One diagnosis a point, in the same order.
+
+        Raises:
+            CoordinateError: For a point that is not finite or not inside the CT.
+            UsageError: For an empty list, ids that do not fit, or ``k`` below 1.
+            BackendError: When the network fails.
+        """
+        return list(self.predict_timed(ct, points, space=space, k=k, ids=ids, exclude=exclude).diagnoses)
+
+    def predict_timed(
+        self,
+        ct: CTVolume,
+        points: npt.ArrayLike,
+        *,
+        space: PointSpace = "lps",
+        k: int | None = None,
+        ids: Sequence[str] | None = None,
+        exclude: Collection[str] = (),
+    ) -> Prediction:
+        """:meth:`predict`, with the time that each stage took. Same arguments and errors."""
+        stopwatch = _Stopwatch()
+        wanted = self.bundle.manifest.retrieval.k if k is None else k
+        if isinstance(wanted, bool) or wanted < 1:
+            raise UsageError(f"k is {wanted}; it must be at least 1", hint="leave k out to use the bundle's")
+        if np.size(points) == 0:
+            raise UsageError("there are no points to diagnose", hint="give x, y and z for at least one nodule")
+        centers_xyz_mm = to_lps(ct, points, space=space)
+        names = _names(ids, len(centers_xyz_mm))
+
+        @cache
+        def lungs() -> LungMask:
+            with stopwatch.time("lung_mask"), filter_threads.limited(self.threads):
+                return lung_mask(ct)
+
+        for center in centers_xyz_mm:
+            require_inside(ct, center, in_lung=lambda point: lungs().contains(point))
+        mask = lungs()
+        diagnoses: list[Diagnosis] = []
+        for start in range(0, len(centers_xyz_mm), BATCH):
+            chunk = slice(start, start + BATCH)
+            outputs = self._infer(ct, centers_xyz_mm[chunk], mask, stopwatch)
+            for row, (name, center) in enumerate(zip(names[chunk], centers_xyz_mm[chunk], strict=True)):
+                with stopwatch.time("retrieval"):
+                    similar = self._similar(
+                        float(outputs.malignancy[row]), float(outputs.expert_score[row]), wanted, exclude
+                    )
+                diagnoses.append(self._diagnosis(ct, mask, name, center, outputs, row, similar, wanted))
+        return Prediction(tuple(diagnoses), stopwatch.result())
+
+    def _infer(self, ct: CTVolume, centers_xyz_mm: Points, mask: LungMask, stopwatch: _Stopwatch) -> Outputs:
+        """Patches as the bundle wants them (paper 4.2, step 8 or not), through the network."""
+        masked = self.bundle.manifest.preprocessing.masked_input
+        with stopwatch.time("patch"):
+            patches = extract_patches(ct, centers_xyz_mm, lung_mask=mask if masked else None)
+        with stopwatch.time("inference"):
+            return self._backend.infer(patches)
+
+    def _similar(
+        self, malignancy: float, expert_score: float, k: int, exclude: Collection[str]
+    ) -> dict[Space, tuple[SimilarCase, ...]]:
+        """Eq. 13 in each feature space."""
+        return {
+            space: self.cases.search(space, malignancy=malignancy, expert_score=expert_score, k=k, exclude=exclude)
+            for space in SPACES
+        }
+
+    def _diagnosis(
+        self,
+        ct: CTVolume,
+        mask: LungMask,
+        name: str,
+        center_xyz_mm: Points,
+        outputs: Outputs,
+        row: int,
+        similar: Mapping[Space, tuple[SimilarCase, ...]],
+        k: int,
+    ) -> Diagnosis:
+        """One row of the network's outputs as a result."""
+        x, y, z = (float(value) for value in center_xyz_mm)
+        column, line, section = (int(value) for value in stored_voxel(ct, center_xyz_mm[None])[0])
+        in_lung = mask.contains(center_xyz_mm)
+        segmentation = Segmentation(outputs.segmentation[row], (x, y, z), ct.direction)
+        return Diagnosis(
+            id=name,
+            xyz_lps_mm=(x, y, z),
+            voxel_xyz=(column, line, section),
+            in_lung=in_lung,
+            malignancy=float(outputs.malignancy[row]),
+            logit=float(outputs.logit[row]),
+            expert_score=float(outputs.expert_score[row]),
+            diagnosis={space: mean_label(cases) for space, cases in similar.items()},
+            similar=similar,
+            base_rate=self.cases.base_rate,
+            k=k,
+            cases=len(self.cases),
+            segmentation=segmentation,
+            cam=Cam(outputs.cam[row], (x, y, z), ct.direction),
+            faithfulness=Faithfulness.of(outputs.cam[row], outputs.segmentation[row]),
+            warnings=(*ct.warnings, *mask.warnings, *_warnings(in_lung, segmentation)),
+        )
+
+
+def _open(bundle: str | os.PathLike[str] | Bundle | None) -> Bundle:
+    if isinstance(bundle, Bundle):
+        return bundle
+    return Bundle.default() if bundle is None else Bundle.open(bundle)
+
+
+def _names(ids: Sequence[str] | None, count: int) -> list[str]:
+    """The caller's ids, or 1, 2, ...; they name files and rows, so each must be there once."""
+    if ids is None:
+        return [str(number) for number in range(1, count + 1)]
+    names = [str(name) for name in ids]
+    if len(names) != count or len(set(names)) != count or not all(names):
+        raise UsageError(
+            f"{count} points have the ids {', '.join(map(repr, names))}", hint="give each point one id of its own"
+        )
+    return names
+
+
+def _warnings(in_lung: bool, segmentation: Segmentation) -> Iterator[str]:
+    """What the reader of a diagnosis must know about this nodule."""
+    if not in_lung:
+        yield OUTSIDE_LUNG
+    offset_mm = segmentation.offset_mm
+    if offset_mm is None:
+        yield NOTHING_SEGMENTED
+        return
+    if offset_mm > OFF_CENTRE_MM:
+        yield f"the nearest segmented nodule begins {offset_mm:.1f} mm from the position: it may be another structure"
+    if segmentation.touches_edge:
+        yield TOUCHES_EDGE
+
+
+def prediction_document(
+    diagnoser: Diagnoser, ct: CTVolume, prediction: Prediction, *, read_ms: float = 0.0
+) -> dict[str, object]:
+    """Write a prediction as the document that other programs read (``nodule-diag/prediction/1``).
+
+    Args:
+        diagnoser: What made it.
+        ct: The CT; described as its file stores it, which is what ``voxel_xyz`` counts in.
+        prediction: The result of :meth:`Diagnoser.predict_timed`.
+        read_ms: How long reading the CT took; counted in ``total``.
+
+    Returns:
+        A dict of JSON types.
+    """
+    timing_ms = {"read": read_ms, **prediction.timing_ms, "total": read_ms + prediction.timing_ms["total"]}
+    manifest = diagnoser.bundle.manifest
+    return {
+        "schema": PREDICTION_SCHEMA,
+        "ct": {
+            "path": ct.path,
+            "size_xyz": list(ct.stored_size_xyz),
+            "spacing_xyz_mm": list(ct.stored_spacing_xyz_mm),
+            "orientation": ct.stored_orientation,
+            "series_uid": ct.series_uid,
+            "warnings": list(ct.warnings),
+        },
+        "bundle": {"name": manifest.name, "version": manifest.version, "sha256": diagnoser.bundle.sha256},
+        "runtime": diagnoser.runtime.to_dict(),
+        "nodules": [diagnosis.to_dict() for diagnosis in prediction.diagnoses],
+        "timing_ms": {stage: round(value, 3) for stage, value in timing_ms.items()},
+    }
