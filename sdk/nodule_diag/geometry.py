@@ -123,7 +123,8 @@ def to_lps(ct: CTVolume, points: npt.ArrayLike, *, space: Space = "lps") -> Poin
     if space == "lps":
         return array
     if space == "ras":
-        return array * _RAS_TO_LPS
+        mirrored: Points = array * _RAS_TO_LPS
+        return mirrored
     if space == "voxel":
         return lps_from_index(ct, _canonical_from_stored(ct, array))
     raise UsageError(f"unknown space {space!r}", hint=f"use one of {', '.join(get_args(Space))}")
@@ -173,8 +174,7 @@ def is_inside(ct: CTVolume, points_xyz_mm: npt.ArrayLike) -> npt.NDArray[np.bool
     """
     index = index_from_lps(ct, points_xyz_mm)
     low, high = -0.5 - HALF_VOXEL_SLACK, np.asarray(ct.size_xyz) - 0.5 + HALF_VOXEL_SLACK
-    inside: npt.NDArray[np.bool_] = ((index >= low) & (index <= high)).all(axis=1)
-    return inside
+    return np.asarray(((index >= low) & (index <= high)).all(axis=1), dtype=np.bool_)
 
 
 def require_inside(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +24,14 @@ from nodule_diag.volume import CTVolume
 HEADER_BYTES = {348: b"n+1\x00", 540: b"n+2\x00"}
 """Size of the header, which opens the file, and the magic of a single-file NIfTI of that version."""
 
+_MAX_DIMS = 7
 _MAX_VOX_OFFSET = 64 * 2**20
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """NIFTI_UNITS_UNKNOWN (taken as mm, as ITK does), METER, MM, MICRON."""
 
 _VOXEL_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 
+_ByteOrder = Literal["<", ">"]
 _Fields = dict[str, npt.NDArray[Any]]
 """Header fields by name, each a one-dimensional array."""
 
@@ -127,14 +129,20 @@ def read(path: Path) -> CTVolume:
 def _read_header(stream: ByteStream, path: str) -> tuple[_Header, int]:
     """The header and the number of bytes read so far."""
     start = stream.read(348)
-    order = "<" if start[:4] in {size.to_bytes(4, "little") for size in HEADER_BYTES} else ">"
+    order: _ByteOrder = "<" if start[:4] in {size.to_bytes(4, "little") for size in HEADER_BYTES} else ">"
     size = int.from_bytes(start[:4], "little" if order == "<" else "big")
     start += stream.read(size - 348) if size == 540 else b""
-    if size not in HEADER_BYTES or len(start) < size:
+    if size in HEADER_BYTES and len(start) < size:
         raise CTError(
-            f"{path} is not a NIfTI file: it does not start with a whole NIfTI header",
+            f"{path} is truncated: its header has {len(start)} of {size} bytes",
+            code="ct-truncated",
+            hint="copy or download the file again",
+        )
+    if size not in HEADER_BYTES:
+        raise CTError(
+            f"{path} is not a NIfTI file: it does not start with a NIfTI header",
             code="ct-damaged",
-            hint="the file is truncated or has the wrong extension",
+            hint="the file is damaged or has the wrong extension",
         )
     table = _FIELDS_1 if size == 348 else _FIELDS_2
     raw: _Fields = {
@@ -151,10 +159,16 @@ def _read_header(stream: ByteStream, path: str) -> tuple[_Header, int]:
     return _interpret(raw, order, size, path), size
 
 
-def _interpret(raw: _Fields, order: str, header_bytes: int, path: str) -> _Header:
+def _interpret(raw: _Fields, order: _ByteOrder, header_bytes: int, path: str) -> _Header:
     """Turn header fields into size, type, scaling and LPS affine."""
     dims = int(raw["dim"][0])
-    shape = [int(n) for n in raw["dim"][1 : 1 + max(0, min(dims, 7))]]
+    if not 1 <= dims <= _MAX_DIMS:
+        raise CTError(
+            f"{path} is damaged: its header says it has {dims} dimensions",
+            code="ct-damaged",
+            hint="export the CT again",
+        )
+    shape = [int(n) for n in raw["dim"][1 : 1 + dims]]
     while len(shape) > 3 and shape[-1] == 1:
         shape.pop()
     check_size(shape, path=path)
