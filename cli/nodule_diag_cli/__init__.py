@@ -1,0 +1,1 @@
+"""The ``nodule-diag`` command line: parse, call the SDK, render."""

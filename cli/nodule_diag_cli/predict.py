@@ -1,0 +1,130 @@
+"""``nodule-diag predict``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nodule_diag_cli import out as out_folder
+from nodule_diag_cli import render
+from nodule_diag_cli.options import (
+    BackendName,
+    BackendOption,
+    BundleOption,
+    DeviceOption,
+    JsonOption,
+    KOption,
+    NodulesOption,
+    OutOption,
+    PrecisionName,
+    PrecisionOption,
+    SeriesOption,
+    SpaceName,
+    SpaceOption,
+    XyzOption,
+)
+from nodule_diag_cli.points import NamedPoint, gather
+
+if TYPE_CHECKING:
+    from nodule_diag.results import Diagnosis
+    from nodule_diag.volume import CTVolume
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prediction, as the command line asks for it; every field but the first two has the contract's default."""
+
+    ct: str
+    points: list[NamedPoint]
+    space: SpaceName = SpaceName.LPS
+    bundle: Path | None = None
+    backend: BackendName = BackendName.AUTO
+    device: str = "auto"
+    precision: PrecisionName = PrecisionName.AUTO
+    k: int | None = None
+    series: str | None = None
+
+    def run(self) -> Result:
+        """Load, read, diagnose; says on stderr what is being done.
+
+        The bundle comes first: when it or the backend cannot serve, nobody waits for the CT to be read.
+        """
+        from nodule_diag.pipeline import Diagnoser, prediction_document
+        from nodule_diag.volume import read_ct
+
+        with render.progress("loading the bundle"):
+            diagnoser = Diagnoser.load(
+                self.bundle, backend=self.backend.value, device=self.device, precision=self.precision.value
+            )
+        with render.progress(f"reading {self.ct}"):
+            started = time.perf_counter()
+            ct = read_ct(self.ct, series=self.series)
+            read_ms = (time.perf_counter() - started) * 1000
+        with render.progress(f"diagnosing {len(self.points)} nodules"):
+            prediction = diagnoser.predict_timed(
+                ct,
+                [point.xyz for point in self.points],
+                space=self.space.value,
+                k=self.k,
+                ids=[point.id for point in self.points],
+            )
+        document = prediction_document(diagnoser, ct, prediction, read_ms=read_ms)
+        return Result(ct=ct, diagnoses=prediction.diagnoses, document=document)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What came of a request."""
+
+    ct: CTVolume
+    diagnoses: tuple[Diagnosis, ...]
+    document: dict[str, Any]
+
+
+def predict(
+    ct: Annotated[str, typer.Argument(metavar="CT", help="NIfTI, MetaImage, NRRD, a DICOM folder, or a zip of one.")],
+    xyz: XyzOption = None,
+    nodules: NodulesOption = None,
+    space: SpaceOption = SpaceName.LPS,
+    bundle: BundleOption = None,
+    backend: BackendOption = BackendName.AUTO,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = PrecisionName.AUTO,
+    k: KOption = None,
+    series: SeriesOption = None,
+    as_json: JsonOption = False,
+    out: OutOption = None,
+) -> None:
+    """Diagnose nodules at known places of a chest CT.
+
+    Example: nodule-diag predict scan.nii.gz --xyz -56.94 131.27 -520.6
+    """
+    points = gather(xyz or [], nodules)
+    stems = out_folder.prepare(out, [point.id for point in points]) if out is not None else None
+    result = Request(
+        ct=ct,
+        points=points,
+        space=space,
+        bundle=bundle,
+        backend=backend,
+        device=device,
+        precision=precision,
+        k=k,
+        series=series,
+    ).run()
+    written: list[Path] = []
+    if out is not None and stems is not None:
+        with render.progress("writing"):
+            written = out_folder.write(out, stems, ct=result.ct, diagnoses=result.diagnoses, document=result.document)
+    if as_json:
+        sys.stdout.write(out_folder.document_text(result.document))
+        return
+    to = render.console()
+    render.prediction(result.document, result.diagnoses, to=to)
+    if written:
+        to.print(f"Wrote {len(written)} files to {out}.")
