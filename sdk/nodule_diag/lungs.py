@@ -34,6 +34,10 @@ GRID_MM = 2.0
 OTSU_CEILING_HU = 400
 """Brighter voxels count as this in Otsu's histogram: metal and contrast say nothing about tissue against air."""
 
+THRESHOLD_RANGE_HU = (-700.0, -200.0)
+"""Step 1: Otsu's threshold is kept in here, between inflated lung and fat. On a chest CT it lies near -470; only
+without a body or without air does it go elsewhere, and would then split noise."""
+
 SMALLEST_PART = 0.02
 """Step 5 ("denoising", open in the paper): parts of C below this share of the largest part are dropped. Bowel gas, the
 slit between skin and table and isolated bronchi are below 0.6 %; a shrunken lung is far above."""
@@ -190,7 +194,7 @@ def otsu_threshold(hu: HU) -> float:
         hu: HU of any shape, from -1024 upwards; above :data:`OTSU_CEILING_HU` they count as that.
 
     Returns:
-        The threshold in HU; the only value there is for a constant image.
+        The threshold in HU, not yet limited to :data:`THRESHOLD_RANGE_HU`; a constant image's only value.
     """
     lowest = float(hu.min())
     above = np.minimum(hu, np.asarray(OTSU_CEILING_HU, dtype=hu.dtype)) - np.asarray(lowest, dtype=hu.dtype)
@@ -211,7 +215,8 @@ def _air_inside_body(hu: HU) -> NDArray[np.bool_]:
     Holes are filled slice by slice: the lungs are open to the outside in 3-D where the scan ends within them or within
     the trachea, and a hole in 3-D is a hole in each slice, so the 3-D filling would add nothing.
     """
-    labels = _components(hu > otsu_threshold(hu))
+    threshold = float(np.clip(otsu_threshold(hu), *THRESHOLD_RANGE_HU))
+    labels = _components(hu > threshold)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     body = labels == max(int(sizes.argmax()), 1)

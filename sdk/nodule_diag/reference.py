@@ -21,6 +21,7 @@ from nodule_diag.lungs import (
     PURE_AIR_HU,
     SMALLEST_PART,
     THRESHOLD,
+    THRESHOLD_RANGE_HU,
 )
 from nodule_diag.patch import (
     LUNG_WINDOW_HU,
@@ -50,7 +51,7 @@ def reference_lung_mask(ct: CTVolume) -> NDArray[np.bool_]:
     otsu = sitk.OtsuThresholdImageFilter()
     otsu.SetNumberOfHistogramBins(OTSU_BINS)
     otsu.Execute(sitk.Clamp(image, image.GetPixelID(), -1024, OTSU_CEILING_HU))
-    tissue = image > otsu.GetThreshold()  # 1
+    tissue = image > float(np.clip(otsu.GetThreshold(), *THRESHOLD_RANGE_HU))  # 1
 
     A = _largest(tissue)  # 2
     B = np.stack([_filled(axial) for axial in A])  # 3; a hole in 3-D is a hole in every slice
