@@ -1,6 +1,8 @@
 """Which requirement an extra brings; `onnxruntime` and `onnxruntime-gpu` never come together."""
 
+import ast
 import email.parser
+import sys
 import tomllib
 import zipfile
 from importlib import metadata
@@ -12,6 +14,7 @@ from packaging.utils import canonicalize_name
 EXTRAS = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "dicom", "report", "train", "export", "dev"}
 ONNX_RUNTIMES = {"onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"}
 NO_EXTRA = ""
+THIS = "nodule-diag"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,10 @@ def requirements(wheel_metadata):
     """The requirement names of the base install (key "") and what each extra adds to it."""
     lines = [Requirement(line) for line in wheel_metadata.get_all("Requires-Dist")]
     base = required_names(lines, extra=NO_EXTRA)
-    return {NO_EXTRA: base} | {extra: required_names(lines, extra=extra) - base for extra in EXTRAS}
+    adds = {extra: required_names(lines, extra=extra) - base for extra in EXTRAS}
+    if THIS in adds["export"]:  # nodule-diag[train]
+        adds["export"] = adds["export"] - {THIS} | adds["train"]
+    return {NO_EXTRA: base} | adds
 
 
 def required_names(lines, *, extra):
@@ -57,7 +63,7 @@ def test_extras_are_the_pinned_ones(wheel_metadata):
 
 
 def test_base_install_is_lean(requirements):
-    assert requirements[NO_EXTRA] == {"numpy", "simpleitk", "hnswlib", "typer", "pydantic"}
+    assert requirements[NO_EXTRA] == {"numpy", "simpleitk", "hnswlib", "typer", "rich", "pydantic"}
 
 
 def test_only_cpu_and_gpu_bring_an_onnx_runtime(requirements):
@@ -78,6 +84,41 @@ def test_runtime_needs_no_torch(extra, requirements):
 def test_uv_knows_that_cpu_and_gpu_conflict(repo_root):
     project = tomllib.loads((repo_root / "pyproject.toml").read_text())
     assert [{"extra": "cpu"}, {"extra": "gpu"}] in project["tool"]["uv"]["conflicts"]
+
+
+# For each package: the extras with which its third-party imports must be complete.
+IMPORTS_MAY_NEED = {
+    "sdk": ("cpu", "openvino", "tensorrt", "tensorrt-rtx", "dicom", "report"),
+    "cli": (),
+    "training": ("train",),
+    "export": ("export",),
+}
+OWN_PACKAGES = {"nodule_diag", "nodule_diag_cli", "nodule_diag_training", "nodule_diag_export"}
+IMPLIED = {"pydantic-core"}  # pydantic pins it exactly
+
+
+@pytest.mark.parametrize("folder", sorted(IMPORTS_MAY_NEED))
+def test_every_import_is_declared(folder, requirements, repo_root):
+    declared = set(requirements[NO_EXTRA]).union(*(requirements[extra] for extra in IMPORTS_MAY_NEED[folder]))
+    distributions_of = metadata.packages_distributions()
+    undeclared = {}
+    for path in sorted((repo_root / folder).rglob("*.py")):
+        for module in imported_modules(path) - sys.stdlib_module_names - OWN_PACKAGES:
+            bringers = {canonicalize_name(name) for name in distributions_of.get(module, [module])}
+            if not bringers & (declared | IMPLIED):
+                undeclared[str(path.relative_to(repo_root))] = module
+    assert undeclared == {}
+
+
+def imported_modules(path):
+    """Top-level names of the modules that a file imports anywhere, relative imports aside."""
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            modules.add(node.module.partition(".")[0])
+    return modules
 
 
 def test_one_onnx_runtime_is_installed_here():
