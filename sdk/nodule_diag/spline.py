@@ -81,10 +81,14 @@ def resample(
         (C, M_z, M_y, M_x) float32.
     """
     along_z, along_y, along_x = matrices_zyx
-    slices = along_y @ (channels @ along_x.T)
-    count, depth = slices.shape[:2]
-    shape = (count, along_z.shape[0], along_y.shape[0], along_x.shape[0])
-    return (along_z @ slices.reshape(count, depth, shape[2] * shape[3])).reshape(shape)
+    count, depth, height, width = channels.shape
+    size_z, size_y, size_x = along_z.shape[0], along_y.shape[0], along_x.shape[0]
+    # Few large products instead of one per slice: a small product costs more to hand to BLAS's threads than to do.
+    box = along_z @ channels.reshape(count, depth, height * width)
+    box = box.reshape(count * size_z * height, width) @ along_x.T
+    box = box.reshape(count * size_z, height, size_x).swapaxes(1, 2).reshape(count * size_z * size_x, height)
+    box = box @ along_y.T
+    return np.ascontiguousarray(box.reshape(count, size_z, size_x, size_y).swapaxes(2, 3))
 
 
 def _cubic_weights(fraction: NDArray[np.float64]) -> NDArray[np.float64]:
