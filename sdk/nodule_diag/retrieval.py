@@ -21,8 +21,8 @@ from nodule_diag.results import SimilarCase
 from nodule_diag.vector_index import VectorIndex, serialise_index
 
 EXACT_SEARCH_LIMIT = 10_000
-"""Cases up to which every one is compared. A query over 10,000 cases of two numbers takes well under a millisecond,
-and an exact answer needs no tuning; HNSW pays from there on."""
+"""Cases up to which every one is compared, which needs no tuning and misses nothing. Measured on 2 cores in two
+dimensions, both ways take 0.1 ms a query at 10,000 cases; above, the graph is faster (0.2 against 0.5 ms at 50,000)."""
 TIE_TOLERANCE = 1e-5
 """Relative slack on hnswlib's float32 squared distances when looking for ties: some eighty float32 roundings."""
 TIE_FLOOR = 1e-30

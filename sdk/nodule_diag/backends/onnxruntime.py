@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib import import_module, metadata
 from types import ModuleType
@@ -19,8 +20,8 @@ CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 """Two distributions that install the same files: the second one to come overwrites parts of the first."""
-LOG_ERRORS_ONLY = 3
-"""ONNX Runtime's severity; warnings about providers would go to stderr in the middle of a progress line."""
+LOG_FATAL_ONLY = 4
+"""ONNX Runtime's severity. Its errors are raised here as well; its own lines would only clutter stderr."""
 
 
 class Node(Protocol):
@@ -164,8 +165,11 @@ class OnnxRuntimeBackend:
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = LOG_ERRORS_ONLY
+        options.log_severity_level = LOG_FATAL_ONLY
         options.add_session_config_entry("session.load_model_format", "ONNX")
+        # A network whose weights lie in other files would make the runtime look for them outside the bundle: there are
+        # none to find where no folder is.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         # Threads that spin between calls would take the host application's cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         errors = self._runtime.capi.onnxruntime_pybind11_state

@@ -1,0 +1,291 @@
+"""Backends: the right numbers, and a plain refusal of everything that cannot serve."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import SimpleITK as sitk
+
+from bundle_factory import OUTPUT_SHAPES, make_tiny_bundle, tiny_model, tiny_model_in_numpy
+from nodule_diag.backends import Backend, Device, backend_statuses, create_backend, parse_device
+from nodule_diag.backends import onnxruntime as ort_backend
+from nodule_diag.bundle import Bundle
+from nodule_diag.errors import BackendError, BundleError, MissingExtraError, UsageError
+from nodule_diag.threads import filter_threads, resolve_threads
+
+CUDA_HERE = ort_backend.CUDA_PROVIDER in onnxruntime.get_available_providers()
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle: Path) -> Bundle:
+    return Bundle.open(tiny_bundle)
+
+
+@pytest.fixture(scope="module")
+def backend(bundle: Bundle) -> Backend:
+    return create_backend(bundle, device="cpu", threads=2)
+
+
+def patches(count: int) -> np.ndarray:
+    values = np.random.default_rng(0).random((count, 2, 64, 64, 64), dtype=np.float32)
+    values[0] = 0.5  # a flat map: its CAM must be 0, not NaN
+    return values
+
+
+def test_outputs_are_the_networks(backend: Backend) -> None:
+    """Bound by name and in order: against the network's definition in numpy."""
+    batch = patches(3)
+    outputs = backend.infer(batch)
+    for row, patch in enumerate(batch):
+        for name, expected in tiny_model_in_numpy(patch).items():
+            np.testing.assert_allclose(getattr(outputs, name)[row], expected, atol=1e-5, err_msg=name)
+    assert outputs.cam.shape == outputs.segmentation.shape == (3, 16, 16, 16)
+    assert outputs.malignancy.dtype == np.float32
+
+
+def test_order_in_the_file_does_not_matter(tmp_path: Path) -> None:
+    model = tiny_model()
+    reordered = sorted(model.graph.output, key=lambda value: value.name)
+    del model.graph.output[:]
+    model.graph.output.extend(reordered)
+    batch = patches(2)
+    outputs = create_backend(make_tiny_bundle(tmp_path / "b", model=model), threads=1).infer(batch)
+    np.testing.assert_allclose(outputs.malignancy[1], tiny_model_in_numpy(batch[1])["malignancy"], atol=1e-5)
+
+
+def test_batch_equals_single_calls(backend: Backend) -> None:
+    batch = patches(3)
+    together = backend.infer(batch)
+    for row in range(3):
+        alone = backend.infer(batch[row : row + 1])
+        for name in OUTPUT_SHAPES:
+            np.testing.assert_allclose(getattr(together, name)[row], getattr(alone, name)[0], atol=1e-6)
+
+
+def test_several_threads(backend: Backend) -> None:
+    batch = patches(4)
+    expected = backend.infer(batch).logit
+    answers: dict[int, np.ndarray] = {}
+
+    def work(row: int) -> None:
+        answers[row] = np.array([backend.infer(batch[row : row + 1]).logit[0] for _ in range(5)])
+
+    workers = [threading.Thread(target=work, args=(row,)) for row in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for row in range(4):
+        np.testing.assert_allclose(answers[row], expected[row], atol=1e-6)
+
+
+def test_auto_says_what_it_took(bundle: Bundle) -> None:
+    chosen = create_backend(bundle, threads=3)
+    assert (chosen.name, chosen.precision, chosen.threads) == ("onnxruntime", "fp32", 3)
+    assert chosen.device == ("cuda:0" if CUDA_HERE else "cpu")
+
+
+@pytest.mark.skipif(CUDA_HERE, reason="this onnxruntime has CUDA")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_cuda_without_a_provider(bundle: Bundle, device: str) -> None:
+    with pytest.raises(BackendError, match="cuda:") as caught:
+        create_backend(bundle, device=device, threads=1)
+    assert caught.value.code == "device-unavailable"
+    assert "nodule-diag[gpu]" in caught.value.hint
+
+
+def test_cuda_whose_libraries_are_missing(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider is compiled in, but does not load: asked for, it raises; auto takes the CPU and says so."""
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: [ort_backend.CUDA_PROVIDER, "CPUExecutionProvider"]
+    )
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    real = onnxruntime.InferenceSession
+
+    def without_cuda(model: bytes, options: object, *, providers: list[object], enable_fallback: int) -> object:
+        assert enable_fallback == 0  # else onnxruntime prints to stdout and goes on
+        return real(model, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", without_cuda)
+    with pytest.raises(BackendError) as caught:
+        create_backend(bundle, device="cuda", threads=1)
+    assert caught.value.code == "device-unavailable"
+    assert create_backend(bundle, device="auto", threads=1).device == "cpu"
+
+
+@pytest.mark.parametrize("name", ["openvino", "tensorrt", "tensorrt-rtx"])
+def test_backends_of_later_releases(bundle: Bundle, name: str) -> None:
+    with pytest.raises(BackendError, match=name) as caught:
+        create_backend(bundle, name=name, threads=1)
+    assert caught.value.code == "backend-not-in-release"
+    assert "--backend onnxruntime" in caught.value.hint
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_precisions_of_later_releases(bundle: Bundle, precision: str) -> None:
+    with pytest.raises(BackendError, match=precision) as caught:
+        create_backend(bundle, precision=precision, threads=1)
+    assert caught.value.code == "precision-unavailable"
+
+
+@pytest.mark.parametrize(
+    "option", [{"name": "torch"}, {"precision": "int8"}, {"device": "gpu"}, {"device": "cuda:x"}, {"device": "cuda:-1"}]
+)
+def test_names_that_mean_nothing(bundle: Bundle, option: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=next(iter(option.values()))):
+        create_backend(bundle, threads=1, **option)
+
+
+def test_devices() -> None:
+    assert parse_device("auto") == Device("auto")
+    assert parse_device("cpu") == Device("cpu")
+    assert parse_device("cuda") == Device("cuda", 0)
+    assert parse_device("cuda:3") == Device("cuda", 3)
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    def distribution(name: str) -> object:
+        if name in names:
+            return object()
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(ort_backend.metadata, "distribution", distribution)
+
+
+def test_both_distributions_installed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, "onnxruntime", "onnxruntime-gpu")
+    with pytest.raises(BackendError) as caught:
+        create_backend(bundle, threads=1)
+    assert caught.value.code == "onnxruntime-conflict"
+    assert "pip uninstall --yes onnxruntime onnxruntime-gpu && pip install 'nodule-diag[cpu]'" in caught.value.hint
+    assert not backend_statuses()[0].usable
+
+
+def test_neither_installed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # what import sees when it is absent
+    with pytest.raises(MissingExtraError) as caught:
+        create_backend(bundle, threads=1)
+    assert "pip install 'nodule-diag[cpu]'" in caught.value.message
+    assert isinstance(caught.value, ImportError)
+
+
+def test_statuses_cover_every_backend() -> None:
+    statuses = {status.name: status for status in backend_statuses()}
+    assert set(statuses) == {"onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"}
+    assert statuses["onnxruntime"].usable
+    assert statuses["onnxruntime"].version == onnxruntime.__version__
+    assert "cpu" in statuses["onnxruntime"].devices
+    for name in ("openvino", "tensorrt", "tensorrt-rtx"):
+        assert not statuses[name].usable
+        assert statuses[name].reason
+        assert statuses[name].hint
+
+
+def refused(path: Path, model: onnx.ModelProto, code: str, *words: str) -> None:
+    with pytest.raises(BundleError) as caught:
+        create_backend(make_tiny_bundle(path, model=model), device="cpu", threads=1)
+    assert caught.value.code == code
+    for word in words:
+        assert word in caught.value.message
+
+
+@pytest.mark.parametrize("name", list(OUTPUT_SHAPES))
+def test_output_that_the_network_does_not_have(tmp_path: Path, name: str) -> None:
+    refused(tmp_path / "b", tiny_model(renamed={name: "other"}), "bundle-tensor-missing", name, "other")
+
+
+@pytest.mark.parametrize("shape", [("B", 2, 32, 32, 32), (1, 2, 64, 64, 64), ("B", 2, "d", "h", "w")])
+def test_input_of_another_shape(tmp_path: Path, shape: tuple[str | int, ...]) -> None:
+    refused(tmp_path / "b", without_declared_outputs(tiny_model(input_shape=shape)), "bundle-tensor-shape", "patch")
+
+
+def without_declared_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Output shapes left open, so that only the input is wrong."""
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return model
+
+
+def test_network_with_two_inputs(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.graph.input.append(
+        onnx.helper.make_tensor_value_info("second_scan", onnx.TensorProto.FLOAT, ["B", 2, 64, 64, 64])
+    )
+    refused(tmp_path / "b", model, "bundle-tensor-missing", "2 inputs")
+
+
+def test_network_that_cannot_be_loaded(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.graph.node[0].op_type = "NoSuchOperator"
+    refused(tmp_path / "b", model, "bundle-model-unreadable", "model.onnx")
+
+
+@pytest.mark.parametrize("location", ["outside.bin", "../outside.bin"])
+def test_weights_outside_the_bundle_are_never_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str
+) -> None:
+    """Relative to the working directory they are there, and still not found."""
+    (tmp_path / "work").mkdir()
+    for folder in (tmp_path, tmp_path / "work"):
+        np.array([0.5], np.float32).tofile(folder / "outside.bin")
+    monkeypatch.chdir(tmp_path / "work")
+    model = tiny_model()
+    half = next(tensor for tensor in model.graph.initializer if tensor.name == "half")
+    half.ClearField("raw_data")
+    half.data_location = onnx.TensorProto.EXTERNAL
+    half.external_data.add(key="location", value=location)
+    refused(tmp_path / "b", model, "bundle-model-unreadable")
+
+
+def test_answer_that_is_not_a_number(tmp_path: Path) -> None:
+    broken = create_backend(make_tiny_bundle(tmp_path / "b", model=tiny_model(nan=True)), device="cpu", threads=1)
+    with pytest.raises(BackendError, match="not a finite number") as caught:
+        broken.infer(patches(1))
+    assert caught.value.code == "output-not-finite"
+
+
+def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if hasattr(os, "sched_getaffinity"):
+        assert resolve_threads() == len(os.sched_getaffinity(0))
+    for text, expected in (("3", 3), ("2,4", 2), (" 5 ", 5)):
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+        assert resolve_threads() == expected
+        assert resolve_threads(7) == 7
+    default = (monkeypatch.delenv("OMP_NUM_THREADS"), resolve_threads())[1]
+    for text in ("", "many", "0", "-2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+        assert resolve_threads() == default
+    for wrong in (0, -1, True, 10**6):
+        with pytest.raises(UsageError):
+            resolve_threads(wrong)
+
+
+def test_filter_threads_are_restored() -> None:
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    with filter_threads.limited(before + 1):
+        assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == before + 1
+        with filter_threads.limited(before + 2):  # a second call at the same time: the first one's number stays
+            assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == before + 1
+    assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == before
+
+
+def test_loading_prints_nothing(tiny_bundle: Path) -> None:
+    """stdout belongs to the JSON document, stderr to the caller."""
+    program = (
+        "import sys; from nodule_diag.pipeline import Diagnoser; Diagnoser.load(sys.argv[1])\n"
+        "from nodule_diag.errors import BackendError\n"
+        "try: Diagnoser.load(sys.argv[1], device='cuda')\nexcept BackendError: pass"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tiny_bundle)], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
