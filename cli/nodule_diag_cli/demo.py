@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nodule_diag_cli import out as out_folder
 from nodule_diag_cli import render
-from nodule_diag_cli.options import JsonOption, OutOption
+from nodule_diag_cli.options import BundleOption, JsonOption, OutOption
 from nodule_diag_cli.points import NamedPoint
 from nodule_diag_cli.predict import Request
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FILE_NAME = "phantom.nii"
 
 
-def demo(out: OutOption = None, as_json: JsonOption = False) -> None:
+def demo(bundle: BundleOption = None, as_json: JsonOption = False, out: OutOption = None) -> None:
     """Make a phantom chest CT with nodules of known place and size, and diagnose it. Works offline, without data."""
     from nodule_diag.phantom import DEFAULT_NODULES, chest_phantom
 
@@ -37,7 +37,7 @@ def demo(out: OutOption = None, as_json: JsonOption = False) -> None:
             phantom = chest_phantom()
             path = write_ct(folder / FILE_NAME, phantom)
         points = [NamedPoint(name, n.center_xyz_mm) for name, n in zip(ids, phantom.nodules, strict=True)]
-        result = Request(ct=str(path), points=points).run()
+        result = Request(ct=str(path), points=points, bundle=bundle).run()
         document = result.document | {"phantom": _truth(phantom, ids)}
         if out is not None and stems is not None:
             out_folder.write(out, stems, ct=result.ct, diagnoses=result.diagnoses, document=document)
@@ -46,7 +46,7 @@ def demo(out: OutOption = None, as_json: JsonOption = False) -> None:
         return
     to = render.console()
     render.prediction(document, result.diagnoses, to=to)
-    to.print()
+    to.print("\nKnown and found", style="bold")
     to.print(_comparison(phantom, result.diagnoses))
     to.print("\nA phantom's spheres are no patient's nodules: only place and size can be right or wrong here.")
 
@@ -93,7 +93,7 @@ def _truth(phantom: Phantom, ids: list[str]) -> dict[str, Any]:
 def _comparison(phantom: Phantom, diagnoses: Sequence[Diagnosis]) -> Table:
     """Known against found."""
     numbers = ("known mm", "found mm", "known mm3", "found mm3")
-    made = render.table("nodule", "kind", *numbers, "in lung", right=numbers, title="Known and found")
+    made = render.table("nodule", "kind", *numbers, "in lung", right=numbers)
     for nodule, found in zip(phantom.nodules, diagnoses, strict=True):
         made.add_row(
             found.id,

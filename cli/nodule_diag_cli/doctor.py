@@ -129,8 +129,8 @@ def _render(document: dict[str, Any]) -> None:
         ],
         to=to,
     )
-    to.print()
-    made = render.table("backend", "version", "device", "state", title="Backends")
+    to.print("\nBackends", style="bold")
+    made = render.table("backend", "version", "device", "state")
     for backend in document["backends"]:
         version = backend["version"] or "-"
         for device in backend["devices"]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import NoReturn
 
 import typer
@@ -15,6 +15,7 @@ from nodule_diag_cli.demo import demo
 from nodule_diag_cli.doctor import doctor
 from nodule_diag_cli.extras import add_extras
 from nodule_diag_cli.info import info
+from nodule_diag_cli.out import document_text
 from nodule_diag_cli.points import XyzCommand
 from nodule_diag_cli.predict import predict
 
@@ -43,8 +44,7 @@ add_extras(app)
 def _fail(as_json: bool, *, exit_code: int, code: str, message: str, hint: str) -> int:
     """Report a failure in the form that was asked for."""
     if as_json:
-        json.dump({"error": {"code": code, "message": message, "hint": hint}}, sys.stdout, ensure_ascii=False)
-        sys.stdout.write("\n")
+        sys.stdout.write(document_text({"error": {"code": code, "message": message, "hint": hint}}))
     else:
         lines = [f"error: {' '.join(message.split())}"]
         if hint:
@@ -113,4 +113,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """Console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a file name or an id may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))

@@ -53,8 +53,8 @@ def prepare(folder: Path, nodule_ids: Sequence[str]) -> dict[str, str]:
 
 
 def document_text(document: object) -> str:
-    """The one way a document is written: UTF-8, and no NaN, which is no JSON."""
-    return json.dumps(document, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+    """The one way a document is written: ASCII, which no terminal can spoil, and no NaN, which is no JSON."""
+    return json.dumps(document, allow_nan=False, indent=2) + "\n"
 
 
 def write(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nodule_diag.results import Diagnosis, SimilarCase
 
 MIN_WIDTH, MAX_WIDTH = 60, 120
-LABEL_WIDTH, UNIT_WIDTH, VALUE_WIDTH = 31, 6, 13
+LABEL_WIDTH, UNIT_WIDTH, VALUE_WIDTH, GAP = 30, 5, 11, 3  # three nodules side by side are 80 columns
 SHOWN_CASES = 5
 DISCLAIMER = "For research. Not a medical device; not for diagnosis or treatment."
 SPACES = ("machine", "expert", "machine+expert")
@@ -32,16 +32,13 @@ def progress(message: str) -> Any:  # noqa: ANN401 - rich's Status is imported l
     return console(stderr=True).status(message)
 
 
-def table(*columns: str, right: Iterable[str] = (), title: str | None = None) -> Table:
+def table(*columns: str, right: Iterable[str] = ()) -> Table:
     """A table in the one style of this program: lines only under the head, ASCII where UTF-8 is not possible."""
     from rich import box
     from rich.table import Table
 
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
     made = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
         box=box.SIMPLE_HEAD if utf8 else box.ASCII2,
         pad_edge=False,
         show_edge=False,
@@ -83,7 +80,7 @@ def prediction(document: dict[str, Any], diagnoses: Sequence[Diagnosis], *, to: 
     )
     for warning in ct.get("warnings", ()):
         to.print(f"warning: {warning}", style="yellow")
-    per_table = max(1, (to.width - LABEL_WIDTH - UNIT_WIDTH - 2) // (VALUE_WIDTH + 2))
+    per_table = max(1, (to.width - LABEL_WIDTH - GAP - UNIT_WIDTH) // (GAP + VALUE_WIDTH))
     for first in range(0, len(diagnoses), per_table):
         to.print()
         to.print(_nodules(diagnoses[first : first + per_table]))
@@ -92,19 +89,25 @@ def prediction(document: dict[str, Any], diagnoses: Sequence[Diagnosis], *, to: 
         for warning in (text for text in diagnosis.warnings if text not in ct.get("warnings", ())):
             to.print(f"warning: nodule {diagnosis.id}: {warning}", style="yellow")
     for diagnosis in diagnoses:
-        to.print()
-        to.print(_cases(diagnosis))
+        _cases(diagnosis, to=to)
     total = document["timing_ms"]["total"] / 1000
     to.print(f"\n{total:.1f} s. {DISCLAIMER}")
 
 
 def _nodules(diagnoses: Sequence[Diagnosis]) -> Table:
     """Quantities down, nodules across."""
-    heads = [f"nodule {_short(diagnosis.id)}" for diagnosis in diagnoses]
-    made = table("", "unit", *heads, right=heads)
+    made = table("Nodule", "unit")
     made.columns[0].min_width = LABEL_WIDTH
+    for diagnosis in diagnoses:
+        made.add_column(_short(diagnosis.id), justify="right", overflow="fold", min_width=VALUE_WIDTH)
     first = diagnoses[0]
     rows: list[tuple[str, str, Callable[[Diagnosis], str]]] = [
+        *(
+            (f"Position {axis} (LPS)", "mm", lambda d, at=at: f"{d.xyz_lps_mm[at]:.2f}")
+            for at, axis in enumerate("xyz")
+        ),
+        ("Voxel x,y,z of the file", "", lambda d: ",".join(map(str, d.voxel_xyz))),
+        ("In lung", "", lambda d: "yes" if d.in_lung else "NO"),
         ("Malignancy probability", "0..1", lambda d: f"{d.malignancy:.2f}"),
         ("Expert score (5 = suspicious)", "1..5", lambda d: f"{d.expert_score:.1f}"),
         (f"Similar cases malignant, of {min(first.k, first.cases)}", "", lambda _: ""),
@@ -115,12 +118,6 @@ def _nodules(diagnoses: Sequence[Diagnosis]) -> Table:
         ("CAM on nodule", "0..1", lambda d: f"{d.faithfulness.cam_nodule:.2f}"),
         ("CAM on background", "0..1", lambda d: f"{d.faithfulness.cam_background:.2f}"),
         ("CAM faithfulness (difference)", "-1..1", lambda d: f"{d.faithfulness.margin:+.2f}"),
-        ("In lung", "", lambda d: "yes" if d.in_lung else "NO"),
-        *(
-            (f"Position {axis} (LPS)", "mm", lambda d, at=at: f"{d.xyz_lps_mm[at]:.2f}")
-            for at, axis in enumerate("xyz")
-        ),
-        ("Voxel x,y,z (of the file)", "", lambda d: ",".join(map(str, d.voxel_xyz))),
         ("Warnings", "", lambda d: str(len(d.warnings)) if d.warnings else "none"),
     ]
     for label, unit, value in rows:
@@ -128,15 +125,19 @@ def _nodules(diagnoses: Sequence[Diagnosis]) -> Table:
     return made
 
 
-def _cases(diagnosis: Diagnosis) -> Table:
-    """The nearest cases by machine+expert."""
+def _cases(diagnosis: Diagnosis, *, to: Console) -> None:
+    """Print the nearest cases by machine+expert."""
     cases = diagnosis.similar["machine+expert"]
-    title = f"Similar cases of nodule {_short(diagnosis.id)}: nearest {min(SHOWN_CASES, len(cases))} of {len(cases)}"
+    shown = min(SHOWN_CASES, len(cases))
+    to.print(
+        f"\nCases similar to nodule {_short(diagnosis.id)} by machine+expert, {shown} of {len(cases)} (all: --json)",
+        style="bold",
+    )
     columns = ("case", "distance", "label", "proven by", "P", "score", "diam mm")
-    made = table(*columns, right={"distance", "P", "score", "diam mm"}, title=f"{title} (machine+expert)")
+    made = table(*columns, right={"distance", "P", "score", "diam mm"})
     for case in cases[:SHOWN_CASES]:
         made.add_row(*_case(case))
-    return made
+    to.print(made)
 
 
 def _case(case: SimilarCase) -> tuple[str, ...]:
@@ -155,4 +156,4 @@ def _case(case: SimilarCase) -> tuple[str, ...]:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= VALUE_WIDTH else f"{text[: VALUE_WIDTH - 1]}…"
+    return text if len(text) <= VALUE_WIDTH else f"{text[: VALUE_WIDTH - 2]}.."
