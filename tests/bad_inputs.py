@@ -460,7 +460,7 @@ def other_matrix(folder):
     return _slices(folder, shrink)
 
 
-@case("a scout image among the slices", "ct-inconsistent-slices", "orientation")
+@case("a scout image among the slices", "ct-inconsistent-slices", "000.dcm has orientation")
 def scout_inside(folder):
     def turn(items):
         items[0].ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
@@ -564,14 +564,14 @@ def unknown_series(folder):
     return _two_series(folder)
 
 
-@case("a folder without DICOM images", "ct-no-dicom", "1 files")
+@case("a folder without DICOM images", "ct-no-dicom", "looked at: 1")
 def no_dicom(folder):
     (folder / "series").mkdir()
     (folder / "series" / "readme.txt").write_text("nothing here")
     return folder / "series"
 
 
-@case("a folder with a DICOM object that is no image", "ct-no-dicom", "1 files")
+@case("a folder with a DICOM object that is no image", "ct-no-dicom", "looked at: 1")
 def dicom_not_image(folder):
     item = make.dicom_slices()[0]
     item.SOPClassUID = SegmentationStorage
@@ -651,7 +651,7 @@ def zip_encrypted(folder):
     return path
 
 
-@case("an archive without DICOM images", "ct-no-dicom", "2 files")
+@case("an archive without DICOM images", "ct-no-dicom", "looked at: 2")
 def zip_no_dicom(folder):
     return _zip(folder, {"a.txt": b"hello", "b.nii": b"hello"})
 

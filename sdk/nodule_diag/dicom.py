@@ -45,7 +45,7 @@ def read_files(files: list[DicomFile], *, source: str, series: str | None) -> CT
         headers = slice_headers(files, source=source)
         if not headers:
             raise CTError(
-                f"{source} holds no DICOM images ({len(files)} files looked at)",
+                f"{source} holds no DICOM images (files looked at: {len(files)})",
                 code="ct-no-dicom",
                 hint="give the folder with the slices of the CT, or a .zip of it, or a NIfTI file by its own name",
             )

@@ -6,6 +6,7 @@ missing slice then moves every nodule beyond it. Here every slice's position and
 
 from __future__ import annotations
 
+from collections import Counter
 from math import atan, degrees
 
 import numpy as np
@@ -80,9 +81,10 @@ def stack(slices: list[SliceHeader], *, source: str) -> tuple[list[SliceHeader],
 
 
 def _check_consistent(slices: list[SliceHeader], source: str) -> None:
-    """Same size, pixel spacing and orientation everywhere."""
-    first = slices[0]
-    for header in slices[1:]:
+    """Same size, pixel spacing and orientation everywhere; what most slices have is taken as right."""
+    kinds = [(header.rows, header.columns, header.orientation) for header in slices]
+    first = slices[kinds.index(Counter(kinds).most_common(1)[0][0])]
+    for header in slices:
         if (header.rows, header.columns) != (first.rows, first.columns):
             difference = f"{header.columns} x {header.rows} pixels against {first.columns} x {first.rows}"
         elif not np.allclose(

@@ -6,8 +6,8 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from bad_inputs import CASES, POINTS, BadInput, BadPoint, point_ct
 
+from bad_inputs import CASES, POINTS, BadInput, BadPoint, point_ct
 from nodule_diag import geometry
 from nodule_diag.errors import CoordinateError, CTError, NoduleDiagError, UsageError
 from nodule_diag.volume import CTVolume, read_ct
