@@ -1,0 +1,18 @@
+"""What can go wrong between a checkpoint and a bundle."""
+
+from __future__ import annotations
+
+from nodule_diag.errors import NoduleDiagError
+
+
+class ExportError(NoduleDiagError, ValueError):
+    """A checkpoint, results file or graph that cannot become part of a bundle."""
+
+    code = "export-failed"
+    exit_code = 1
+
+
+class ParityError(ExportError):
+    """The exported graph does not answer as the trained model does. Nothing was written."""
+
+    code = "export-parity"
