@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NoReturn
 
@@ -41,7 +40,7 @@ def _is_number(word: str) -> bool:
         float(word)
     except ValueError:
         return False
-    return True
+    return "_" not in word  # Python's own 1_000
 
 
 def join_xyz(arguments: list[str]) -> list[str]:
@@ -77,13 +76,11 @@ def join_xyz(arguments: list[str]) -> list[str]:
 
 
 def parse_xyz(text: str) -> tuple[float, float, float]:
-    """Read ``X,Y,Z``."""
-    try:
-        x, y, z = (float(part) for part in text.replace(",", " ").split())
-    except ValueError:
-        raise UsageError(f"--xyz takes three numbers, got: {text}", hint="as in: --xyz -56.94 131.27 -520.6") from None
-    if not all(map(math.isfinite, (x, y, z))):
-        raise UsageError(f"--xyz takes finite numbers, got: {text}", hint="as in: --xyz -56.94 131.27 -520.6")
+    """Read ``X,Y,Z``; numbers that are not finite are left to the SDK, which refuses them as coordinates."""
+    parts = text.replace(",", " ").split()
+    if len(parts) != 3 or not all(map(_is_number, parts)):
+        raise UsageError(f"--xyz takes three numbers, got: {text}", hint="as in: --xyz -56.94 131.27 -520.6")
+    x, y, z = map(float, parts)
     return x, y, z
 
 

@@ -37,9 +37,10 @@ def test_not_three_numbers(words: str, message: str) -> None:
         join_xyz(words.split())
 
 
-@pytest.mark.parametrize("text", ["nan,1,2", "1,inf,2", "1,2,-inf"])
-def test_not_finite(text: str) -> None:
-    with pytest.raises(UsageError, match="finite"):
+@pytest.mark.parametrize("text", ["1,2", "1,2,3,4", "1,2,three", "1_0,2,3", ""])
+def test_one_word_that_is_not_three_numbers(text: str) -> None:
+    assert parse_xyz("-1.5,2e1, .5") == (-1.5, 20.0, 0.5)
+    with pytest.raises(UsageError, match="--xyz takes three numbers"):
         parse_xyz(text)
 
 
