@@ -1,0 +1,150 @@
+"""``nodule-diag train``: train the packaged model or a fold of it, evaluate the folds, plot a run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from nodule_diag.atomic import write_bytes, writing
+from nodule_diag.errors import UsageError
+
+from .checkpoint import MODEL, load_model
+from .config import PACKAGED, TrainingConfig
+from .crossval import FOLD, HELD_OUT, judge_fold, sections_of
+from .engine import LOG, Run, StepLog, read_log
+from .lidc import load_nodules, split_by_patient
+from .patches import load_all
+
+app = typer.Typer(help="Train and evaluate the synergic model on the shared LIDC-IDRI nodules.", no_args_is_help=True)
+
+DEFAULT_DATA = Path("..") / "shared" / "data"
+SPLIT_SEED = 0
+
+DataOption = Annotated[
+    Path, typer.Option("--data", envvar="NODULE_DIAG_DATA", help="Folder of the LIDC VOIs, cubes and tables.")
+]
+
+
+def _read_config(path: Path | None) -> TrainingConfig:
+    if path is None:
+        return PACKAGED
+    try:
+        return TrainingConfig.model_validate_json(path.read_text())
+    except (OSError, ValidationError) as error:
+        raise UsageError(f"{path} is no training configuration: {error}", hint="see config.json of any run") from error
+
+
+@app.command()
+def run(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run; an unfinished run in it is continued.")],
+    fold: Annotated[int | None, typer.Option("--fold", help="Leave this fold's patients out (counted from 0).")] = None,
+    folds: Annotated[int, typer.Option("--folds", min=2, help="Into how many folds patients are split.")] = 3,
+    config: Annotated[Path | None, typer.Option("--config", help="JSON; the packaged model's without it.")] = None,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Train on all patients, or on those outside one fold."""
+    from tqdm import tqdm
+
+    settings = _read_config(config)
+    nodules = load_nodules(data)
+    provenance: dict[str, object] = {}
+    if fold is not None:
+        if not 0 <= fold < folds:
+            raise UsageError(f"--fold is {fold}", hint=f"give 0 to {folds - 1}, or more --folds")
+        held_out = split_by_patient(nodules, folds=folds, seed=SPLIT_SEED)[fold]
+        nodules = [n for n in nodules if n.patient_id not in held_out]
+        provenance = {FOLD: fold, "folds": folds, "split_seed": SPLIT_SEED, HELD_OUT: sorted(held_out)}
+    voxels = load_all(nodules)
+    with tqdm(total=settings.steps, unit="step") as bar:
+
+        def show(entry: StepLog) -> None:
+            bar.update(entry.step + 1 - bar.n)
+            bar.set_postfix(
+                total=f"{entry.total:.3f}", cls=f"{entry.classification:.3f}", cam=f"{entry.cam:.3f}",
+                seg=f"{entry.segmentation:.3f}", reg=f"{entry.score:.3f}",
+            )  # fmt: skip
+
+        Run(out, config=settings, nodules=nodules, voxels=voxels, provenance=provenance).train(on_step=show)
+    typer.echo(f"wrote {out / MODEL}")
+
+
+def _finite(value: object) -> object:
+    """JSON has no NaN: an undefined figure is null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+@app.command()
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, each trained with its own --fold.")],
+    out: Annotated[Path, typer.Option("--out", help="JSON report.")],
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Judge each fold's held-out patients and write every figure with its interval and yardsticks."""
+    begin = time.perf_counter()
+    nodules = load_nodules(data)
+    voxels = load_all(nodules)
+    results = [judge_fold(path / MODEL, nodules, voxels) for path in runs]
+    _, config, provenance = load_model(runs[0] / MODEL)
+    sections = sections_of(results)
+    report = {
+        "sections": [section.to_dict() for section in sections],
+        "command": "nodule-diag train evaluate " + " ".join(str(path) for path in runs) + f" --out {out}",
+        "folds": {"judged": sorted({j.fold for r in results for j in r.judgements}), "of": provenance["folds"]},
+        "config": config.model_dump(mode="json"),
+        "seconds": time.perf_counter() - begin,
+        "judgements": [j.to_dict() for result in results for j in result.judgements],
+        "retrieved": [dict(result.retrieved) for result in results],
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(out, (json.dumps(_finite(report), indent=1) + os.linesep).encode())
+    for section in sections:
+        typer.echo(f"\n{section.title}")
+        for row in section.rows:
+            goal = f"   target {row.target}" if row.target else ""
+            typer.echo(f"  {row.metric:58s} {row.value:6.3f}  [{row.low:.3f}, {row.high:.3f}]  n={row.n}{goal}")
+
+
+@app.command()
+def plot(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    out: Annotated[Path, typer.Option("--out", help="PNG or SVG.")],
+) -> None:
+    """Plot a run's losses, smoothed over fifty steps."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    lines = read_log(run_folder / LOG)
+    if not lines:
+        raise UsageError(f"{run_folder} has no {LOG}", hint="give the folder of a run")
+    window = min(50, len(lines))
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    for name, label in (
+        ("classification", "BCE, sure (eq. 3)"),
+        ("cam", "ad-CSL, sure (eq. 11)"),
+        ("segmentation", "Dice, unsure (eq. 1)"),
+        ("score", "MSE, unsure (eq. 2)"),
+    ):
+        values = np.asarray([getattr(line, name) for line in lines])
+        smooth = np.convolve(values, np.full(window, 1 / window), mode="valid")
+        axes.plot(np.arange(len(smooth)) + window, smooth, label=label)
+    axes.set(xlabel="step", ylabel="loss", yscale="log", title=f"{run_folder.name}: mean of {window} steps")
+    axes.legend()
+    with writing(out) as temporary:
+        figure.savefig(temporary, format=out.suffix.lstrip(".") or "png", dpi=120)
+    plt.close(figure)

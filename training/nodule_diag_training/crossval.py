@@ -1,0 +1,119 @@
+"""Cross-validation: judge every fold's held-out patients by that fold's model and put the report together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nodule_diag.manifest import SPACES, Space
+from nodule_diag.retrieval import features
+
+from .checkpoint import load_model
+from .evaluate import Judgement, judge, samples_of
+from .lidc import Nodule, TrainingDataError
+from .patches import NoduleVoxels, PatchSampler
+from .report import CERTAIN, Section, cube_section, cut_section, diagnosis_section, side_section
+
+RETRIEVED_CASES = 20
+"""K of eq. 14."""
+HELD_OUT = "held_out_patients"
+FOLD = "fold"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldResult:
+    """The judgements of one fold's held-out patients.
+
+    Attributes:
+        judgements: Of VOIs, cubes, and cubes cut as VOIs are.
+        retrieved: By feature space, eq. 14's diagnosis of each diagnosed case, from the training patients' cases.
+    """
+
+    judgements: tuple[Judgement, ...]
+    retrieved: Mapping[str, Mapping[str, float]]
+
+
+def diagnosed_once(nodules: Sequence[Nodule]) -> list[Nodule]:
+    """The diagnosed nodules, each in one form: the cube, whose surroundings are real, where there is one."""
+    return [n for n in nodules if n.sure is not None and (n.is_cube or n.twin is None)]
+
+
+def _feature_matrix(space: Space, judgements: Sequence[Judgement]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return np.stack([features(space, j.malignancy, min(max(j.expert_score, 1.0), 5.0)) for j in judgements])
+
+
+def retrieve(cases: Sequence[Judgement], queries: Sequence[Judgement]) -> dict[str, dict[str, float]]:
+    """Eq. 13 and 14 for queries whose patients are not among the cases: mean label of the K nearest, by space."""
+    shared = {j.patient_id for j in cases} & {j.patient_id for j in queries}
+    if shared:
+        raise TrainingDataError(f"patients {sorted(shared)} are in the case base and among the queries")
+    labels = np.asarray([case.label for case in cases], dtype=np.float64)
+    diagnoses: dict[str, dict[str, float]] = {}
+    for space in SPACES:
+        base, wanted = _feature_matrix(space, cases), _feature_matrix(space, queries)
+        distance = np.linalg.norm(wanted[:, None, :] - base[None, :, :], axis=2)
+        nearest = np.argsort(distance, axis=1, kind="stable")[:, :RETRIEVED_CASES]
+        diagnoses[space] = {
+            query.case_id: float(labels[rows].mean()) for query, rows in zip(queries, nearest, strict=True)
+        }
+    return diagnoses
+
+
+def judge_fold(path: Path, nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels]) -> FoldResult:
+    """Judge the patients that a fold's model never saw.
+
+    Args:
+        path: The finished model of the fold.
+        nodules: All of them.
+        voxels: Of all of them.
+
+    Raises:
+        TrainingDataError: If the model does not say which patients were held out.
+    """
+    model, _, provenance = load_model(path)
+    held_out = provenance.get(HELD_OUT)
+    if not isinstance(held_out, list) or not held_out:
+        raise TrainingDataError(f"{path} was trained on all patients", hint="evaluate models trained with --fold")
+    fold = int(str(provenance[FOLD]))
+    unseen = [n for n in nodules if n.patient_id in set(held_out)]
+    sampler = PatchSampler(voxels, nodules)
+
+    def judged(some: Sequence[Nodule], form: str) -> list[Judgement]:
+        return judge(model, some, samples_of(some, voxels, sampler, form=form), fold=fold, form=form)
+
+    cubes = [n for n in unseen if n.is_cube]
+    judgements = [
+        *judged([n for n in unseen if not n.is_cube], "voi"),
+        *judged(cubes, "cube"),
+        *judged(cubes, "cube-cut"),
+    ]
+    seen = [n for n in diagnosed_once(nodules) if n.patient_id not in set(held_out)]
+    cases = [*judged([n for n in seen if not n.is_cube], "voi"), *judged([n for n in seen if n.is_cube], "cube")]
+    queries = [
+        j for j in judgements if j.case_id in {n.case_id for n in diagnosed_once(unseen)} and j.form != "cube-cut"
+    ]
+    return FoldResult(judgements=tuple(judgements), retrieved=retrieve(cases, queries))
+
+
+def sections_of(folds: Sequence[FoldResult]) -> list[Section]:
+    """The report over all folds."""
+    judgements = [j for fold in folds for j in fold.judgements]
+    retrieved = {
+        str(space): {case: value for fold in folds for case, value in fold.retrieved[space].items()} for space in SPACES
+    }
+    diagnosed = [j for j in judgements if j.case_id in retrieved["machine"] and j.form != "cube-cut"]
+    certain = [j for j in diagnosed if j.certainty == CERTAIN]
+    cubes = [j for j in judgements if j.form == "cube"]
+    cut = [j for j in judgements if j.form == "cube-cut"]
+    return [
+        cube_section("Nodules in their real surroundings (cubes) of patients not trained on", cubes, targets=True),
+        cut_section(cubes, cut),
+        diagnosis_section("Diagnosed nodules whose own diagnosis is known without doubt", certain, retrieved),
+        diagnosis_section(
+            "All diagnosed nodules (label of the patient where nodules outnumber diagnoses)", diagnosed, retrieved
+        ),
+        side_section([j for j in judgements if j.form == "voi"]),
+    ]

@@ -1,0 +1,277 @@
+"""The training loop: one folder a run, resumable at any step, every draw reproducible from the seed and the step."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nodule_diag.atomic import write_bytes
+
+from . import losses
+from .checkpoint import CHECKPOINT, MODEL, load_checkpoint, save_checkpoint, save_model
+from .config import TrainingConfig
+from .lidc import Nodule, TrainingDataError, patients_of
+from .model import TABLE_1_MODULES, SynergicModel, SynergicOutput
+from .patches import NoduleVoxels, PatchSampler, Sample
+
+LOG = "log.csv"
+CONFIG = "config.json"
+WARM_UP_SHARE = 0.1
+FINAL_RATE_SHARE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLog:
+    """One line of ``log.csv``. Losses are the terms of eq. 12, unweighted."""
+
+    step: int
+    total: float
+    classification: float
+    cam: float
+    segmentation: float
+    score: float
+    learning_rate: float
+    patch_size: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """A nodule and its patch."""
+
+    nodule: Nodule
+    sample: Sample
+
+
+class NonFiniteLossError(TrainingDataError):
+    """The loss became NaN or infinite; the last checkpoint is untouched."""
+
+    code = "training-diverged"
+    exit_code = 1
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Adam's rate at a step counted from 0."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    warm_up = max(1, round(WARM_UP_SHARE * config.steps))
+    if step < warm_up:
+        return config.learning_rate * (step + 1) / warm_up
+    progress = (step - warm_up) / max(1, config.steps - warm_up)
+    cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
+    return config.learning_rate * (FINAL_RATE_SHARE + (1.0 - FINAL_RATE_SHARE) * cosine)
+
+
+class PairSource:
+    """Draws the unsure and sure nodules of a step.
+
+    Sure nodules are drawn with benign and malignant equally likely: 80 % of the diagnosed LIDC nodules are malignant,
+    and P would otherwise mostly say so. Where a nodule exists as VOI and as cube, either is drawn.
+    """
+
+    def __init__(self, config: TrainingConfig, nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels]) -> None:
+        eligible = [n for n in nodules if config.cohort == "all" or n.in_paper_cohort]
+        self._cubes = [n for n in eligible if n.is_cube]
+        self._vois = [n for n in eligible if not n.is_cube]
+        sure = [n for n in nodules if n.sure is not None]
+        self._sure = [[n for n in sure if n.sure is not None and n.sure.malignant == label] for label in (0, 1)]
+        if not self._vois or not self._cubes or not all(self._sure):
+            raise TrainingDataError(
+                f"training needs VOIs, cubes, benign and malignant nodules; got {len(self._vois)}, {len(self._cubes)}, "
+                f"{len(self._sure[0])} and {len(self._sure[1])}"
+            )
+        self._config = config
+        self._sampler = PatchSampler(voxels, nodules)
+
+    def draw(self, step: int) -> tuple[list[Draw], list[Draw]]:
+        """The (unsure, sure) nodules of a step."""
+        config = self._config
+        rng = np.random.default_rng([config.seed, step])
+        size = config.patch_size(step)
+        unsure, sure = [], []
+        for _ in range(config.unsure_per_step):
+            pool = self._cubes if rng.random() < config.cube_share else self._vois
+            nodule = pool[int(rng.integers(len(pool)))]
+            unsure.append(Draw(nodule=nodule, sample=self._sampler.draw(nodule, rng, size=size)))
+        for _ in range(config.sure_per_step):
+            pool = self._sure[int(rng.integers(2))]
+            nodule = pool[int(rng.integers(len(pool)))]
+            sure.append(Draw(nodule=nodule, sample=self._sampler.draw(nodule, rng, size=size)))
+        return unsure, sure
+
+
+def normalised_score(nodule: Nodule) -> float:
+    """g_r of eq. 2: the readers' mean malignancy score mapped from 1..5 to 0..1."""
+    return (nodule.mean_score - 1.0) / 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerms:
+    """The scalar terms of eq. 12."""
+
+    classification: Tensor
+    cam: Tensor
+    segmentation: Tensor
+    score: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Eq. 12 with the paper's weights."""
+        return losses.total_loss(
+            classification=self.classification, cam=self.cam, segmentation=self.segmentation, score=self.score
+        )
+
+
+def step_losses(
+    output: SynergicOutput, unsure: Sequence[Draw], sure: Sequence[Draw], config: TrainingConfig
+) -> LossTerms:
+    """The loss terms of a batch whose first ``len(unsure)`` entries are unsure and whose others are sure."""
+    first_sure = len(unsure)
+    draws = [*unsure, *sure]
+    taught = len(draws) if config.sure_teaches_unsure else first_sure
+    zero = output.logit.new_zeros(())
+    segmentation = score = cam = zero
+    if output.segmentation_logit is not None:
+        target = torch.from_numpy(np.stack([d.sample.nodule for d in draws[:taught]]))
+        segmentation = losses.dice_loss(torch.sigmoid(output.segmentation_logit[:taught]), target).mean()
+    if output.score is not None:
+        wanted = output.score.new_tensor([normalised_score(d.nodule) for d in draws[:taught]])
+        score = losses.score_loss(output.score[:taught], wanted).mean()
+    logit = output.logit[first_sure:]
+    label = logit.new_tensor([float(d.nodule.sure.malignant) for d in sure if d.nodule.sure is not None])
+    if config.system == "J" and output.segmentation_logit is not None:
+        class_map = losses.class_cam(output.cam[first_sure:], logit)
+        # SEM guides the CAM; without the stop it could also move to meet it.
+        sem = torch.sigmoid(output.segmentation_logit[first_sure:]).detach()
+        cam = losses.adaptive_cam_sem_loss(class_map, sem, logit, margin=config.margin).mean()
+    return LossTerms(
+        classification=losses.classification_loss(logit, label).mean(), cam=cam, segmentation=segmentation, score=score
+    )
+
+
+def channels_last(model: SynergicModel) -> SynergicModel:
+    """The model with its weights laid out as CPU convolutions take them fastest."""
+    return model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+
+
+class Run:
+    """A training run in a folder; ``provenance`` goes into the finished model.
+
+    Calling ``train`` again after a crash goes on from the last checkpoint.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        config: TrainingConfig,
+        nodules: Sequence[Nodule],
+        voxels: Mapping[str, NoduleVoxels],
+        provenance: Mapping[str, object] | None = None,
+    ) -> None:
+        self.folder = folder
+        self._extra = dict(provenance or {})
+        self.config = config
+        self._nodules = nodules
+        self._source = PairSource(config, nodules, voxels)
+        torch.manual_seed(config.seed)
+        self.model = channels_last(SynergicModel(TABLE_1_MODULES[config.system]))
+        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+
+    def train(self, *, until: int | None = None, on_step: Callable[[StepLog], None] | None = None) -> SynergicModel:
+        """Train to the last step (or ``until``), write the model, and return it.
+
+        Raises:
+            TrainingDataError: If the folder holds a run of another configuration.
+            NonFiniteLossError: If a loss is NaN or infinite.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        checkpoint = self.folder / CHECKPOINT
+        done = 0
+        if checkpoint.exists():
+            done = load_checkpoint(checkpoint, model=self.model, optimizer=self._optimizer, config=self.config)
+        write_bytes(self.folder / CONFIG, self.config.model_dump_json(indent=1).encode())
+        lines = [line for line in read_log(self.folder / LOG) if line.step < done]
+        last = self.config.steps if until is None else min(until, self.config.steps)
+        for step in range(done, last):
+            entry = self._step(step)
+            lines.append(entry)
+            if on_step is not None:
+                on_step(entry)
+            if (step + 1) % self.config.checkpoint_every == 0 or step + 1 == last:
+                _write_log(self.folder / LOG, lines)
+                save_checkpoint(
+                    checkpoint, model=self.model, optimizer=self._optimizer, step=step + 1, config=self.config
+                )
+        if last == self.config.steps:
+            save_model(self.folder / MODEL, self.model, config=self.config, provenance=self._provenance())
+        return self.model
+
+    def _step(self, step: int) -> StepLog:
+        begin = time.perf_counter()
+        rate = learning_rate(self.config, step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        unsure, sure = self._source.draw(step)
+        batch = torch.from_numpy(np.stack([d.sample.patch for d in [*unsure, *sure]]))
+        batch = batch.to(memory_format=torch.channels_last_3d)
+        self.model.train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
+            output = self.model(batch)
+        terms = step_losses(output, unsure, sure, self.config)
+        total = terms.total
+        if not torch.isfinite(total):
+            names = ", ".join(d.nodule.case_id for d in [*unsure, *sure])
+            raise NonFiniteLossError(
+                f"the loss is {total.item()} at step {step} ({names})",
+                hint="lower the learning rate, or check the data",
+            )
+        self._optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        self._optimizer.step()
+        return StepLog(
+            step=step,
+            total=total.item(),
+            classification=terms.classification.item(),
+            cam=terms.cam.item(),
+            segmentation=terms.segmentation.item(),
+            score=terms.score.item(),
+            learning_rate=rate,
+            patch_size=self.config.patch_size(step),
+            seconds=time.perf_counter() - begin,
+        )
+
+    def _provenance(self) -> dict[str, object]:
+        return {
+            "nodules": len(self._nodules),
+            "cubes": sum(n.is_cube for n in self._nodules),
+            "sure": sum(n.sure is not None and not n.is_cube for n in self._nodules),
+            "patients": len(patients_of(self._nodules)),
+            "steps": self.config.steps,
+            **self._extra,
+        }
+
+
+def read_log(path: Path) -> list[StepLog]:
+    """The logged steps of a run; none if there is no log yet."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    integers = ("step", "patch_size")
+    return [StepLog(**{k: int(v) if k in integers else float(v) for k, v in row.items()}) for row in rows]  # type: ignore[arg-type]
+
+
+def _write_log(path: Path, lines: Sequence[StepLog]) -> None:
+    names = list(StepLog.__dataclass_fields__)
+    rows = [",".join(names)]
+    rows += [",".join(repr(value) for value in asdict(line).values()) for line in lines]
+    write_bytes(path, ("\n".join(rows) + "\n").encode())

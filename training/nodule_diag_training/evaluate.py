@@ -1,0 +1,150 @@
+"""Out-of-fold evaluation: each nodule is judged by a model that never saw its patient."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from nodule_diag.patch import PATCH_SPACING_MM
+
+from . import losses
+from .lidc import Nodule, TrainingDataError
+from .metrics import dice
+from .model import SynergicModel
+from .patches import NoduleVoxels, PatchSampler, Sample, cut_like_voi
+
+MASK_THRESHOLD = 0.5
+BATCH = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What the model says of one nodule, and the truth that is known.
+
+    Attributes:
+        form: ``voi``, ``cube``, or ``cube-cut`` for a cube treated as a VOI.
+        reader_score: Mean of the readers, 1..5.
+        label: 1 malignant, 0 benign, None without a diagnosis.
+        certainty: ``nodule``, ``patient`` or None, see ``lidc.SureLabel``.
+        malignancy: P.
+        expert_score: RNet's output on the readers' scale.
+        dice_grid: SegNet at 0.5 against the reader mask on SegNet's own 16-grid (cells that it fills by half).
+        dice_half_mm: The same after trilinear interpolation to 0.5 mm, against the mask at 0.5 mm.
+        diameter_error_mm: Volume-equivalent diameter of the interpolated segmentation minus the mask's.
+        cam_nodule: AvgCAM over the reader mask (eq. 8).
+        cam_background: AvgCAM over the rest (eq. 9).
+    """
+
+    case_id: str
+    patient_id: str
+    fold: int
+    form: str
+    in_paper_cohort: bool
+    diameter_mm: float
+    reader_scores: tuple[int, ...]
+    reader_score: float
+    label: int | None
+    certainty: str | None
+    malignancy: float
+    expert_score: float
+    dice_grid: float
+    dice_half_mm: float
+    diameter_error_mm: float
+    cam_nodule: float
+    cam_background: float
+
+    @property
+    def margin(self) -> float:
+        """Eq. 8 minus eq. 9."""
+        return self.cam_nodule - self.cam_background
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def _diameter(voxels: int) -> float:
+    """Volume-equivalent diameter in mm of a number of 0.5 mm voxels."""
+    return float((6.0 * voxels * PATCH_SPACING_MM**3 / np.pi) ** (1 / 3))
+
+
+def case_generator(case_id: str) -> np.random.Generator:
+    """A generator that depends on the case alone, so that its surroundings are the same in every evaluation."""
+    return np.random.default_rng(zlib.crc32(case_id.encode()))
+
+
+def samples_of(
+    nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels], sampler: PatchSampler, *, form: str
+) -> list[Sample]:
+    """The patches to judge, without augmentation; ``form`` ``cube-cut`` treats cubes as VOIs."""
+    samples = []
+    for nodule in nodules:
+        rng = case_generator(nodule.case_id)
+        source = voxels[nodule.case_id]
+        if form == "cube-cut":
+            source = cut_like_voi(source, rng)
+        samples.append(sampler.place(source, rng, patient_id=nodule.patient_id))
+    return samples
+
+
+def _fine_mask(sample: Sample, occupancy: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """[64, 64, 64] bool from a 16-grid, by trilinear interpolation."""
+    tensor = torch.from_numpy(occupancy)[None, None]
+    size = list(sample.patch.shape[1:])
+    fine = functional.interpolate(tensor, size=size, mode="trilinear", align_corners=False)[0, 0]
+    return np.asarray(fine.numpy() >= MASK_THRESHOLD)
+
+
+def judge(
+    model: SynergicModel, nodules: Sequence[Nodule], samples: Sequence[Sample], *, fold: int, form: str
+) -> list[Judgement]:
+    """Run the model (with SegNet and RNet) over patches.
+
+    Raises:
+        TrainingDataError: If the model lacks SegNet or RNet.
+    """
+    judgements = []
+    for begin in range(0, len(nodules), BATCH):
+        part = slice(begin, begin + BATCH)
+        with torch.inference_mode():
+            output = model(torch.from_numpy(np.stack([s.patch for s in samples[part]])))
+        if output.segmentation_logit is None or output.score is None:
+            raise TrainingDataError("evaluation needs a model with SegNet and RNet")
+        probability = torch.sigmoid(output.logit)
+        cams = losses.class_cam(output.cam, output.logit)
+        sems = torch.sigmoid(output.segmentation_logit)
+        for i, (nodule, sample) in enumerate(zip(nodules[part], samples[part], strict=True)):
+            truth = sample.nodule >= MASK_THRESHOLD
+            if not truth.any():
+                truth = sample.nodule >= sample.nodule.max()
+            average = losses.average_cam(cams[i : i + 1], torch.from_numpy(sample.nodule)[None])
+            found = _fine_mask(sample, sems[i].numpy())
+            wanted = sample.fine_mask
+            judgements.append(
+                Judgement(
+                    case_id=nodule.case_id,
+                    patient_id=nodule.patient_id,
+                    fold=fold,
+                    form=form,
+                    in_paper_cohort=nodule.in_paper_cohort,
+                    diameter_mm=nodule.diameter_mm,
+                    reader_scores=nodule.reader_scores,
+                    reader_score=nodule.mean_score,
+                    label=None if nodule.sure is None else nodule.sure.malignant,
+                    certainty=None if nodule.sure is None else nodule.sure.certainty,
+                    malignancy=probability[i].item(),
+                    expert_score=1.0 + 4.0 * output.score[i].item(),
+                    dice_grid=dice(sems[i].numpy() >= MASK_THRESHOLD, truth),
+                    dice_half_mm=dice(found, wanted),
+                    diameter_error_mm=_diameter(int(found.sum())) - _diameter(int(wanted.sum())),
+                    cam_nodule=average.nodule.item(),
+                    cam_background=average.background.item(),
+                )
+            )
+    return judgements

@@ -1,0 +1,211 @@
+"""Reads the shared LIDC-IDRI nodules: what is known of each, without its voxels.
+
+Three tables meet here: ``vois.csv`` (874 nodule VOIs with reader scores), ``index.json`` (99 cubes with their real
+surroundings) and TCIA's diagnoses of 157 patients. Patients are identified by their LIDC number throughout.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from nodule_diag.errors import NoduleDiagError
+
+UNSURE_COHORT_MAD = 0.6
+"""Largest mean absolute difference between readers that the paper keeps (4.1)."""
+DIAGNOSIS_FILE = Path("tables") / "tcia-diagnosis-data-2012-04-20.xls"
+NODULES_IN_DIAGNOSIS_TABLE = 5
+DIAGNOSIS_METHODS = {
+    0: "unknown method",
+    1: "two years of stability on imaging",
+    2: "biopsy",
+    3: "surgical resection",
+    4: "progression or response",
+}
+BENIGN_DIAGNOSIS = 1
+MALIGNANT_DIAGNOSES = (2, 3)
+
+SET_DATA = "set NODULE_DIAG_DATA (or --data) to the folder of the LIDC data"
+
+Certainty = Literal["nodule", "patient"]
+
+
+class TrainingDataError(NoduleDiagError, ValueError):
+    """The training data cannot be used as they are."""
+
+    code = "training-data"
+    exit_code = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SureLabel:
+    """A diagnosis that TCIA published.
+
+    Attributes:
+        malignant: 1 malignant, 0 benign.
+        method: How it was diagnosed, in words.
+        certainty: ``nodule`` where the patient has no more nodules than diagnoses, all of them on one side, so that the
+            label is this nodule's without doubt; ``patient`` where all diagnoses agree but nodules outnumber them.
+    """
+
+    malignant: int
+    method: str
+    certainty: Certainty
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nodule:
+    """One nodule and where its voxels are.
+
+    Attributes:
+        case_id: VOI name, or ``cube/<file>``.
+        patient_id: LIDC-IDRI number; what folds are split by.
+        image: VOI ``.nii.gz`` or cube ``.npz``.
+        mask: The VOI's mask; None for a cube, which holds its own.
+        reader_scores: Malignancy 1..5, one for each reader.
+        diameter_mm: Volume-equivalent diameter of the reader mask.
+        in_paper_cohort: Solid, MAD <= 0.6, one of LUNA16's 1186.
+        sure: Its diagnosis, where TCIA has one.
+        twin: The case_id of the same nodule in the other form (VOI or cube), if there is one.
+    """
+
+    case_id: str
+    patient_id: str
+    image: Path
+    mask: Path | None
+    reader_scores: tuple[int, ...]
+    diameter_mm: float
+    in_paper_cohort: bool
+    sure: SureLabel | None = None
+    twin: str | None = None
+
+    @property
+    def is_cube(self) -> bool:
+        """Whether the nodule comes with its real surroundings."""
+        return self.mask is None
+
+    @property
+    def mean_score(self) -> float:
+        """Mean malignancy score of the readers, 1..5."""
+        return float(np.mean(self.reader_scores))
+
+
+def _numbers(cell: object) -> tuple[int, ...]:
+    return tuple(int(part) for part in str(cell).split(";"))
+
+
+def read_diagnoses(root: Path) -> dict[str, tuple[list[int], list[int]]]:
+    """Nodule-level diagnoses of each patient: (diagnoses, methods), unknown and blank ones left out.
+
+    Args:
+        root: The shared data folder.
+
+    Raises:
+        TrainingDataError: If the table is missing or has other columns.
+    """
+    path = root / DIAGNOSIS_FILE
+    if not path.is_file():
+        raise TrainingDataError(f"{path} does not exist", hint=SET_DATA)
+    table = pd.read_excel(path, engine="calamine")
+    expected = 4 + 2 * NODULES_IN_DIAGNOSIS_TABLE
+    if table.shape[1] != expected:
+        raise TrainingDataError(f"{path} has {table.shape[1]} columns, {expected} were expected")
+    diagnoses: dict[str, tuple[list[int], list[int]]] = {}
+    for row in table.itertuples(index=False):
+        pairs = []
+        for nodule in range(NODULES_IN_DIAGNOSIS_TABLE):
+            diagnosis, method = (_integer(cell) for cell in row[4 + 2 * nodule : 6 + 2 * nodule])
+            if diagnosis:
+                pairs.append((diagnosis, method))
+        diagnoses[str(row[0]).strip()] = ([d for d, _ in pairs], [m for _, m in pairs])
+    return diagnoses
+
+
+def _integer(cell: object) -> int:
+    """A diagnosis or method code; blanks and unknowns are 0."""
+    text = str(cell).strip()
+    return int(float(text)) if text and text.lower() != "nan" else 0
+
+
+def sure_label(diagnoses: Sequence[int], methods: Sequence[int], *, nodules: int) -> SureLabel | None:
+    """The label that a patient's diagnoses give to each of the patient's ``nodules`` VOIs, or None."""
+    sides = {0 if diagnosis == BENIGN_DIAGNOSIS else 1 for diagnosis in diagnoses}
+    if len(sides) != 1:
+        return None
+    words = sorted({DIAGNOSIS_METHODS[method] for method in methods})
+    certainty: Certainty = "nodule" if nodules <= len(diagnoses) else "patient"
+    return SureLabel(malignant=sides.pop(), method=" / ".join(words), certainty=certainty)
+
+
+def load_nodules(root: Path) -> list[Nodule]:
+    """Every VOI and cube of the shared data, with reader scores, diagnosis and twin.
+
+    Raises:
+        TrainingDataError: If a table is missing.
+    """
+    table_path, index_path = root / "lidc_vois" / "vois.csv", root / "lidc_cubes" / "index.json"
+    for path in (table_path, index_path):
+        if not path.is_file():
+            raise TrainingDataError(f"{path} does not exist", hint=SET_DATA)
+    table = pd.read_csv(table_path)
+    diagnoses = read_diagnoses(root)
+    per_patient = table.patient_id.value_counts().to_dict()
+    by_annotation: dict[int, str] = {}
+    vois: dict[str, Nodule] = {}
+    for row in table.itertuples(index=False):
+        found, methods = diagnoses.get(row.patient_id, ([], []))
+        vois[row.voi] = Nodule(
+            case_id=row.voi,
+            patient_id=row.patient_id,
+            image=root / "lidc_vois" / "image" / f"{row.voi}.nii.gz",
+            mask=root / "lidc_vois" / "mask" / f"{row.voi}.nii.gz",
+            reader_scores=_numbers(row.malignancy),
+            diameter_mm=float(row.eq_diameter_mm),
+            in_paper_cohort=bool(row.in_paper_cohort),
+            sure=sure_label(found, methods, nodules=per_patient[row.patient_id]),
+        )
+        by_annotation.update(dict.fromkeys(_numbers(row.annotation_ids), row.voi))
+    cubes = []
+    for entry in json.loads(index_path.read_text()):
+        voi = by_annotation.get(entry["annotation_id"])
+        cube = Nodule(
+            case_id=f"cube/{entry['file']}",
+            patient_id=entry["patient"],
+            image=root / "lidc_cubes" / f"{entry['file']}.npz",
+            mask=None,
+            reader_scores=tuple(entry["malignancy"]),
+            diameter_mm=float((6.0 * entry["mask_mm3"] / np.pi) ** (1 / 3)),
+            in_paper_cohort=bool(entry["in_paper_cohort"]),
+            sure=None if voi is None else vois[voi].sure,
+            twin=voi,
+        )
+        if voi is not None:
+            vois[voi] = replace(vois[voi], twin=cube.case_id)
+        cubes.append(cube)
+    return [*vois.values(), *cubes]
+
+
+def patients_of(nodules: Iterable[Nodule]) -> list[str]:
+    """The distinct patients, sorted."""
+    return sorted({nodule.patient_id for nodule in nodules})
+
+
+def split_by_patient(nodules: Sequence[Nodule], *, folds: int, seed: int) -> list[set[str]]:
+    """Disjoint sets of patients, with diagnosed nodules and cubes spread evenly.
+
+    Returns:
+        The test patients of each fold.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    kinds = [(n.is_cube, -1 if n.sure is None else n.sure.malignant) for n in nodules]
+    strata = [sorted(set(kinds)).index(kind) for kind in kinds]
+    groups = [n.patient_id for n in nodules]
+    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    return [{groups[i] for i in test} for _, test in splitter.split(groups, strata, groups)]

@@ -1,0 +1,216 @@
+"""The synergic model (Zhang et al., section 3.1 and Fig. 2): ResNet, SegNet, FNet, RNet and CNet.
+
+The paper leaves three things open; this is what was chosen, and why.
+
+* **No convolution has a bias and CNet has none.** Table 1's parameter counts are met exactly that way, up to the one
+  bias of CNet's FC layer, which eq. 4 does not have. Without it the logit equals the mean of the CAM, so nothing but
+  the map decides.
+* **Group normalisation**: 8 groups, affine. Groups of at least four channels keep the statistics stable at batch size
+  one; affine, since without it the layers that are *not* followed by a ReLU could not shift their output.
+  SegNet's last layer has one channel and so one group: without the affine part its output would have mean 0 and
+  variance 1 on every patch, and a sigmoid of that reaches neither 0 on the background nor, for large nodules, 1 inside.
+  It starts at scale 4 and shift -3, which puts the background near 0.05 and the brightest cells near 1; Adam at 1e-3
+  would need thousands of steps to get there from 1 and 0.
+* **FNet reads SegNet's probabilities**, not its logits: a map bounded in [0, 1] keeps what FNet adds on the nodule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+PATCH_CHANNELS = 2
+"""Lung window and mediastinal window."""
+HEAD_CHANNELS = 64
+BLOCKS = ((64, 2, 1), (128, 1, 2), (256, 1, 4))
+"""(channels, stride of the first convolution, dilation) of the residual blocks 1 to 3."""
+FEATURE_CHANNELS = 256
+SEGNET_CHANNELS = 32
+GROUPS = 8
+SEGNET_INITIAL_SCALE = 4.0
+SEGNET_INITIAL_SHIFT = -3.0
+GRID_STRIDE = 4
+"""Patch voxels per feature-grid cell, along each axis: a 64-cube gives a 16-cube."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modules:
+    """Which modules join the ResNet and CNet, as in Table 1. FNet fuses SegNet's map, so it needs SegNet."""
+
+    segnet: bool = True
+    rnet: bool = True
+    fnet: bool = True
+
+    def __post_init__(self) -> None:
+        if self.fnet and not self.segnet:
+            raise ValueError("FNet fuses SegNet's map: fnet=True needs segnet=True")
+
+
+TABLE_1_MODULES = {
+    "A": Modules(segnet=False, rnet=False, fnet=False),
+    "B": Modules(segnet=True, rnet=False, fnet=False),
+    "C": Modules(segnet=False, rnet=True, fnet=False),
+    "D": Modules(segnet=True, rnet=True, fnet=False),
+    "F": Modules(segnet=True, rnet=True, fnet=True),
+    "J": Modules(segnet=True, rnet=True, fnet=True),
+}
+"""The systems of Table 1 that this package trains. J is F trained with ad-CSL; the modules are the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynergicOutput:
+    """What one forward pass gives for a batch of B patches of size 4L x 4W x 4H.
+
+    Attributes:
+        logit: [B], S of eq. 4, the mean of ``cam``.
+        cam: [B, L, W, H], CAM of eq. 5, before eq. 6 and the min-max normalisation.
+        segmentation_logit: [B, L, W, H] or None without SegNet; its sigmoid is SEM.
+        score: [B] or None without RNet; the readers' malignancy score normalised to [0, 1] (eq. 2's y_r).
+    """
+
+    logit: Tensor
+    cam: Tensor
+    segmentation_logit: Tensor | None
+    score: Tensor | None
+
+
+def convolution(inputs: int, outputs: int, kernel: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv3d:
+    """A 3-D convolution without bias, padded so that stride 1 keeps the size."""
+    padding = dilation * (kernel // 2)
+    return nn.Conv3d(inputs, outputs, kernel, stride=stride, padding=padding, dilation=dilation, bias=False)
+
+
+def normalisation(channels: int) -> nn.GroupNorm:
+    """Group normalisation after a convolution; one group where there is one channel."""
+    return nn.GroupNorm(min(GROUPS, channels), channels)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3x3 convolutions and a 1x1x1 projection shortcut (He et al. 2016).
+
+    Args:
+        final_relu: The ResNet's last layer has none: FNet adds to it first (Fig. 2).
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, dilation: int, final_relu: bool) -> None:
+        super().__init__()
+        self.conv1 = convolution(inputs, outputs, 3, stride=stride, dilation=dilation)
+        self.norm1 = normalisation(outputs)
+        self.conv2 = convolution(outputs, outputs, 3, dilation=dilation)
+        self.norm2 = normalisation(outputs)
+        self.projection = convolution(inputs, outputs, 1, stride=stride)
+        self.projection_norm = normalisation(outputs)
+        self.final_relu = final_relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, inputs, ...] to [B, outputs, ...]."""
+        y = functional.relu(self.norm1(self.conv1(x)))
+        y = self.norm2(self.conv2(y)) + self.projection_norm(self.projection(x))
+        return functional.relu(y) if self.final_relu else y
+
+
+class ResNet(nn.Module):
+    """The backbone: [B, 2, 4L, 4W, 4H] -> [B, 256, L, W, H], not yet rectified.
+
+    There is no max-pool; dilation instead of stride keeps the grid (section 3.1).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = convolution(PATCH_CHANNELS, HEAD_CHANNELS, 7, stride=2)
+        self.head_norm = normalisation(HEAD_CHANNELS)
+        blocks = []
+        inputs = HEAD_CHANNELS
+        for number, (outputs, stride, dilation) in enumerate(BLOCKS, start=1):
+            last = number == len(BLOCKS)
+            blocks.append(ResidualBlock(inputs, outputs, stride=stride, dilation=dilation, final_relu=not last))
+            inputs = outputs
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, patch: Tensor) -> Tensor:
+        """Map a patch to its features."""
+        features: Tensor = self.blocks(functional.relu(self.head_norm(self.head(patch))))
+        return features
+
+
+class SegNet(nn.Module):
+    """The light decoder: [B, 256, L, W, H] -> logits [B, 1, L, W, H]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = convolution(FEATURE_CHANNELS, SEGNET_CHANNELS, 3)
+        self.norm1 = normalisation(SEGNET_CHANNELS)
+        self.conv2 = convolution(SEGNET_CHANNELS, SEGNET_CHANNELS, 3)
+        self.norm2 = normalisation(SEGNET_CHANNELS)
+        self.conv3 = convolution(SEGNET_CHANNELS, 1, 1)
+        self.norm3 = normalisation(1)
+        nn.init.constant_(self.norm3.weight, SEGNET_INITIAL_SCALE)
+        nn.init.constant_(self.norm3.bias, SEGNET_INITIAL_SHIFT)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map rectified features to segmentation logits."""
+        y = functional.relu(self.norm1(self.conv1(features)))
+        y = functional.relu(self.norm2(self.conv2(y)))
+        logits: Tensor = self.norm3(self.conv3(y))
+        return logits
+
+
+class FNet(nn.Module):
+    """Adds SegNet's map, lifted to 256 channels, to the ResNet's features: [B, 256, L, W, H]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = convolution(1, FEATURE_CHANNELS, 3)
+        self.norm = normalisation(FEATURE_CHANNELS)
+
+    def forward(self, features: Tensor, segmentation: Tensor) -> Tensor:
+        """Add the lifted [B, 1, L, W, H] probabilities to the features, not yet rectified."""
+        fused: Tensor = features + self.norm(self.conv(segmentation))
+        return fused
+
+
+class SynergicModel(nn.Module):
+    """Backbone, branches and heads. Any patch whose sides are multiples of 4 is taken; the paper's is 64."""
+
+    def __init__(self, modules: Modules | None = None) -> None:
+        super().__init__()
+        self.modules_used = Modules() if modules is None else modules
+        self.resnet = ResNet()
+        self.segnet = SegNet() if self.modules_used.segnet else None
+        self.fnet = FNet() if self.modules_used.fnet else None
+        self.rnet = nn.Linear(FEATURE_CHANNELS, 1) if self.modules_used.rnet else None
+        self.cnet = nn.Linear(FEATURE_CHANNELS, 1, bias=False)
+
+    def forward(self, patch: Tensor) -> SynergicOutput:
+        """Run the model on ``patch``, [B, 2, 4L, 4W, 4H] float32, windows in [0, 1]."""
+        features = self.resnet(patch)
+        segmentation_logit = None
+        if self.segnet is not None:
+            segmentation_logit = self.segnet(functional.relu(features))
+            if self.fnet is not None:
+                features = self.fnet(features, torch.sigmoid(segmentation_logit))
+        features = functional.relu(features)
+        pooled = features.float().mean(dim=(2, 3, 4))
+        # Eq. 5 as a 1x1x1 convolution with CNet's weights; eq. 4 makes its mean the logit.
+        cam = functional.conv3d(features.float(), self.cnet.weight.float()[..., None, None, None]).squeeze(1)
+        return SynergicOutput(
+            logit=functional.linear(pooled, self.cnet.weight.float()).squeeze(1),
+            cam=cam,
+            segmentation_logit=None if segmentation_logit is None else segmentation_logit.float().squeeze(1),
+            score=None
+            if self.rnet is None
+            else functional.linear(pooled, self.rnet.weight.float(), self.rnet.bias.float()).squeeze(1),
+        )
+
+
+def count_weights(model: nn.Module) -> int:
+    """Convolution and fully connected parameters, which is what Table 1 counts (normalisation left out)."""
+    return sum(
+        parameter.numel()
+        for module in model.modules()
+        if isinstance(module, nn.Conv3d | nn.Linear)
+        for parameter in module.parameters(recurse=False)
+    )

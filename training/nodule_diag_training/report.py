@@ -1,0 +1,193 @@
+"""From judgements to the quality report: every figure with its interval, its yardsticks and the number behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from .evaluate import Judgement
+from .metrics import Estimate, Statistic, auc, estimate, mean_absolute_error, mean_value, spearman
+
+SMALL_NODULE_MM = 8.0
+"""Below this a nodule is a handful of cells of the 2 mm grid."""
+CERTAIN = "nodule"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of the report. ``target`` is what the project set out to reach, in words; None for a yardstick."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    target: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A titled table."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def _row(
+    metric: str,
+    statistic: Statistic,
+    judgements: Sequence[Judgement],
+    truth: Callable[[Judgement], float],
+    value: Callable[[Judgement], float],
+    *,
+    target: str | None = None,
+    note: str | None = None,
+) -> Row:
+    result: Estimate = estimate(
+        statistic, [truth(j) for j in judgements], [value(j) for j in judgements], [j.patient_id for j in judgements]
+    )
+    return Row(metric=metric, target=target, note=note, **asdict(result))
+
+
+def _reader_score(judgement: Judgement) -> float:
+    return judgement.reader_score
+
+
+def _label(judgement: Judgement) -> float:
+    return float(judgement.label or 0)
+
+
+def _side(judgement: Judgement) -> float:
+    """The paper's scenario 12/45."""
+    return float(judgement.reader_score > 3)
+
+
+def _lookup(diagnosis: Mapping[str, float]) -> Callable[[Judgement], float]:
+    return lambda judgement: diagnosis[judgement.case_id]
+
+
+def _nothing(_judgement: Judgement) -> float:
+    return 0.0
+
+
+def cube_section(title: str, cubes: Sequence[Judgement], *, targets: bool) -> Section:
+    """SegNet, RNet and the CAM on nodules whose surroundings are real."""
+    cohort = [j for j in cubes if j.in_paper_cohort]
+    small = [j for j in cubes if j.diameter_mm < SMALL_NODULE_MM]
+    large = [j for j in cubes if j.diameter_mm >= SMALL_NODULE_MM]
+
+    def target(text: str) -> str | None:
+        return text if targets else None
+
+    def mean(metric: str, of: Sequence[Judgement], value: Callable[[Judgement], float], goal: str | None = None) -> Row:
+        return _row(metric, mean_value, of, _nothing, value, target=goal)
+
+    score = "Expert score (RNet) against the readers' mean"
+    return Section(
+        title=title,
+        rows=(
+            mean("SegNet Dice on its 16-grid", cubes, lambda j: j.dice_grid, target(">= 0.65")),
+            mean(f"  nodules under {SMALL_NODULE_MM:.0f} mm", small, lambda j: j.dice_grid),
+            mean(f"  nodules from {SMALL_NODULE_MM:.0f} mm", large, lambda j: j.dice_grid),
+            mean("SegNet Dice at 0.5 mm", cubes, lambda j: j.dice_half_mm),
+            mean("Diameter error of SegNet, mm (absolute)", cubes, lambda j: abs(j.diameter_error_mm)),
+            _row(
+                f"{score}: Spearman", spearman, cubes, _reader_score, lambda j: j.expert_score, target=target(">= 0.75")
+            ),
+            _row("  in the paper's cohort", spearman, cohort, _reader_score, lambda j: j.expert_score),
+            _row(
+                f"{score}: MAE",
+                mean_absolute_error,
+                cubes,
+                _reader_score,
+                lambda j: j.expert_score,
+                target=target("<= 0.45"),
+            ),
+            _row("  in the paper's cohort", mean_absolute_error, cohort, _reader_score, lambda j: j.expert_score),
+            mean("CAM margin (eq. 8 - eq. 9, reader mask)", cubes, lambda j: j.margin, target(">= 0.55")),
+            _row("Yardstick: diameter alone, Spearman", spearman, cubes, _reader_score, lambda j: j.diameter_mm),
+            *_reader_yardstick(cubes),
+        ),
+    )
+
+
+def _reader_yardstick(judgements: Sequence[Judgement]) -> tuple[Row, Row]:
+    """Each reader against the mean of the others, over all of them."""
+    one: list[float] = []
+    others: list[float] = []
+    patients: list[str] = []
+    for judgement in judgements:
+        scores = judgement.reader_scores
+        one += [float(score) for score in scores]
+        others += [(sum(scores) - score) / (len(scores) - 1) for score in scores]
+        patients += [judgement.patient_id] * len(scores)
+    rows = []
+    for name, statistic in (("Spearman", spearman), ("MAE", mean_absolute_error)):
+        result = estimate(statistic, others, one, patients)
+        rows.append(Row(metric=f"Yardstick: one reader against the others, {name}", **asdict(result)))
+    return rows[0], rows[1]
+
+
+def diagnosis_section(
+    title: str, diagnosed: Sequence[Judgement], retrieved: Mapping[str, Mapping[str, float]]
+) -> Section:
+    """CNet and the retrieval against diagnoses, beside what diameter and readers reach on the same nodules.
+
+    Args:
+        title: Of the section.
+        diagnosed: Judgements with a label.
+        retrieved: By feature space, the retrieval's diagnosis of each case_id (eq. 14).
+    """
+    rows = [
+        _row("CNet (P), AUC", auc, diagnosed, _label, lambda j: j.malignancy, note="pooled over folds"),
+        _row("RNet (expert score), AUC", auc, diagnosed, _label, lambda j: j.expert_score),
+        *(
+            _row(f"Retrieval, {space}, AUC", auc, diagnosed, _label, _lookup(diagnosis))
+            for space, diagnosis in retrieved.items()
+        ),
+        _row("CAM margin (eq. 8 - eq. 9, reader mask)", mean_value, diagnosed, _nothing, lambda j: j.margin),
+        _row("Yardstick: diameter alone, AUC", auc, diagnosed, _label, lambda j: j.diameter_mm),
+        _row("Yardstick: readers' mean score, AUC", auc, diagnosed, _label, _reader_score),
+        _row("Base rate of malignancy", mean_value, diagnosed, _nothing, _label),
+    ]
+    return Section(title=title, rows=tuple(rows))
+
+
+def side_section(judgements: Sequence[Judgement]) -> Section:
+    """Scenario 12/45: scores below 3 against above 3, in the paper's cohort."""
+    clear = [j for j in judgements if j.in_paper_cohort and round(j.reader_score) != 3]
+    return Section(
+        title="Scenario 12/45: readers' scores 1, 2 against 4, 5 (paper's cohort, VOIs)",
+        rows=(
+            _row("Expert score, AUC", auc, clear, _side, lambda j: j.expert_score),
+            _row("Yardstick: diameter alone, AUC", auc, clear, _side, lambda j: j.diameter_mm),
+        ),
+    )
+
+
+def cut_section(cubes: Sequence[Judgement], cut: Sequence[Judgement]) -> Section:
+    """What changes when the same cubes are cut and completed as the VOIs are in training."""
+    by_case = {j.case_id: j for j in cut}
+    pairs = [(whole, by_case[whole.case_id]) for whole in cubes]
+
+    def mean(metric: str, value: Callable[[Judgement, Judgement], float]) -> Row:
+        values = [value(*pair) for pair in pairs]
+        patients = [whole.patient_id for whole, _ in pairs]
+        return Row(metric=metric, **asdict(estimate(mean_value, [0.0] * len(values), values, patients)))
+
+    return Section(
+        title="The cut: the same cubes, treated as the VOIs are in training, minus the whole cubes",
+        rows=(
+            mean("SegNet Dice on its 16-grid, difference", lambda w, c: c.dice_grid - w.dice_grid),
+            mean("Expert score, difference", lambda w, c: c.expert_score - w.expert_score),
+            mean("Expert score, absolute difference", lambda w, c: abs(c.expert_score - w.expert_score)),
+            mean("P, difference", lambda w, c: c.malignancy - w.malignancy),
+            mean("P, absolute difference", lambda w, c: abs(c.malignancy - w.malignancy)),
+            mean("CAM margin, difference", lambda w, c: c.margin - w.margin),
+        ),
+    )
