@@ -119,6 +119,18 @@ def test_air_outside_the_lungs_is_left_out() -> None:
     assert not found[:, :, x[0, 0] > 147].any()
 
 
+@pytest.mark.parametrize(
+    "edge", [np.s_[:, :12, 60:90], np.s_[:, -12:, 60:90], np.s_[:, 40:70, :9], np.s_[:, 40:70, -9:]]
+)
+def test_what_is_open_at_an_edge_of_the_slice_is_outside(edge: tuple[slice, slice, slice]) -> None:
+    hu = np.full(SHAPE, BODY, dtype=np.int16)
+    hu[10:50, 50:80, 60:90] = LUNG  # closed all round
+    hu[edge] = LUNG
+    found = lung_mask(volume(hu)).to_array()
+    assert found[10:50, 50:80, 60:90].all()
+    assert not found[edge].all(axis=0).any()
+
+
 def test_contains_follows_the_mask_and_ends_at_the_border() -> None:
     ct = volume(chest(through=True)[0])
     mask = lung_mask(ct)
