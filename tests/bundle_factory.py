@@ -6,7 +6,7 @@ The network, of a patch with lung channel L and mediastinal channel M, both 64x6
 
 - map = 8 * (mean of L over each 4x4x4 block - 0.5); logit = mean of the map (eq. 4); malignancy = sigmoid(logit);
 - cam = (malignancy - 0.5) * map, min-max normalised (eq. 6), 0 where it is flat;
-- segmentation = mean of M over each 4x4x4 block, clipped to [0, 1];
+- segmentation = twice the mean of M over each 4x4x4 block, clipped to [0, 1]: 0.5 at -60 HU;
 - expert_score = 1 + 4 * sigmoid(8 * (mean of M - 0.25)).
 """
 
@@ -78,7 +78,8 @@ def tiny_model(
         node("Max", ["cam_span", "tiny"], ["cam_span_safe"]),
         node("Sub", ["cam_c", "cam_min"], ["cam_lifted"]),
         node("Div", ["cam_lifted", "cam_span_safe"], [names["cam"]]),
-        node("Clip", ["soft", "zero", "one"], [names["segmentation"]]),
+        node("Add", ["soft", "soft"], ["soft_twice"]),
+        node("Clip", ["soft_twice", "zero", "one"], [names["segmentation"]]),
         node("ReduceMean", ["soft"], ["soft_mean"], axes=[1, 2, 3], keepdims=0),
         node("Sub", ["soft_mean", "quarter"], ["soft_centred"]),
         node("Mul", ["soft_centred", "eight"], ["score_logit"]),
@@ -111,7 +112,7 @@ def tiny_model_in_numpy(patch: np.ndarray) -> dict[str, Any]:
         "logit": logit,
         "malignancy": malignancy,
         "expert_score": 1.0 + 4.0 / (1.0 + np.exp(-8.0 * (soft.mean() - 0.25))),
-        "segmentation": soft.clip(0.0, 1.0),
+        "segmentation": (2.0 * soft).clip(0.0, 1.0),
         "cam": (cam - cam.min()) / span,
     }
 

@@ -56,7 +56,9 @@ class Segmentation(CubeMap):
     def nodule(self) -> NDArray[np.bool_]:
         """(64, 64, 64) bool, zyx, on the patch's 0.5 mm grid; all False when nothing was segmented."""
         matrix = _upsampling_matrix()
-        fine = np.einsum("zc,yb,xa,cba->zyx", matrix, matrix, matrix, self.values.astype(np.float64), optimize=True)
+        fine = self.values.astype(np.float64)
+        for axis in range(3):
+            fine = np.moveaxis(np.tensordot(matrix, fine, axes=(1, axis)), 0, axis)
         foreground: NDArray[np.bool_] = fine >= FOREGROUND
         if not foreground.any():
             return foreground
