@@ -2,6 +2,7 @@
 
 import threading
 import tracemalloc
+import zlib
 
 import nibabel
 import numpy as np
@@ -120,10 +121,11 @@ class TestNifti:
         assert ct.hu.dtype == np.float32
         np.testing.assert_array_equal(ct.hu, np.maximum(hu, -1024))
 
-    def test_qform_alone(self, tmp_path):
+    @pytest.mark.parametrize("last_axis", [1, -1])
+    def test_qform_alone(self, tmp_path, last_axis):
         turn = np.deg2rad(170)
         rotation = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
-        affine = make.ras_affine(direction=rotation)
+        affine = make.ras_affine(direction=rotation * [1, 1, last_axis])
         written = make.nifti(affine_ras=affine)
         written.set_qform(affine, code=1)
         written.set_sform(None, code=0)
@@ -160,6 +162,21 @@ def test_big_endian_metaimage_with_a_skipped_header(tmp_path):
     raw = np.frombuffer((tmp_path / "scan.raw").read_bytes(), "<i2")
     (tmp_path / "scan.raw").write_bytes(b"skipped" + raw.astype(">i2").tobytes())
     assert_same(read_ct(path), make.image())
+
+
+def test_a_checksum_beyond_the_last_voxel_is_verified(tmp_path):
+    # 2 MiB of voxels: the decompressor has given out all of them before it comes to the checksum.
+    hu = np.zeros((64, 128, 128), np.int16)
+    hu[:, 32:96, 20:60] = -850
+    header, mark, voxels = make.write(tmp_path / "scan.mha", make.image(hu)).read_bytes().partition(b"= LOCAL\n")
+    packed = bytearray(zlib.compress(voxels))
+    header = header.replace(b"CompressedData = False", b"CompressedData = True")
+    (tmp_path / "scan.mha").write_bytes(header + mark + packed)
+    np.testing.assert_array_equal(read_ct(tmp_path / "scan.mha").hu, hu)
+    packed[-1] ^= 1
+    (tmp_path / "scan.mha").write_bytes(header + mark + packed)
+    with pytest.raises(CTError, match="incorrect data check"):
+        read_ct(tmp_path / "scan.mha")
 
 
 def test_padding_is_clamped(tmp_path):
