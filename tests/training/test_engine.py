@@ -1,0 +1,117 @@
+"""The training loop: resumes exactly, is deterministic, and fails without harm."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from nodule_diag_training.checkpoint import CHECKPOINT, MODEL, load_model
+from nodule_diag_training.config import PACKAGED, Stage, TrainingConfig
+from nodule_diag_training.engine import (
+    LOG,
+    NonFiniteLossError,
+    PairSource,
+    Run,
+    learning_rate,
+    normalised_score,
+    read_log,
+)
+from nodule_diag_training.lidc import TrainingDataError
+
+TINY = TrainingConfig(stages=(Stage(size=32, steps=4),), cohort="all", checkpoint_every=2, schedule="one-cycle")
+ONE_STEP = (Stage(size=32, steps=1),)
+
+
+def train(folder, nodules, voxels, *, config=TINY, until=None):
+    return Run(folder, config=config, nodules=nodules, voxels=voxels).train(until=until)
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, tiny_nodules, tiny_voxels):
+    whole = train(tmp_path / "whole", tiny_nodules, tiny_voxels)
+    train(tmp_path / "killed", tiny_nodules, tiny_voxels, until=2)
+    resumed = train(tmp_path / "killed", tiny_nodules, tiny_voxels)
+    for (name, one), two in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, two), name
+    logs = [read_log(tmp_path / folder / LOG) for folder in ("whole", "killed")]
+    assert [line.total for line in logs[0]] == [line.total for line in logs[1]]
+    assert [line.step for line in logs[1]] == [0, 1, 2, 3]
+
+
+def test_the_finished_model_carries_configuration_and_provenance(tmp_path, tiny_nodules, tiny_voxels):
+    config = TINY.model_copy(update={"stages": ONE_STEP})
+    provenance = {"held_out_patients": ["x"]}
+    trained = Run(tmp_path, config=config, nodules=tiny_nodules, voxels=tiny_voxels, provenance=provenance).train()
+    model, stored, found = load_model(tmp_path / MODEL)
+    assert stored == config
+    assert found["held_out_patients"] == ["x"]
+    assert found["patients"] == 8
+    patch = torch.rand(1, 2, 32, 32, 32)
+    torch.testing.assert_close(model(patch).logit, trained.eval()(patch).logit, rtol=0, atol=1e-5)
+
+
+def test_another_configuration_is_refused_and_nothing_lost(tmp_path, tiny_nodules, tiny_voxels):
+    train(tmp_path, tiny_nodules, tiny_voxels, until=2)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with pytest.raises(TrainingDataError, match=r"differs in margin"):
+        train(tmp_path, tiny_nodules, tiny_voxels, config=TINY.model_copy(update={"margin": 0.1}))
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, tiny_nodules, tiny_voxels):
+    (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
+    with pytest.raises(TrainingDataError, match="is not a checkpoint"):
+        train(tmp_path, tiny_nodules, tiny_voxels)
+
+
+def test_a_nan_loss_stops_and_keeps_the_checkpoint(tmp_path, tiny_nodules, tiny_voxels):
+    train(tmp_path, tiny_nodules, tiny_voxels, until=2)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    broken = {name: replace(v, channels=v.channels * np.float16("nan")) for name, v in tiny_voxels.items()}
+    with pytest.raises(NonFiniteLossError, match="the loss is nan at step 2"):
+        train(tmp_path, tiny_nodules, broken)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+@pytest.mark.parametrize("system", ["A", "B", "C", "D", "F", "J"])
+def test_every_system_takes_a_step(system, tmp_path, tiny_nodules, tiny_voxels):
+    config = TINY.model_copy(update={"system": system, "stages": ONE_STEP})
+    train(tmp_path, tiny_nodules, tiny_voxels, config=config)
+    line = read_log(tmp_path / LOG)[0]
+    assert (line.segmentation > 0) == (system in "BDFJ")
+    assert (line.score > 0) == (system in "CDFJ")
+    assert line.total == pytest.approx(line.classification + line.cam + line.segmentation + line.score, rel=1e-5)
+
+
+def test_sure_nodules_are_balanced_and_the_cohort_is_kept(tiny_nodules, tiny_voxels):
+    config = TINY.model_copy(update={"cohort": "paper", "stages": (Stage(size=32, steps=300),)})
+    source = PairSource(config, tiny_nodules, tiny_voxels)
+    steps = [source.draw(step) for step in range(60)]
+    assert all(d.nodule.in_paper_cohort for unsure, _ in steps for d in unsure)
+    assert 15 < sum(d.nodule.sure.malignant for _, sure in steps for d in sure) < 45
+
+
+def test_learning_rates():
+    constant = TrainingConfig()
+    assert {learning_rate(constant, step) for step in range(0, 1000, 100)} == {1e-3}
+    rates = [learning_rate(PACKAGED, step) for step in range(PACKAGED.steps)]
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates[0] < 1e-4
+    assert rates[-1] < 2e-5
+
+
+def test_scores_are_normalised(tiny_nodules):
+    nodule = tiny_nodules[0]
+    assert normalised_score(nodule) == pytest.approx((np.mean(nodule.reader_scores) - 1) / 4)
+
+
+def test_configurations_are_validated():
+    with pytest.raises(ValidationError, match="multiple of 4"):
+        Stage(size=42, steps=1)
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        TrainingConfig.model_validate_json(json.dumps({"sytem": "J"}))
+    assert [PACKAGED.patch_size(s) for s in (0, 1299, 1300)] == [40, 40, 64]
