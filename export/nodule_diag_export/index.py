@@ -40,7 +40,9 @@ class DiagnosedPatch:
 
 def diagnosed_nodules(nodules: Iterable[Nodule]) -> list[tuple[Nodule, SureLabel]]:
     """The VOIs with a diagnosis, in the order of their ids. Cubes are the same nodules again."""
-    return sorted(((n, n.sure) for n in nodules if n.sure is not None and not n.is_cube), key=lambda pair: pair[0].case_id)
+    return sorted(
+        ((n, n.sure) for n in nodules if n.sure is not None and not n.is_cube), key=lambda pair: pair[0].case_id
+    )
 
 
 def diagnosed_patches(root: Path, *, limit: int | None = None) -> Iterator[DiagnosedPatch]:

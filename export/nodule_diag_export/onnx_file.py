@@ -37,6 +37,9 @@ class Identity:
     version: str = "0.1.0"
 
 
+DEFAULT_IDENTITY = Identity()
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ExportedModel:
     """An ONNX file that passed every check.

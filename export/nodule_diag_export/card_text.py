@@ -1,0 +1,50 @@
+"""What every model card of this package says: method, uses that are ruled out, limits, attribution."""
+
+from __future__ import annotations
+
+METHOD = """\
+The synergic model (system {system}) of Zhang et al., "Faithful learning with sure data for lung nodule diagnosis"
+(2022): a 3-D ResNet shared by SegNet (where the nodule is), RNet (the readers' malignancy score) and CNet (malignant
+or benign). System J adds a loss that keeps CNet's class activation map (CAM) on the nodule.
+
+Input: two HU windows of a 32 mm cube of the CT, 64x64x64 voxels of 0.5 mm, centred on the nodule. Output: malignancy P,
+its logit, expert score 1 to 5, segmentation and CAM, both on a 16x16x16 grid of 2 mm cells. The logit is the mean of
+the CAM: nothing but the map decides. The SDK's diagnosis comes from comparing a nodule with the case base below."""
+
+FORBIDDEN = """\
+- **Not a medical device.** No authority has cleared it and no prospective study has tested it.
+- **Not for decisions on a patient**: not on screening, follow-up, biopsy, surgery or their omission, neither alone nor
+  as a second reader. A low malignancy is no reason to reassure anybody.
+- **Not a detector**: it answers for the position it is given, and gives numbers where there is no nodule too.
+- **Not outside its data**: chest CT of adults, slices of at most 3 mm, nodules of 3 to 30 mm. Nothing is claimed for
+  part-solid and ground-glass nodules, children, contrast phases or scanners beyond what the tables below measure.
+- **Not a probability of cancer** of the person scanned: see the base rate under "Case base"."""
+
+LIMITS = """\
+- **Few labels.** {cases} diagnosed nodules of {patients} patients, {malignant} malignant. Only {certain} of them
+  ({certain_malignant} malignant) carry a diagnosis of the nodule itself; the others take over that of their patient,
+  all of whose diagnoses agree. The intervals are wide, and a difference within them means nothing.
+- **Selection.** These are nodules that somebody worried about enough to follow or to biopsy: {base_rate:.2f} of them
+  are malignant, far more than in screening. P is calibrated to neither.
+- **Size.** On the 2 mm grid a nodule under 8 mm is a handful of cells: its segmentation and its diameter are rough.
+- **Readers' scores are opinions.** Where the readers disagree, so does any model taught by them.
+- **Surroundings.** Most training nodules came as tightly cut boxes, which were laid onto the lung tissue of other
+  patients; only a minority have their own surroundings.
+- **The cases of the case base were trained on.** The network is surer of them than of a new nodule, so a new nodule's
+  distances to them are not those among themselves. The figures above, of patients that the judging model never saw,
+  do not share this."""
+
+ATTRIBUTION = """\
+Trained on data of the LIDC-IDRI collection of The Cancer Imaging Archive, licence
+[CC BY 3.0](https://creativecommons.org/licenses/by/3.0/); no image of it is part of this bundle.
+
+- Armato SG III, McLennan G, Bidaut L, et al. The Lung Image Database Consortium (LIDC) and Image Database Resource
+  Initiative (IDRI): a completed reference database of lung nodules on CT scans. Medical Physics 38(2), 915-931, 2011.
+  <https://doi.org/10.1118/1.3528204>
+- Armato SG III, McLennan G, Bidaut L, et al. Data From LIDC-IDRI. The Cancer Imaging Archive, 2015.
+  <https://doi.org/10.7937/K9/TCIA.2015.LO9QL9SX> (with its table of diagnoses)
+- Clark K, Vendt B, Smith K, et al. The Cancer Imaging Archive (TCIA): maintaining and operating a public information
+  repository. Journal of Digital Imaging 26(6), 1045-1057, 2013. <https://doi.org/10.1007/s10278-013-9622-7>
+
+The authors acknowledge the National Cancer Institute and the Foundation for the National Institutes of Health, and
+their critical role in the creation of the free publicly available LIDC/IDRI database used in this study."""

@@ -1,0 +1,153 @@
+"""``nodule-diag export`` and ``nodule-diag index``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from nodule_diag.bundle import Bundle
+from nodule_diag.errors import UsageError
+from nodule_diag.retrieval import DEFAULT_K, EXACT_SEARCH_LIMIT, CaseIndex
+
+from .bundle import PARITY_NODULES, BundleOptions, export_bundle
+from .case_base import read_cases, replace_case_base
+from .index import CaseCounts, cases_of, diagnosed_patches
+from .onnx_file import DEFAULT_IDENTITY, Identity, export_onnx
+from .parity import OnnxModel, Parity
+
+app = typer.Typer(name="export", help="Export a trained model.", no_args_is_help=True, add_completion=False)
+index_app = typer.Typer(name="index", help="Build and inspect case bases.", no_args_is_help=True, add_completion=False)
+
+Checkpoint = Annotated[Path, typer.Argument(help="model.safetensors of a finished run.", show_default=False)]
+Data = Annotated[
+    Path | None, typer.Option("--data", envvar="NODULE_DIAG_DATA", help="The LIDC data folder.", show_default=False)
+]
+Name = Annotated[str, typer.Option(help="Name of the bundle.")]
+Version = Annotated[str, typer.Option(help="Its version.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to the libraries.")]
+K = Annotated[int, typer.Option("--k", min=1, help="Cases that make a diagnosis.")]
+ExactUpTo = Annotated[int, typer.Option(min=0, help="Cases up to which every one is compared; HNSW above.")]
+
+
+def _use_threads(threads: int) -> None:
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def _zip_path(out: Path, *, as_zip: bool) -> Path:
+    return out if not as_zip or out.suffix == ".zip" else out.with_name(out.name + ".zip")
+
+
+def _say_parity(parity: Parity) -> None:
+    for name, value in parity.difference.items():
+        typer.echo(f"  {name:<14}{value:.1e}", err=True)
+    typer.echo(f"  {'S - mean CAM':<14}{parity.mean_cam:.1e}", err=True)
+
+
+@app.command("onnx")
+def onnx_command(
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.", show_default=False)],
+    data: Data = None,
+    name: Name = DEFAULT_IDENTITY.name,
+    version: Version = DEFAULT_IDENTITY.version,
+    threads: Threads = 0,
+) -> None:
+    """Write the model as ONNX once it answers as the checkpoint does: on random patches, with --data on nodules too."""
+    _use_threads(threads)
+    nodules = [] if data is None else [entry.patch for entry in diagnosed_patches(data, limit=PARITY_NODULES)]
+    exported = export_onnx(
+        checkpoint, out, identity=Identity(name=name, version=version), nodules=nodules, threads=threads
+    )
+    patches = exported.parity.random_patches + exported.parity.nodule_patches
+    typer.echo(f"largest difference from torch on {patches} patches:", err=True)
+    _say_parity(exported.parity)
+    typer.echo(f"wrote {out} ({len(exported.data) / 1e6:.1f} MB, opset {exported.opset})")
+
+
+@app.command("bundle")
+def bundle_command(
+    checkpoint: Checkpoint,
+    results: Annotated[Path, typer.Option("--results", help="What `train evaluate` wrote.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The directory to write.", show_default=False)],
+    data: Data = None,
+    as_zip: Annotated[bool, typer.Option("--zip", help="Write OUT.zip instead of a directory.")] = False,
+    name: Name = DEFAULT_IDENTITY.name,
+    version: Version = DEFAULT_IDENTITY.version,
+    masked_input: Annotated[
+        bool, typer.Option("--masked-input", help="The model was trained on CT x lung mask.")
+    ] = False,
+    k: K = DEFAULT_K,
+    exact_up_to: ExactUpTo = EXACT_SEARCH_LIMIT,
+    threads: Threads = 0,
+) -> None:
+    """Write a bundle: network, case base of the diagnosed LIDC nodules, indexes, model card, manifest."""
+    _use_threads(threads)
+    options = BundleOptions(
+        identity=Identity(name=name, version=version),
+        masked_input=masked_input,
+        k=k,
+        exact_up_to=exact_up_to,
+        threads=threads,
+    )
+    target = _zip_path(out, as_zip=as_zip)
+    bundle = export_bundle(checkpoint, results=results, out=target, data=_required(data), options=options)
+    typer.echo(f"wrote {target}: {len(CaseIndex(bundle))} cases, sha256 {bundle.sha256}")
+
+
+def _required(data: Path | None) -> Path:
+    if data is None:
+        raise UsageError("the LIDC data folder is not named", hint="give --data, or set NODULE_DIAG_DATA")
+    return data
+
+
+@index_app.command("build")
+def build_command(
+    bundle: Annotated[Path, typer.Argument(help="The bundle whose network and card are taken.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The bundle to write: a directory or a .zip.", show_default=False)],
+    cases: Annotated[
+        Path | None, typer.Option("--cases", help="Own cases, in the format of cases.json.", show_default=False)
+    ] = None,
+    data: Data = None,
+    k: Annotated[
+        int | None, typer.Option("--k", min=1, help="Cases that make a diagnosis.", show_default=False)
+    ] = None,
+    exact_up_to: Annotated[
+        int | None, typer.Option(min=0, help="Cases up to which every one is compared.", show_default=False)
+    ] = None,
+    threads: Threads = 0,
+) -> None:
+    """Write a copy of a bundle with another case base: own cases, or without --cases LIDC's, judged by its network."""
+    opened = Bundle.open(bundle)
+    if cases is not None:
+        found, source = list(read_cases(cases)), cases.name
+    else:
+        model = OnnxModel(opened.read(opened.manifest.model.file), threads=threads)
+        found, source = cases_of(model, diagnosed_patches(_required(data))), "LIDC-IDRI with TCIA's diagnoses"
+    written = replace_case_base(opened, found, out=out, source=source, k=k, exact_up_to=exact_up_to)
+    typer.echo(f"wrote {out}: {len(found)} cases, sha256 {written.sha256}")
+
+
+@index_app.command("info")
+def info_command(
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle; the packaged one when left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Describe a bundle's case base."""
+    opened = Bundle.default() if bundle is None else Bundle.open(bundle)
+    index, retrieval = CaseIndex(opened), opened.manifest.retrieval
+    counts = CaseCounts.of(index.cases)
+    if as_json:
+        document = {**asdict(counts), "base_rate": counts.base_rate, "k": retrieval.k, "exact": index.exact}
+        typer.echo(json.dumps(document, indent=1))
+        return
+    search = "every case is compared" if index.exact else "HNSW"
+    typer.echo(f"cases      {counts.cases} of {counts.patients} patients")
+    typer.echo(f"malignant  {counts.malignant} (base rate {counts.base_rate:.2f})")
+    typer.echo(f"certain    {counts.certain} diagnosed themselves, {counts.certain_malignant} of them malignant")
+    typer.echo(f"search     K = {retrieval.k}, {search}")

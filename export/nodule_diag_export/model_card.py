@@ -1,0 +1,161 @@
+"""Renders MODEL_CARD.md: what the model is for and what not, what it was trained on, and what it reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .card_text import ATTRIBUTION, FORBIDDEN, LIMITS, METHOD
+from .index import CaseCounts
+from .onnx_file import INTENDED_USE, LICENSE, Identity
+from .parity import TOLERANCE, Parity
+from .results import Results, Row, Section
+
+UNDEFINED = "not defined"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardFacts:
+    """Everything that a card says and that is not the same for all.
+
+    Attributes:
+        identity: Name and version.
+        created: When, ISO 8601.
+        results: The evaluation.
+        counts: The case base.
+        from_cubes: Cases of it that are seen with their own surroundings.
+        k: Cases that make a diagnosis.
+        parity: Difference of the ONNX file from the trained model.
+        provenance: As in the manifest: checkpoint, configuration, data, libraries.
+        model_sha256: Of ``model.onnx``.
+        command: What made the bundle.
+    """
+
+    identity: Identity
+    created: str
+    results: Results
+    counts: CaseCounts
+    from_cubes: int
+    k: int
+    parity: Parity
+    provenance: Mapping[str, Any]
+    model_sha256: str
+    command: str
+
+
+def render(facts: CardFacts) -> str:
+    """The card, in Markdown."""
+    parts = [
+        f"# {facts.identity.name} {facts.identity.version}",
+        f"{INTENDED_USE}\n\nLicence of the weights: {LICENSE}. Made {facts.created}.",
+        f"## What it is\n\n{METHOD.format(system=_system(facts))}",
+        f"## What it must not be used for\n\n{FORBIDDEN}",
+        _trained_on(facts),
+        _reaches(facts.results),
+        _case_base(facts),
+        f"## Limits\n\n{_limits(facts.counts)}",
+        _export(facts),
+        f"## Attribution\n\n{ATTRIBUTION}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _system(facts: CardFacts) -> str:
+    """Row of the paper's Table 1."""
+    return str(facts.provenance.get("config", {}).get("system", "J"))
+
+
+def _limits(counts: CaseCounts) -> str:
+    return LIMITS.format(
+        cases=counts.cases,
+        patients=counts.patients,
+        malignant=counts.malignant,
+        certain=counts.certain,
+        certain_malignant=counts.certain_malignant,
+        base_rate=counts.base_rate,
+    )
+
+
+def _trained_on(facts: CardFacts) -> str:
+    data = facts.provenance.get("data", {})
+    config = facts.provenance.get("config", {})
+    lines = [
+        "## What it was trained on",
+        "",
+        "Nodules of LIDC-IDRI, with the readers' masks and malignancy scores (unsure",
+    ]
+    lines += ["data) and, for some, a diagnosis published by TCIA (sure data).", "", "| | |", "|---|---|"]
+    lines += [f"| {_cell(key)} | {_cell(value)} |" for key, value in data.items()]
+    lines += [f"| configuration: {_cell(key)} | {_cell(value)} |" for key, value in config.items()]
+    return "\n".join(lines)
+
+
+def _reaches(results: Results) -> str:
+    parts = [
+        "## What it reaches",
+        "Every figure is of nodules whose patients the judging model was not trained on, with its 95 % interval over "
+        "resampled patients. Read each beside its yardstick.",
+    ]
+    parts += [_section(section) for section in results.sections]
+    took = "" if results.seconds is None else f" It took {results.seconds / 60:.0f} minutes."
+    parts.append(f"The command that made these figures:{took}\n\n```\n{results.command}\n```")
+    return "\n\n".join(parts)
+
+
+def _section(section: Section) -> str:
+    with_target = any(row.target is not None for row in section.rows)
+    with_note = any(row.note for row in section.rows)
+    head = ["", "value", "95 % interval", "nodules"] + ["target"] * with_target + ["note"] * with_note
+    lines = [f"### {section.title}", ""]
+    if section.note:
+        lines += [section.note, ""]
+    lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for row in section.rows:
+        cells = [row.metric, _number(row.value), _interval(row), UNDEFINED if row.n is None else str(row.n)]
+        cells += [_cell("" if row.target is None else row.target)] * with_target + [row.note] * with_note
+        lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:.3f}"
+
+
+def _interval(row: Row) -> str:
+    return "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
+
+
+def _cell(value: object) -> str:
+    """Text that cannot end a table cell."""
+    return " ".join(str(value).replace("|", "\\|").split())
+
+
+def _case_base(facts: CardFacts) -> str:
+    counts = facts.counts
+    rate = f"{counts.base_rate:.2f}"
+    return (
+        "## Case base\n\n"
+        f"{counts.cases} nodules of {counts.patients} patients with a diagnosis: {counts.malignant} malignant, "
+        f"{counts.cases - counts.malignant} benign. {counts.certain} were diagnosed themselves, "
+        f"{counts.cases - counts.certain} through their patient. {facts.from_cubes} are seen with their own "
+        "surroundings.\n\n"
+        f"**Base rate: {rate}.** A diagnosis is the share of malignant ones among the {facts.k} nearest cases: drawn "
+        f"at random, it would be {rate} too. Read it against that."
+    )
+
+
+def _export(facts: CardFacts) -> str:
+    parity = facts.parity
+    worst = ", ".join(f"{name} {value:.1e}" for name, value in parity.difference.items())
+    libraries = ", ".join(f"{name} {version}" for name, version in facts.provenance.get("libraries", {}).items())
+    return (
+        "## How it was made\n\n"
+        f"```\n{facts.command}\n```\n\n"
+        f"ONNX Runtime against torch on {parity.random_patches} synthetic patches and {parity.nodule_patches} of real "
+        f"nodules, largest absolute difference: {worst}; logit against mean CAM {parity.mean_cam:.1e} "
+        f"(allowed: {TOLERANCE:g}).\n\n"
+        f"- libraries: {libraries}\n"
+        f"- sha256 of the checkpoint: `{facts.provenance.get('checkpoint_sha256', UNDEFINED)}`\n"
+        f"- sha256 of model.onnx: `{facts.model_sha256}`"
+    )
