@@ -115,6 +115,16 @@ def test_five_hundred_cases_in_one_place(k: int) -> None:
     ]
 
 
+@pytest.mark.parametrize("exact_up_to", [10_000, 10])
+def test_a_circle_round_the_query(exact_up_to: int) -> None:
+    """Distances that differ by less than float32 can tell: hnswlib's own order is scrambled, ours is not."""
+    angles = np.repeat(np.random.default_rng(2).random(100) * 2 * np.pi, 4)
+    cases = [case(i, 0.5 + 0.3 * float(np.cos(a)), 3.0 + 1.2 * float(np.sin(a))) for i, a in enumerate(angles)]
+    index = index_of(cases, exact_up_to=exact_up_to)
+    for k in (1, 10, 50, 97, 399):
+        assert found(index, "machine+expert", 0.5, 3.0, k) == brute_force(cases, "machine+expert", 0.5, 3.0, k)
+
+
 def test_ties_on_both_sides_of_the_query() -> None:
     cases = [case(0, 0.75, 3.0), case(1, 0.25, 3.0), case(2, 0.75, 3.0), case(3, 0.25, 3.0)]
     assert found(index_of(cases), "machine", 0.5, 3.0, 3) == [("c00000", 0.25), ("c00001", 0.25), ("c00002", 0.25)]
