@@ -1,0 +1,188 @@
+"""The synergic model against the paper's Table 1, Fig. 2 and equations 4 and 5."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from nodule_diag_training import losses
+from nodule_diag_training.model import TABLE_1_MODULES, Modules, SegNet, SynergicModel, count_weights
+
+TABLE_1 = {"A": 3_628_161, "B": 3_877_025, "C": 3_628_418, "D": 3_877_282, "F": 3_884_194, "J": 3_884_194}
+CNET_BIAS = 1
+"""Counted in Table 1, absent from eq. 4."""
+
+
+@pytest.fixture(scope="module")
+def model() -> SynergicModel:
+    torch.manual_seed(0)
+    return SynergicModel().eval()
+
+
+def patch(size: int, *, batch: int = 1, seed: int = 0) -> torch.Tensor:
+    return torch.rand(batch, 2, size, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("system", TABLE_1)
+def test_weights_count_as_in_table_1_but_for_the_bias_that_equation_4_lacks(system):
+    assert count_weights(SynergicModel(TABLE_1_MODULES[system])) == TABLE_1[system] - CNET_BIAS
+
+
+def test_count_weights_counts_what_table_1_does():
+    layers = nn.Sequential(nn.Conv3d(2, 3, 3), nn.GroupNorm(3, 3), nn.Linear(5, 7))
+    assert count_weights(layers) == (2 * 3 * 27 + 3) + (5 * 7 + 7)
+
+
+def test_no_convolution_has_a_bias_and_cnet_has_none(model):
+    assert all(layer.bias is None for layer in model.modules() if isinstance(layer, nn.Conv3d))
+    assert model.cnet.bias is None
+    assert model.rnet.bias is not None
+
+
+def test_the_backbone_is_that_of_figure_2(model):
+    head = model.resnet.head
+    assert (head.in_channels, head.out_channels, head.kernel_size, head.stride) == (2, 64, (7, 7, 7), (2, 2, 2))
+    found = [
+        (block.conv1.out_channels, block.conv1.stride[0], block.conv1.dilation[0], block.conv2.dilation[0])
+        for block in model.resnet.blocks
+    ]
+    assert found == [(64, 2, 1, 1), (128, 1, 2, 2), (256, 1, 4, 4)]
+    for block in model.resnet.blocks:
+        assert block.projection.kernel_size == (1, 1, 1)
+        assert block.projection.stride == block.conv1.stride
+        assert block.conv2.stride == (1, 1, 1)
+    pools = (nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d)
+    assert not [layer for layer in model.modules() if isinstance(layer, pools)]
+
+
+def test_segnet_and_fnet_are_those_of_figure_2(model):
+    segnet = [
+        (c.in_channels, c.out_channels, c.kernel_size[0]) for c in model.segnet.children() if isinstance(c, nn.Conv3d)
+    ]
+    assert segnet == [(256, 32, 3), (32, 32, 3), (32, 1, 1)]
+    assert (model.fnet.conv.in_channels, model.fnet.conv.out_channels, model.fnet.conv.kernel_size[0]) == (1, 256, 3)
+
+
+def test_every_convolution_is_followed_by_its_own_normalisation(model):
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv3d)]
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.GroupNorm)]
+    assert sorted(c.out_channels for c in convolutions) == sorted(n.num_channels for n in norms)
+    assert all(norm.affine for norm in norms)
+
+
+@pytest.mark.parametrize(("size", "grid"), [(64, 16), (40, 10)])
+def test_a_cell_of_the_output_is_four_voxels(model, size, grid):
+    with torch.inference_mode():
+        output = model(patch(size))
+    assert output.logit.shape == output.score.shape == (1,)
+    assert output.cam.shape == output.segmentation_logit.shape == (1, grid, grid, grid)
+    assert (output.cam >= output.cam.min()).all()  # not NaN
+
+
+@pytest.mark.parametrize("system", TABLE_1)
+def test_the_logit_is_the_mean_of_the_cam(system):
+    """Eq. 4 and 5."""
+    torch.manual_seed(1)
+    model = SynergicModel(TABLE_1_MODULES[system]).eval()
+    with torch.inference_mode():
+        output = model(patch(24, batch=2))
+    torch.testing.assert_close(output.logit, output.cam.mean(dim=(1, 2, 3)), atol=1e-5, rtol=1e-5)
+    assert (output.segmentation_logit is None) == (system in "AC")
+    assert (output.score is None) == (system in "AB")
+
+
+def test_under_bf16_autocast_the_logit_is_the_mean_of_the_cam_up_to_its_rounding(model):
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        output = model(patch(16))
+    torch.testing.assert_close(output.logit.float(), output.cam.float().mean(dim=(1, 2, 3)), atol=0.02, rtol=0.02)
+
+
+def test_the_cam_is_cnet_applied_to_every_cell_after_the_fusion(model):
+    """Eq. 5 computed from the parts, cell by cell: relu(ResNet + FNet(SegNet)) times CNet's weights."""
+    x = patch(24)
+    with torch.inference_mode():
+        output = model(x)
+        features = model.resnet(x)
+        segmentation = model.segnet(torch.relu(features))
+        fused = torch.relu(features + model.fnet(features, torch.sigmoid(segmentation)) - features)
+        for cell in [(0, 0, 0), (2, 3, 1), (5, 5, 5)]:
+            expected = (fused[0, :, *cell] * model.cnet.weight[0]).sum()
+            assert output.cam[0, *cell].item() == pytest.approx(expected.item(), abs=1e-5)
+        pooled = fused.mean(dim=(2, 3, 4))
+        assert output.score.item() == pytest.approx(model.rnet(pooled).item(), abs=1e-5)
+        assert (features < 0).any()  # the ResNet's last layer is not rectified: FNet adds to it first
+
+
+def test_samples_of_a_batch_do_not_see_each_other(model):
+    x = patch(24, batch=2)
+    with torch.inference_mode():
+        together, alone = model(x), model(x[1:])
+    torch.testing.assert_close(together.cam[1:], alone.cam, atol=1e-5, rtol=1e-5)
+
+
+def test_a_cell_looks_at_115_voxels_round_its_first():
+    """7 (head), +4 and +8 (block 1), +2 * 16 (block 2, dilation 2), +2 * 32 (block 3, dilation 4), the same both ways.
+
+    Without normalisation, which sees everything, and with positive weights, which no ReLU stops.
+    """
+    resnet = SynergicModel(TABLE_1_MODULES["A"]).resnet
+    for module in list(resnet.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.GroupNorm):
+                setattr(module, name, nn.Identity())
+            elif isinstance(child, nn.Conv3d):
+                nn.init.constant_(child.weight, 1e-3)
+    bar = torch.ones(1, 2, 128, 4, 4, requires_grad=True)
+    cell = 16
+    resnet(bar)[0, 0, cell, 0, 0].backward()
+    seen = bar.grad.abs().sum(dim=(0, 1, 3, 4)).nonzero().flatten()
+    assert (seen[0].item(), seen[-1].item()) == (4 * cell - 57, 4 * cell + 57)
+    assert len(seen) == 115
+
+
+def test_segnet_can_reach_0_and_1():
+    """Its one channel is one normalisation group: mean 0 and variance 1 if it had no scale and shift of its own."""
+    torch.manual_seed(2)
+    segnet = SegNet()
+    target = torch.zeros(1, 1, 6, 6, 6)
+    target[..., 2:4, 2:4, 2:4] = 1.0
+    features = torch.relu(torch.randn(1, 256, 6, 6, 6) * 0.1 + torch.randn(1, 256, 1, 1, 1) * target)
+    optimizer = torch.optim.Adam(segnet.parameters(), lr=1e-2)
+    for _ in range(60):
+        loss = losses.dice_loss(torch.sigmoid(segnet(features)), target).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    probability = torch.sigmoid(segnet(features)).detach()
+    assert probability[target == 1].min() > 0.9
+    assert probability[target == 0].max() < 0.1
+
+
+def test_segnet_starts_with_a_dark_background():
+    torch.manual_seed(2)
+    features = torch.relu(torch.randn(1, 256, 16, 16, 16) * 0.1)
+    features[..., 6:10, 6:10, 6:10] += 1.0
+    probability = torch.sigmoid(SegNet()(features)).detach()
+    assert probability.median() < 0.1
+
+
+def test_every_parameter_learns_from_the_total_loss():
+    torch.manual_seed(3)
+    model = SynergicModel()
+    output = model(patch(24, batch=2))
+    sem = torch.sigmoid(output.segmentation_logit)
+    cam = losses.class_cam(output.cam, output.logit)
+    losses.total_loss(
+        classification=losses.classification_loss(output.logit, torch.tensor([0.0, 1.0])).mean(),
+        cam=losses.adaptive_cam_sem_loss(cam, sem.detach(), output.logit, margin=0.9).mean(),
+        segmentation=losses.dice_loss(sem, torch.rand_like(sem).round()).mean(),
+        score=losses.score_loss(output.score, torch.tensor([0.2, 0.8])).mean(),
+    ).backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not without
+
+
+def test_a_fusion_without_anything_to_fuse_is_refused():
+    with pytest.raises(ValueError, match="needs segnet"):
+        Modules(segnet=False, rnet=True, fnet=True)
