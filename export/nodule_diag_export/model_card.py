@@ -52,7 +52,7 @@ def render(facts: CardFacts) -> str:
         f"## What it is\n\n{METHOD.format(system=_system(facts))}",
         f"## What it must not be used for\n\n{FORBIDDEN}",
         _trained_on(facts),
-        _reaches(facts.results),
+        _reaches(facts),
         _case_base(facts),
         f"## Limits\n\n{_limits(facts.counts)}",
         _export(facts),
@@ -78,28 +78,37 @@ def _limits(counts: CaseCounts) -> str:
 
 
 def _trained_on(facts: CardFacts) -> str:
-    data = facts.provenance.get("data", {})
-    config = facts.provenance.get("config", {})
-    lines = [
-        "## What it was trained on",
-        "",
-        "Nodules of LIDC-IDRI, with the readers' masks and malignancy scores (unsure",
-    ]
-    lines += ["data) and, for some, a diagnosis published by TCIA (sure data).", "", "| | |", "|---|---|"]
-    lines += [f"| {_cell(key)} | {_cell(value)} |" for key, value in data.items()]
-    lines += [f"| configuration: {_cell(key)} | {_cell(value)} |" for key, value in config.items()]
-    return "\n".join(lines)
+    rows = [(key, value) for key, value in facts.provenance.get("data", {}).items()]
+    rows += [(f"configuration: {key}", value) for key, value in facts.provenance.get("config", {}).items()]
+    return "\n".join(
+        [
+            "## What it was trained on",
+            "",
+            "Nodules of LIDC-IDRI with the readers' masks and malignancy scores (unsure data) and, for some, a diagnosis",
+            "published by TCIA (sure data).",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows),
+        ]
+    )
 
 
-def _reaches(results: Results) -> str:
+def _reaches(facts: CardFacts) -> str:
+    results = facts.results
     parts = [
         "## What it reaches",
-        "Every figure is of nodules whose patients the judging model was not trained on, with its 95 % interval over "
-        "resampled patients. Read each beside its yardstick.",
+        "Every figure of the model is of nodules whose patients the judging model was not trained on, with its 95 % "
+        "interval over resampled patients. Read each beside its yardstick.",
     ]
     parts += [_section(section) for section in results.sections]
-    took = "" if results.seconds is None else f" It took {results.seconds / 60:.0f} minutes."
-    parts.append(f"The command that made these figures:{took}\n\n```\n{results.command}\n```")
+    trained = facts.provenance.get("config", {})
+    changed = sorted(key for key in results.config.keys() & trained.keys() if results.config[key] != trained[key])
+    if changed:
+        listed = ", ".join(f"{key} {_cell(results.config[key])} (here {_cell(trained[key])})" for key in changed)
+        parts.append(f"The models that were judged were trained otherwise than this one: {listed}.")
+    took = "" if results.seconds is None else f" in {max(1, round(results.seconds / 60))} minutes"
+    parts.append(f"Made{took} by:\n\n```\n{results.command}\n```")
     return "\n\n".join(parts)
 
 
@@ -112,7 +121,7 @@ def _section(section: Section) -> str:
         lines += [section.note, ""]
     lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in section.rows:
-        cells = [row.metric, _number(row.value), _interval(row), UNDEFINED if row.n is None else str(row.n)]
+        cells = [row.metric, _number(row.value), _interval(row), "" if row.n is None else str(row.n)]
         cells += [_cell("" if row.target is None else row.target)] * with_target + [row.note] * with_note
         lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
     return "\n".join(lines)
