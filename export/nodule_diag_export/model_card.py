@@ -84,8 +84,8 @@ def _trained_on(facts: CardFacts) -> str:
         [
             "## What it was trained on",
             "",
-            "Nodules of LIDC-IDRI with the readers' masks and malignancy scores (unsure data) and, for some, a diagnosis",
-            "published by TCIA (sure data).",
+            "Nodules of LIDC-IDRI with the readers' masks and malignancy scores (unsure data) and, for some, a",
+            "diagnosis published by TCIA (sure data).",
             "",
             "| | |",
             "|---|---|",

@@ -1,0 +1,96 @@
+"""The model card and the results that it is made from."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nodule_diag_export.errors import ExportError
+from nodule_diag_export.index import CaseCounts
+from nodule_diag_export.model_card import CardFacts, render
+from nodule_diag_export.onnx_file import Identity
+from nodule_diag_export.parity import Parity
+from nodule_diag_export.results import read_results
+
+
+@pytest.fixture
+def card(results_json) -> str:
+    return render(
+        CardFacts(
+            identity=Identity(name="random", version="1.2.3"),
+            created="2024-01-01T00:00:00+00:00",
+            results=read_results(results_json),
+            counts=CaseCounts(cases=142, malignant=113, patients=74, certain=45, certain_malignant=29),
+            from_cubes=18,
+            k=20,
+            parity=Parity(difference={"cam": 4e-6}, mean_cam=1e-7, random_patches=6, nodule_patches=8),
+            provenance={"data": {"patients": 5}, "config": {"system": "J", "seed": 7}, "checkpoint_sha256": "f" * 64},
+            model_sha256="a" * 64,
+            command="nodule-diag export bundle model.safetensors",
+        )
+    )
+
+
+def test_figures_stand_with_intervals_targets_notes_and_yardsticks(card):
+    assert "| SegNet Dice | 0.610 | 0.550 to 0.660 | 99 | >= 0.65 |  |" in card
+    assert "| CNet AUC | not defined |  | 3 |  | few \\| labels |" in card
+    assert "| diameter AUC | 0.957 |  | 255 |" in card
+    assert card.index("SegNet Dice") < card.index("### Yardsticks") < card.index("diameter AUC")
+
+
+def test_the_commands_and_the_parity_stand_in_it(card):
+    assert "```\nnodule-diag train evaluate --folds 3\n```" in card
+    assert "```\nnodule-diag export bundle model.safetensors\n```" in card
+    assert "in 21 minutes" in card
+    assert "cam 4.0e-06" in card
+    assert "8 of real nodules" in card
+
+
+def test_it_says_when_the_judged_models_were_trained_otherwise(card):
+    assert "seed 8 (here 7)" in card
+    assert "system J (here" not in card
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        "Not a medical device",
+        "not on screening",
+        "Not a detector",
+        "CC BY 3.0",
+        "Armato",
+        "10.1118/1.3528204",
+        "0.80",
+        "45",
+    ],
+)
+def test_what_everybody_must_read_is_in_it(card, phrase):
+    assert phrase in card
+
+
+def test_a_table_has_as_many_cells_in_every_row(card):
+    for block in card.split("\n\n"):
+        rows = [line.replace("\\|", "") for line in block.splitlines() if line.startswith("|")]
+        assert len({row.count("|") for row in rows}) <= 1, block
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ('{"command": "x"}', "sections"),
+        (json.dumps({"sections": [{"title": "t", "rows": [{"value": 1.0}]}], "command": "x"}), r"rows\.0\.metric"),
+        (json.dumps({"sections": [{"title": "t"}], "command": ""}), "command"),
+    ],
+)
+def test_results_that_cannot_be_used_say_why(tmp_path, text, message):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(ExportError, match=message):
+        read_results(path)
+
+
+def test_results_that_are_not_there_say_so(tmp_path):
+    with pytest.raises(ExportError, match="No such file"):
+        read_results(tmp_path / "absent.json")
