@@ -30,7 +30,6 @@ app = typer.Typer(
     name="nodule-diag",
     help="Diagnose pulmonary nodules in a chest CT. For research; not a medical device.",
     context_settings={"help_option_names": ["-h", "--help"]},
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -60,7 +59,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _report_parse_error(as_json: bool, error: Exception) -> int:
-    """Report what Typer itself refused; bare ``nodule-diag`` shows its help instead."""
+    """Report what Typer itself refused; a bare group of commands (``nodule-diag train``) shows its help instead."""
     if type(error).__name__ == "NoArgsIsHelpError":
         sys.stderr.write(str(error) + "\n")
         return EXIT_USAGE
@@ -76,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
     as_json = "--json" in before_separator
     debug = bool(os.environ.get(DEBUG_VARIABLE))
     try:
-        code = _run(list(arguments))
+        code = _run(list(arguments) or ["--help"])
         sys.stdout.flush()
     except NoduleDiagError as error:
         if debug:

@@ -2,7 +2,7 @@
 
 ITK-SNAP wants an overlay to have the CT's own voxel grid, axis order and flips, so that is what is written; 3D Slicer
 would take any grid. Both maps are one byte a voxel: a 512 x 512 x 275 overlay is then 72 MB before compression,
-nearly all zeros, and some 100 kB after it, where float32 would cost viewers 288 MB for a map whose true resolution
+nearly all zeros, and some 350 kB after it, where float32 would cost viewers 288 MB for a map whose true resolution
 is 2 mm. The CAM's 256 steps are scaled back to 0..1 by the header (``scl_slope``).
 The file is streamed slice by slice: memory does not grow with the CT.
 """
@@ -26,7 +26,7 @@ from nodule_diag.segmentation import SUBVOXEL_MM, Segmentation
 from nodule_diag.volume import CTVolume
 
 CAM_STEPS = 255
-GZIP_LEVEL = 4  # zeros compress as well as at 9, in a third of the time
+GZIP_LEVEL = 3  # 0.1 s and 315 kB for the zeros of 512 x 512 x 275; level 4 and up: 0.34 s and 70 kB
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _HEADER_BYTES, _DATA_OFFSET = 348, 352
 _UINT8, _MILLIMETRES, _SCANNER_FRAME = 2, 2, 1  # codes of the NIfTI-1 standard

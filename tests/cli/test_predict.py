@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def validate(repo_root: Path) -> Any:
 
 
 def test_published_schema_is_the_shipped_one(repo_root: Path) -> None:
-    shipped = repo_root / "sdk" / "nodule_diag" / "schemas" / "prediction-1.json"
+    shipped = resources.files("nodule_diag") / "schemas" / "prediction-1.json"
     assert (repo_root / "docs" / "prediction.schema.json").read_bytes() == shipped.read_bytes()
 
 
