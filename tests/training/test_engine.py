@@ -11,12 +11,13 @@ import torch
 from pydantic import ValidationError
 
 from nodule_diag_training.checkpoint import CHECKPOINT, MODEL, load_model
-from nodule_diag_training.config import PACKAGED, Stage, TrainingConfig
+from nodule_diag_training.config import PACKAGED, PRETRAINED, Stage, TrainingConfig
 from nodule_diag_training.engine import (
     LOG,
     NonFiniteLossError,
     PairSource,
     Run,
+    cnet_label,
     learning_rate,
     normalised_score,
     read_log,
@@ -95,10 +96,34 @@ def test_sure_nodules_are_balanced_and_the_cohort_is_kept(tiny_nodules, tiny_vox
     assert 15 < sum(d.nodule.sure.malignant for _, sure in steps for d in sure) < 45
 
 
+def test_cnet_learns_diagnoses_and_where_asked_clear_scores(tiny_nodules):
+    diagnosed = replace(tiny_nodules[0], reader_scores=(5, 5, 5))
+    clear, unclear = (replace(tiny_nodules[2], reader_scores=scores) for scores in ((4, 4, 3), (3, 3, 2)))
+    assert diagnosed.sure.malignant == 0
+    paper = TrainingConfig()
+    assert cnet_label(diagnosed, drawn_as_sure=True, config=paper) == 0.0
+    assert cnet_label(diagnosed, drawn_as_sure=False, config=paper) is None
+    assert cnet_label(clear, drawn_as_sure=False, config=paper) is None
+    assert cnet_label(diagnosed, drawn_as_sure=False, config=PACKAGED) == 0.0, "a diagnosis outweighs the readers"
+    assert cnet_label(clear, drawn_as_sure=False, config=PACKAGED) == 1.0
+    assert cnet_label(replace(clear, reader_scores=(2, 2, 2)), drawn_as_sure=False, config=PACKAGED) == 0.0
+    assert cnet_label(unclear, drawn_as_sure=False, config=PACKAGED) is None
+
+
+def test_a_run_starts_from_the_weights_it_is_given(tmp_path, tiny_nodules, tiny_voxels):
+    config = TINY.model_copy(update={"stages": ONE_STEP})
+    first = train(tmp_path / "first", tiny_nodules, tiny_voxels, config=config)
+    second = Run(
+        tmp_path / "second", config=config, nodules=tiny_nodules, voxels=tiny_voxels, initial=first.state_dict()
+    )
+    for one, two in zip(first.state_dict().values(), second.model.state_dict().values(), strict=True):
+        assert torch.equal(one, two)
+
+
 def test_learning_rates():
     constant = TrainingConfig()
     assert {learning_rate(constant, step) for step in range(0, 1000, 100)} == {1e-3}
-    rates = [learning_rate(PACKAGED, step) for step in range(PACKAGED.steps)]
+    rates = [learning_rate(PRETRAINED, step) for step in range(PRETRAINED.steps)]
     assert max(rates) == pytest.approx(1e-3)
     assert rates[0] < 1e-4
     assert rates[-1] < 2e-5
@@ -114,4 +139,4 @@ def test_configurations_are_validated():
         Stage(size=42, steps=1)
     with pytest.raises(ValidationError, match="Extra inputs"):
         TrainingConfig.model_validate_json(json.dumps({"sytem": "J"}))
-    assert [PACKAGED.patch_size(s) for s in (0, 1299, 1300)] == [40, 40, 64]
+    assert [PRETRAINED.patch_size(s) for s in (0, 1299, 1300)] == [40, 40, 64]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -80,11 +81,11 @@ def save_model(path: Path, model: SynergicModel, *, config: TrainingConfig, prov
     write_bytes(path, save_tensors(tensors, metadata=metadata))
 
 
-def load_model(path: Path) -> tuple[SynergicModel, TrainingConfig, dict[str, object]]:
+def load_model(path: Path) -> tuple[SynergicModel, TrainingConfig, dict[str, Any]]:
     """Read a finished model: it in evaluation mode, its configuration and provenance."""
     tensors, metadata = _read(path)
     config = TrainingConfig.model_validate_json(metadata[CONFIG_KEY])
     model = SynergicModel(TABLE_1_MODULES[config.system])
     model.load_state_dict(tensors)
-    provenance: dict[str, object] = json.loads(metadata["provenance"])
+    provenance: dict[str, Any] = json.loads(metadata["provenance"])
     return model.eval(), config, provenance

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -16,13 +16,17 @@ from nodule_diag.atomic import write_bytes, writing
 from nodule_diag.errors import UsageError
 
 from .checkpoint import MODEL, load_model
-from .config import PACKAGED, TrainingConfig
+from .config import PACKAGED, PRETRAINED, TrainingConfig
 from .crossval import FOLD, HELD_OUT, judge_fold, sections_of
 from .engine import LOG, Run, StepLog, read_log
 from .lidc import load_nodules, split_by_patient
 from .patches import load_all
 
-app = typer.Typer(help="Train and evaluate the synergic model on the shared LIDC-IDRI nodules.", no_args_is_help=True)
+app = typer.Typer(
+    help="Train and evaluate the synergic model on the shared LIDC-IDRI nodules.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 DEFAULT_DATA = Path("..") / "shared" / "data"
 SPLIT_SEED = 0
@@ -32,9 +36,9 @@ DataOption = Annotated[
 ]
 
 
-def _read_config(path: Path | None) -> TrainingConfig:
+def _read_config(path: Path | None, *, default: TrainingConfig) -> TrainingConfig:
     if path is None:
-        return PACKAGED
+        return default
     try:
         return TrainingConfig.model_validate_json(path.read_text())
     except (OSError, ValidationError) as error:
@@ -46,21 +50,36 @@ def run(
     out: Annotated[Path, typer.Option("--out", help="Folder of the run; an unfinished run in it is continued.")],
     fold: Annotated[int | None, typer.Option("--fold", help="Leave this fold's patients out (counted from 0).")] = None,
     folds: Annotated[int, typer.Option("--folds", min=2, help="Into how many folds patients are split.")] = 3,
-    config: Annotated[Path | None, typer.Option("--config", help="JSON; the packaged model's without it.")] = None,
+    start: Annotated[Path | None, typer.Option("--from", help="Run folder whose weights to start from.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="JSON; without it the packaged model's first run, or second (--from)."),
+    ] = None,
     data: DataOption = DEFAULT_DATA,
 ) -> None:
     """Train on all patients, or on those outside one fold."""
     from tqdm import tqdm
 
-    settings = _read_config(config)
+    settings = _read_config(config, default=PRETRAINED if start is None else PACKAGED)
     nodules = load_nodules(data)
-    provenance: dict[str, object] = {}
+    provenance: dict[str, Any] = {}
     if fold is not None:
         if not 0 <= fold < folds:
             raise UsageError(f"--fold is {fold}", hint=f"give 0 to {folds - 1}, or more --folds")
         held_out = split_by_patient(nodules, folds=folds, seed=SPLIT_SEED)[fold]
         nodules = [n for n in nodules if n.patient_id not in held_out]
         provenance = {FOLD: fold, "folds": folds, "split_seed": SPLIT_SEED, HELD_OUT: sorted(held_out)}
+    initial = None
+    if start is not None:
+        first, first_config, first_provenance = load_model(start / MODEL)
+        leaked = set(provenance.get(HELD_OUT, ())) - set(first_provenance.get(HELD_OUT, ()))
+        if leaked:
+            raise UsageError(
+                f"{start} was trained on {len(leaked)} of the patients that fold {fold} holds out",
+                hint="start from a run of the same --fold and --folds",
+            )
+        initial = first.state_dict()
+        provenance |= {"started_from": {"config": first_config.model_dump(mode="json"), **first_provenance}}
     voxels = load_all(nodules)
     with tqdm(total=settings.steps, unit="step") as bar:
 
@@ -71,7 +90,9 @@ def run(
                 seg=f"{entry.segmentation:.3f}", reg=f"{entry.score:.3f}",
             )  # fmt: skip
 
-        Run(out, config=settings, nodules=nodules, voxels=voxels, provenance=provenance).train(on_step=show)
+        Run(out, config=settings, nodules=nodules, voxels=voxels, provenance=provenance, initial=initial).train(
+            on_step=show
+        )
     typer.echo(f"wrote {out / MODEL}")
 
 

@@ -26,6 +26,8 @@ LOG = "log.csv"
 CONFIG = "config.json"
 WARM_UP_SHARE = 0.1
 FINAL_RATE_SHARE = 0.01
+UNCERTAIN_SCORE = 3
+"""The readers' score that scenario 12/45 of Table 6 leaves out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,16 +147,28 @@ def step_losses(
     if output.score is not None:
         wanted = output.score.new_tensor([normalised_score(d.nodule) for d in draws[:taught]])
         score = losses.score_loss(output.score[:taught], wanted).mean()
-    logit = output.logit[first_sure:]
-    label = logit.new_tensor([float(d.nodule.sure.malignant) for d in sure if d.nodule.sure is not None])
+    labels = [cnet_label(d.nodule, drawn_as_sure=i >= first_sure, config=config) for i, d in enumerate(draws)]
+    chosen = [index for index, label in enumerate(labels) if label is not None]
+    logit = output.logit[chosen]
+    label = logit.new_tensor([labels[index] for index in chosen])
     if config.system == "J" and output.segmentation_logit is not None:
-        class_map = losses.class_cam(output.cam[first_sure:], logit)
+        class_map = losses.class_cam(output.cam[chosen], logit)
         # SEM guides the CAM; without the stop it could also move to meet it.
-        sem = torch.sigmoid(output.segmentation_logit[first_sure:]).detach()
+        sem = torch.sigmoid(output.segmentation_logit[chosen]).detach()
         cam = losses.adaptive_cam_sem_loss(class_map, sem, logit, margin=config.margin).mean()
     return LossTerms(
         classification=losses.classification_loss(logit, label).mean(), cam=cam, segmentation=segmentation, score=score
     )
+
+
+def cnet_label(nodule: Nodule, *, drawn_as_sure: bool, config: TrainingConfig) -> float | None:
+    """What CNet learns of a nodule: its diagnosis, or the side of a clear reader score where that is configured."""
+    if nodule.sure is not None and (drawn_as_sure or config.clear_scores_teach_cnet):
+        return float(nodule.sure.malignant)
+    rounded = int(nodule.mean_score + 0.5)
+    if not config.clear_scores_teach_cnet or rounded == UNCERTAIN_SCORE:
+        return None
+    return float(rounded > UNCERTAIN_SCORE)
 
 
 def channels_last(model: SynergicModel) -> SynergicModel:
@@ -163,7 +177,7 @@ def channels_last(model: SynergicModel) -> SynergicModel:
 
 
 class Run:
-    """A training run in a folder; ``provenance`` goes into the finished model.
+    """A training run in a folder; ``provenance`` goes into the finished model, ``initial`` are weights to start from.
 
     Calling ``train`` again after a crash goes on from the last checkpoint.
     """
@@ -176,6 +190,7 @@ class Run:
         nodules: Sequence[Nodule],
         voxels: Mapping[str, NoduleVoxels],
         provenance: Mapping[str, object] | None = None,
+        initial: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.folder = folder
         self._extra = dict(provenance or {})
@@ -184,6 +199,8 @@ class Run:
         self._source = PairSource(config, nodules, voxels)
         torch.manual_seed(config.seed)
         self.model = channels_last(SynergicModel(TABLE_1_MODULES[config.system]))
+        if initial is not None:
+            self.model.load_state_dict(dict(initial))
         self._optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
 
     def train(self, *, until: int | None = None, on_step: Callable[[StepLog], None] | None = None) -> SynergicModel:
