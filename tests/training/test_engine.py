@@ -120,6 +120,21 @@ def test_a_run_starts_from_the_weights_it_is_given(tmp_path, tiny_nodules, tiny_
         assert torch.equal(one, two)
 
 
+def test_cnet_moves_at_its_own_rate(tmp_path, tiny_nodules, tiny_voxels):
+    moved = {}
+    for factor in (1.0, 5.0):
+        config = TINY.model_copy(update={"stages": ONE_STEP, "cnet_rate": factor})
+        run = Run(tmp_path / str(factor), config=config, nodules=tiny_nodules, voxels=tiny_voxels)
+        before = {name: value.clone() for name, value in run.model.state_dict().items()}
+        after = run.train().state_dict()
+        moved[factor] = {
+            name: float((after[name] - before[name]).abs().max()) for name in ("cnet.weight", "rnet.weight")
+        }
+    # Adam's first step is the rate itself.
+    assert moved[5.0]["cnet.weight"] == pytest.approx(5 * moved[1.0]["cnet.weight"], rel=1e-3)
+    assert moved[5.0]["rnet.weight"] == pytest.approx(moved[1.0]["rnet.weight"], rel=1e-3)
+
+
 def test_learning_rates():
     constant = TrainingConfig()
     assert {learning_rate(constant, step) for step in range(0, 1000, 100)} == {1e-3}

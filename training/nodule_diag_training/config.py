@@ -40,6 +40,8 @@ class TrainingConfig(BaseModel):
         cube_share: Share of unsure draws that are cubes, whose surroundings are real.
         margin: delta of eq. 10.
         learning_rate: Peak of Adam's rate.
+        cnet_rate: Factor on it for CNet's weights. Group normalisation leaves little of a nodule in a channel's mean,
+            so that a confident P needs large weights: thousands of steps of Adam at the common rate.
         schedule: ``constant`` as in the paper, or ``one-cycle``: a tenth of the steps up, then a cosine to nearly 0.
     """
 
@@ -55,6 +57,7 @@ class TrainingConfig(BaseModel):
     cube_share: float = Field(default=0.35, ge=0.0, le=1.0)
     margin: float = Field(default=DEFAULT_MARGIN, ge=-1.0, le=1.0)
     learning_rate: float = Field(default=1e-3, gt=0.0)
+    cnet_rate: float = Field(default=1.0, gt=0.0)
     schedule: Literal["constant", "one-cycle"] = "constant"
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
@@ -103,6 +106,7 @@ PACKAGED = PRETRAINED.model_copy(
         "stages": (Stage(size=48, steps=280), Stage(size=64, steps=220)),
         "clear_scores_teach_cnet": True,
         "learning_rate": 6e-4,
+        "cnet_rate": 5.0,
     }
 )
 """Second run of the packaged model, from the first one's weights: CNet learns from clear reader scores as well."""

@@ -176,6 +176,13 @@ def channels_last(model: SynergicModel) -> SynergicModel:
     return model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
 
 
+def _rated_parameters(model: SynergicModel, config: TrainingConfig) -> list[dict[str, object]]:
+    """Adam's parameter groups: ``factor`` multiplies the scheduled rate."""
+    cnet = list(model.cnet.parameters())
+    others = [p for p in model.parameters() if all(p is not own for own in cnet)]
+    return [{"params": others, "factor": 1.0}, {"params": cnet, "factor": config.cnet_rate}]
+
+
 class Run:
     """A training run in a folder; ``provenance`` goes into the finished model, ``initial`` are weights to start from.
 
@@ -201,7 +208,7 @@ class Run:
         self.model = channels_last(SynergicModel(TABLE_1_MODULES[config.system]))
         if initial is not None:
             self.model.load_state_dict(dict(initial))
-        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+        self._optimizer = torch.optim.Adam(_rated_parameters(self.model, config))
 
     def train(self, *, until: int | None = None, on_step: Callable[[StepLog], None] | None = None) -> SynergicModel:
         """Train to the last step (or ``until``), write the model, and return it.
@@ -236,7 +243,7 @@ class Run:
         begin = time.perf_counter()
         rate = learning_rate(self.config, step)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         unsure, sure = self._source.draw(step)
         batch = torch.from_numpy(np.stack([d.sample.patch for d in [*unsure, *sure]]))
         batch = batch.to(memory_format=torch.channels_last_3d)
