@@ -34,6 +34,10 @@ LIMITS = """\
   distances to them are not those among themselves. The figures above, of patients that the judging model never saw,
   do not share this."""
 
+OPINION = """\
+- **P is partly the readers' opinion.** CNet also learned from undiagnosed nodules that the readers scored clearly; the
+  table of diagnosed nodules above says what P is worth against diagnoses."""
+
 ATTRIBUTION = """\
 Trained on data of the LIDC-IDRI collection of The Cancer Imaging Archive, licence
 [CC BY 3.0](https://creativecommons.org/licenses/by/3.0/); no image of it is part of this bundle.

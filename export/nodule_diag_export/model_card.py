@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .card_text import ATTRIBUTION, FORBIDDEN, LIMITS, METHOD
+from .card_text import ATTRIBUTION, FORBIDDEN, LIMITS, METHOD, OPINION
 from .index import CaseCounts
 from .onnx_file import INTENDED_USE, LICENSE, Identity
 from .parity import TOLERANCE, Parity
 from .results import Results, Row, Section
 
 UNDEFINED = "not defined"
+LONGEST_LIST = 8
+"""Entries of a list that the card still spells out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ def render(facts: CardFacts) -> str:
         _trained_on(facts),
         _reaches(facts),
         _case_base(facts),
-        f"## Limits\n\n{_limits(facts.counts)}",
+        f"## Limits\n\n{_limits(facts)}",
         _export(facts),
         f"## Attribution\n\n{ATTRIBUTION}",
     ]
@@ -66,8 +68,9 @@ def _system(facts: CardFacts) -> str:
     return str(facts.provenance.get("config", {}).get("system", "J"))
 
 
-def _limits(counts: CaseCounts) -> str:
-    return LIMITS.format(
+def _limits(facts: CardFacts) -> str:
+    counts = facts.counts
+    text = LIMITS.format(
         cases=counts.cases,
         patients=counts.patients,
         malignant=counts.malignant,
@@ -75,11 +78,12 @@ def _limits(counts: CaseCounts) -> str:
         certain_malignant=counts.certain_malignant,
         base_rate=counts.base_rate,
     )
+    opinion = facts.provenance.get("config", {}).get("clear_scores_teach_cnet")
+    return f"{text}\n{OPINION}" if opinion else text
 
 
 def _trained_on(facts: CardFacts) -> str:
-    rows = [(key, value) for key, value in facts.provenance.get("data", {}).items()]
-    rows += [(f"configuration: {key}", value) for key, value in facts.provenance.get("config", {}).items()]
+    rows = [*_flat(facts.provenance.get("data", {})), *_flat(facts.provenance.get("config", {}), "configuration: ")]
     return "\n".join(
         [
             "## What it was trained on",
@@ -94,6 +98,16 @@ def _trained_on(facts: CardFacts) -> str:
     )
 
 
+def _flat(entries: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Nested facts as rows; long lists (of patients, say) by their length."""
+    for key, value in entries.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}: ")
+        else:
+            long = isinstance(value, list) and len(value) > LONGEST_LIST
+            yield f"{prefix}{key}", f"{len(value)} entries" if long else value
+
+
 def _reaches(facts: CardFacts) -> str:
     results = facts.results
     parts = [
@@ -101,6 +115,9 @@ def _reaches(facts: CardFacts) -> str:
         "Every figure of the model is of nodules whose patients the judging model was not trained on, with its 95 % "
         "interval over resampled patients. Read each beside its yardstick.",
     ]
+    if results.folds is not None and len(results.folds.judged) < results.folds.of:
+        judged, of = ", ".join(map(str, results.folds.judged)), results.folds.of
+        parts.append(f"Of the {of} folds of the patients, {len(results.folds.judged)} were judged: {judged}.")
     parts += [_section(section) for section in results.sections]
     trained = facts.provenance.get("config", {})
     changed = sorted(key for key in results.config.keys() & trained.keys() if results.config[key] != trained[key])
@@ -122,7 +139,7 @@ def _section(section: Section) -> str:
     lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in section.rows:
         cells = [row.metric, _number(row.value), _interval(row), "" if row.n is None else str(row.n)]
-        cells += [_cell("" if row.target is None else row.target)] * with_target + [row.note] * with_note
+        cells += [_cell("" if row.target is None else row.target)] * with_target + [row.note or ""] * with_note
         lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
     return "\n".join(lines)
 

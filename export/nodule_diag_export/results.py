@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from .errors import ExportError
 
@@ -34,7 +35,7 @@ class Row(BaseModel):
     high: float | None = None
     n: int | None = None
     target: str | float | None = None
-    note: str = ""
+    note: str | None = None
 
 
 class Section(BaseModel):
@@ -44,7 +45,21 @@ class Section(BaseModel):
 
     title: str
     rows: tuple[Row, ...] = ()
-    note: str = ""
+    note: str | None = None
+
+
+class Folds(BaseModel):
+    """Which parts of a cross-validation were judged, and of how many."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    judged: tuple[int, ...]
+    of: int
+
+
+def _portable(command: str) -> str:
+    """A command without the folders of the machine it ran on."""
+    return " ".join(Path(word).name if Path(word).is_absolute() else word for word in command.split(" "))
 
 
 class Results(BaseModel):
@@ -52,7 +67,8 @@ class Results(BaseModel):
 
     Attributes:
         sections: Tables, in order; the yardsticks are one of them.
-        command: What made the figures.
+        command: What made the figures, without the folders of the machine that did.
+        folds: Which folds were judged; None if that was all of them.
         config: The configuration that was evaluated.
         seconds: How long that took.
     """
@@ -60,7 +76,8 @@ class Results(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     sections: tuple[Section, ...] = Field(min_length=1)
-    command: str = Field(min_length=1)
+    command: Annotated[str, Field(min_length=1), AfterValidator(_portable)]
+    folds: Folds | None = None
     config: dict[str, JsonValue] = {}
     seconds: float | None = None
 

@@ -138,14 +138,23 @@ def diagnosed(monkeypatch) -> None:
 def results_json(tmp_path_factory) -> Path:
     """What ``train evaluate`` writes, with a figure that is not defined and a field that nobody knows."""
     path = tmp_path_factory.mktemp("results") / "cross_validation.json"
-    dice = {"metric": "SegNet Dice", "value": 0.61, "low": 0.55, "high": 0.66, "n": 99, "target": ">= 0.65"}
+    dice = {
+        "metric": "SegNet Dice",
+        "value": 0.61,
+        "low": 0.55,
+        "high": 0.66,
+        "n": 99,
+        "target": ">= 0.65",
+        "note": None,
+    }
     auc = {"metric": "CNet AUC", "value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 3}
     document = {
         "sections": [
-            {"title": "Cubes of unseen patients", "rows": [dice, auc | {"note": "few | labels"}]},
+            {"title": "Cubes of unseen patients", "rows": [dice | {"note": None}, auc | {"note": "few | labels"}]},
             {"title": "Yardsticks", "rows": [{"name": "diameter AUC", "value": 0.957, "n": 255, "from_the_future": 1}]},
         ],
         "command": "nodule-diag train evaluate --folds 3",
+        "folds": {"judged": [0, 1], "of": 5},
         "config": {"seed": 8, "system": "J", "folds": 3},
         "seconds": 1234.5,
     }

@@ -13,6 +13,12 @@ from nodule_diag_export.onnx_file import Identity
 from nodule_diag_export.parity import Parity
 from nodule_diag_export.results import read_results
 
+PROVENANCE = {
+    "data": {"patients": 5, "started_from": {"config": {"seed": 6}, "held_out": [f"P{i}" for i in range(30)]}},
+    "config": {"system": "J", "seed": 7, "clear_scores_teach_cnet": True},
+    "checkpoint_sha256": "f" * 64,
+}
+
 
 @pytest.fixture
 def card(results_json) -> str:
@@ -25,7 +31,7 @@ def card(results_json) -> str:
             from_cubes=18,
             k=20,
             parity=Parity(difference={"cam": 4e-6}, mean_cam=1e-7, random_patches=6, nodule_patches=8),
-            provenance={"data": {"patients": 5}, "config": {"system": "J", "seed": 7}, "checkpoint_sha256": "f" * 64},
+            provenance=PROVENANCE,
             model_sha256="a" * 64,
             command="nodule-diag export bundle model.safetensors",
         )
@@ -50,6 +56,25 @@ def test_the_commands_and_the_parity_stand_in_it(card):
 def test_it_says_when_the_judged_models_were_trained_otherwise(card):
     assert "seed 8 (here 7)" in card
     assert "system J (here" not in card
+
+
+def test_it_says_what_the_weights_went_through(card):
+    assert "| started_from: config: seed | 6 |" in card
+    assert "| started_from: held_out | 30 entries |" in card
+    assert "| configuration: seed | 7 |" in card
+    assert "P is partly the readers' opinion" in card
+
+
+def test_it_says_that_only_some_folds_were_judged(card):
+    assert "Of the 5 folds of the patients, 2 were judged: 0, 1." in card
+
+
+def test_the_folders_of_the_machine_that_judged_stay_there(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(
+        json.dumps({"sections": [{"title": "t", "rows": []}], "command": f"evaluate {tmp_path}/fold-0 --x 1"})
+    )
+    assert read_results(path).command == "evaluate fold-0 --x 1"
 
 
 @pytest.mark.parametrize(
