@@ -37,6 +37,8 @@ class TrainingConfig(BaseModel):
             with this, drawn as sure, it also counts in L_seg and L_reg.
         clear_scores_teach_cnet: CNet also learns from undiagnosed nodules whose rounded mean score is not 3: below it
             as benign, above it as malignant. The paper's mixed training, scenario 12/45 of Table 6.
+        cnet_from_regression: Before the first step CNet's weights are set by ``warm_start.fit_cnet``; needs weights to
+            start from.
         cube_share: Share of unsure draws that are cubes, whose surroundings are real.
         margin: delta of eq. 10.
         learning_rate: Peak of Adam's rate.
@@ -54,6 +56,7 @@ class TrainingConfig(BaseModel):
     sure_per_step: int = Field(default=1, ge=1)
     sure_teaches_unsure: bool = False
     clear_scores_teach_cnet: bool = False
+    cnet_from_regression: bool = False
     cube_share: float = Field(default=0.35, ge=0.0, le=1.0)
     margin: float = Field(default=DEFAULT_MARGIN, ge=-1.0, le=1.0)
     learning_rate: float = Field(default=1e-3, gt=0.0)
@@ -103,8 +106,9 @@ at 0.5, and ad-CSL is zero there (eq. 11).
 
 PACKAGED = PRETRAINED.model_copy(
     update={
-        "stages": (Stage(size=48, steps=280), Stage(size=64, steps=220)),
+        "stages": (Stage(size=48, steps=200), Stage(size=64, steps=220)),
         "clear_scores_teach_cnet": True,
+        "cnet_from_regression": True,
         "learning_rate": 6e-4,
         "cnet_rate": 5.0,
     }

@@ -184,25 +184,29 @@ class SynergicModel(nn.Module):
         self.rnet = nn.Linear(FEATURE_CHANNELS, 1) if self.modules_used.rnet else None
         self.cnet = nn.Linear(FEATURE_CHANNELS, 1, bias=False)
 
-    def forward(self, patch: Tensor) -> SynergicOutput:
-        """Run the model on ``patch``, [B, 2, 4L, 4W, 4H] float32, windows in [0, 1]."""
+    def features(self, patch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """f_k of eq. 4, [B, 256, L, W, H], and SegNet's logits [B, 1, L, W, H] where there is one."""
         features = self.resnet(patch)
         segmentation_logit = None
         if self.segnet is not None:
             segmentation_logit = self.segnet(functional.relu(features))
             if self.fnet is not None:
                 features = self.fnet(features, torch.sigmoid(segmentation_logit))
-        features = functional.relu(features)
+        return functional.relu(features), segmentation_logit
+
+    def forward(self, patch: Tensor) -> SynergicOutput:
+        """Run the model on ``patch``, [B, 2, 4L, 4W, 4H] float32, windows in [0, 1]."""
+        features, segmentation_logit = self.features(patch)
+        # Sums of products, which autocast leaves in float32, where a convolution would run in bfloat16.
+        weight = self.cnet.weight[0]
+        cam = (features.float() * weight[:, None, None, None]).sum(dim=1)  # eq. 5
         pooled = features.float().mean(dim=(2, 3, 4))
-        # Eq. 5 as a 1x1x1 convolution with CNet's weights; eq. 4 makes its mean the logit.
-        cam = functional.conv3d(features.float(), self.cnet.weight.float()[..., None, None, None]).squeeze(1)
+        score = None if self.rnet is None else (pooled * self.rnet.weight[0]).sum(dim=1) + self.rnet.bias
         return SynergicOutput(
-            logit=functional.linear(pooled, self.cnet.weight.float()).squeeze(1),
+            logit=(pooled * weight).sum(dim=1),  # eq. 4: equals the mean of the CAM
             cam=cam,
             segmentation_logit=None if segmentation_logit is None else segmentation_logit.float().squeeze(1),
-            score=None
-            if self.rnet is None
-            else functional.linear(pooled, self.rnet.weight.float(), self.rnet.bias.float()).squeeze(1),
+            score=score,
         )
 
 
