@@ -57,9 +57,7 @@ def test_demo(installed, validate):
 @pytest.mark.real_data
 def test_predict_on_a_real_ct(installed, validate, data_root):
     ct = str(data_root / CT_0314)
-    document = document_of(
-        installed.run("nodule-diag", "predict", ct, "--xyz", *NODULE_0314_XYZ_LPS_MM, "--json")
-    )
+    document = document_of(installed.run("nodule-diag", "predict", ct, "--xyz", *NODULE_0314_XYZ_LPS_MM, "--json"))
     validate(document)
     (nodule,) = document["nodules"]
     assert nodule["xyz_lps_mm"] == pytest.approx([float(number) for number in NODULE_0314_XYZ_LPS_MM])
