@@ -86,7 +86,7 @@ def judge_fold(path: Path, nodules: Sequence[Nodule], voxels: Mapping[str, Nodul
 
     cubes = [n for n in unseen if n.is_cube]
     judgements = [
-        *judged([n for n in unseen if not n.is_cube], "voi"),
+        *judged([n for n in unseen if not n.is_cube and (n.in_paper_cohort or n.sure is not None)], "voi"),
         *judged(cubes, "cube"),
         *judged(cubes, "cube-cut"),
     ]
