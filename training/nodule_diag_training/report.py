@@ -123,6 +123,8 @@ def _reader_yardstick(judgements: Sequence[Judgement]) -> tuple[Row, Row]:
     patients: list[str] = []
     for judgement in judgements:
         scores = judgement.reader_scores
+        if len(scores) < 2:
+            continue
         one += [float(score) for score in scores]
         others += [(sum(scores) - score) / (len(scores) - 1) for score in scores]
         patients += [judgement.patient_id] * len(scores)

@@ -1,0 +1,78 @@
+"""The report over judgements that are known by construction."""
+
+from __future__ import annotations
+
+import pytest
+
+from nodule_diag_training.crossval import FoldResult, retrieve, sections_of
+from nodule_diag_training.evaluate import Judgement
+from nodule_diag_training.lidc import TrainingDataError
+
+
+def judgement(index: int, *, form: str = "cube", fold: int = 0, patient: str | None = None, **changes) -> Judgement:
+    """A nodule whose P, score and readers agree; even ones are malignant."""
+    score = 5.0 if index % 2 == 0 else 1.0
+    values = {
+        "case_id": f"case-{index}",
+        "patient_id": patient or f"patient-{index}",
+        "fold": fold,
+        "form": form,
+        "in_paper_cohort": True,
+        "diameter_mm": 5.0 + index,
+        "reader_scores": (int(score),) if index == 0 else (int(score), int(score)),
+        "reader_score": score,
+        "label": 1 - index % 2,
+        "certainty": "nodule",
+        "malignancy": 0.9 if index % 2 == 0 else 0.1,
+        "expert_score": score,
+        "dice_grid": 0.5 + index / 100,
+        "dice_half_mm": 0.6,
+        "diameter_error_mm": -1.0,
+        "cam_nodule": 0.8,
+        "cam_background": 0.1,
+    }
+    return Judgement(**{**values, **changes})
+
+
+@pytest.fixture
+def report() -> dict[str, dict]:
+    cubes = [judgement(i) for i in range(8)]
+    cut = [judgement(i, form="cube-cut", malignancy=0.5) for i in range(8)]
+    vois = [judgement(i, form="voi") for i in range(8, 16)]
+    retrieved = {
+        space: {j.case_id: j.malignancy for j in cubes + vois} for space in ("machine", "expert", "machine+expert")
+    }
+    sections = sections_of([FoldResult(judgements=(*cubes, *cut, *vois), retrieved=retrieved)])
+    return {s.title.split(" ")[0] + str(i): {row.metric: row for row in s.rows} for i, s in enumerate(sections)}
+
+
+def test_figures_are_those_of_the_judgements(report):
+    cubes = report["Nodules0"]
+    assert cubes["SegNet Dice on its 16-grid"].value == pytest.approx(0.535)
+    assert cubes["SegNet Dice on its 16-grid"].n == 8
+    assert cubes["Diameter error of SegNet, mm (absolute)"].value == 1.0
+    assert cubes["CAM margin (eq. 8 - eq. 9, reader mask)"].value == pytest.approx(0.7)
+    assert cubes["Expert score (RNet) against the readers' mean: MAE"].value == 0.0
+    diagnosed = report["Diagnosed2"]
+    assert diagnosed["CNet (P), AUC"].value == 1.0
+    assert diagnosed["CNet (P), AUC"].n == 16
+    assert diagnosed["Base rate of malignancy"].value == 0.5
+
+
+def test_a_single_reader_is_no_yardstick_and_no_crash(report):
+    # Fifteen scores: case 0 has one reader, the other seven have two.
+    assert report["Nodules0"]["Yardstick: one reader against the others, MAE"].n == 14
+
+
+def test_the_cut_is_compared_case_by_case(report):
+    assert report["The1"]["P, absolute difference"].value == pytest.approx(0.4)
+    assert report["The1"]["P, difference"].value == pytest.approx(0.0)
+
+
+def test_retrieval_takes_the_nearest_of_other_patients():
+    cases = [judgement(i) for i in range(40)]
+    queries = [judgement(100, malignancy=0.85), judgement(101, malignancy=0.15)]
+    diagnosis = retrieve(cases, queries)
+    assert diagnosis["machine"] == {"case-100": 1.0, "case-101": 0.0}
+    with pytest.raises(TrainingDataError, match="among the queries"):
+        retrieve(cases, [judgement(3)])
