@@ -78,7 +78,7 @@ def test_the_file_uses_the_standard_operators_only_and_keeps_its_weights_inside(
     assert not proto.functions
     assert not [t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     convolutions = [node for node in proto.graph.node if node.op_type == "Conv"]
-    assert len(convolutions) == 15  # 10 of the ResNet, 3 of SegNet, FNet's, and CNet's over the map (eq. 5)
+    assert len(convolutions) == 14  # 10 of the ResNet, 3 of SegNet and FNet's; eq. 5 is a sum of products
     assert all(len(node.input) == 2 for node in convolutions)  # no bias
 
 
