@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from nodule_diag_training import metrics
 from nodule_diag_training.crossval import FoldResult, retrieve, sections_of
 from nodule_diag_training.evaluate import Judgement
 from nodule_diag_training.lidc import TrainingDataError
@@ -35,7 +36,8 @@ def judgement(index: int, *, form: str = "cube", fold: int = 0, patient: str | N
 
 
 @pytest.fixture
-def report() -> dict[str, dict]:
+def report(monkeypatch) -> dict[str, dict]:
+    monkeypatch.setattr(metrics, "BOOTSTRAP_DRAWS", 10)
     cubes = [judgement(i) for i in range(8)]
     cut = [judgement(i, form="cube-cut", malignancy=0.5) for i in range(8)]
     vois = [judgement(i, form="voi") for i in range(8, 16)]
