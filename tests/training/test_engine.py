@@ -10,6 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from nodule_diag_training import losses
 from nodule_diag_training.checkpoint import CHECKPOINT, MODEL, load_model
 from nodule_diag_training.config import PACKAGED, PRETRAINED, Stage, TrainingConfig
 from nodule_diag_training.engine import (
@@ -21,8 +22,10 @@ from nodule_diag_training.engine import (
     learning_rate,
     normalised_score,
     read_log,
+    step_losses,
 )
 from nodule_diag_training.lidc import TrainingDataError
+from nodule_diag_training.model import SynergicOutput
 
 TINY = TrainingConfig(stages=(Stage(size=32, steps=4),), cohort="all", checkpoint_every=2, schedule="one-cycle")
 ONE_STEP = (Stage(size=32, steps=1),)
@@ -108,6 +111,28 @@ def test_cnet_learns_diagnoses_and_where_asked_clear_scores(tiny_nodules):
     assert cnet_label(clear, drawn_as_sure=False, config=PACKAGED) == 1.0
     assert cnet_label(replace(clear, reader_scores=(2, 2, 2)), drawn_as_sure=False, config=PACKAGED) == 0.0
     assert cnet_label(unclear, drawn_as_sure=False, config=PACKAGED) is None
+
+
+def test_the_cam_of_unlabelled_nodules_is_guided_where_asked(tiny_nodules, tiny_voxels):
+    source = PairSource(TINY, tiny_nodules, tiny_voxels)
+    unsure, sure = source.draw(0)
+    generator = torch.Generator().manual_seed(0)
+    cam = torch.rand(2, 8, 8, 8, generator=generator)
+    output = SynergicOutput(
+        logit=torch.tensor([2.0, 1.0]), cam=cam, segmentation_logit=-cam, score=torch.tensor([0.2, 0.3])
+    )
+    one, both = (
+        step_losses(output, unsure, sure, TrainingConfig(ad_csl_on_all=everywhere)) for everywhere in (False, True)
+    )
+
+    def expected(i):
+        maps = losses.class_cam(cam[i : i + 1], output.logit[i : i + 1])
+        return losses.adaptive_cam_sem_loss(maps, torch.sigmoid(-cam[i : i + 1]), output.logit[i : i + 1]).item()
+
+    assert one.cam.item() == pytest.approx(expected(1))
+    assert both.cam.item() == pytest.approx((expected(0) + expected(1)) / 2)
+    heavier = step_losses(output, unsure, sure, TrainingConfig(score_weight=4.0))
+    assert heavier.total.item() == pytest.approx(one.total.item() + 3.0 * one.score.item())
 
 
 def test_a_run_starts_from_the_weights_it_is_given(tmp_path, tiny_nodules, tiny_voxels):

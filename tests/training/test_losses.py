@@ -210,6 +210,20 @@ def test_the_gradients_of_the_adaptive_loss_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(loss, (cam, sem, logit))
 
 
+def test_hesitating_lowers_the_adaptive_loss_unless_the_confidence_is_constant():
+    cam, sem = torch.rand(1, 3, 3, 3), torch.rand(1, 3, 3, 3).round()
+    logit = torch.tensor([0.5], requires_grad=True)
+    loss = losses.adaptive_cam_sem_loss(cam, sem, logit, margin=0.9)
+    loss.backward()
+    p = torch.sigmoid(logit).item()
+    expected = 2.0 * p * (1.0 - p) * losses.cam_sem_loss(cam, sem, margin=0.9).item()
+    assert logit.grad.item() == pytest.approx(expected, rel=1e-5)
+
+    constant = losses.adaptive_cam_sem_loss(cam, sem, logit, margin=0.9, constant_confidence=True)
+    assert constant.item() == loss.item()
+    assert not constant.requires_grad  # nothing else in it depends on the logit
+
+
 def test_moving_the_cam_onto_the_nodule_lowers_the_loss():
     sem = torch.zeros(1, 8, 8, 8)
     sem[0, 2:4, 2:4, 2:4] = 1.0

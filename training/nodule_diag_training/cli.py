@@ -15,13 +15,12 @@ from pydantic import ValidationError
 from nodule_diag.atomic import write_bytes, writing
 from nodule_diag.errors import UsageError
 
-from .checkpoint import CHECKPOINT, MODEL, load_model
+from .checkpoint import MODEL, load_model
 from .config import PACKAGED, PRETRAINED, TrainingConfig
 from .crossval import FOLD, HELD_OUT, judge_fold, sections_of
 from .engine import LOG, Run, StepLog, read_log
 from .lidc import load_nodules, split_by_patient
 from .patches import load_all
-from .warm_start import fit_cnet
 
 app = typer.Typer(
     help="Train and evaluate the synergic model on the shared LIDC-IDRI nodules.",
@@ -80,14 +79,8 @@ def run(
                 hint="start from a run of the same --fold and --folds",
             )
         provenance |= {"started_from": {"config": first_config.model_dump(mode="json"), **first_provenance}}
-    elif settings.cnet_from_regression:
-        raise UsageError("cnet_from_regression needs trained features", hint="give --from RUN")
     voxels = load_all(nodules)
-    initial = None
-    if first is not None:
-        if settings.cnet_from_regression and not (out / CHECKPOINT).exists():
-            provenance["cnet_regression_auc"] = fit_cnet(first, nodules, voxels, config=settings)
-        initial = first.state_dict()
+    initial = None if first is None else first.state_dict()
     with tqdm(total=settings.steps, unit="step") as bar:
 
         def show(entry: StepLog) -> None:

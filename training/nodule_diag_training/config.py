@@ -37,10 +37,11 @@ class TrainingConfig(BaseModel):
             with this, drawn as sure, it also counts in L_seg and L_reg.
         clear_scores_teach_cnet: CNet also learns from undiagnosed nodules whose rounded mean score is not 3: below it
             as benign, above it as malignant. The paper's mixed training, scenario 12/45 of Table 6.
-        cnet_from_regression: Before the first step CNet's weights are set by ``warm_start.fit_cnet``; needs weights to
-            start from.
+        constant_confidence: ad-CSL's confidence only weighs (``losses.adaptive_cam_sem_loss``).
+        ad_csl_on_all: ad-CSL, which needs no label, also guides the nodules that CNet learns nothing of.
         cube_share: Share of unsure draws that are cubes, whose surroundings are real.
         margin: delta of eq. 10.
+        score_weight: gamma of eq. 12.
         learning_rate: Peak of Adam's rate.
         cnet_rate: Factor on it for CNet's weights. Group normalisation leaves little of a nodule in a channel's mean,
             so that a confident P needs large weights: thousands of steps of Adam at the common rate.
@@ -56,9 +57,11 @@ class TrainingConfig(BaseModel):
     sure_per_step: int = Field(default=1, ge=1)
     sure_teaches_unsure: bool = False
     clear_scores_teach_cnet: bool = False
-    cnet_from_regression: bool = False
+    constant_confidence: bool = False
+    ad_csl_on_all: bool = False
     cube_share: float = Field(default=0.35, ge=0.0, le=1.0)
     margin: float = Field(default=DEFAULT_MARGIN, ge=-1.0, le=1.0)
+    score_weight: float = Field(default=1.0, ge=0.0)
     learning_rate: float = Field(default=1e-3, gt=0.0)
     cnet_rate: float = Field(default=1.0, gt=0.0)
     schedule: Literal["constant", "one-cycle"] = "constant"
@@ -106,11 +109,14 @@ at 0.5, and ad-CSL is zero there (eq. 11).
 
 PACKAGED = PRETRAINED.model_copy(
     update={
-        "stages": (Stage(size=48, steps=200), Stage(size=64, steps=220)),
+        "stages": (Stage(size=64, steps=950),),
+        "unsure_per_step": 3,
         "clear_scores_teach_cnet": True,
-        "cnet_from_regression": True,
-        "learning_rate": 6e-4,
-        "cnet_rate": 5.0,
+        "constant_confidence": True,
+        "ad_csl_on_all": True,
+        "score_weight": 4.0,
+        "cnet_rate": 2.0,
     }
 )
-"""Second run of the packaged model, from the first one's weights: CNet learns from clear reader scores as well."""
+"""Second run of the packaged model, from the first one's weights: whole patches, and CNet learns from clear reader
+scores as well."""

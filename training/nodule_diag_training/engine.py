@@ -117,18 +117,23 @@ def normalised_score(nodule: Nodule) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerms:
-    """The scalar terms of eq. 12."""
+    """The scalar terms of eq. 12, unweighted, and their weights."""
 
     classification: Tensor
     cam: Tensor
     segmentation: Tensor
     score: Tensor
+    weights: losses.LossWeights
 
     @property
     def total(self) -> Tensor:
-        """Eq. 12 with the paper's weights."""
+        """Eq. 12."""
         return losses.total_loss(
-            classification=self.classification, cam=self.cam, segmentation=self.segmentation, score=self.score
+            classification=self.classification,
+            cam=self.cam,
+            segmentation=self.segmentation,
+            score=self.score,
+            weights=self.weights,
         )
 
 
@@ -152,12 +157,23 @@ def step_losses(
     logit = output.logit[chosen]
     label = logit.new_tensor([labels[index] for index in chosen])
     if config.system == "J" and output.segmentation_logit is not None:
-        class_map = losses.class_cam(output.cam[chosen], logit)
+        guided = list(range(len(draws))) if config.ad_csl_on_all else chosen
+        class_map = losses.class_cam(output.cam[guided], output.logit[guided])
         # SEM guides the CAM; without the stop it could also move to meet it.
-        sem = torch.sigmoid(output.segmentation_logit[chosen]).detach()
-        cam = losses.adaptive_cam_sem_loss(class_map, sem, logit, margin=config.margin).mean()
+        sem = torch.sigmoid(output.segmentation_logit[guided]).detach()
+        cam = losses.adaptive_cam_sem_loss(
+            class_map,
+            sem,
+            output.logit[guided],
+            margin=config.margin,
+            constant_confidence=config.constant_confidence,
+        ).mean()
     return LossTerms(
-        classification=losses.classification_loss(logit, label).mean(), cam=cam, segmentation=segmentation, score=score
+        classification=losses.classification_loss(logit, label).mean(),
+        cam=cam,
+        segmentation=segmentation,
+        score=score,
+        weights=losses.LossWeights(score=config.score_weight),
     )
 
 

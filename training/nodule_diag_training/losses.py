@@ -89,10 +89,29 @@ def cam_sem_loss(cam: Tensor, nodule: Tensor, *, margin: float = DEFAULT_MARGIN)
 
 
 def adaptive_cam_sem_loss(
-    cam: Tensor, nodule: Tensor, logit: Tensor, *, margin: float = DEFAULT_MARGIN, threshold: float = THRESHOLD
+    cam: Tensor,
+    nodule: Tensor,
+    logit: Tensor,
+    *,
+    margin: float = DEFAULT_MARGIN,
+    threshold: float = THRESHOLD,
+    constant_confidence: bool = False,
 ) -> Tensor:
-    """ad-CSL, eq. 11: CSL weighted by the confidence ``2 |P - threshold|``; [B]."""
+    """ad-CSL, eq. 11: CSL weighted by the confidence ``2 |P - threshold|``; [B].
+
+    Args:
+        cam: CAM_c, [B, L, W, H] in [0, 1].
+        nodule: SEM, [B, L, W, H] in [0, 1].
+        logit: [B], S of eq. 4.
+        margin: delta of eq. 10.
+        threshold: Division point of eq. 7.
+        constant_confidence: Take the confidence as a constant of the step. As eq. 11 stands, hesitating lowers the
+            loss: with d CSL the pull of P towards the threshold is 2 d, as strong near P = 0.5 as the classification
+            loss is away from it, and a CAM that is not yet on the nodule (d close to the margin) keeps P at 0.5.
+    """
     confidence = 2.0 * (torch.sigmoid(logit) - threshold).abs()
+    if constant_confidence:
+        confidence = confidence.detach()
     return confidence * cam_sem_loss(cam, nodule, margin=margin)
 
 

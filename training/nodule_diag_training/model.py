@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .winograd import DilatedConv3d
+
 PATCH_CHANNELS = 2
 """Lung window and mediastinal window."""
 HEAD_CHANNELS = 64
@@ -32,6 +34,8 @@ SEGNET_CHANNELS = 32
 GROUPS = 8
 SEGNET_INITIAL_SCALE = 4.0
 SEGNET_INITIAL_SHIFT = -3.0
+WINOGRAD_CHANNELS = 32
+"""Convolutions of at least as many channels train by Winograd's filtering on CPUs; below, it does not pay."""
 GRID_STRIDE = 4
 """Patch voxels per feature-grid cell, along each axis: a 64-cube gives a 16-cube."""
 
@@ -80,7 +84,8 @@ class SynergicOutput:
 def convolution(inputs: int, outputs: int, kernel: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv3d:
     """A 3-D convolution without bias, padded so that stride 1 keeps the size."""
     padding = dilation * (kernel // 2)
-    return nn.Conv3d(inputs, outputs, kernel, stride=stride, padding=padding, dilation=dilation, bias=False)
+    kind = DilatedConv3d if kernel == 3 and stride == 1 and min(inputs, outputs) >= WINOGRAD_CHANNELS else nn.Conv3d
+    return kind(inputs, outputs, kernel, stride=stride, padding=padding, dilation=dilation, bias=False)
 
 
 def normalisation(channels: int) -> nn.GroupNorm:
