@@ -35,8 +35,8 @@ LIMITS = """\
   do not share this."""
 
 OPINION = """\
-- **P is partly the readers' opinion.** CNet also learned from undiagnosed nodules that the readers scored clearly; the
-  table of diagnosed nodules above says what P is worth against diagnoses."""
+- **P is partly the readers' opinion.** CNet also learned from undiagnosed nodules, from the side of 3 that the readers'
+  mean score is on; the table of diagnosed nodules above says what P is worth against diagnoses."""
 
 ATTRIBUTION = """\
 Trained on data of the LIDC-IDRI collection of The Cancer Imaging Archive, licence

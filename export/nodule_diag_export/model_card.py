@@ -78,7 +78,7 @@ def _limits(facts: CardFacts) -> str:
         certain_malignant=counts.certain_malignant,
         base_rate=counts.base_rate,
     )
-    opinion = facts.provenance.get("config", {}).get("clear_scores_teach_cnet")
+    opinion = facts.provenance.get("config", {}).get("scores_teach_cnet")
     return f"{text}\n{OPINION}" if opinion else text
 
 

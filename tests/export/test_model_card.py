@@ -15,7 +15,7 @@ from nodule_diag_export.results import read_results
 
 PROVENANCE = {
     "data": {"patients": 5, "started_from": {"config": {"seed": 6}, "held_out": [f"P{i}" for i in range(30)]}},
-    "config": {"system": "J", "seed": 7, "clear_scores_teach_cnet": True},
+    "config": {"system": "J", "seed": 7, "scores_teach_cnet": True},
     "checkpoint_sha256": "f" * 64,
 }
 

@@ -19,6 +19,7 @@ from nodule_diag_training.engine import (
     PairSource,
     Run,
     cnet_label,
+    damp_mean_direction,
     learning_rate,
     normalised_score,
     read_log,
@@ -99,18 +100,20 @@ def test_sure_nodules_are_balanced_and_the_cohort_is_kept(tiny_nodules, tiny_vox
     assert 15 < sum(d.nodule.sure.malignant for _, sure in steps for d in sure) < 45
 
 
-def test_cnet_learns_diagnoses_and_where_asked_clear_scores(tiny_nodules):
+def test_cnet_learns_diagnoses_and_where_asked_the_side_of_scores(tiny_nodules):
     diagnosed = replace(tiny_nodules[0], reader_scores=(5, 5, 5))
-    clear, unclear = (replace(tiny_nodules[2], reader_scores=scores) for scores in ((4, 4, 3), (3, 3, 2)))
+    malignant, benign, undecided = (
+        replace(tiny_nodules[2], reader_scores=scores) for scores in ((4, 3, 3), (3, 3, 2), (4, 3, 2))
+    )
     assert diagnosed.sure.malignant == 0
     paper = TrainingConfig()
     assert cnet_label(diagnosed, drawn_as_sure=True, config=paper) == 0.0
     assert cnet_label(diagnosed, drawn_as_sure=False, config=paper) is None
-    assert cnet_label(clear, drawn_as_sure=False, config=paper) is None
+    assert cnet_label(malignant, drawn_as_sure=False, config=paper) is None
     assert cnet_label(diagnosed, drawn_as_sure=False, config=PACKAGED) == 0.0, "a diagnosis outweighs the readers"
-    assert cnet_label(clear, drawn_as_sure=False, config=PACKAGED) == 1.0
-    assert cnet_label(replace(clear, reader_scores=(2, 2, 2)), drawn_as_sure=False, config=PACKAGED) == 0.0
-    assert cnet_label(unclear, drawn_as_sure=False, config=PACKAGED) is None
+    assert cnet_label(malignant, drawn_as_sure=False, config=PACKAGED) == 1.0
+    assert cnet_label(benign, drawn_as_sure=False, config=PACKAGED) == 0.0
+    assert cnet_label(undecided, drawn_as_sure=False, config=PACKAGED) is None
 
 
 def test_the_cam_of_unlabelled_nodules_is_guided_where_asked(tiny_nodules, tiny_voxels):
@@ -119,7 +122,11 @@ def test_the_cam_of_unlabelled_nodules_is_guided_where_asked(tiny_nodules, tiny_
     generator = torch.Generator().manual_seed(0)
     cam = torch.rand(2, 8, 8, 8, generator=generator)
     output = SynergicOutput(
-        logit=torch.tensor([2.0, 1.0]), cam=cam, segmentation_logit=-cam, score=torch.tensor([0.2, 0.3])
+        logit=torch.tensor([2.0, 1.0]),
+        cam=cam,
+        pooled=torch.zeros(2, 256),
+        segmentation_logit=-cam,
+        score=torch.tensor([0.2, 0.3]),
     )
     one, both = (
         step_losses(output, unsure, sure, TrainingConfig(ad_csl_on_all=everywhere)) for everywhere in (False, True)
@@ -145,19 +152,24 @@ def test_a_run_starts_from_the_weights_it_is_given(tmp_path, tiny_nodules, tiny_
         assert torch.equal(one, two)
 
 
-def test_cnet_moves_at_its_own_rate(tmp_path, tiny_nodules, tiny_voxels):
+def test_the_heads_move_at_their_own_rate(tmp_path, tiny_nodules, tiny_voxels):
     moved = {}
+    watched = ("cnet.weight", "rnet.weight", "resnet.head.weight")
     for factor in (1.0, 5.0):
-        config = TINY.model_copy(update={"stages": ONE_STEP, "cnet_rate": factor})
+        config = TINY.model_copy(update={"stages": ONE_STEP, "head_rate": factor})
         run = Run(tmp_path / str(factor), config=config, nodules=tiny_nodules, voxels=tiny_voxels)
         before = {name: value.clone() for name, value in run.model.state_dict().items()}
         after = run.train().state_dict()
-        moved[factor] = {
-            name: float((after[name] - before[name]).abs().max()) for name in ("cnet.weight", "rnet.weight")
-        }
+        moved[factor] = [float((after[name] - before[name]).abs().max()) for name in watched]
     # Adam's first step is the rate itself.
-    assert moved[5.0]["cnet.weight"] == pytest.approx(5 * moved[1.0]["cnet.weight"], rel=1e-3)
-    assert moved[5.0]["rnet.weight"] == pytest.approx(moved[1.0]["rnet.weight"], rel=1e-3)
+    assert moved[5.0] == pytest.approx([5 * moved[1.0][0], 5 * moved[1.0][1], moved[1.0][2]], rel=1e-3)
+
+
+def test_only_the_direction_that_all_nodules_share_is_damped():
+    pooled = torch.tensor([[1.0, 3.0, 0.0], [3.0, 5.0, 0.0]])  # mean (2, 4, 0)
+    gradient = torch.tensor([[1.0, 2.0, 7.0]]) + torch.tensor([[4.0, -2.0, 0.0]])  # along it, and across it
+    damp_mean_direction(gradient, pooled, share=0.1)
+    torch.testing.assert_close(gradient, torch.tensor([[4.1, -1.8, 7.0]]))
 
 
 def test_learning_rates():

@@ -187,3 +187,14 @@ def test_every_parameter_learns_from_the_total_loss():
 def test_a_fusion_without_anything_to_fuse_is_refused():
     with pytest.raises(ValueError, match="needs segnet"):
         Modules(segnet=False, rnet=True, fnet=True)
+
+
+def test_nothing_but_the_logit_moves_cnet():
+    """In eq. 5 CNet's weights are constants: what is asked of the CAM is asked of the features."""
+    model = SynergicModel(TABLE_1_MODULES["F"])
+    output = model(torch.rand(1, 2, 16, 16, 16))
+    output.cam.square().sum().backward(retain_graph=True)
+    assert model.cnet.weight.grad is None
+    assert model.resnet.head.weight.grad.abs().sum() > 0
+    output.logit.sum().backward()
+    torch.testing.assert_close(model.cnet.weight.grad, output.pooled.detach())

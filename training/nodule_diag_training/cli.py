@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from nodule_diag.atomic import write_bytes, writing
 from nodule_diag.errors import UsageError
 
+from .allocator import keep_freed_memory
 from .checkpoint import MODEL, load_model
 from .config import PACKAGED, PRETRAINED, TrainingConfig
 from .crossval import FOLD, HELD_OUT, judge_fold, sections_of
@@ -60,6 +61,7 @@ def run(
     """Train on all patients, or on those outside one fold."""
     from tqdm import tqdm
 
+    keep_freed_memory()
     settings = _read_config(config, default=PRETRAINED if start is None else PACKAGED)
     nodules = load_nodules(data)
     provenance: dict[str, Any] = {}

@@ -35,16 +35,18 @@ class TrainingConfig(BaseModel):
         sure_per_step: Sure nodules in a step (1 in the paper).
         sure_teaches_unsure: A diagnosed LIDC nodule has reader scores and a mask as well and so belongs to both sets;
             with this, drawn as sure, it also counts in L_seg and L_reg.
-        clear_scores_teach_cnet: CNet also learns from undiagnosed nodules whose rounded mean score is not 3: below it
-            as benign, above it as malignant. The paper's mixed training, scenario 12/45 of Table 6.
+        scores_teach_cnet: CNet also learns from undiagnosed nodules: from a mean score below 3 as benign, above it as
+            malignant. Near the paper's mixed training, scenario 12/345 of Table 6.
         constant_confidence: ad-CSL's confidence only weighs (``losses.adaptive_cam_sem_loss``).
         ad_csl_on_all: ad-CSL, which needs no label, also guides the nodules that CNet learns nothing of.
         cube_share: Share of unsure draws that are cubes, whose surroundings are real.
         margin: delta of eq. 10.
         score_weight: gamma of eq. 12.
         learning_rate: Peak of Adam's rate.
-        cnet_rate: Factor on it for CNet's weights. Group normalisation leaves little of a nodule in a channel's mean,
-            so that a confident P needs large weights: thousands of steps of Adam at the common rate.
+        head_rate: Factor on it for RNet and CNet, which tell nodules apart by small differences between large means.
+        head_mean_share: Share of these heads' gradient along the batch's mean pooled features that is kept. All nodules
+            have that direction in common, and a step along it moves every output at once: at 1 it is what bounds the
+            rate of the heads.
         schedule: ``constant`` as in the paper, or ``one-cycle``: a tenth of the steps up, then a cosine to nearly 0.
     """
 
@@ -56,14 +58,15 @@ class TrainingConfig(BaseModel):
     unsure_per_step: int = Field(default=1, ge=1)
     sure_per_step: int = Field(default=1, ge=1)
     sure_teaches_unsure: bool = False
-    clear_scores_teach_cnet: bool = False
+    scores_teach_cnet: bool = False
     constant_confidence: bool = False
     ad_csl_on_all: bool = False
     cube_share: float = Field(default=0.35, ge=0.0, le=1.0)
     margin: float = Field(default=DEFAULT_MARGIN, ge=-1.0, le=1.0)
     score_weight: float = Field(default=1.0, ge=0.0)
     learning_rate: float = Field(default=1e-3, gt=0.0)
-    cnet_rate: float = Field(default=1.0, gt=0.0)
+    head_rate: float = Field(default=1.0, gt=0.0)
+    head_mean_share: float = Field(default=1.0, gt=0.0, le=1.0)
     schedule: Literal["constant", "one-cycle"] = "constant"
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
@@ -109,14 +112,16 @@ at 0.5, and ad-CSL is zero there (eq. 11).
 
 PACKAGED = PRETRAINED.model_copy(
     update={
-        "stages": (Stage(size=64, steps=950),),
+        "stages": (Stage(size=64, steps=1000),),
         "unsure_per_step": 3,
-        "clear_scores_teach_cnet": True,
+        "scores_teach_cnet": True,
         "constant_confidence": True,
         "ad_csl_on_all": True,
         "score_weight": 4.0,
-        "cnet_rate": 2.0,
+        "learning_rate": 6e-4,
+        "head_rate": 10.0,
+        "head_mean_share": 0.05,
     }
 )
-"""Second run of the packaged model, from the first one's weights: whole patches, and CNet learns from clear reader
-scores as well."""
+"""Second run of the packaged model, from the first one's weights: whole patches, and CNet learns from reader scores as
+well."""

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from nodule_diag.atomic import write_bytes
 
@@ -26,8 +27,8 @@ LOG = "log.csv"
 CONFIG = "config.json"
 WARM_UP_SHARE = 0.1
 FINAL_RATE_SHARE = 0.01
-UNCERTAIN_SCORE = 3
-"""The readers' score that scenario 12/45 of Table 6 leaves out."""
+UNDECIDED_SCORE = 3.0
+"""The readers' mean score that is on neither side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,13 +179,12 @@ def step_losses(
 
 
 def cnet_label(nodule: Nodule, *, drawn_as_sure: bool, config: TrainingConfig) -> float | None:
-    """What CNet learns of a nodule: its diagnosis, or the side of a clear reader score where that is configured."""
-    if nodule.sure is not None and (drawn_as_sure or config.clear_scores_teach_cnet):
+    """What CNet learns of a nodule: its diagnosis, or the side of the readers' mean score where that is configured."""
+    if nodule.sure is not None and (drawn_as_sure or config.scores_teach_cnet):
         return float(nodule.sure.malignant)
-    rounded = int(nodule.mean_score + 0.5)
-    if not config.clear_scores_teach_cnet or rounded == UNCERTAIN_SCORE:
+    if not config.scores_teach_cnet or nodule.mean_score == UNDECIDED_SCORE:
         return None
-    return float(rounded > UNCERTAIN_SCORE)
+    return float(nodule.mean_score > UNDECIDED_SCORE)
 
 
 def channels_last(model: SynergicModel) -> SynergicModel:
@@ -192,11 +192,24 @@ def channels_last(model: SynergicModel) -> SynergicModel:
     return model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
 
 
+def _heads(model: SynergicModel) -> list[nn.Linear]:
+    return [head for head in (model.rnet, model.cnet) if head is not None]
+
+
 def _rated_parameters(model: SynergicModel, config: TrainingConfig) -> list[dict[str, object]]:
     """Adam's parameter groups: ``factor`` multiplies the scheduled rate."""
-    cnet = list(model.cnet.parameters())
-    others = [p for p in model.parameters() if all(p is not own for own in cnet)]
-    return [{"params": others, "factor": 1.0}, {"params": cnet, "factor": config.cnet_rate}]
+    heads = [parameter for head in _heads(model) for parameter in head.parameters()]
+    others = [p for p in model.parameters() if all(p is not own for own in heads)]
+    return [{"params": others, "factor": 1.0}, {"params": heads, "factor": config.head_rate}]
+
+
+def damp_mean_direction(gradient: Tensor, pooled: Tensor, *, share: float) -> None:
+    """Scale a head's gradient, [1, 256], by ``share`` along the mean of the batch's pooled features [B, 256], in place.
+
+    A preconditioner: it changes the way to the optimum, not where it lies.
+    """
+    direction = functional.normalize(pooled.detach().mean(dim=0), dim=0)
+    gradient -= (1.0 - share) * (gradient @ direction)[:, None] * direction
 
 
 class Run:
@@ -276,6 +289,9 @@ class Run:
             )
         self._optimizer.zero_grad(set_to_none=True)
         total.backward()
+        for head in _heads(self.model):
+            if head.weight.grad is not None:
+                damp_mean_direction(head.weight.grad, output.pooled, share=self.config.head_mean_share)
         self._optimizer.step()
         return StepLog(
             step=step,

@@ -73,10 +73,12 @@ class SynergicOutput:
         cam: [B, L, W, H], CAM of eq. 5, before eq. 6 and the min-max normalisation.
         segmentation_logit: [B, L, W, H] or None without SegNet; its sigmoid is SEM.
         score: [B] or None without RNet; the readers' malignancy score normalised to [0, 1] (eq. 2's y_r).
+        pooled: [B, 256], F_k of eq. 4, what RNet and CNet read.
     """
 
     logit: Tensor
     cam: Tensor
+    pooled: Tensor
     segmentation_logit: Tensor | None
     score: Tensor | None
 
@@ -204,12 +206,15 @@ class SynergicModel(nn.Module):
         features, segmentation_logit = self.features(patch)
         # Sums of products, which autocast leaves in float32, where a convolution would run in bfloat16.
         weight = self.cnet.weight[0]
-        cam = (features.float() * weight[:, None, None, None]).sum(dim=1)  # eq. 5
+        # In eq. 5 the weights are those "before backpropagation": constants, so that ad-CSL moves the features onto the
+        # nodule and CNet's weights answer to the classification alone.
+        cam = (features.float() * weight.detach()[:, None, None, None]).sum(dim=1)
         pooled = features.float().mean(dim=(2, 3, 4))
         score = None if self.rnet is None else (pooled * self.rnet.weight[0]).sum(dim=1) + self.rnet.bias
         return SynergicOutput(
             logit=(pooled * weight).sum(dim=1),  # eq. 4: equals the mean of the CAM
             cam=cam,
+            pooled=pooled,
             segmentation_logit=None if segmentation_logit is None else segmentation_logit.float().squeeze(1),
             score=score,
         )
