@@ -9,6 +9,9 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
+# Test processes side by side; each with one thread, or they would take each other's cores.
+JOBS ?= auto
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # Written when an environment is complete; older than pyproject.toml means: install again.
 RUNTIME := $(VENV)/.installed-runtime
@@ -23,7 +26,7 @@ demo: $(RUNTIME)
 	$(BIN)/nodule-diag demo --out demo
 
 test: $(DEV)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: lint types imports test smoke
 
@@ -38,7 +41,7 @@ imports: $(DEV)
 
 # The slow tests, among them the wheel installed into a fresh environment outside the checkout.
 smoke: $(DEV)
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 # hnswlib is published as source only: without a compiler, pip fails after minutes and far from the cause.
 toolchain:
