@@ -10,13 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from nodule_diag.backends.onnxruntime import import_runtime
-from nodule_diag.parity import FP32_TOLERANCE as TOLERANCE
+from nodule_diag.parity import FP32_TOLERANCE
 from nodule_diag.patch import PATCH_SIZE
 from nodule_diag_training.model import PATCH_CHANNELS
 
 from .errors import ExportError, ParityError
 from .onnx_graph import INPUT, OUTPUTS, RAW_CAM, ExportGraph
 
+TOLERANCE = FP32_TOLERANCE
+"""Largest absolute difference of any output from torch's: the same as between backends."""
 RANDOM_BATCHES = (1, 5)
 """Batch sizes of the random patches: another than the one the graph was traced with (2), and one."""
 SEED = 20221

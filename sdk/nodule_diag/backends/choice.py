@@ -33,7 +33,7 @@ class Candidate:
 
     backend: str
     device: Literal["cpu", "cuda"]
-    precision: str
+    precision: Literal["fp32", "bf16", "fp16"]
 
 
 AUTO_ORDER = (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
@@ -22,6 +24,8 @@ DEVICE = "CPU"
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 """What can be asked for, by OpenVINO's name of the type. fp16 on a CPU is emulated or falls back to fp32."""
 BF16_CAPABILITY = "BF16"
+TELEMETRY = "openvino_telemetry"
+"""A package that openvino requires, and does without where it cannot be imported."""
 _NOISE = ("Exception from ", "Check '")
 """Lines of OpenVINO's messages that only say where in its sources they were raised."""
 
@@ -49,14 +53,15 @@ class _Declared:
 
 
 def import_runtime() -> ModuleType:
-    """Import openvino.
+    """Import openvino, without the report that it would send of it.
 
     Raises:
         MissingExtraError: When it is not installed.
         BackendError: ``openvino-broken`` when it is and cannot be loaded.
     """
     try:
-        return import_module("openvino")
+        with _no_telemetry():
+            return import_module("openvino")
     except ModuleNotFoundError as error:
         raise MissingExtraError("openvino", "openvino") from error
     except (ImportError, OSError) as error:
@@ -65,6 +70,22 @@ def import_runtime() -> ModuleType:
             hint="pip install --force-reinstall --no-deps openvino",
             code="openvino-broken",
         ) from error
+
+
+@contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """``import openvino`` writes an identifier into the home folder and reports the import to a web service.
+
+    Not where the package that does it cannot be imported. A host application that has imported it already knows it.
+    """
+    if TELEMETRY in sys.modules:
+        yield
+        return
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # what makes an import of it fail
+    try:
+        yield
+    finally:
+        del sys.modules[TELEMETRY]
 
 
 def status() -> BackendStatus:

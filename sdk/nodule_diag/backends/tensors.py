@@ -22,11 +22,16 @@ class Node(Protocol):
     """A tensor as a runtime declares it, in ONNX Runtime's words: a free axis is no number, ``tensor(float)``."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the file calls it."""
+
     @property
-    def shape(self) -> list[int | str | None]: ...
+    def shape(self) -> list[int | str | None]:
+        """Its axes."""
+
     @property
-    def type(self) -> str: ...
+    def type(self) -> str:
+        """Of its elements."""
 
 
 def output_names(spec: ModelSpec) -> dict[str, str]:
