@@ -14,11 +14,12 @@ from nodule_diag_cli.options import JsonOption
 from nodule_diag_cli.out import document_text
 
 if TYPE_CHECKING:
-    from nodule_diag.backends import BackendStatus
+    from nodule_diag.backends import BackendStatus, Outputs
     from nodule_diag.bundle import Bundle
+    from nodule_diag.retrieval import CaseIndex
 
 SCHEMA = "nodule-diag/doctor/1"
-PACKAGES = ("numpy", "SimpleITK", "hnswlib", "pydantic", "typer", "onnxruntime", "onnxruntime-gpu")
+PACKAGES = ("numpy", "SimpleITK", "hnswlib", "pydantic", "typer", "onnxruntime", "onnxruntime-gpu", "openvino")
 COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
@@ -38,7 +39,7 @@ def examine() -> dict[str, Any]:
     from nodule_diag.threads import resolve_threads
 
     threads = resolve_threads()
-    bundle, bundle_fault = _default_bundle()
+    trials, bundle_fault = _default_bundle(threads)
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     return {
         "schema": SCHEMA,
@@ -49,7 +50,7 @@ def examine() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "compiler": compiler,
         "bundle": bundle_fault or {"usable": True, "reason": "", "hint": ""},
-        "backends": [_backend(status, bundle, threads) for status in backend_statuses()],
+        "backends": [_backend(status, trials) for status in backend_statuses()],
     }
 
 
@@ -60,26 +61,91 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _default_bundle() -> tuple[Bundle | None, dict[str, Any] | None]:
-    """The packaged bundle, with its case index loaded once, or why it cannot be used."""
+def _default_bundle(threads: int) -> tuple[_Trials | None, dict[str, Any] | None]:
+    """What runs the packaged bundle, its case index loaded once, or why that cannot be used."""
     from nodule_diag.bundle import Bundle
     from nodule_diag.retrieval import CaseIndex
 
     try:
         bundle = Bundle.default()
-        CaseIndex(bundle)
+        cases = CaseIndex(bundle)
     except NoduleDiagError as error:
         return None, _fault(error)
-    return bundle, None
+    return _Trials(bundle, cases, threads), None
 
 
 def _fault(error: NoduleDiagError) -> dict[str, Any]:
     return {"usable": False, "reason": error.message, "hint": error.hint}
 
 
-def _backend(status: BackendStatus, bundle: Bundle | None, threads: int) -> dict[str, Any]:
-    """What a backend says of itself, and what came of running an empty patch on each of its devices."""
-    devices = [{"device": device, **_trial(status, bundle, device, threads)} for device in status.devices]
+class _Trials:
+    """Runs the bundle on one made-up nodule, with each backend in turn, and compares the answers.
+
+    Args:
+        bundle: The packaged bundle.
+        cases: Its case base.
+        threads: CPU threads of a call.
+    """
+
+    def __init__(self, bundle: Bundle, cases: CaseIndex, threads: int) -> None:
+        self._bundle = bundle
+        self._cases = cases
+        self._threads = threads
+        self._reference: Outputs | None = None
+
+    def run(self, name: str, device: str, precision: str) -> dict[str, Any]:
+        """One nodule twice: the first run sets the runtime up, the second is timed."""
+        import time
+
+        from nodule_diag.backends import create_backend
+        from nodule_diag.backends.choice import REFERENCE
+        from nodule_diag.parity import probe_patch
+
+        patch = probe_patch()
+        try:
+            backend = create_backend(self._bundle, name=name, device=device, precision=precision, threads=self._threads)
+            backend.infer(patch)
+            started = time.perf_counter()
+            outputs = backend.infer(patch)
+        except NoduleDiagError as error:
+            return _fault(error)
+        elapsed = (time.perf_counter() - started) * 1000
+        if (name, device) == (REFERENCE, "cpu"):
+            self._reference = outputs
+        found = {"usable": True, "reason": "", "hint": "", "inference_ms": round(elapsed, 1)}
+        return found | self._compared(outputs, precision)
+
+    def _compared(self, outputs: Outputs, precision: str) -> dict[str, Any]:
+        """Against ONNX Runtime on the CPU, which comes first; nothing to say where that is not installed."""
+        from nodule_diag.parity import compare, misses
+
+        if self._reference is None:
+            return {}
+        k = self._bundle.manifest.retrieval.k
+        figures = compare(self._reference, outputs, precision=precision, cases=self._cases, k=k)
+        missed = misses(figures, precision=precision)
+        return {"malignancy_difference": figures.malignancy} | (
+            {
+                "usable": False,
+                "reason": f"its answer is not that of onnxruntime: {'; '.join(missed)}",
+                "hint": "use --backend onnxruntime, and report this",
+            }
+            if missed
+            else {}
+        )
+
+
+def _backend(status: BackendStatus, trials: _Trials | None) -> dict[str, Any]:
+    """What a backend says of itself, and what came of running it on each of its devices in each precision."""
+    unknown = {"usable": False, "reason": "there is no usable bundle to run", "hint": ""}
+    blank = {"inference_ms": None, "malignancy_difference": None}
+    devices = [
+        {"device": device, "precision": precision}
+        | blank
+        | (trials.run(status.name, device, precision) if trials else unknown)
+        for device in status.devices
+        for precision in status.precisions
+    ]
     usable = status.usable and any(device["usable"] for device in devices)
     failed = next((device for device in devices if not device["usable"]), None)
     return {
@@ -90,28 +156,6 @@ def _backend(status: BackendStatus, bundle: Bundle | None, threads: int) -> dict
         "version": status.version or None,
         "devices": devices,
     }
-
-
-def _trial(status: BackendStatus, bundle: Bundle | None, device: str, threads: int) -> dict[str, Any]:
-    import time
-
-    import numpy as np
-
-    from nodule_diag.backends import create_backend
-    from nodule_diag.patch import PATCH_SIZE
-
-    if bundle is None:
-        return {"usable": False, "reason": "there is no usable bundle to run", "hint": "", "inference_ms": None}
-    try:
-        backend = create_backend(bundle, name=status.name, device=device, threads=threads)
-        patch = np.zeros((1, 2, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE), np.float32)
-        backend.infer(patch)
-        started = time.perf_counter()
-        backend.infer(patch)
-    except NoduleDiagError as error:
-        return {**_fault(error), "inference_ms": None}
-    elapsed = (time.perf_counter() - started) * 1000
-    return {"usable": True, "reason": "", "hint": "", "inference_ms": round(elapsed, 1)}
 
 
 def _render(document: dict[str, Any]) -> None:
@@ -130,12 +174,14 @@ def _render(document: dict[str, Any]) -> None:
         to=to,
     )
     to.print("\nBackends", style="bold")
-    made = render.table("backend", "version", "device", "state")
+    made = render.table("backend", "version", "device, precision", "state")
     for backend in document["backends"]:
         version = backend["version"] or "-"
         for device in backend["devices"]:
             speed = f", one nodule in {device['inference_ms']:.0f} ms" if device["usable"] else ""
-            made.add_row(backend["name"], version, device["device"], _verdict(device) + speed)
+            made.add_row(
+                backend["name"], version, f"{device['device']}, {device['precision']}", _verdict(device) + speed
+            )
         if not backend["devices"]:
             made.add_row(backend["name"], version, "-", _verdict(backend))
     to.print(made)

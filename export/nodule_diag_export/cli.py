@@ -12,8 +12,11 @@ import typer
 
 from nodule_diag.bundle import Bundle
 from nodule_diag.errors import UsageError
+from nodule_diag.parity import misses
 from nodule_diag.retrieval import DEFAULT_K, EXACT_SEARCH_LIMIT, CaseIndex
+from nodule_diag.threads import resolve_threads
 
+from .backend_parity import cube_patches, record_parity
 from .bundle import PARITY_NODULES, BundleOptions, export_bundle
 from .case_base import read_cases, replace_case_base
 from .index import CaseCounts, cases_of, diagnosed_patches
@@ -98,6 +101,31 @@ def bundle_command(
     target = _zip_path(out, as_zip=as_zip)
     bundle = export_bundle(checkpoint, results=results, out=target, data=_required(data), options=options)
     typer.echo(f"wrote {target}: {len(CaseIndex(bundle))} cases, sha256 {bundle.sha256}")
+
+
+@app.command("parity")
+def parity_command(
+    bundle: Annotated[Path, typer.Argument(help="The bundle whose network is compared.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The bundle to write: a directory or a .zip.", show_default=False)],
+    data: Data = None,
+    threads: Threads = 0,
+) -> None:
+    """Compare the backends that work here with onnxruntime on LIDC's cubes; write the bundle with the figures.
+
+    They decide what `predict --backend auto` may take.
+    """
+    opened = Bundle.open(bundle)
+    count = resolve_threads(threads or None)
+    written = record_parity(opened, cube_patches(_required(data)), out=out, threads=count)
+    for record in written.manifest.parity:
+        verdict = "; ".join(misses(record, precision=record.precision)) or "passed"
+        typer.echo(
+            f"{record.backend} {record.runtime_version}, {record.device}, {record.precision}, {record.patches} patches:"
+            f" P {record.malignancy:.1e}, score {record.expert_score:.1e}, segmentation {record.segmentation:.1e},"
+            f" CAM {record.cam:.1e} ({record.cam_patches}), similar cases {record.overlap:.3f}: {verdict}",
+            err=True,
+        )
+    typer.echo(f"wrote {out}, sha256 {written.sha256}")
 
 
 def _required(data: Path | None) -> Path:

@@ -10,14 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from nodule_diag.backends.onnxruntime import import_runtime
+from nodule_diag.parity import FP32_TOLERANCE
 from nodule_diag.patch import PATCH_SIZE
 from nodule_diag_training.model import PATCH_CHANNELS
 
 from .errors import ExportError, ParityError
 from .onnx_graph import INPUT, OUTPUTS, RAW_CAM, ExportGraph
 
-TOLERANCE = 1e-4
-"""Largest absolute difference of any output. The expert score runs from 1 to 5, the others from 0 to 1."""
+TOLERANCE = FP32_TOLERANCE
+"""Largest absolute difference of any output from torch's: the same as between backends."""
 RANDOM_BATCHES = (1, 5)
 """Batch sizes of the random patches: another than the one the graph was traced with (2), and one."""
 SEED = 20221

@@ -186,6 +186,44 @@ class RetrievalSpec(Strict):
         return self
 
 
+class ParityFigures(Strict):
+    """How far a backend's answers are from the reference's; :mod:`nodule_diag.parity` measures and judges them.
+
+    Attributes:
+        patches: How many were compared.
+        malignancy: Largest absolute difference of P.
+        expert_score: Largest absolute difference, on the scale 1..5.
+        segmentation: Mean absolute difference of the patch where that is largest.
+        cam: Likewise, of the patches whose CAM was compared.
+        cam_patches: How many those were: where P is 0.5 to within the gate, rounding decides the sign in eq. 6.
+        overlap: Share of the reference's similar cases that are found again: mean over patches, in the worst space.
+    """
+
+    patches: Annotated[int, Field(ge=1)]
+    malignancy: Annotated[float, Field(ge=0.0)]
+    expert_score: Annotated[float, Field(ge=0.0)]
+    segmentation: Annotated[float, Field(ge=0.0)]
+    cam: Annotated[float, Field(ge=0.0)]
+    cam_patches: Annotated[int, Field(ge=0)]
+    overlap: Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class ParityRecord(ParityFigures):
+    """Figures of one backend at one precision, measured when the bundle was made.
+
+    Attributes:
+        backend: Which; one that this version does not know is of no use to it, and no fault.
+        device: What kind of device it ran on.
+        precision: What it computed in.
+        runtime_version: Of the backend's runtime.
+    """
+
+    backend: ShortText
+    device: Literal["cpu", "cuda"]
+    precision: Literal["fp32", "bf16", "fp16"]
+    runtime_version: ShortText
+
+
 class Manifest(Strict):
     """``manifest.json``: what the bundle is, and the sha256 of everything else in it."""
 
@@ -201,6 +239,7 @@ class Manifest(Strict):
     expert_score_scale: ScoreScale = ScoreScale()
     retrieval: RetrievalSpec
     training: dict[str, JsonValue] = {}
+    parity: Annotated[tuple[ParityRecord, ...], Field(max_length=100)] = ()
     files: Annotated[dict[RelativePath, Sha256], Field(max_length=1000)] = {}
 
     def required_files(self) -> tuple[str, ...]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 
@@ -180,6 +182,39 @@ def test_doctor_runs_the_backend(command: Any, tiny_bundle: Path, monkeypatch: p
     assert first["devices"][0]["device"] == "cpu"
     assert first["devices"][0]["inference_ms"] > 0
     assert "usable, one nodule in" in command("doctor").out
+
+
+def test_doctor_runs_every_precision_and_compares(
+    command: Any, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Openvino, where it is installed, answers as onnxruntime does; bf16 as well, or the reason why not."""
+    if find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
+    from nodule_diag.bundle import Bundle
+
+    monkeypatch.setattr(Bundle, "default", lambda: Bundle.open(tiny_bundle))
+    fp32, bf16 = command("doctor", "--json").document["backends"][1]["devices"]
+    assert (fp32["device"], fp32["precision"], fp32["usable"]) == ("cpu", "fp32", True)
+    assert fp32["malignancy_difference"] <= 1e-4
+    assert bf16["precision"] == "bf16"
+    assert bf16["usable"] or "this CPU" in bf16["reason"]
+
+
+def test_doctor_does_not_believe_a_wrong_answer(
+    command: Any, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend that runs and answers something else is not usable."""
+    if find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
+    from nodule_diag.backends.openvino import OpenVinoBackend
+    from nodule_diag.bundle import Bundle
+
+    real = OpenVinoBackend.infer
+    monkeypatch.setattr(OpenVinoBackend, "infer", lambda self, patches: real(self, patches * np.float32(0.9)))
+    monkeypatch.setattr(Bundle, "default", lambda: Bundle.open(tiny_bundle))
+    found = command("doctor", "--json").document["backends"][1]
+    assert not found["usable"]
+    assert "its answer is not that of onnxruntime: malignancy differs by" in found["devices"][0]["reason"]
 
 
 @pytest.mark.parametrize("name", ["train", "export", "index"])

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from importlib import import_module
+from typing import Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,11 @@ from nodule_diag.errors import BackendError, UsageError
 BACKENDS = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
 """Every backend the command line knows, built or not."""
 PRECISIONS = ("fp32", "bf16", "fp16")
-_NOT_IN_RELEASE = BACKENDS[1:]
+_MODULES = {
+    "onnxruntime": "nodule_diag.backends.onnxruntime",
+    "openvino": "nodule_diag.backends.openvino",
+}
+"""The backends of this release, each a :class:`BackendModule` that is imported when it is first needed."""
 _DEVICE = re.compile(r"auto|cpu|cuda(?::(\d{1,3}))?")
 
 
@@ -85,6 +90,7 @@ class BackendStatus:
         hint: What to do about it.
         version: Of the runtime; empty when not installed.
         devices: What it could run on.
+        precisions: What it knows to compute in, where the device can.
     """
 
     name: str
@@ -93,6 +99,30 @@ class BackendStatus:
     hint: str = ""
     version: str = ""
     devices: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ("fp32",)
+
+
+class BackendModule(Protocol):
+    """What the module of a backend offers."""
+
+    def status(self) -> BackendStatus:
+        """Whether its runtime is installed and loads; never raises a :class:`NoduleDiagError`."""
+        ...
+
+    def load(self, bundle: Bundle, *, device: Device, precision: str, threads: int) -> Backend:
+        """Load a bundle's network; ``precision`` is never ``auto``."""
+        ...
+
+
+def backend_module(name: str) -> BackendModule:
+    """Import the module of a backend.
+
+    Raises:
+        BackendError: ``backend-not-in-release``.
+    """
+    if name not in _MODULES:
+        raise _not_in_release(name)
+    return cast(BackendModule, import_module(_MODULES[name]))
 
 
 def parse_device(device: str) -> Device:
@@ -116,9 +146,9 @@ def create_backend(
 
     Args:
         bundle: A checked bundle.
-        name: A backend, or ``auto``: onnxruntime, which every installation can have.
+        name: A backend, or ``auto``; :mod:`nodule_diag.backends.choice` says what that takes.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``auto`` or ``fp32``; this release has no others.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         threads: CPU threads a call may use.
 
     Returns:
@@ -135,31 +165,25 @@ def create_backend(
     if precision not in {"auto", *PRECISIONS}:
         raise UsageError(f"unknown precision {precision!r}", hint=f"use auto, {', '.join(PRECISIONS)}")
     target = parse_device(device)
-    if name in _NOT_IN_RELEASE:
-        raise _not_in_release(name)
-    if precision not in {"auto", "fp32"}:
-        raise BackendError(
-            f"precision {precision} is not available: this release runs the fp32 network only",
-            hint="use --precision fp32 or auto",
-            code="precision-unavailable",
-        )
-    from nodule_diag.backends.onnxruntime import OnnxRuntimeBackend
+    if name != "auto":
+        module = backend_module(name)
+        if precision != "auto":
+            return module.load(bundle, device=target, precision=precision, threads=threads)
+    from nodule_diag.backends.choice import choose
 
-    return OnnxRuntimeBackend(bundle, device=target, threads=threads)
+    return choose(bundle, name=name, device=target, precision=precision, threads=threads)
 
 
 def backend_statuses() -> tuple[BackendStatus, ...]:
     """Ask every backend whether it could serve here; loads runtimes, but no network."""
-    from nodule_diag.backends import onnxruntime
+    return tuple(_status(name) for name in BACKENDS)
 
-    absent = [_not_in_release(name) for name in _NOT_IN_RELEASE]
-    return (
-        onnxruntime.status(),
-        *(
-            BackendStatus(name, usable=False, reason=error.message, hint=error.hint)
-            for name, error in zip(_NOT_IN_RELEASE, absent, strict=True)
-        ),
-    )
+
+def _status(name: str) -> BackendStatus:
+    try:
+        return backend_module(name).status()
+    except BackendError as error:
+        return BackendStatus(name, usable=False, reason=error.message, hint=error.hint)
 
 
 def _not_in_release(name: str) -> BackendError:

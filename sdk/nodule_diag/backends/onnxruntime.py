@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.backends import BackendStatus, Device, Outputs
+from nodule_diag.backends import Backend, BackendStatus, Device, Outputs
+from nodule_diag.backends.tensors import MAX_REASON, Node, check_tensors, checked_outputs, output_names, unreadable
 from nodule_diag.bundle import Bundle
-from nodule_diag.errors import BackendError, BundleError, MissingExtraError, NoduleDiagError
-from nodule_diag.manifest import ModelSpec, TensorSpec
+from nodule_diag.errors import BackendError, MissingExtraError, NoduleDiagError
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -22,14 +22,6 @@ DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 """Two distributions that install the same files: the second one to come overwrites parts of the first."""
 LOG_FATAL_ONLY = 4
 """ONNX Runtime's severity. Its errors are raised here as well; its own lines would only clutter stderr."""
-
-
-class Node(Protocol):
-    """A tensor as a session declares it."""
-
-    name: str
-    shape: list[int | str | None]
-    type: str
 
 
 class _Session(Protocol):
@@ -94,6 +86,21 @@ def status() -> BackendStatus:
     return BackendStatus("onnxruntime", usable=True, version=runtime.__version__, devices=devices)
 
 
+def load(bundle: Bundle, *, device: Device, precision: str, threads: int) -> Backend:
+    """An :class:`OnnxRuntimeBackend`; see there.
+
+    Raises:
+        BackendError: ``precision-unavailable`` for another precision than fp32.
+    """
+    if precision != OnnxRuntimeBackend.precision:
+        raise BackendError(
+            f"precision {precision} is not available: the onnxruntime backend runs the fp32 network",
+            hint="use --precision fp32 or auto",
+            code="precision-unavailable",
+        )
+    return OnnxRuntimeBackend(bundle, device=device, threads=threads)
+
+
 class OnnxRuntimeBackend:
     """A session of ONNX Runtime; :meth:`infer` may be called from several threads.
 
@@ -120,18 +127,9 @@ class OnnxRuntimeBackend:
 
     def infer(self, patches: NDArray[np.float32]) -> Outputs:
         """Run the network; see :class:`nodule_diag.backends.Backend`."""
-        specs = self._spec.outputs
-        fields = {field: getattr(specs, field).name for field in type(specs).model_fields}
-        arrays = self._session.run(list(fields.values()), {self._spec.input.name: patches})
-        named = dict(zip(fields, arrays, strict=True))
-        for field, array in named.items():
-            if not np.isfinite(array).all():
-                raise BackendError(
-                    f"the network's {field} is not a finite number on {self.device}",
-                    hint="run nodule-diag demo; if that fails too, install the bundle again",
-                    code="output-not-finite",
-                )
-        return Outputs(**named)
+        names = output_names(self._spec)
+        arrays = self._session.run(list(names.values()), {self._spec.input.name: patches})
+        return checked_outputs(dict(zip(names, arrays, strict=True)), device=self.device)
 
     def _open(self, model: bytes, device: Device) -> tuple[_Session, str]:
         """Session and the name of the device that it really uses."""
@@ -177,59 +175,13 @@ class OnnxRuntimeBackend:
             # enable_fallback=0: the default prints to stdout and silently goes on with the CPU.
             session: _Session = self._runtime.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except (errors.InvalidProtobuf, errors.InvalidGraph, errors.NotImplemented, errors.InvalidArgument) as error:
-            raise _unreadable(self._spec.file, error) from error
+            raise unreadable(self._spec.file, runtime="onnxruntime", reason=_first_line(error)) from error
         except (errors.Fail, errors.RuntimeException, errors.EPFail, RuntimeError, ValueError) as error:
             if providers[0] == CPU_PROVIDER:
-                raise _unreadable(self._spec.file, error) from error
+                raise unreadable(self._spec.file, runtime="onnxruntime", reason=_first_line(error)) from error
             raise BackendError(_first_line(error), code="device-unavailable") from error
         return session
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-
-
-def _unreadable(file: str, error: Exception) -> BundleError:
-    return BundleError(
-        f"{file} in the bundle is not a network that this onnxruntime can load: {_first_line(error)}",
-        hint="upgrade onnxruntime, or take the bundle from where it was made",
-        code="bundle-model-unreadable",
-    )
-
-
-def check_tensors(spec: ModelSpec, *, inputs: Sequence[Node], outputs: Sequence[Node]) -> None:
-    """Compare the manifest's tensors with those that the ONNX file declares.
-
-    Args:
-        spec: The manifest's ``model``.
-        inputs: What the session declares: objects with ``name``, ``shape`` and ``type``.
-        outputs: Likewise.
-
-    Raises:
-        BundleError: ``bundle-tensor-missing`` or ``bundle-tensor-shape``.
-    """
-    if len(inputs) != 1:
-        raise _tensor_fault(f"{spec.file} takes {len(inputs)} inputs; expected 1, {spec.input.name!r}", "missing")
-    wanted = [(spec.input, "input", inputs)]
-    wanted += [(getattr(spec.outputs, field), "output", outputs) for field in type(spec.outputs).model_fields]
-    for tensor, role, declared in wanted:
-        _check_tensor(spec.file, tensor, role, declared)
-
-
-def _check_tensor(file: str, tensor: TensorSpec, role: str, declared: Sequence[Node]) -> None:
-    found = next((node for node in declared if node.name == tensor.name), None)
-    if found is None:
-        names = ", ".join(node.name for node in declared)
-        raise _tensor_fault(f"{file} has no {role} {tensor.name!r}; it has {names}", "missing")
-    fixed = list(tensor.shape[1:])
-    dynamic_batch = bool(found.shape) and not isinstance(found.shape[0], int)
-    if not dynamic_batch or list(found.shape[1:]) != fixed or found.type != "tensor(float)":
-        raise _tensor_fault(
-            f"{role} {tensor.name!r} of {file} is {found.type} of shape {found.shape};"
-            f" expected tensor(float) of shape {['B', *fixed]}",
-            "shape",
-        )
-
-
-def _tensor_fault(message: str, kind: str) -> BundleError:
-    return BundleError(message, hint="take the bundle from where it was made", code=f"bundle-tensor-{kind}")
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:MAX_REASON]

@@ -1,0 +1,237 @@
+"""OpenVINO on the CPU, in fp32 or, where the CPU computes in it, bf16."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodule_diag.backends import Backend, BackendStatus, Device, Outputs
+from nodule_diag.backends.onnx_weights import require_own_weights
+from nodule_diag.backends.tensors import check_tensors, checked_outputs, output_names, unreadable
+from nodule_diag.bundle import Bundle
+from nodule_diag.errors import BackendError, MissingExtraError, NoduleDiagError
+
+DEVICE = "CPU"
+"""OpenVINO's name of the one device that is used; its GPU plugin is for Intel's GPUs and untested here."""
+PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+"""What can be asked for, by OpenVINO's name of the type. fp16 on a CPU is emulated or falls back to fp32."""
+BF16_CAPABILITY = "BF16"
+TELEMETRY = "openvino_telemetry"
+"""A package that openvino requires, and does without where it cannot be imported."""
+_NOISE = ("Exception from ", "Check '")
+"""Lines of OpenVINO's messages that only say where in its sources they were raised."""
+
+
+class _Request(Protocol):
+    """The part of ``openvino.InferRequest`` that is used here."""
+
+    def infer(self, inputs: dict[str, NDArray[np.float32]], share_inputs: bool) -> dict[str, NDArray[np.float32]]: ...
+
+
+class _Network(Protocol):
+    """The part of ``openvino.CompiledModel`` that is used here."""
+
+    def create_infer_request(self) -> _Request: ...
+    def get_property(self, name: str) -> Any: ...  # noqa: ANN401 - each property has a type of its own
+
+
+@dataclass(frozen=True)
+class _Declared:
+    """A tensor in ONNX Runtime's words, which :mod:`nodule_diag.backends.tensors` checks."""
+
+    name: str
+    shape: list[int | str | None]
+    type: str
+
+
+def import_runtime() -> ModuleType:
+    """Import openvino, without the report that it would send of it.
+
+    Raises:
+        MissingExtraError: When it is not installed.
+        BackendError: ``openvino-broken`` when it is and cannot be loaded.
+    """
+    try:
+        with _no_telemetry():
+            return import_module("openvino")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("openvino", "openvino") from error
+    except (ImportError, OSError) as error:
+        raise BackendError(
+            f"openvino is installed but cannot be loaded: {error}",
+            hint="pip install --force-reinstall --no-deps openvino",
+            code="openvino-broken",
+        ) from error
+
+
+@contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """``import openvino`` writes an identifier into the home folder and reports the import to a web service.
+
+    Not where the package that does it cannot be imported. A host application that has imported it already knows it.
+    """
+    if TELEMETRY in sys.modules:
+        yield
+        return
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # what makes an import of it fail
+    try:
+        yield
+    finally:
+        del sys.modules[TELEMETRY]
+
+
+def status() -> BackendStatus:
+    """Whether OpenVINO can serve here."""
+    try:
+        runtime = import_runtime()
+        _cpu_capabilities(runtime.Core())
+    except NoduleDiagError as error:
+        return BackendStatus("openvino", usable=False, reason=error.message, hint=error.hint)
+    version = runtime.__version__.partition("-")[0]
+    return BackendStatus("openvino", usable=True, version=version, devices=("cpu",), precisions=tuple(PRECISIONS))
+
+
+def load(bundle: Bundle, *, device: Device, precision: str, threads: int) -> Backend:
+    """An :class:`OpenVinoBackend`; see there."""
+    return OpenVinoBackend(bundle, device=device, precision=precision, threads=threads)
+
+
+class OpenVinoBackend:
+    """A network compiled by OpenVINO for the CPU; :meth:`infer` may be called from several threads.
+
+    Attributes:
+        threads: CPU threads of one call: what was asked for, or as many as this process may use where that is less.
+
+    Args:
+        bundle: A checked bundle. Its bytes are compiled; no file is opened and none is written.
+        device: ``cpu`` or ``auto``.
+        precision: ``fp32`` or ``bf16``.
+        threads: CPU threads of one call.
+
+    Raises:
+        BackendError: ``device-unavailable`` for another device, ``precision-unavailable`` for a precision that this
+            CPU does not compute in; see :func:`import_runtime`.
+        BundleError: ``bundle-model-unreadable``, ``bundle-tensor-missing`` or ``bundle-tensor-shape``.
+    """
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(self, bundle: Bundle, *, device: Device, precision: str, threads: int) -> None:
+        if device.kind == "cuda":
+            raise BackendError(
+                f"device cuda:{device.index} cannot be used: the openvino backend runs on the CPU",
+                hint="use --backend onnxruntime for an NVIDIA GPU, or --device cpu",
+                code="device-unavailable",
+            )
+        self._spec = bundle.manifest.model
+        self.precision = precision
+        runtime = import_runtime()
+        core = runtime.Core()
+        _require_precision(core, precision)
+        model = bundle.read(self._spec.file)
+        require_own_weights(model, file=self._spec.file)
+        self._network = self._compile(runtime, core, model, threads)
+        self.threads = int(self._network.get_property("INFERENCE_NUM_THREADS"))
+
+    def infer(self, patches: NDArray[np.float32]) -> Outputs:
+        """Run the network; see :class:`nodule_diag.backends.Backend`."""
+        # A request must not be shared by threads. A new one takes 0.2 ms and leaves nothing behind.
+        request = self._network.create_infer_request()
+        try:
+            found = request.infer({self._spec.input.name: patches}, share_inputs=True)
+        except RuntimeError as error:
+            raise BackendError(
+                f"OpenVINO could not run the network on an array of shape {patches.shape}: {_reason(error)}",
+                hint="use --backend onnxruntime, and report this",
+                code="inference-failed",
+            ) from error
+        arrays = {field: found[name] for field, name in output_names(self._spec).items()}
+        return checked_outputs(arrays, device=self.device)
+
+    def _compile(self, runtime: ModuleType, core: Any, model: bytes, threads: int) -> _Network:  # noqa: ANN401
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": threads,
+            # The default is what the CPU is fastest in: bf16 on some.
+            "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision],
+            # Pinned threads would hold on to cores that the host application has given to others.
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            read = core.read_model(model)
+            check_tensors(
+                self._spec,
+                inputs=_declared(read.inputs, {self._spec.input.name}),
+                outputs=_declared(read.outputs, set(output_names(self._spec).values())),
+            )
+            network: _Network = core.compile_model(read, DEVICE, settings)
+        except RuntimeError as error:
+            raise unreadable(
+                self._spec.file, runtime=f"openvino {runtime.__version__}", reason=_reason(error)
+            ) from error
+        return network
+
+
+def _cpu_capabilities(core: Any) -> list[str]:  # noqa: ANN401 - openvino has no types
+    """What the CPU plugin says that it computes in, such as FP32, BF16, INT8."""
+    try:
+        return list(core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
+    except RuntimeError as error:
+        raise BackendError(
+            f"openvino has no CPU plugin that works here: {_reason(error)}",
+            hint="pip install --force-reinstall --no-deps openvino",
+            code="openvino-broken",
+        ) from error
+
+
+def _require_precision(core: Any, precision: str) -> None:  # noqa: ANN401 - openvino has no types
+    """OpenVINO takes any wish and computes in something else: so it is asked first.
+
+    Raises:
+        BackendError: ``precision-unavailable``.
+    """
+    capabilities = _cpu_capabilities(core)
+    if precision not in PRECISIONS:
+        why = f"the openvino backend computes in {' or '.join(PRECISIONS)}"
+    elif precision == "bf16" and BF16_CAPABILITY not in capabilities:
+        name = core.get_property(DEVICE, "FULL_DEVICE_NAME")
+        why = f"this CPU ({name}) has no bf16 instructions; OpenVINO lists {', '.join(capabilities)} for it"
+    else:
+        return
+    raise BackendError(
+        f"precision {precision} is not available: {why}",
+        hint="use --precision fp32 or auto",
+        code="precision-unavailable",
+    )
+
+
+def _declared(ports: Sequence[Any], wanted: set[str]) -> list[_Declared]:
+    """Inputs or outputs of a network; of a tensor's several names the one that the manifest uses."""
+    tensors = []
+    for port in ports:
+        names, shape = port.get_names(), port.get_partial_shape()
+        sizes = [] if shape.rank.is_dynamic else [None if axis.is_dynamic else axis.get_length() for axis in shape]
+        kind = port.get_element_type().to_string()
+        tensors.append(
+            _Declared(
+                name=min(names & wanted or names, default=""),
+                shape=sizes,
+                type="tensor(float)" if kind == "f32" else f"tensor({kind})",
+            )
+        )
+    return tensors
+
+
+def _reason(error: Exception) -> str:
+    lines = (line.strip() for line in str(error).splitlines())
+    return " ".join(line for line in lines if line and not line.startswith(_NOISE)) or type(error).__name__

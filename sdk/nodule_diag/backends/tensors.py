@@ -1,0 +1,106 @@
+"""What every backend checks of a network: the tensors that it declares, and the answers that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodule_diag.backends import Outputs
+from nodule_diag.errors import BackendError, BundleError
+from nodule_diag.manifest import ModelOutputs, ModelSpec, TensorSpec
+
+OUTPUT_FIELDS = tuple(ModelOutputs.model_fields)
+"""The fields of :class:`nodule_diag.backends.Outputs`, which are those of the manifest."""
+MAX_REASON = 300
+"""Characters of a runtime's own message that are passed on."""
+
+
+class Node(Protocol):
+    """A tensor as a runtime declares it, in ONNX Runtime's words: a free axis is no number, ``tensor(float)``."""
+
+    @property
+    def name(self) -> str:
+        """What the file calls it."""
+
+    @property
+    def shape(self) -> list[int | str | None]:
+        """Its axes."""
+
+    @property
+    def type(self) -> str:
+        """Of its elements."""
+
+
+def output_names(spec: ModelSpec) -> dict[str, str]:
+    """The tensor's name for each field of :class:`nodule_diag.backends.Outputs`."""
+    return {field: getattr(spec.outputs, field).name for field in OUTPUT_FIELDS}
+
+
+def checked_outputs(arrays: Mapping[str, NDArray[np.float32]], *, device: str) -> Outputs:
+    """Answers that are numbers.
+
+    Args:
+        arrays: By field of :class:`nodule_diag.backends.Outputs`.
+        device: Where they were computed.
+
+    Raises:
+        BackendError: ``output-not-finite``.
+    """
+    for field, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise BackendError(
+                f"the network's {field} is not a finite number on {device}",
+                hint="run nodule-diag demo; if that fails too, install the bundle again",
+                code="output-not-finite",
+            )
+    return Outputs(**arrays)
+
+
+def unreadable(file: str, *, runtime: str, reason: str) -> BundleError:
+    """The error of a network that a runtime cannot load."""
+    return BundleError(
+        f"{file} in the bundle is not a network that this {runtime} can load: {reason[:MAX_REASON]}",
+        hint=f"upgrade {runtime}, or take the bundle from where it was made",
+        code="bundle-model-unreadable",
+    )
+
+
+def check_tensors(spec: ModelSpec, *, inputs: Sequence[Node], outputs: Sequence[Node]) -> None:
+    """Compare the manifest's tensors with those that the ONNX file declares.
+
+    Args:
+        spec: The manifest's ``model``.
+        inputs: What the runtime found in the file.
+        outputs: Likewise.
+
+    Raises:
+        BundleError: ``bundle-tensor-missing`` or ``bundle-tensor-shape``.
+    """
+    if len(inputs) != 1:
+        raise _tensor_fault(f"{spec.file} takes {len(inputs)} inputs; expected 1, {spec.input.name!r}", "missing")
+    wanted = [(spec.input, "input", inputs)]
+    wanted += [(getattr(spec.outputs, field), "output", outputs) for field in OUTPUT_FIELDS]
+    for tensor, role, declared in wanted:
+        _check_tensor(spec.file, tensor, role, declared)
+
+
+def _check_tensor(file: str, tensor: TensorSpec, role: str, declared: Sequence[Node]) -> None:
+    found = next((node for node in declared if node.name == tensor.name), None)
+    if found is None:
+        names = ", ".join(node.name for node in declared)
+        raise _tensor_fault(f"{file} has no {role} {tensor.name!r}; it has {names}", "missing")
+    fixed = list(tensor.shape[1:])
+    dynamic_batch = bool(found.shape) and not isinstance(found.shape[0], int)
+    if not dynamic_batch or list(found.shape[1:]) != fixed or found.type != "tensor(float)":
+        raise _tensor_fault(
+            f"{role} {tensor.name!r} of {file} is {found.type} of shape {found.shape};"
+            f" expected tensor(float) of shape {['B', *fixed]}",
+            "shape",
+        )
+
+
+def _tensor_fault(message: str, kind: str) -> BundleError:
+    return BundleError(message, hint="take the bundle from where it was made", code=f"bundle-tensor-{kind}")
