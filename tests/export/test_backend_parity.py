@@ -17,6 +17,7 @@ from nodule_diag_export.cli import app
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 
 
+@pytest.mark.usefixtures("diagnosed")
 def test_cube_patches(tiny_lidc):
     patches = cube_patches(tiny_lidc)
     assert patches.shape == (2, 2, 64, 64, 64)
@@ -25,6 +26,7 @@ def test_cube_patches(tiny_lidc):
 
 
 @needs_openvino
+@pytest.mark.usefixtures("diagnosed")
 def test_the_command_writes_what_auto_obeys(tiny_bundle, tiny_lidc, tmp_path):
     out = tmp_path / "measured.zip"
     ended = CliRunner().invoke(app, ["parity", str(tiny_bundle), "--out", str(out), "--data", str(tiny_lidc)])
