@@ -4,8 +4,8 @@ The engine holds two optimisation profiles, one for a single nodule and one for 
 over the same weights. Buffers are pinned and bound once; TensorRT's work for a batch size is recorded as a CUDA graph
 when that size first comes, and replayed after that.
 
-This backend has not yet run on a GPU: everything before the first kernel is tested, what follows is written to the
-documentation.
+It has not yet run on a GPU: building, caching and refusing are tested, what needs a GPU is written after NVIDIA's
+documentation and pycuda's source.
 """
 
 from __future__ import annotations
