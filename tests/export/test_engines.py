@@ -40,8 +40,8 @@ from nodule_diag_export.mixed_precision import mixed_graph
 PRECISIONS = ("fp32", "fp16", "bf16")
 CAPABILITIES = offered_capabilities(trt)
 TURING = "7.5"
-TURING_REFUSES = {"fp32": "FP32 3D convolution is not supported", "bf16": ""}
-"""What the builder itself says of Turing: its tensor cores know neither."""
+COMBINATIONS = [(p, c) for p in PRECISIONS for c in CAPABILITIES if (p, c) != ("bf16", TURING)]
+"""NVIDIA's support matrix has no bf16 for Turing."""
 KILLED = """
 import sys
 from pathlib import Path
@@ -105,11 +105,10 @@ def test_the_builder_offers_turing_to_blackwell():
     assert list(CAPABILITIES) == sorted(CAPABILITIES, key=lambda name: float(name))
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("precision", "capability"), COMBINATIONS)
 def test_an_engine_is_built_for_every_capability(precision, capability):
-    if capability == TURING and precision in TURING_REFUSES:
-        with pytest.raises(BackendError, match=TURING_REFUSES[precision]) as caught:
+    if (precision, capability) == ("fp32", TURING):
+        with pytest.raises(BackendError, match="FP32 3D convolution is not supported") as caught:
             compiled(graph(precision), capability)
         assert caught.value.code == "engine-build-failed"
         return
