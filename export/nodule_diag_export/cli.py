@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import torch
 import typer
 
+from nodule_diag.atomic import write_bytes
 from nodule_diag.bundle import Bundle
+from nodule_diag.engine_build import MAX_BATCH, TENSORRT, TENSORRT_RTX, Flavour
 from nodule_diag.errors import UsageError
 from nodule_diag.parity import misses
 from nodule_diag.retrieval import DEFAULT_K, EXACT_SEARCH_LIMIT, CaseIndex
@@ -19,9 +22,13 @@ from nodule_diag.threads import resolve_threads
 from .backend_parity import cube_patches, record_parity
 from .bundle import PARITY_NODULES, BundleOptions, export_bundle
 from .case_base import read_cases, replace_case_base
+from .engine import export_engine, network_of
 from .index import CaseCounts, cases_of, diagnosed_patches
-from .onnx_file import DEFAULT_IDENTITY, Identity, export_onnx
+from .mixed_precision import Precision
+from .onnx_file import DEFAULT_IDENTITY, Identity, export_model
 from .parity import OnnxModel, Parity
+from .reduced import ReducedExport, add_precision, parse_onnx, reduce_graph
+from .reduced_parity import ReducedParity, compared_patches
 
 app = typer.Typer(name="export", help="Export a trained model.", no_args_is_help=True, add_completion=False)
 index_app = typer.Typer(name="index", help="Build and inspect case bases.", no_args_is_help=True, add_completion=False)
@@ -33,8 +40,25 @@ Data = Annotated[
 Name = Annotated[str, typer.Option(help="Name of the bundle.")]
 Version = Annotated[str, typer.Option(help="Its version.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to the libraries.")]
+Sm = Annotated[
+    list[str] | None, typer.Option("--sm", help="Compute capability, as 8.9; may be given again.", show_default=False)
+]
+Batch = Annotated[int, typer.Option("--max-batch", min=1, help="Largest batch of the batched profile.")]
+EngineOut = Annotated[Path, typer.Option("--out", help="The engine file to write.", show_default=False)]
+Network = Annotated[Path, typer.Argument(help="A bundle or an .onnx file.", show_default=False)]
 K = Annotated[int, typer.Option("--k", min=1, help="Cases that make a diagnosis.")]
 ExactUpTo = Annotated[int, typer.Option(min=0, help="Cases up to which every one is compared; HNSW above.")]
+
+
+class ExportPrecision(StrEnum):
+    """What a graph's convolutions compute in."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+PrecisionOption = Annotated[ExportPrecision, typer.Option("--precision", help="Of the convolutions.")]
 
 
 def _use_threads(threads: int) -> None:
@@ -54,23 +78,113 @@ def _say_parity(parity: Parity) -> None:
 
 @app.command("onnx")
 def onnx_command(
-    checkpoint: Checkpoint,
+    source: Annotated[
+        Path, typer.Argument(help="model.safetensors of a finished run, or a bundle.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.", show_default=False)],
     data: Data = None,
+    precision: PrecisionOption = ExportPrecision.fp32,
     name: Name = DEFAULT_IDENTITY.name,
     version: Version = DEFAULT_IDENTITY.version,
     threads: Threads = 0,
 ) -> None:
-    """Write the model as ONNX once it answers as the checkpoint does: on random patches, with --data on nodules too."""
+    """Write the model as ONNX once it answers as it should.
+
+    From a checkpoint: as torch does, on random patches, with --data on nodules too. In fp16 or bf16: as the fp32 graph
+    does, on every cube of --data, else on synthetic patches; a bundle's case base is compared as well.
+    """
     _use_threads(threads)
-    nodules = [] if data is None else [entry.patch for entry in diagnosed_patches(data, limit=PARITY_NODULES)]
-    exported = export_onnx(
-        checkpoint, out, identity=Identity(name=name, version=version), nodules=nodules, threads=threads
-    )
-    patches = exported.parity.random_patches + exported.parity.nodule_patches
-    typer.echo(f"largest difference from torch on {patches} patches:", err=True)
-    _say_parity(exported.parity)
-    typer.echo(f"wrote {out} ({len(exported.data) / 1e6:.1f} MB, opset {exported.opset})")
+    bundle = Bundle.open(source) if source.is_dir() or source.suffix == ".zip" else None
+    if bundle is None:
+        nodules = [] if data is None else [entry.patch for entry in diagnosed_patches(data, limit=PARITY_NODULES)]
+        exported = export_model(source, identity=Identity(name=name, version=version), nodules=nodules, threads=threads)
+        patches = exported.parity.random_patches + exported.parity.nodule_patches
+        typer.echo(f"largest difference from torch on {patches} patches:", err=True)
+        _say_parity(exported.parity)
+        network = exported.data
+    else:
+        network = bundle.read(bundle.manifest.model.file)
+    if precision is not ExportPrecision.fp32:
+        network = _reduced(network, _precision(precision), data=data, bundle=bundle, threads=threads).data
+    write_bytes(out, network)
+    typer.echo(f"wrote {out} ({len(network) / 1e6:.1f} MB, {precision.value})")
+
+
+def _precision(precision: ExportPrecision) -> Precision:
+    return next(name for name in get_args(Precision) if name == precision.value)
+
+
+def _reduced(
+    network: bytes, precision: Precision, *, data: Path | None, bundle: Bundle | None, threads: int
+) -> ReducedExport:
+    source, patches = compared_patches(data)
+    proto = parse_onnx(network, name="the network")
+    reduced = reduce_graph(proto, precision, patches=patches, source=source, bundle=bundle, threads=threads)
+    _say_reduced(reduced.parity)
+    return reduced
+
+
+def _say_reduced(parity: ReducedParity) -> None:
+    typer.echo(f"largest difference of {parity.precision} from fp32 on {parity.source}:", err=True)
+    for name in ("malignancy", "expert_score", "segmentation", "cam"):
+        typer.echo(f"  {name:<14}{getattr(parity, name):.1e}", err=True)
+    if parity.overlap is not None:
+        typer.echo(f"  {'common cases':<14}{parity.overlap:.3f} (least {parity.overlap_min:.2f})", err=True)
+    typer.echo(f"  measured by {parity.evaluator}", err=True)
+
+
+@app.command("precision")
+def precision_command(
+    source: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle to copy.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The bundle to write: a directory or a .zip.", show_default=False)],
+    precision: PrecisionOption,
+    data: Data = None,
+    threads: Threads = 0,
+) -> None:
+    """Write a copy of a bundle that also holds its network in fp16 or bf16, once that has passed its gate."""
+    if precision is ExportPrecision.fp32:
+        raise UsageError("every bundle holds its network in fp32", hint="use --precision fp16 or bf16")
+    bundle = Bundle.open(source)
+    network = bundle.read(bundle.manifest.model.file)
+    reduced = _reduced(network, _precision(precision), data=data, bundle=bundle, threads=threads)
+    written = add_precision(bundle, reduced, out=out)
+    typer.echo(f"wrote {out}: fp32, {', '.join(sorted(written.manifest.model.reduced))}, sha256 {written.sha256}")
+
+
+@app.command("tensorrt")
+def tensorrt_command(
+    source: Network,
+    out: EngineOut,
+    precision: Annotated[ExportPrecision | None, typer.Option("--precision", help="A bundle's graph.")] = None,
+    max_batch: Batch = MAX_BATCH,
+) -> None:
+    """Compile a network for the NVIDIA GPU in this machine, with TensorRT 11."""
+    _engine(TENSORRT, source, out, precision, (), max_batch)
+
+
+@app.command("tensorrt-rtx")
+def tensorrt_rtx_command(
+    source: Network,
+    out: EngineOut,
+    precision: Annotated[ExportPrecision | None, typer.Option("--precision", help="A bundle's graph.")] = None,
+    sm: Sm = None,
+    max_batch: Batch = MAX_BATCH,
+) -> None:
+    """Compile a network for RTX GPUs by compute capability (8.0 and later, or --sm). Needs no GPU."""
+    _engine(TENSORRT_RTX, source, out, precision, tuple(sm or ()), max_batch)
+
+
+def _engine(
+    flavour: Flavour,
+    source: Path,
+    out: Path,
+    precision: ExportPrecision | None,
+    capabilities: tuple[str, ...],
+    max_batch: int,
+) -> None:
+    network, found = network_of(source, precision=None if precision is None else precision.value)
+    key = export_engine(flavour, network, out=out, precision=found, capabilities=capabilities, max_batch=max_batch)
+    typer.echo(f"wrote {out} ({key.runtime} {key.runtime_version}, {found}, compute {key.compute_capability})")
 
 
 @app.command("bundle")

@@ -60,12 +60,15 @@ class OnnxModel:
     Args:
         data: The bytes of an ONNX file.
         threads: CPU threads of a call; 0 leaves it to the runtime.
+        optimised: Whether the runtime may rewrite the graph.
     """
 
-    def __init__(self, data: bytes, *, threads: int = 0) -> None:
+    def __init__(self, data: bytes, *, threads: int = 0, optimised: bool = True) -> None:
         runtime = import_runtime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
+        if not optimised:
+            options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         self.outputs = tuple(str(output.name) for output in self._session.get_outputs())
 

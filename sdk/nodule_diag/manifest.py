@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, St
 from pydantic_core import PydanticCustomError
 
 from nodule_diag.cubemap import GRID_SIZE
+from nodule_diag.errors import BackendError
 from nodule_diag.patch import (
     LUNG_WINDOW_HU,
     MEDIASTINAL_WINDOW_HU,
@@ -131,11 +132,38 @@ class ModelOutputs(Strict):
         return self
 
 
+ReducedPrecision = Literal["bf16", "fp16"]
+"""What the convolutions of a reduced graph compute in; the rest of it is fp32, its inputs and outputs too."""
+
+
+class ReducedModel(Strict):
+    """The same network with convolutions of reduced precision.
+
+    Attributes:
+        file: Its ONNX file, whose tensors have the names and shapes of the fp32 one's.
+        opset: Version of the standard operator set.
+        parity: Its measured difference from the fp32 file, and the gates that it passed.
+    """
+
+    file: RelativePath
+    opset: Annotated[int, Field(ge=1, le=100)]
+    parity: dict[str, JsonValue]
+
+
 class ModelSpec(Strict):
-    """The ONNX file and its tensors."""
+    """The ONNX file and its tensors.
+
+    Attributes:
+        file: The fp32 network.
+        opset: Version of the standard operator set.
+        reduced: Graphs of reduced precision, each of which passed its gate when it was exported.
+        input: The one input.
+        outputs: The five outputs.
+    """
 
     file: RelativePath = "model.onnx"
     opset: Annotated[int, Field(ge=1, le=100)]
+    reduced: dict[ReducedPrecision, ReducedModel] = {}
     input: TensorSpec = TensorSpec(name="patch", shape=("B", 2, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE))
     outputs: ModelOutputs = ModelOutputs()
 
@@ -143,6 +171,24 @@ class ModelSpec(Strict):
     def _known_input(self) -> Self:
         _require_shape(self.input, (2, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE))
         return self
+
+    def file_of(self, precision: str) -> str:
+        """The ONNX file of a precision: ``fp32``, ``bf16`` or ``fp16``.
+
+        Raises:
+            BackendError: ``precision-unavailable`` when the bundle has none.
+        """
+        if precision == "fp32":
+            return self.file
+        found = next((model for name, model in self.reduced.items() if name == precision), None)
+        if found is None:
+            held = ", ".join(["fp32", *sorted(self.reduced)])
+            raise BackendError(
+                f"precision {precision} is not available: the bundle holds {held}",
+                hint=f"use one of these, or add it: nodule-diag export precision BUNDLE --precision {precision}",
+                code="precision-unavailable",
+            )
+        return found.file
 
 
 class ScoreScale(Strict):
@@ -245,5 +291,6 @@ class Manifest(Strict):
     def required_files(self) -> tuple[str, ...]:
         """Every file that the rest of the manifest speaks of, without repeats."""
         named = [MODEL_CARD_NAME, self.model.file, self.retrieval.cases]
+        named += [model.file for model in self.model.reduced.values()]
         named += [index.file for index in self.retrieval.spaces.values()]
         return tuple(dict.fromkeys(named))

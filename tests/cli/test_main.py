@@ -37,7 +37,7 @@ def test_exit_codes_and_codes(command: Any, phantom_ct: Path, tiny_bundle: Path,
         (3, "coordinate-outside", ("predict", phantom_ct, "--xyz", "0", "0", "999", *bundle)),
         (4, "bundle-missing", ("predict", phantom_ct, *inside, "--bundle", tmp_path / "absent")),
         (4, "bundle-manifest-invalid", ("predict", phantom_ct, *inside, "--bundle", broken)),
-        (5, "backend-not-in-release", ("predict", phantom_ct, *inside, "--backend", "tensorrt", *bundle)),
+        (5, "device-unavailable", ("predict", phantom_ct, *inside, "--backend=openvino", "--device=cuda", *bundle)),
         (5, "precision-unavailable", ("predict", phantom_ct, *inside, "--precision", "fp16", *bundle)),
     ]
     for exit_code, code, words in cases:

@@ -146,12 +146,19 @@ def test_cuda_whose_libraries_are_missing(bundle: Bundle, monkeypatch: pytest.Mo
     assert create_backend(bundle, device="auto", threads=1).device == "cpu"
 
 
-@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
-def test_backends_of_later_releases(bundle: Bundle, name: str) -> None:
-    with pytest.raises(BackendError, match=name) as caught:
+@pytest.mark.parametrize(
+    ("name", "module"), [("openvino", "openvino"), ("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")]
+)
+def test_a_backend_that_is_not_installed(
+    bundle: Bundle, name: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError) as caught:
         create_backend(bundle, name=name, threads=1)
-    assert caught.value.code == "backend-not-in-release"
-    assert "--backend onnxruntime" in caught.value.hint
+    assert f"pip install 'nodule-diag[{name}]'" in caught.value.hint
+    status = next(status for status in backend_statuses() if status.name == name)
+    assert not status.usable
+    assert status.hint == caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["auto", "onnxruntime"])

@@ -14,16 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodule_diag.bundle import Bundle
-from nodule_diag.errors import BackendError, UsageError
+from nodule_diag.errors import UsageError
 
-BACKENDS = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
-"""Every backend the command line knows, built or not."""
 PRECISIONS = ("fp32", "bf16", "fp16")
 _MODULES = {
     "onnxruntime": "nodule_diag.backends.onnxruntime",
     "openvino": "nodule_diag.backends.openvino",
+    "tensorrt": "nodule_diag.backends.tensorrt",
+    "tensorrt-rtx": "nodule_diag.backends.tensorrt_rtx",
 }
-"""The backends of this release, each a :class:`BackendModule` that is imported when it is first needed."""
+"""Each a :class:`BackendModule` that is imported when it is first needed."""
+BACKENDS = tuple(_MODULES)
+"""Every backend that can be asked for."""
 _DEVICE = re.compile(r"auto|cpu|cuda(?::(\d{1,3}))?")
 
 
@@ -115,13 +117,7 @@ class BackendModule(Protocol):
 
 
 def backend_module(name: str) -> BackendModule:
-    """Import the module of a backend.
-
-    Raises:
-        BackendError: ``backend-not-in-release``.
-    """
-    if name not in _MODULES:
-        raise _not_in_release(name)
+    """Import the module of a backend, one of :data:`BACKENDS`; the runtime itself is not imported yet."""
     return cast(BackendModule, import_module(_MODULES[name]))
 
 
@@ -176,19 +172,4 @@ def create_backend(
 
 def backend_statuses() -> tuple[BackendStatus, ...]:
     """Ask every backend whether it could serve here; loads runtimes, but no network."""
-    return tuple(_status(name) for name in BACKENDS)
-
-
-def _status(name: str) -> BackendStatus:
-    try:
-        return backend_module(name).status()
-    except BackendError as error:
-        return BackendStatus(name, usable=False, reason=error.message, hint=error.hint)
-
-
-def _not_in_release(name: str) -> BackendError:
-    return BackendError(
-        f"the {name} backend is not part of this release",
-        hint="use --backend onnxruntime (--device cuda for an NVIDIA GPU)",
-        code="backend-not-in-release",
-    )
+    return tuple(backend_module(name).status() for name in BACKENDS)

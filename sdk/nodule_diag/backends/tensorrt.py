@@ -1,0 +1,327 @@
+"""TensorRT 11 and TensorRT for RTX on an NVIDIA GPU: one implementation, two modules.
+
+The engine holds two optimisation profiles, one for a single nodule and one for a batch, each with a context of its own
+over the same weights. Buffers are pinned and bound once; TensorRT's work for a batch size is recorded as a CUDA graph
+when that size first comes, and replayed after that.
+
+It has not yet run on a GPU: building, caching and refusing are tested, what needs a GPU is written after NVIDIA's
+documentation and pycuda's source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodule_diag.backends import Backend, BackendStatus, Device, Outputs
+from nodule_diag.backends.cuda import CudaDevice, CudaGraph, import_pycuda, list_gpus
+from nodule_diag.backends.tensors import checked_outputs, output_names
+from nodule_diag.bundle import Bundle
+from nodule_diag.engine_build import (
+    ONE_NODULE,
+    PATCH_SHAPE,
+    TENSORRT,
+    BatchProfile,
+    Flavour,
+    build_engine,
+    import_flavour,
+    message_log,
+    offered_capabilities,
+    profile_name,
+    profiles_up_to,
+)
+from nodule_diag.engine_cache import EngineCache
+from nodule_diag.engine_store import EngineKey, EngineRefusedError
+from nodule_diag.errors import BackendError, BundleError, NoduleDiagError
+from nodule_diag.manifest import ModelSpec
+
+MAX_GRAPHS = 64
+"""Recorded batch sizes of one profile; far more than profiles have sizes today, but memory must have a bound."""
+
+
+def status(flavour: Flavour = TENSORRT) -> BackendStatus:
+    """Whether TensorRT can serve here, or exactly why not: module, driver, pycuda, GPU, in this order."""
+    version = ""
+    try:
+        version = import_flavour(flavour).__version__
+        gpus = list_gpus(import_pycuda(flavour.name))
+        if not gpus:
+            raise _no_gpu()
+    except NoduleDiagError as error:
+        return BackendStatus(flavour.name, usable=False, reason=error.message, hint=error.hint, version=version)
+    devices = tuple(f"cuda:{gpu.index}" for gpu in gpus)
+    return BackendStatus(flavour.name, usable=True, version=version, devices=devices)
+
+
+def _no_gpu() -> BackendError:
+    return BackendError(
+        "the NVIDIA driver shows no GPU",
+        hint="check CUDA_VISIBLE_DEVICES and nvidia-smi, or use --backend onnxruntime",
+        code="device-unavailable",
+    )
+
+
+def load(bundle: Bundle, *, device: Device, precision: str, threads: int) -> Backend:
+    """A :class:`TensorRTBackend`; see there."""
+    return TensorRTBackend(bundle, device=device, precision=precision, threads=threads)
+
+
+class TensorRTBackend:
+    """An engine of TensorRT; :meth:`infer` may be called from several threads, which then take turns.
+
+    The engine comes from the cache, or is built now: that takes seconds to minutes, once for each bundle, GPU, driver,
+    version and precision.
+
+    Args:
+        bundle: A checked bundle.
+        device: Where to run; ``auto`` is the first GPU.
+        precision: ``fp32``, or a reduced one whose graph the bundle holds.
+        threads: Unused on a GPU; reported as given.
+        flavour: Which of the two runtimes.
+        cache: Where engines are kept.
+
+    Raises:
+        MissingExtraError: When the runtime or pycuda is not installed.
+        BackendError: ``cuda-no-driver``, ``device-unavailable``, ``precision-unavailable``, ``engine-build-failed``
+            and what the GPU reports.
+        BundleError: ``bundle-tensor-missing`` or ``bundle-tensor-shape``.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: Device,
+        precision: str,
+        threads: int,
+        flavour: Flavour = TENSORRT,
+        cache: EngineCache | None = None,
+    ) -> None:
+        self._trt = import_flavour(flavour)
+        if device.kind == "cpu":
+            raise BackendError(
+                f"{flavour.name} runs on NVIDIA GPUs only", hint="use --device cuda", code="device-unavailable"
+            )
+        driver = import_pycuda(flavour.name)
+        if not driver.Device.count():
+            raise _no_gpu()
+        self._cuda = CudaDevice(driver, index=device.index)
+        self._flavour = flavour
+        self._cache = EngineCache() if cache is None else cache
+        self._spec = bundle.manifest.model
+        self._profiles = profiles_up_to()
+        self._lock = threading.Lock()
+        self.name = flavour.name
+        self.device = f"cuda:{device.index}"
+        self.precision = precision
+        self.threads = threads
+        network = bundle.read(self._spec.file_of(self.precision))
+        self._key = self._engine_key(network)
+        with self._cuda.current():
+            self._engine = self._load(network)
+            check_engine(self._trt, self._engine, self._spec)
+            self._runners = self._make_runners()
+
+    def infer(self, patches: NDArray[np.float32]) -> Outputs:
+        """Run the network; see :class:`nodule_diag.backends.Backend`."""
+        with self._lock, self._cuda.current():
+            parts = [runner.run(part) for runner, part in self._split(patches)]
+        names = output_names(self._spec).items()
+        named = {field: np.concatenate([part[name] for part in parts]) for field, name in names}
+        return checked_outputs(named, device=self.device)
+
+    def _split(self, patches: NDArray[np.float32]) -> Iterator[tuple[_Runner, NDArray[np.float32]]]:
+        """One nodule to the static profile, more to the batched one, in parts of its largest batch."""
+        single, batched = self._runners[0], self._runners[-1]
+        for start in range(0, len(patches), batched.largest):
+            part = patches[start : start + batched.largest]
+            yield (single if len(part) == ONE_NODULE.largest else batched), part
+
+    def _engine_key(self, network: bytes) -> EngineKey:
+        gpu = self._cuda.gpu
+        return EngineKey.model_validate(
+            {
+                "model_sha256": hashlib.sha256(network).hexdigest(),
+                "runtime": self._flavour.name,
+                "runtime_version": self._trt.__version__,
+                "gpu": gpu.name,
+                "compute_capability": gpu.compute_capability,
+                "driver": gpu.driver,
+                "precision": self.precision,
+                "profile": profile_name(self._profiles),
+            }
+        )
+
+    def _load(self, network: bytes) -> Any:  # noqa: ANN401 - an ICudaEngine
+        """The engine; one that passes every check and that TensorRT still refuses is built once more."""
+        self._log = message_log(self._trt)
+        self._runtime = self._trt.Runtime(self._log)
+        for _ in range(2):
+            plan = self._cache.get(self._key, build=lambda: self._build(network))
+            engine = self._runtime.deserialize_cuda_engine(plan)
+            if engine is not None:
+                return engine
+            self._cache.discard(self._key)
+        raise EngineRefusedError(
+            f"{self.name} refuses the engine that it built for {self._cuda.gpu.name}: {self._log.reason()}",
+            hint="use --backend onnxruntime, and report this",
+        )
+
+    def _build(self, network: bytes) -> bytes:
+        capability = self._cuda.gpu.compute_capability
+        named: tuple[str, ...] = ()
+        if self._flavour.ahead_of_time and capability in offered_capabilities(self._trt):
+            named = (capability,)
+        # Timings are of a GPU, a driver and a version, not of a network: networks share them.
+        same_gpu = self._key.model_copy(update={"model_sha256": "0" * 64, "precision": "fp32", "profile": "any"})
+        timings = f"{same_gpu.digest}.timing"
+        built = build_engine(
+            self._trt,
+            network,
+            input_name=self._spec.input.name,
+            profiles=self._profiles,
+            capabilities=named,
+            timing=not self._flavour.ahead_of_time,
+            timing_cache=self._cache.load_blob(timings),
+        )
+        if built.timing_cache is not None:
+            self._cache.store_blob(timings, built.timing_cache)
+        return built.plan
+
+    def _make_runners(self) -> tuple[_Runner, ...]:
+        """A runner for each profile, warm; TensorRT for RTX compiles its kernels now and keeps them."""
+        if not self._flavour.ahead_of_time:
+            made = [self._runner(index, None) for index in range(len(self._profiles))]
+            return tuple(made)
+        kernels = f"{self._key.digest}.kernels"
+        config = self._engine.create_runtime_config()
+        config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        jit = config.create_runtime_cache()
+        kept = self._cache.load_blob(kernels)
+        if kept is not None:
+            jit.deserialize(kept)  # of another driver or version it is refused, and compiled again
+        config.set_runtime_cache(jit)
+        made = [self._runner(index, config) for index in range(len(self._profiles))]
+        now = bytes(jit.serialize())
+        if now != kept:
+            self._cache.store_blob(kernels, now)
+        return tuple(made)
+
+    def _runner(self, index: int, config: Any) -> _Runner:  # noqa: ANN401 - an IRuntimeConfig
+        context = (
+            self._engine.create_execution_context()
+            if config is None
+            else self._engine.create_execution_context(runtime_config=config)
+        )
+        if context is None:
+            raise BackendError(
+                f"{self.name} cannot prepare the engine: {self._log.reason()}",
+                hint="free GPU memory",
+                code="engine-refused",
+            )
+        runner = _Runner(
+            context,
+            profile=self._profiles[index],
+            index=index,
+            spec=self._spec,
+            cuda=self._cuda,
+            record=config is None,
+        )
+        warm = np.zeros((self._profiles[index].typical, *PATCH_SHAPE), np.float32)
+        runner.run(warm)
+        return runner
+
+
+class _Runner:
+    """One optimisation profile: its context, its buffers, and a recorded graph for each batch size that came.
+
+    Args:
+        context: An IExecutionContext.
+        profile: Its batch sizes.
+        index: The profile's number in the engine.
+        spec: The tensors by name.
+        cuda: The device; its context is current.
+        record: Whether to record CUDA graphs here; TensorRT for RTX does so itself.
+    """
+
+    def __init__(
+        self,
+        context: Any,  # noqa: ANN401
+        *,
+        profile: BatchProfile,
+        index: int,
+        spec: ModelSpec,
+        cuda: CudaDevice,
+        record: bool,
+    ) -> None:
+        self.largest = profile.largest
+        self._context = context
+        self._cuda = cuda
+        self._input = spec.input.name
+        self._record = record
+        self._graphs: dict[int, CudaGraph] = {}
+        tensors = [spec.input, *(getattr(spec.outputs, field) for field in type(spec.outputs).model_fields)]
+        self._host = {t.name: cuda.pinned((profile.largest, *(int(n) for n in t.shape[1:]))) for t in tensors}
+        self._gpu = {name: cuda.allocate(array.nbytes) for name, array in self._host.items()}
+        self._require(context.set_optimization_profile_async(index, cuda.stream.handle), "choose its profile")
+        cuda.stream.synchronize()
+        for name, memory in self._gpu.items():
+            self._require(context.set_tensor_address(name, int(memory)), f"bind {name}")
+
+    def run(self, patches: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Answers by tensor name for at most :attr:`largest` patches; the context is current, and the caller alone."""
+        batch = len(patches)
+        np.copyto(self._host[self._input][:batch], patches)
+        self._cuda.upload(self._gpu[self._input], self._host[self._input][:batch])
+        if batch in self._graphs:
+            self._graphs[batch].launch()
+        else:
+            # The first run of a size is never recorded: TensorRT may still allocate or load what it needs.
+            self._require(self._context.set_input_shape(self._input, patches.shape), f"take a batch of {batch}")
+            self._enqueue()
+            if self._record and len(self._graphs) < MAX_GRAPHS:
+                self._cuda.stream.synchronize()
+                self._graphs[batch] = self._cuda.capture(self._enqueue)
+        outputs = [name for name in self._host if name != self._input]
+        for name in outputs:
+            self._cuda.download(self._host[name][:batch], self._gpu[name])
+        self._cuda.stream.synchronize()
+        return {name: self._host[name][:batch].copy() for name in outputs}
+
+    def _enqueue(self) -> None:
+        self._require(self._context.execute_async_v3(self._cuda.stream.handle), "run")
+
+    def _require(self, done: bool, what: str) -> None:
+        if not done:
+            raise BackendError(f"the engine cannot {what}", hint="use --backend onnxruntime", code="engine-failed")
+
+
+def check_engine(trt: ModuleType, engine: Any, spec: ModelSpec) -> None:  # noqa: ANN401
+    """Compare the manifest's tensors with those of an engine.
+
+    Raises:
+        BundleError: ``bundle-tensor-missing`` or ``bundle-tensor-shape``.
+    """
+    modes = {engine.get_tensor_name(i): i for i in range(engine.num_io_tensors)}
+    tensors = [(spec.input, trt.TensorIOMode.INPUT)]
+    tensors += [(getattr(spec.outputs, field), trt.TensorIOMode.OUTPUT) for field in type(spec.outputs).model_fields]
+    for tensor, mode in tensors:
+        if tensor.name not in modes or engine.get_tensor_mode(tensor.name) != mode:
+            raise BundleError(
+                f"the engine of {spec.file} has no {mode.name.lower()} {tensor.name!r}; it has {', '.join(modes)}",
+                hint="take the bundle from where it was made",
+                code="bundle-tensor-missing",
+            )
+        shape, dtype = tuple(engine.get_tensor_shape(tensor.name)), engine.get_tensor_dtype(tensor.name)
+        if shape[1:] != tuple(tensor.shape[1:]) or dtype != trt.float32:
+            raise BundleError(
+                f"{tensor.name!r} of the engine is {dtype} of shape {shape}; expected float32 of {list(tensor.shape)}",
+                hint="take the bundle from where it was made",
+                code="bundle-tensor-shape",
+            )
