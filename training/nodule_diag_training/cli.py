@@ -22,12 +22,14 @@ from .crossval import FOLD, HELD_OUT, judge_fold, sections_of
 from .engine import LOG, Run, StepLog, read_log
 from .lidc import load_nodules, split_by_patient
 from .patches import load_all
+from .prepare_cli import app as prepare_app
 
 app = typer.Typer(
     help="Train and evaluate the synergic model on the shared LIDC-IDRI nodules.",
     no_args_is_help=True,
     add_completion=False,
 )
+app.add_typer(prepare_app, name="prepare")
 
 DEFAULT_DATA = Path("..") / "shared" / "data"
 SPLIT_SEED = 0

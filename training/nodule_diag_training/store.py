@@ -1,0 +1,272 @@
+"""Prepared nodules on disk: one zarr group for each, whole or absent.
+
+zarr rather than HDF5 because a group is a folder: it is written beside the store and moved in by one rename, so a
+crash or a full disk costs the nodule at hand, where an HDF5 file that is open for writing can be lost as a whole.
+Chunks carry a checksum. The store belongs to one set of preprocessing parameters; another set is refused, never mixed
+in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nodule_diag.atomic import write_bytes
+from nodule_diag.errors import OutputError
+from nodule_diag.patch import LUNG_WINDOW_HU, MEDIASTINAL_WINDOW_HU, PATCH_SPACING_MM
+
+from .lidc import Certainty, Nodule, SureLabel, TrainingDataError
+from .patches import EXTENSION, NoduleVoxels
+from .regions import REGION_SIZE, Region
+
+DESCRIPTION = "preprocessing.json"
+CASES = "cases"
+INCOMING = ".incoming-"
+COMPRESSION_LEVEL = 3
+
+Kind = Literal["lidc", "sure", "voi", "cube"]
+
+
+class Preprocessing(BaseModel):
+    """Everything that the stored numbers depend on besides the sources. The defaults are the SDK's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    kind: Literal["lidc", "sure", "shared"]
+    spacing_mm: float = PATCH_SPACING_MM
+    lung_window_hu: tuple[float, float] = LUNG_WINDOW_HU
+    mediastinal_window_hu: tuple[float, float] = MEDIASTINAL_WINDOW_HU
+    region_size: int = REGION_SIZE
+    voi_extension: int = EXTENSION
+    lung_masked: bool = False
+
+
+class Case(BaseModel):
+    """What is known of a stored nodule besides its voxels.
+
+    Attributes:
+        case_id: Unique in the store.
+        patient_id: What folds are split by.
+        kind: Where it comes from; decides whether its surroundings are its own.
+        source: The CT or VOI, as a name for people.
+        center_xyz_mm: LPS mm; None for VOIs and cubes.
+        reader_scores: Malignancy 1..5 of each reader; empty where nobody scored it.
+        diameter_mm: Volume-equivalent, or as given.
+        in_paper_cohort: Solid, MAD <= 0.6, of LUNA16's nodules.
+        malignant: Diagnosis, 1 or 0; None where there is none.
+        method: How it was diagnosed.
+        certainty: Of the diagnosis.
+        mask_known: Whether somebody outlined it.
+        twin: The same nodule in the other form (VOI or cube).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    case_id: str
+    patient_id: str
+    kind: Kind
+    source: str
+    center_xyz_mm: tuple[float, float, float] | None = None
+    reader_scores: tuple[int, ...] = ()
+    diameter_mm: float
+    in_paper_cohort: bool = False
+    malignant: int | None = None
+    method: str = ""
+    certainty: Certainty = "nodule"
+    mask_known: bool = True
+    twin: str | None = None
+
+    def nodule(self) -> Nodule:
+        """As training takes it; a nodule out of a CT counts as a cube, since its surroundings are real."""
+        sure = None
+        if self.malignant is not None:
+            sure = SureLabel(malignant=self.malignant, method=self.method, certainty=self.certainty)
+        source = Path(self.source)
+        return Nodule(
+            case_id=self.case_id,
+            patient_id=self.patient_id,
+            image=source,
+            mask=source if self.kind == "voi" else None,
+            reader_scores=self.reader_scores,
+            diameter_mm=self.diameter_mm,
+            in_paper_cohort=self.in_paper_cohort,
+            sure=sure,
+            twin=self.twin,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoredCase:
+    """A nodule of the store."""
+
+    case: Case
+    region: Region
+
+    def voxels(self) -> NoduleVoxels:
+        """As training takes them.
+
+        Raises:
+            TrainingDataError: If nobody outlined the nodule: there is no mask to train SegNet with.
+        """
+        if self.region.occupancy is None:
+            raise TrainingDataError(f"{self.case.case_id} has no mask", hint="use it for its diagnosis alone")
+        return NoduleVoxels(
+            channels=self.region.channels,
+            occupancy=self.region.occupancy,
+            center=self.region.center,
+            extension=self.region.extension,
+        )
+
+
+class NoduleStore:
+    """A folder of prepared nodules.
+
+    Args:
+        path: The folder; made when it does not exist.
+        preprocessing: What it is to hold; the same as it holds already.
+
+    Raises:
+        TrainingDataError: If it was prepared with other parameters, or is a folder of something else.
+    """
+
+    def __init__(self, path: Path, *, preprocessing: Preprocessing) -> None:
+        self.path = path
+        self.preprocessing = preprocessing
+        description = path / DESCRIPTION
+        if description.exists():
+            held = _described(description)
+            if held != preprocessing:
+                raise TrainingDataError(
+                    f"{path} was prepared with other parameters: {_difference(held, preprocessing)}",
+                    hint="give another --out, or remove the store",
+                )
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise TrainingDataError(f"{path} is not a store of nodules", hint="give a new folder for --out")
+        else:
+            try:
+                (path / CASES).mkdir(parents=True)
+            except OSError as error:
+                raise OutputError(f"cannot make {path}: {error.strerror}", hint="check its permissions") from error
+            write_bytes(description, preprocessing.model_dump_json(indent=1).encode())
+        for leftover in path.glob(f"{INCOMING}*"):
+            shutil.rmtree(leftover)
+
+    def _folder(self, case_id: str) -> Path:
+        return self.path / CASES / hashlib.sha256(case_id.encode()).hexdigest()[:24]
+
+    def holds(self, case: Case, *, fingerprint: str) -> bool:
+        """Whether the nodule was stored from the same source with the same facts."""
+        import zarr
+
+        folder = self._folder(case.case_id)
+        if not folder.is_dir():
+            return False
+        return zarr.open_group(folder, mode="r").attrs.get("key") == self._key(case, fingerprint)
+
+    def _key(self, case: Case, fingerprint: str) -> str:
+        # The centre of a LIDC nodule is found on the way and follows from the source.
+        facts = case.model_dump(mode="json", exclude={"center_xyz_mm"} if case.kind == "lidc" else None)
+        text = json.dumps([self.preprocessing.model_dump(mode="json"), facts, fingerprint], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def add(self, case: Case, region: Region, *, fingerprint: str) -> None:
+        """Write a nodule; one of the same id is replaced.
+
+        Raises:
+            OutputError: If it cannot be written; the store is as before.
+        """
+        import zarr
+        from zarr.codecs import ZstdCodec
+
+        incoming = self.path / f"{INCOMING}{secrets.token_hex(6)}"
+        codec = ZstdCodec(level=COMPRESSION_LEVEL, checksum=True)
+        arrays = {"channels": region.channels}
+        if region.occupancy is not None:
+            arrays["occupancy"] = region.occupancy
+        try:
+            group = zarr.open_group(incoming, mode="w")
+            for name, array in arrays.items():
+                group.create_array(name, data=array, chunks=array.shape, compressors=codec)
+            group.attrs.update(
+                {
+                    "key": self._key(case, fingerprint),
+                    "case": case.model_dump(mode="json"),
+                    "center": list(region.center),
+                    "extension": region.extension,
+                }
+            )
+            for file in incoming.rglob("*"):
+                if file.is_file():
+                    with file.open("rb+") as opened:
+                        os.fsync(opened.fileno())
+            target = self._folder(case.case_id)
+            if target.exists():
+                shutil.rmtree(target)
+            incoming.replace(target)
+        except OSError as error:
+            shutil.rmtree(incoming, ignore_errors=True)
+            raise OutputError(
+                f"cannot write {case.case_id} into {self.path}: {error.strerror or error}",
+                hint="check permissions and free space; a repeated command goes on from here",
+            ) from error
+
+    def cases(self) -> Iterator[StoredCase]:
+        """Every nodule, in a fixed order.
+
+        Raises:
+            TrainingDataError: If one is damaged.
+        """
+        yield from read_store(self.path)
+
+
+def read_store(path: Path) -> Iterator[StoredCase]:
+    """Every nodule of a store, in a fixed order.
+
+    Raises:
+        TrainingDataError: If there is no store, or one of its nodules is damaged.
+    """
+    import zarr
+
+    _described(path / DESCRIPTION)
+    for folder in sorted((path / CASES).iterdir()):
+        try:
+            group = zarr.open_group(folder, mode="r")
+            facts: dict[str, Any] = dict(group.attrs)
+            case = Case.model_validate(facts["case"])
+            z, y, x = facts["center"]
+            region = Region(
+                channels=np.asarray(group["channels"][...]),  # type: ignore[index]
+                occupancy=np.asarray(group["occupancy"][...]) if case.mask_known else None,  # type: ignore[index]
+                center=(z, y, x),
+                extension=facts["extension"],
+            )
+        except (OSError, RuntimeError, KeyError, ValueError) as error:  # ValidationError is a ValueError
+            raise TrainingDataError(
+                f"{folder} is damaged: {error}", hint="remove this folder and prepare the store again"
+            ) from error
+        yield StoredCase(case=case, region=region)
+
+
+def _described(path: Path) -> Preprocessing:
+    try:
+        return Preprocessing.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise TrainingDataError(
+            f"{path.parent} is not a store of nodules: {path.name} cannot be read", hint="nodule-diag train prepare"
+        ) from error
+
+
+def _difference(held: Preprocessing, wanted: Preprocessing) -> str:
+    pairs = zip(held.model_dump().items(), wanted.model_dump().values(), strict=True)
+    return ", ".join(f"{name} {old} instead of {new}" for (name, old), new in pairs if old != new)
