@@ -98,7 +98,8 @@ def fused_inputs(
     samplings = [patch_sampling(ct, index) for index in index_from_lps(ct, centers_xyz_mm)]
     regions = [ct.hu[sampling.box] for sampling in samplings]
     count = len(samplings)
-    size = tuple(max(region.shape[axis] for region in regions) for axis in range(3))
+    # One voxel at least, of no weight, where the cube's voxels all miss an axis: of one thin slice, that is.
+    size = tuple(max(1, *(region.shape[axis] for region in regions)) for axis in range(3))
     tensors: Tensors = {HU: np.zeros((count, *size), dtype=hu_type)}
     tensors |= {name: np.zeros((count, PATCH_SIZE, n), np.float32) for name, n in zip(MATRICES, size, strict=True)}
     if lungs is not None:

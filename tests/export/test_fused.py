@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -80,6 +80,7 @@ def test_the_patch_is_the_sdks_also_at_the_border(plain, index_xyz, spacing):
     spacing=st.tuples(*[st.floats(0.3, 6.0)] * 3),
     place=st.tuples(*[st.floats(0.0, 1.0)] * 3),
 )
+@example(shape=(1, 1, 1), spacing=(0.375, 1.0, 1.0), place=(0.0, 0.0, 0.5))  # a slice between two voxels of the cube
 @settings(max_examples=15, deadline=None)
 def test_any_volume_and_any_place_in_it(plain, shape, spacing, place):
     ct = noise_ct(shape, spacing)
@@ -238,7 +239,7 @@ def test_the_command(tmp_path, monkeypatch, tiny_bundle):
 
 
 @pytest.fixture(scope="module")
-def example(repo_root, tmp_path_factory):
+def script(repo_root, tmp_path_factory):
     """The Markdown's Python, as a file."""
     (text,) = re.findall(r"```python\n(.*?)```", (repo_root / "docs" / "fused-graph.md").read_text(), re.DOTALL)
     assert set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE)) == {"json", "sys", "numpy", "onnxruntime"}
@@ -247,12 +248,12 @@ def example(repo_root, tmp_path_factory):
     return path
 
 
-def run_example(example, model, ct: CTVolume, points, *, axes=(0, 1, 2), flips=(False, False, False)):
+def run_example(script, model, ct: CTVolume, points, *, axes=(0, 1, 2), flips=(False, False, False)):
     """Answers of the documented example for a CT that is stored with its zyx axes reversed and reordered."""
     stored = np.flip(ct.hu, [axis for axis in range(3) if flips[axis]]).transpose(axes)
     first = np.where(flips, np.array(ct.hu.shape) - 1, 0)[::-1] * np.array(ct.spacing_xyz_mm)
     columns = ct.direction[:, ::-1] * np.where(flips, -1.0, 1.0)
-    scan = example.with_name("scan.npz")
+    scan = script.with_name("scan.npz")
     np.savez(
         scan,
         hu=stored,
@@ -261,7 +262,7 @@ def run_example(example, model, ct: CTVolume, points, *, axes=(0, 1, 2), flips=(
         direction=columns[:, list(axes)][:, ::-1],
         points_mm=np.array(points),
     )
-    command = [sys.executable, "-I", "-W", "error", str(example), str(model), str(scan)]
+    command = [sys.executable, "-I", "-W", "error", str(script), str(model), str(scan)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return {name: np.array(values) for name, values in json.loads(done.stdout).items()}
@@ -279,12 +280,12 @@ def agree(answers, diagnoses):
 @pytest.mark.parametrize(
     ("axes", "flips"), [((0, 1, 2), (False, True, True)), ((2, 0, 1), (True, False, True))], ids=["RAS", "permuted"]
 )
-def test_the_documented_example_answers_as_the_sdk_does(example, tiny_bundle, tiny_fused, axes, flips):
+def test_the_documented_example_answers_as_the_sdk_does(script, tiny_bundle, tiny_fused, axes, flips):
     """A slightly oblique scan, stored otherwise, with a nodule at the border beside one inside."""
     tilt = np.array([[np.cos(0.1), -np.sin(0.1), 0.0], [np.sin(0.1), np.cos(0.1), 0.0], [0.0, 0.0, 1.0]])
     ct = CTVolume(noise_ct((25, 60, 70)).hu, (2.5, 0.8, 0.7), (-120.0, 35.5, -300.25), tilt, path="<test>")
     points = at_index(ct, (35.2, 30.4, 12.1), (-0.4, 59.0, 24.3))
-    answers = run_example(example, tiny_fused, ct, points, axes=axes, flips=flips)
+    answers = run_example(script, tiny_fused, ct, points, axes=axes, flips=flips)
     agree(answers, Diagnoser.load(tiny_bundle, device="cpu", threads=1).predict(ct, points))
 
 
@@ -312,9 +313,9 @@ def packaged_fused(tmp_path_factory):
 @pytest.mark.parametrize(
     ("file", "point"), [("LIDC-IDRI-0314.nii.gz", ADENOCARCINOMA), ("LIDC-IDRI-0001_dicom.zip", SPICULATED)]
 )
-def test_real_nodules_answer_as_the_sdk_does(example, packaged_fused, data_root, file, point):
+def test_real_nodules_answer_as_the_sdk_does(script, packaged_fused, data_root, file, point):
     """The nodule, and a corner of the scan, in one batch; the packaged network."""
     ct = read_ct(data_root / "ct" / file)
     points = [point, *lps_from_index(ct, [(1.0, ct.size_xyz[1] - 2.0, ct.size_xyz[2] - 1.0)])]
-    answers = run_example(example, packaged_fused, ct, points, flips=(True, True, False))
+    answers = run_example(script, packaged_fused, ct, points, flips=(True, True, False))
     agree(answers, Diagnoser.load(device="cpu", threads=1).predict(ct, points))
