@@ -25,7 +25,7 @@ class _Extra(NamedTuple):
 
 PASSED_THROUGH = {
     "train": _Extra("nodule_diag_training.cli:app", ("torch", "safetensors"), "train", "Train the synergic model."),
-    "export": _Extra("nodule_diag_export.cli:app", ("torch", "onnx"), "export", "Export a checkpoint to a bundle."),
+    "export": _Extra("nodule_diag_export.cli:app", ("torch", "onnx"), "export", "Export to ONNX, bundles and engines."),
     "index": _Extra(
         "nodule_diag_export.cli:index_app", ("torch", "onnx"), "export", "Build the index of historical cases."
     ),

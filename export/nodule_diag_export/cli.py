@@ -23,6 +23,8 @@ from .backend_parity import cube_patches, record_parity
 from .bundle import PARITY_NODULES, BundleOptions, export_bundle
 from .case_base import read_cases, replace_case_base
 from .engine import export_engine, network_of
+from .fused_file import export_fused, open_source
+from .fused_graph import HuType
 from .index import CaseCounts, cases_of, diagnosed_patches
 from .mixed_precision import Precision
 from .onnx_file import DEFAULT_IDENTITY, Identity, export_model
@@ -240,6 +242,37 @@ def parity_command(
             err=True,
         )
     typer.echo(f"wrote {out}, sha256 {written.sha256}")
+
+
+@app.command("fused")
+def fused_command(
+    out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.", show_default=False)],
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="BUNDLE_OR_MODEL",
+            help="A bundle or a .onnx file of `export onnx`; the packaged bundle when left out.",
+        ),
+    ] = None,
+    hu_type: Annotated[HuType, typer.Option("--hu-type", help="Type of the HU that the file takes.")] = "float32",
+    masked_input: Annotated[
+        bool | None,
+        typer.Option(
+            "--masked-input/--no-masked-input",
+            help="For a .onnx file: the model was trained on CT x lung mask. A bundle says so itself.",
+            show_default=False,
+        ),
+    ] = None,
+    threads: Threads = 0,
+) -> None:
+    """Write one graph from HU to the model's answers, once it answers as the SDK does (docs/fused-graph.md)."""
+    fused = export_fused(open_source(source, masked_input=masked_input), out, hu_type=hu_type, threads=threads)
+    typer.echo(
+        f"largest difference from the SDK on {fused.parity.nodules} nodules and places of phantom CTs:", err=True
+    )
+    for name, value in fused.parity.difference.items():
+        typer.echo(f"  {name:<14}{value:.1e}", err=True)
+    typer.echo(f"wrote {out} ({len(fused.data) / 1e6:.1f} MB), inputs {', '.join(fused.inputs)}")
 
 
 def _required(data: Path | None) -> Path:

@@ -7,6 +7,7 @@ about 18 voxels a sample has no weight left. :mod:`nodule_diag.reference` is the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,8 +26,10 @@ __all__ = [
     "OUTSIDE_LUNG_HU",
     "PATCH_SIZE",
     "PATCH_SPACING_MM",
+    "PatchSampling",
     "extract_patches",
     "patch_offsets_mm",
+    "patch_sampling",
     "resample",
     "window_channels",
 ]
@@ -67,6 +70,37 @@ def patch_offsets_mm() -> NDArray[np.float64]:
     return (np.arange(PATCH_SIZE, dtype=np.float64) - (PATCH_SIZE - 1) / 2) * PATCH_SPACING_MM
 
 
+@dataclass(frozen=True, eq=False)
+class PatchSampling:
+    """Where a nodule's cube takes its numbers from.
+
+    Attributes:
+        box: Slices z, y, x into ``ct.hu``: the voxels that have any weight. Empty on an axis that the cube misses.
+        matrices_zyx: (64, z), (64, y) and (64, x) float32, the weights of the box's voxels along each axis.
+    """
+
+    box: tuple[slice, slice, slice]
+    matrices_zyx: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
+
+def patch_sampling(ct: CTVolume, center_index_xyz: NDArray[np.float64]) -> PatchSampling:
+    """The voxels that a nodule's cube depends on, and their weights.
+
+    Args:
+        ct: the scan.
+        center_index_xyz: (3,) continuous canonical index of the nodule.
+    """
+    offsets = patch_offsets_mm()
+    box, matrices = [], []
+    for size, center, spacing in zip(ct.hu.shape, center_index_xyz[::-1], ct.spacing_zyx_mm, strict=True):
+        matrix = bspline_matrix(size, center + offsets / spacing)
+        used = np.flatnonzero(matrix.any(axis=0))
+        part = slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 0)
+        box.append(part)
+        matrices.append(np.ascontiguousarray(matrix[:, part]))
+    return PatchSampling((box[0], box[1], box[2]), (matrices[0], matrices[1], matrices[2]))
+
+
 def extract_patches(
     ct: CTVolume, centers_xyz_mm: ArrayLike, *, lung_mask: LungMask | None = None
 ) -> NDArray[np.float32]:
@@ -89,18 +123,10 @@ def extract_patches(
     """
     centers_index_xyz = index_from_lps(ct, centers_xyz_mm)
     patches = np.zeros((len(centers_index_xyz), 2, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE), dtype=np.float32)
-    offsets = patch_offsets_mm()
     for patch, index_xyz in zip(patches, centers_index_xyz, strict=True):
-        box, matrices = [], []
-        for size, center, spacing in zip(ct.hu.shape, index_xyz[::-1], ct.spacing_zyx_mm, strict=True):
-            matrix = bspline_matrix(size, center + offsets / spacing)
-            used = np.flatnonzero(matrix.any(axis=0))
-            part = slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 0)
-            box.append(part)
-            matrices.append(np.ascontiguousarray(matrix[:, part]))
-        region = (box[0], box[1], box[2])
-        hu = ct.hu[region]
+        sampling = patch_sampling(ct, index_xyz)
+        hu = ct.hu[sampling.box]
         if lung_mask is not None:
-            hu = np.where(lung_mask.crop(region), hu, np.asarray(OUTSIDE_LUNG_HU, dtype=hu.dtype))
-        patch[:] = resample(window_channels(hu), (matrices[0], matrices[1], matrices[2]))
+            hu = np.where(lung_mask.crop(sampling.box), hu, np.asarray(OUTSIDE_LUNG_HU, dtype=hu.dtype))
+        patch[:] = resample(window_channels(hu), sampling.matrices_zyx)
     return patches
