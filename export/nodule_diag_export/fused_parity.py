@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nodule_diag.backends.onnxruntime import LOG_FATAL_ONLY, Node, check_tensors, import_runtime
+from nodule_diag.backends.onnxruntime import LOG_FATAL_ONLY, import_runtime
+from nodule_diag.backends.tensors import Node, check_tensors
 from nodule_diag.geometry import index_from_lps, lps_from_index
 from nodule_diag.lungs import LungMask, lung_mask
 from nodule_diag.manifest import ModelSpec
