@@ -132,7 +132,7 @@ def nifti_gz_truncated(folder):
     return path
 
 
-@case("gzipped NIfTI with a flipped bit", "ct-damaged", "incorrect data check")
+@case("gzipped NIfTI with a flipped bit", "ct-damaged", "Incorrect checksum")
 def nifti_gz_corrupt(folder):
     data = bytearray(gzip.compress(make.write(folder / "scan.nii").read_bytes(), 0, mtime=0))
     data[9000] ^= 4
@@ -163,7 +163,7 @@ def mha_truncated(folder):
     return _cut(make.write(folder / "scan.mha"), 15000)
 
 
-@case("compressed MetaImage with a flipped bit", "ct-damaged", "incorrect data check")
+@case("compressed MetaImage with a flipped bit", "ct-damaged", "Incorrect checksum")
 def mha_corrupt(folder):
     data = make.write(folder / "scan.mha").read_bytes()
     header, _, voxels = data.partition(b"ElementDataFile = LOCAL\n")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
+from isal import isal_zlib
 
 from nodule_diag.errors import CTError
 from nodule_diag.hounsfield import SLAB_BYTES, HounsfieldArray
@@ -35,7 +35,7 @@ class ByteStream:
 
     def _inflate(self, file: BinaryIO) -> Iterator[bytes]:
         """Decompressed chunks; ends early, without an error, where the file does."""
-        unpacker = zlib.decompressobj(wbits=ANY_DEFLATE)
+        unpacker = isal_zlib.decompressobj(wbits=ANY_DEFLATE)
         try:
             while block := file.read(_BLOCK_BYTES):
                 while block:
@@ -45,8 +45,8 @@ class ByteStream:
                         block = unpacker.unused_data
                         if not block.startswith(GZIP_MAGIC):
                             return
-                        unpacker = zlib.decompressobj(wbits=ANY_DEFLATE)
-        except zlib.error as error:
+                        unpacker = isal_zlib.decompressobj(wbits=ANY_DEFLATE)
+        except isal_zlib.error as error:  # type: ignore[misc] # the stub takes the class for an instance
             raise CTError(
                 f"{self._path} is damaged: its compressed data cannot be decoded ({error})",
                 code="ct-damaged",

@@ -174,7 +174,7 @@ def test_a_checksum_that_comes_after_the_last_block_of_voxels_is_verified(tmp_pa
     assert_same(read_ct(path), make.image())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(CTError, match="incorrect length check"):
+    with pytest.raises(CTError, match="Incorrect checksum"):
         read_ct(path)
 
 
