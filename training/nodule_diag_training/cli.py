@@ -160,10 +160,10 @@ def plot(
     window = min(50, len(lines))
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for name, label in (
-        ("classification", "BCE, sure (eq. 3)"),
-        ("cam", "ad-CSL, sure (eq. 11)"),
-        ("segmentation", "Dice, unsure (eq. 1)"),
-        ("score", "MSE, unsure (eq. 2)"),
+        ("classification", "BCE (eq. 3)"),
+        ("cam", "ad-CSL (eq. 11)"),
+        ("segmentation", "Dice (eq. 1)"),
+        ("score", "MSE (eq. 2)"),
     ):
         values = np.asarray([getattr(line, name) for line in lines])
         smooth = np.convolve(values, np.full(window, 1 / window), mode="valid")
