@@ -18,7 +18,8 @@ from nodule_diag_export.onnx_file import Identity, export_onnx
 from nodule_diag_export.onnx_graph import OUTPUTS, RAW_CAM, ExportGraph, public_graph
 from nodule_diag_export.parity import OnnxModel, measure, random_patches
 from nodule_diag_training.losses import class_cam
-from nodule_diag_training.model import TABLE_1_MODULES, SynergicModel
+from nodule_diag_training.model import SynergicModel
+from nodule_diag_training.systems import SYSTEMS
 
 GRID = (16, 16, 16)
 TOLERANCE = 1e-4
@@ -196,7 +197,7 @@ def test_an_unwritable_target_is_an_output_error(exported, monkeypatch, tmp_path
 @pytest.mark.parametrize(("system", "missing"), [("A", "SegNet and no RNet"), ("B", "RNet"), ("C", "SegNet")])
 def test_a_model_without_the_bundles_outputs_is_refused(system, missing):
     with pytest.raises(ExportError, match=f"has no {missing}"):
-        ExportGraph(SynergicModel(TABLE_1_MODULES[system]))
+        ExportGraph(SynergicModel(SYSTEMS[system]))
 
 
 def test_the_sign_of_equation_6_is_not_compared_where_rounding_decides_it():

@@ -13,20 +13,11 @@ from pydantic import ValidationError
 from nodule_diag_training import losses
 from nodule_diag_training.checkpoint import CHECKPOINT, MODEL, load_model
 from nodule_diag_training.config import PACKAGED, PRETRAINED, Stage, TrainingConfig
-from nodule_diag_training.engine import (
-    LOG,
-    NonFiniteLossError,
-    PairSource,
-    Run,
-    cnet_label,
-    damp_mean_direction,
-    learning_rate,
-    normalised_score,
-    read_log,
-    step_losses,
-)
+from nodule_diag_training.draws import PairSource
+from nodule_diag_training.engine import LOG, NonFiniteLossError, Run, damp_mean_direction, learning_rate, read_log
 from nodule_diag_training.lidc import TrainingDataError
 from nodule_diag_training.model import SynergicOutput
+from nodule_diag_training.objective import cnet_label, normalised_score, step_losses
 
 TINY = TrainingConfig(stages=(Stage(size=32, steps=4),), cohort="all", checkpoint_every=2, schedule="one-cycle")
 ONE_STEP = (Stage(size=32, steps=1),)

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from nodule_diag_training import losses
-from nodule_diag_training.model import TABLE_1_MODULES, Modules, SegNet, SynergicModel, count_weights
+from nodule_diag_training.model import SegNet, SynergicModel, count_weights
+from nodule_diag_training.systems import SYSTEMS, System
 
 TABLE_1 = {"A": 3_628_161, "B": 3_877_025, "C": 3_628_418, "D": 3_877_282, "F": 3_884_194, "J": 3_884_194}
 CNET_BIAS = 1
@@ -26,7 +27,7 @@ def patch(size: int, *, batch: int = 1, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("system", TABLE_1)
 def test_weights_count_as_in_table_1_but_for_the_bias_that_equation_4_lacks(system):
-    assert count_weights(SynergicModel(TABLE_1_MODULES[system])) == TABLE_1[system] - CNET_BIAS
+    assert count_weights(SynergicModel(SYSTEMS[system])) == TABLE_1[system] - CNET_BIAS
 
 
 def test_count_weights_counts_what_table_1_does():
@@ -84,7 +85,7 @@ def test_a_cell_of_the_output_is_four_voxels(model, size, grid):
 def test_the_logit_is_the_mean_of_the_cam(system):
     """Eq. 4 and 5."""
     torch.manual_seed(1)
-    model = SynergicModel(TABLE_1_MODULES[system]).eval()
+    model = SynergicModel(SYSTEMS[system]).eval()
     with torch.inference_mode():
         output = model(patch(24, batch=2))
     torch.testing.assert_close(output.logit, output.cam.mean(dim=(1, 2, 3)), atol=1e-5, rtol=1e-5)
@@ -127,7 +128,7 @@ def test_a_cell_looks_at_115_voxels_round_its_first():
 
     Without normalisation, which sees everything, and with positive weights, which no ReLU stops.
     """
-    resnet = SynergicModel(TABLE_1_MODULES["A"]).resnet.eval()  # Winograd's filtering leaves rounding where zeros were
+    resnet = SynergicModel(SYSTEMS["A"]).resnet.eval()  # Winograd's filtering leaves rounding where zeros were
     for module in list(resnet.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.GroupNorm):
@@ -186,12 +187,12 @@ def test_every_parameter_learns_from_the_total_loss():
 
 def test_a_fusion_without_anything_to_fuse_is_refused():
     with pytest.raises(ValueError, match="needs segnet"):
-        Modules(segnet=False, rnet=True, fnet=True)
+        System(segnet=False, rnet=True, fnet=True)
 
 
 def test_nothing_but_the_logit_moves_cnet():
     """In eq. 5 CNet's weights are constants: what is asked of the CAM is asked of the features."""
-    model = SynergicModel(TABLE_1_MODULES["F"])
+    model = SynergicModel(SYSTEMS["F"])
     output = model(torch.rand(1, 2, 16, 16, 16))
     output.cam.square().sum().backward(retain_graph=True)
     assert model.cnet.weight.grad is None

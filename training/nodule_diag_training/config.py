@@ -7,8 +7,14 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .losses import DEFAULT_MARGIN
+from .systems import SYSTEMS, System, SystemName
 
 MINIMUM_STAGE_SIZE = 32
+
+Scenario = Literal["1/2345", "12/345", "12/45", "123/45", "1234/5"]
+"""Which rounded mean scores are benign and which malignant (Table 6)."""
+Modality = Literal["64", "x", "x-resize-64", "x-padding-64"]
+"""Input of Table 5: the whole 64-cube; the nodule's own cube; that resized to 64; that zero-padded to 64."""
 
 
 class Stage(BaseModel):
@@ -27,18 +33,28 @@ class TrainingConfig(BaseModel):
     """One run of the synergic model. The defaults are the paper's wherever it names a value.
 
     Attributes:
-        system: Row of Table 1; J is F with ad-CSL.
+        system: Modules and guidance, by name (``systems.SYSTEMS``); A to J are the rows of Table 1.
         cohort: ``paper`` for the 521 shared nodules of the paper's cohort and the cubes in it, ``all`` for every nodule
             with reader scores: a product also meets part-solid nodules and those that readers disagree on.
         stages: Patch sizes and steps, in order.
         unsure_per_step: Unsure nodules in a step (1 in the paper).
-        sure_per_step: Sure nodules in a step (1 in the paper).
+        sure_per_step: Sure nodules in a step (1 in the paper; 0 leaves them to chance among the unsure draws).
         sure_teaches_unsure: A diagnosed LIDC nodule has reader scores and a mask as well and so belongs to both sets;
             with this, drawn as sure, it also counts in L_seg and L_reg.
         scores_teach_cnet: CNet also learns from undiagnosed nodules: from a mean score below 3 as benign, above it as
             malignant. Near the paper's mixed training, scenario 12/345 of Table 6.
         constant_confidence: ad-CSL's confidence only weighs (``losses.adaptive_cam_sem_loss``).
         ad_csl_on_all: ad-CSL, which needs no label, also guides the nodules that CNet learns nothing of.
+        scenario: Label scenario of Table 6: CNet learns of an undiagnosed nodule whether its rounded mean score is
+            among those right of the slash; a score that is on neither side teaches nothing (3 in ``12/45``).
+        diagnosis_teaches: Whether diagnoses are learned from at all; the rows "unsure" of Table 6 and all of Table 7
+            learn from scores alone.
+        score_loss: How RNet learns the score (Table 3): ``mse`` (eq. 2), ``cross-entropy`` over the five rounded
+            scores, or ``ordinal`` (soft labels of Diaz and Marathe 2019).
+        diagnosis_as_score: RNet takes a diagnosis as the lowest or highest score (Table 6, RNet, unsure + sure).
+        input: Modality of Table 5.
+        margin_mode: Table 4: ``nodule`` wants the CAM on the nodule to exceed the background's by the margin (eq. 10),
+            ``background`` the reverse (eq. 15).
         cube_share: Share of unsure draws that are cubes, whose surroundings are real.
         margin: delta of eq. 10.
         score_weight: gamma of eq. 12.
@@ -48,19 +64,30 @@ class TrainingConfig(BaseModel):
             have that direction in common, and a step along it moves every output at once: at 1 it is what bounds the
             rate of the heads.
         schedule: ``constant`` as in the paper, or ``one-cycle``: a tenth of the steps up, then a cosine to nearly 0.
+        accumulate: Batches whose gradients are added up before a step; each batch has ``unsure_per_step`` and
+            ``sure_per_step`` nodules.
+        validation_share: Share of the training patients that is set aside to choose the best checkpoint (0.2 in the
+            paper); at 0 the last one is kept.
+        validate_every: Steps between two looks at the validation patients.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    system: Literal["A", "B", "C", "D", "F", "J"] = "J"
+    system: SystemName = "J"
     cohort: Literal["paper", "all"] = "paper"
     stages: tuple[Stage, ...] = (Stage(size=64, steps=1000),)
     unsure_per_step: int = Field(default=1, ge=1)
-    sure_per_step: int = Field(default=1, ge=1)
+    sure_per_step: int = Field(default=1, ge=0)
     sure_teaches_unsure: bool = False
     scores_teach_cnet: bool = False
     constant_confidence: bool = False
     ad_csl_on_all: bool = False
+    scenario: Scenario | None = None
+    diagnosis_teaches: bool = True
+    score_loss: Literal["mse", "cross-entropy", "ordinal"] = "mse"
+    diagnosis_as_score: bool = False
+    input: Modality = "64"
+    margin_mode: Literal["nodule", "background"] = "nodule"
     cube_share: float = Field(default=0.35, ge=0.0, le=1.0)
     margin: float = Field(default=DEFAULT_MARGIN, ge=-1.0, le=1.0)
     score_weight: float = Field(default=1.0, ge=0.0)
@@ -69,6 +96,9 @@ class TrainingConfig(BaseModel):
     head_mean_share: float = Field(default=1.0, gt=0.0, le=1.0)
     schedule: Literal["constant", "one-cycle"] = "constant"
     precision: Literal["fp32", "bf16"] = "fp32"
+    accumulate: int = Field(default=1, ge=1)
+    validation_share: float = Field(default=0.0, ge=0.0, lt=1.0)
+    validate_every: int = Field(default=50, ge=1)
     seed: int = 0
     checkpoint_every: int = Field(default=50, ge=1)
 
@@ -77,6 +107,11 @@ class TrainingConfig(BaseModel):
         if not self.stages:
             raise ValueError("a run needs at least one stage")
         return self
+
+    @property
+    def modules(self) -> System:
+        """The modules and guidance that ``system`` names."""
+        return SYSTEMS[self.system]
 
     @property
     def steps(self) -> int:

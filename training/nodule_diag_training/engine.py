@@ -16,19 +16,18 @@ from torch.nn import functional
 
 from nodule_diag.atomic import write_bytes
 
-from . import losses
 from .checkpoint import CHECKPOINT, MODEL, load_checkpoint, save_checkpoint, save_model
 from .config import TrainingConfig
+from .draws import PairSource
 from .lidc import Nodule, TrainingDataError, patients_of
-from .model import TABLE_1_MODULES, SynergicModel, SynergicOutput
-from .patches import NoduleVoxels, PatchSampler, Sample
+from .model import SynergicModel
+from .objective import step_losses
+from .patches import NoduleVoxels
 
 LOG = "log.csv"
 CONFIG = "config.json"
 WARM_UP_SHARE = 0.1
 FINAL_RATE_SHARE = 0.01
-UNDECIDED_SCORE = 3.0
-"""The readers' mean score that is on neither side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +43,6 @@ class StepLog:
     learning_rate: float
     patch_size: int
     seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """A nodule and its patch."""
-
-    nodule: Nodule
-    sample: Sample
 
 
 class NonFiniteLossError(TrainingDataError):
@@ -71,120 +62,6 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     progress = (step - warm_up) / max(1, config.steps - warm_up)
     cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
     return config.learning_rate * (FINAL_RATE_SHARE + (1.0 - FINAL_RATE_SHARE) * cosine)
-
-
-class PairSource:
-    """Draws the unsure and sure nodules of a step.
-
-    Sure nodules are drawn with benign and malignant equally likely: 80 % of the diagnosed LIDC nodules are malignant,
-    and P would otherwise mostly say so. Where a nodule exists as VOI and as cube, either is drawn.
-    """
-
-    def __init__(self, config: TrainingConfig, nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels]) -> None:
-        eligible = [n for n in nodules if config.cohort == "all" or n.in_paper_cohort]
-        self._cubes = [n for n in eligible if n.is_cube]
-        self._vois = [n for n in eligible if not n.is_cube]
-        sure = [n for n in nodules if n.sure is not None]
-        self._sure = [[n for n in sure if n.sure is not None and n.sure.malignant == label] for label in (0, 1)]
-        if not self._vois or not self._cubes or not all(self._sure):
-            raise TrainingDataError(
-                f"training needs VOIs, cubes, benign and malignant nodules; got {len(self._vois)}, {len(self._cubes)}, "
-                f"{len(self._sure[0])} and {len(self._sure[1])}"
-            )
-        self._config = config
-        self._sampler = PatchSampler(voxels, nodules)
-
-    def draw(self, step: int) -> tuple[list[Draw], list[Draw]]:
-        """The (unsure, sure) nodules of a step."""
-        config = self._config
-        rng = np.random.default_rng([config.seed, step])
-        size = config.patch_size(step)
-        unsure, sure = [], []
-        for _ in range(config.unsure_per_step):
-            pool = self._cubes if rng.random() < config.cube_share else self._vois
-            nodule = pool[int(rng.integers(len(pool)))]
-            unsure.append(Draw(nodule=nodule, sample=self._sampler.draw(nodule, rng, size=size)))
-        for _ in range(config.sure_per_step):
-            pool = self._sure[int(rng.integers(2))]
-            nodule = pool[int(rng.integers(len(pool)))]
-            sure.append(Draw(nodule=nodule, sample=self._sampler.draw(nodule, rng, size=size)))
-        return unsure, sure
-
-
-def normalised_score(nodule: Nodule) -> float:
-    """g_r of eq. 2: the readers' mean malignancy score mapped from 1..5 to 0..1."""
-    return (nodule.mean_score - 1.0) / 4.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossTerms:
-    """The scalar terms of eq. 12, unweighted, and their weights."""
-
-    classification: Tensor
-    cam: Tensor
-    segmentation: Tensor
-    score: Tensor
-    weights: losses.LossWeights
-
-    @property
-    def total(self) -> Tensor:
-        """Eq. 12."""
-        return losses.total_loss(
-            classification=self.classification,
-            cam=self.cam,
-            segmentation=self.segmentation,
-            score=self.score,
-            weights=self.weights,
-        )
-
-
-def step_losses(
-    output: SynergicOutput, unsure: Sequence[Draw], sure: Sequence[Draw], config: TrainingConfig
-) -> LossTerms:
-    """The loss terms of a batch whose first ``len(unsure)`` entries are unsure and whose others are sure."""
-    first_sure = len(unsure)
-    draws = [*unsure, *sure]
-    taught = len(draws) if config.sure_teaches_unsure else first_sure
-    zero = output.logit.new_zeros(())
-    segmentation = score = cam = zero
-    if output.segmentation_logit is not None:
-        target = torch.from_numpy(np.stack([d.sample.nodule for d in draws[:taught]]))
-        segmentation = losses.dice_loss(torch.sigmoid(output.segmentation_logit[:taught]), target).mean()
-    if output.score is not None:
-        wanted = output.score.new_tensor([normalised_score(d.nodule) for d in draws[:taught]])
-        score = losses.score_loss(output.score[:taught], wanted).mean()
-    labels = [cnet_label(d.nodule, drawn_as_sure=i >= first_sure, config=config) for i, d in enumerate(draws)]
-    chosen = [index for index, label in enumerate(labels) if label is not None]
-    logit = output.logit[chosen]
-    label = logit.new_tensor([labels[index] for index in chosen])
-    if config.system == "J" and output.segmentation_logit is not None:
-        guided = list(range(len(draws))) if config.ad_csl_on_all else chosen
-        class_map = losses.class_cam(output.cam[guided], output.logit[guided])
-        # SEM guides the CAM; without the stop it could also move to meet it.
-        sem = torch.sigmoid(output.segmentation_logit[guided]).detach()
-        cam = losses.adaptive_cam_sem_loss(
-            class_map,
-            sem,
-            output.logit[guided],
-            margin=config.margin,
-            constant_confidence=config.constant_confidence,
-        ).mean()
-    return LossTerms(
-        classification=losses.classification_loss(logit, label).mean(),
-        cam=cam,
-        segmentation=segmentation,
-        score=score,
-        weights=losses.LossWeights(score=config.score_weight),
-    )
-
-
-def cnet_label(nodule: Nodule, *, drawn_as_sure: bool, config: TrainingConfig) -> float | None:
-    """What CNet learns of a nodule: its diagnosis, or the side of the readers' mean score where that is configured."""
-    if nodule.sure is not None and (drawn_as_sure or config.scores_teach_cnet):
-        return float(nodule.sure.malignant)
-    if not config.scores_teach_cnet or nodule.mean_score == UNDECIDED_SCORE:
-        return None
-    return float(nodule.mean_score > UNDECIDED_SCORE)
 
 
 def channels_last(model: SynergicModel) -> SynergicModel:
@@ -234,7 +111,7 @@ class Run:
         self._nodules = nodules
         self._source = PairSource(config, nodules, voxels)
         torch.manual_seed(config.seed)
-        self.model = channels_last(SynergicModel(TABLE_1_MODULES[config.system]))
+        self.model = channels_last(SynergicModel(config.modules))
         if initial is not None:
             self.model.load_state_dict(dict(initial))
         self._optimizer = torch.optim.Adam(_rated_parameters(self.model, config))

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .systems import SYSTEMS, System
 from .winograd import DilatedConv3d
 
 PATCH_CHANNELS = 2
@@ -38,30 +39,6 @@ WINOGRAD_CHANNELS = 32
 """Convolutions of at least as many channels train by Winograd's filtering on CPUs; below, it does not pay."""
 GRID_STRIDE = 4
 """Patch voxels per feature-grid cell, along each axis: a 64-cube gives a 16-cube."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Modules:
-    """Which modules join the ResNet and CNet, as in Table 1. FNet fuses SegNet's map, so it needs SegNet."""
-
-    segnet: bool = True
-    rnet: bool = True
-    fnet: bool = True
-
-    def __post_init__(self) -> None:
-        if self.fnet and not self.segnet:
-            raise ValueError("FNet fuses SegNet's map: fnet=True needs segnet=True")
-
-
-TABLE_1_MODULES = {
-    "A": Modules(segnet=False, rnet=False, fnet=False),
-    "B": Modules(segnet=True, rnet=False, fnet=False),
-    "C": Modules(segnet=False, rnet=True, fnet=False),
-    "D": Modules(segnet=True, rnet=True, fnet=False),
-    "F": Modules(segnet=True, rnet=True, fnet=True),
-    "J": Modules(segnet=True, rnet=True, fnet=True),
-}
-"""The systems of Table 1 that this package trains. J is F trained with ad-CSL; the modules are the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,9 +159,9 @@ class FNet(nn.Module):
 class SynergicModel(nn.Module):
     """Backbone, branches and heads. Any patch whose sides are multiples of 4 is taken; the paper's is 64."""
 
-    def __init__(self, modules: Modules | None = None) -> None:
+    def __init__(self, modules: System | None = None) -> None:
         super().__init__()
-        self.modules_used = Modules() if modules is None else modules
+        self.modules_used = SYSTEMS["J"] if modules is None else modules
         self.resnet = ResNet()
         self.segnet = SegNet() if self.modules_used.segnet else None
         self.fnet = FNet() if self.modules_used.fnet else None

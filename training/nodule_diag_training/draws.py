@@ -1,0 +1,58 @@
+"""Which nodules a step learns from: every draw depends on the seed and the step alone, so a run can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .config import TrainingConfig
+from .lidc import Nodule, TrainingDataError
+from .patches import NoduleVoxels, PatchSampler, Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """A nodule and its patch."""
+
+    nodule: Nodule
+    sample: Sample
+
+
+class PairSource:
+    """Draws the unsure and sure nodules of a step.
+
+    Sure nodules are drawn with benign and malignant equally likely: 80 % of the diagnosed LIDC nodules are malignant,
+    and P would otherwise mostly say so. Where a nodule exists as VOI and as cube, either is drawn.
+    """
+
+    def __init__(self, config: TrainingConfig, nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels]) -> None:
+        eligible = [n for n in nodules if config.cohort == "all" or n.in_paper_cohort]
+        self._cubes = [n for n in eligible if n.is_cube]
+        self._vois = [n for n in eligible if not n.is_cube]
+        sure = [n for n in nodules if n.sure is not None]
+        self._sure = [[n for n in sure if n.sure is not None and n.sure.malignant == label] for label in (0, 1)]
+        if not self._vois or not self._cubes or not all(self._sure):
+            raise TrainingDataError(
+                f"training needs VOIs, cubes, benign and malignant nodules; got {len(self._vois)}, {len(self._cubes)}, "
+                f"{len(self._sure[0])} and {len(self._sure[1])}"
+            )
+        self._config = config
+        self._sampler = PatchSampler(voxels, nodules)
+
+    def draw(self, step: int) -> tuple[list[Draw], list[Draw]]:
+        """The (unsure, sure) nodules of a step."""
+        config = self._config
+        rng = np.random.default_rng([config.seed, step])
+        size = config.patch_size(step)
+        unsure, sure = [], []
+        for _ in range(config.unsure_per_step):
+            pool = self._cubes if rng.random() < config.cube_share else self._vois
+            nodule = pool[int(rng.integers(len(pool)))]
+            unsure.append(Draw(nodule=nodule, sample=self._sampler.draw(nodule, rng, size=size)))
+        for _ in range(config.sure_per_step):
+            pool = self._sure[int(rng.integers(2))]
+            nodule = pool[int(rng.integers(len(pool)))]
+            sure.append(Draw(nodule=nodule, sample=self._sampler.draw(nodule, rng, size=size)))
+        return unsure, sure
