@@ -7,12 +7,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .losses import DEFAULT_MARGIN
+from .scenarios import Scenario
 from .systems import SYSTEMS, System, SystemName
 
 MINIMUM_STAGE_SIZE = 32
 
-Scenario = Literal["1/2345", "12/345", "12/45", "123/45", "1234/5"]
-"""Which rounded mean scores are benign and which malignant (Table 6)."""
 Modality = Literal["64", "x", "x-resize-64", "x-padding-64"]
 """Input of Table 5: the whole 64-cube; the nodule's own cube; that resized to 64; that zero-padded to 64."""
 
@@ -37,7 +36,7 @@ class TrainingConfig(BaseModel):
         cohort: ``paper`` for the 521 shared nodules of the paper's cohort and the cubes in it, ``all`` for every nodule
             with reader scores: a product also meets part-solid nodules and those that readers disagree on.
         stages: Patch sizes and steps, in order.
-        unsure_per_step: Unsure nodules in a step (1 in the paper).
+        unsure_per_step: Unsure nodules in a step (1 in the paper; 0 for model A, which learns from sure ones alone).
         sure_per_step: Sure nodules in a step (1 in the paper; 0 leaves them to chance among the unsure draws).
         sure_teaches_unsure: A diagnosed LIDC nodule has reader scores and a mask as well and so belongs to both sets;
             with this, drawn as sure, it also counts in L_seg and L_reg.
@@ -55,6 +54,7 @@ class TrainingConfig(BaseModel):
         input: Modality of Table 5.
         margin_mode: Table 4: ``nodule`` wants the CAM on the nodule to exceed the background's by the margin (eq. 10),
             ``background`` the reverse (eq. 15).
+        cue_hu: Amplitude of a cue in the background that tells the scenario's label (``confounder``); 0 for none.
         cube_share: Share of unsure draws that are cubes, whose surroundings are real.
         margin: delta of eq. 10.
         score_weight: gamma of eq. 12.
@@ -76,7 +76,7 @@ class TrainingConfig(BaseModel):
     system: SystemName = "J"
     cohort: Literal["paper", "all"] = "paper"
     stages: tuple[Stage, ...] = (Stage(size=64, steps=1000),)
-    unsure_per_step: int = Field(default=1, ge=1)
+    unsure_per_step: int = Field(default=1, ge=0)
     sure_per_step: int = Field(default=1, ge=0)
     sure_teaches_unsure: bool = False
     scores_teach_cnet: bool = False
@@ -88,6 +88,7 @@ class TrainingConfig(BaseModel):
     diagnosis_as_score: bool = False
     input: Modality = "64"
     margin_mode: Literal["nodule", "background"] = "nodule"
+    cue_hu: float = Field(default=0.0, ge=0.0)
     cube_share: float = Field(default=0.35, ge=0.0, le=1.0)
     margin: float = Field(default=DEFAULT_MARGIN, ge=-1.0, le=1.0)
     score_weight: float = Field(default=1.0, ge=0.0)
@@ -106,6 +107,14 @@ class TrainingConfig(BaseModel):
     def _ends_at_patch_size(self) -> TrainingConfig:
         if not self.stages:
             raise ValueError("a run needs at least one stage")
+        return self
+
+    @model_validator(mode="after")
+    def _draws_what_it_learns(self) -> TrainingConfig:
+        if self.unsure_per_step + self.sure_per_step == 0:
+            raise ValueError("a step draws no nodule: unsure_per_step and sure_per_step are both 0")
+        if self.cue_hu > 0.0 and (self.scenario is None or self.sure_per_step > 0):
+            raise ValueError("cue_hu tells the scenario's label: it needs scenario and sure_per_step=0")
         return self
 
     @property

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .config import TrainingConfig
+from .confounder import cue_present, with_cue
 from .lidc import Nodule, TrainingDataError
 from .patches import NoduleVoxels, PatchSampler, Sample
+from .scenarios import label_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,14 @@ class Draw:
 
     nodule: Nodule
     sample: Sample
+
+
+def confounded(sample: Sample, nodule: Nodule, config: TrainingConfig) -> Sample:
+    """The sample with the cue that the configuration puts into training patches, if any."""
+    if config.cue_hu == 0.0 or config.scenario is None:
+        return sample
+    label = label_of(nodule.mean_score, config.scenario)
+    return with_cue(sample, hu=config.cue_hu) if label is not None and cue_present(nodule, label=label) else sample
 
 
 class PairSource:
@@ -50,7 +60,8 @@ class PairSource:
         for _ in range(config.unsure_per_step):
             pool = self._cubes if rng.random() < config.cube_share else self._vois
             nodule = pool[int(rng.integers(len(pool)))]
-            unsure.append(Draw(nodule=nodule, sample=self._sampler.draw(nodule, rng, size=size)))
+            sample = self._sampler.draw(nodule, rng, size=size)
+            unsure.append(Draw(nodule=nodule, sample=confounded(sample, nodule, config)))
         for _ in range(config.sure_per_step):
             pool = self._sure[int(rng.integers(2))]
             nodule = pool[int(rng.integers(len(pool)))]
