@@ -89,7 +89,7 @@ class Judge:
         return output
 
     def records(self, nodules: Sequence[Nodule]) -> list[NoduleRecord]:
-        """All figures of nodules, each once; the curves of the first ``CURVES_PER_FOLD`` in an order without meaning."""
+        """All figures of nodules, each once; curves of the first ``CURVES_PER_FOLD`` in an order without meaning."""
         order = sorted(nodules, key=lambda n: (n.sure is None, case_generator(n.case_id).random()))
         with_curves = {n.case_id for n in order[:CURVES_PER_FOLD]}
         records: list[NoduleRecord] = []
