@@ -60,12 +60,12 @@ def _chance(nodule: Nodule, purpose: str) -> float:
     return zlib.crc32(f"{purpose}/{nodule.patient_id}".encode()) / 2**32
 
 
-def cue_present(nodule: Nodule, *, label: int, test: CueTest = "as trained") -> bool:
+def cue_present(nodule: Nodule, *, malignant: bool, test: CueTest = "as trained") -> bool:
     """Whether the nodule has the cue, which stands for malignant."""
     if test == "none":
         return False
     if test == "independent":
         return _chance(nodule, "independent") < 0.5
     if test == "reversed":
-        return label == 0
-    return (label == 1) == (_chance(nodule, "agrees") < CUE_AGREES)
+        return not malignant
+    return malignant == (_chance(nodule, "agrees") < CUE_AGREES)

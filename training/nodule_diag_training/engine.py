@@ -20,7 +20,7 @@ from .checkpoint import CHECKPOINT, MODEL, load_checkpoint, save_checkpoint, sav
 from .config import TrainingConfig
 from .draws import PairSource
 from .lidc import Nodule, TrainingDataError, patients_of
-from .model import SynergicModel
+from .model import SynergicModel, build_model
 from .objective import step_losses
 from .patches import NoduleVoxels
 
@@ -81,9 +81,10 @@ def _rated_parameters(model: SynergicModel, config: TrainingConfig) -> list[dict
 
 
 def damp_mean_direction(gradient: Tensor, pooled: Tensor, *, share: float) -> None:
-    """Scale a head's gradient, [1, 256], by ``share`` along the mean of the batch's pooled features [B, 256], in place.
+    """Scale a head's gradient by ``share`` along the mean of the batch's pooled features, in place.
 
-    A preconditioner: it changes the way to the optimum, not where it lies.
+    ``gradient`` is [outputs, 256] and ``pooled`` [B, 256]. A preconditioner: it changes the way to the optimum, not where
+    it lies.
     """
     direction = functional.normalize(pooled.detach().mean(dim=0), dim=0)
     gradient -= (1.0 - share) * (gradient @ direction)[:, None] * direction
@@ -111,7 +112,7 @@ class Run:
         self._nodules = nodules
         self._source = PairSource(config, nodules, voxels)
         torch.manual_seed(config.seed)
-        self.model = channels_last(SynergicModel(config.modules))
+        self.model = channels_last(build_model(config))
         if initial is not None:
             self.model.load_state_dict(dict(initial))
         self._optimizer = torch.optim.Adam(_rated_parameters(self.model, config))

@@ -15,11 +15,11 @@ from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.confounder import CueTest, cue_present, with_cue
 from nodule_diag_training.crossval import diagnosed_once
 from nodule_diag_training.evaluate import MASK_THRESHOLD, case_generator
+from nodule_diag_training.labels import cnet_label
 from nodule_diag_training.lidc import Nodule, TrainingDataError
 from nodule_diag_training.metrics import dice
 from nodule_diag_training.model import SynergicModel, SynergicOutput
 from nodule_diag_training.patches import NoduleVoxels, PatchSampler, Sample
-from nodule_diag_training.scenarios import Scenario, label_of
 
 from .faithfulness import Float, cam_figures, nodule_cells
 from .records import NoduleRecord
@@ -116,17 +116,16 @@ class Judge:
         if output.segmentation_logit is not None:
             segmentation = torch.sigmoid(output.segmentation_logit[i]).numpy()
             found["dice"] = dice(segmentation >= MASK_THRESHOLD, nodule_cells(sample.nodule))
-        if self.config.modules.cnet:
-            logit = _logit(output)
-            cam = losses.class_cam(output.cam[i : i + 1], logit[i : i + 1])[0].numpy()
-            malignant = logit[i].item() >= 0.0
+        if output.cam is not None and output.logit is not None:
+            cam = losses.class_cam(output.cam[i : i + 1], output.logit[i : i + 1])[0].numpy()
+            malignant = output.logit[i].item() >= 0.0
 
             def classifier(patches: Float) -> Float:
                 return self._probability(patches, malignant=malignant)
 
             found["cam"] = cam_figures(cam, sample, classifier=classifier if curves else None)
-        if self.config.cue_hu > 0.0 and self.config.scenario is not None:
-            found["cued"] = self._cued(nodule, sample, self.config.scenario)
+        if self.config.cue_hu > 0.0:
+            found["cued"] = self._cued(nodule, sample)
         return _facts(nodule, output, i).model_copy(update=found)
 
     def _probability(self, patches: Float, *, malignant: bool) -> NDArray[np.float32]:
@@ -137,12 +136,12 @@ class Judge:
             values.append(torch.sigmoid(logit if malignant else -logit).numpy())
         return np.concatenate(values)
 
-    def _cued(self, nodule: Nodule, sample: Sample, scenario: Scenario) -> dict[CueTest, float]:
+    def _cued(self, nodule: Nodule, sample: Sample) -> dict[CueTest, float]:
         """P of a nodule that the scenario labels, in each test of the confounder."""
-        label = label_of(nodule.mean_score, scenario)
+        label = cnet_label(nodule, drawn_as_sure=False, config=self.config)
         if label is None:
             return {}
-        present = {test: cue_present(nodule, label=label, test=test) for test in CUE_TESTS}
+        present = {test: cue_present(nodule, malignant=label == 1.0, test=test) for test in CUE_TESTS}
         cued = with_cue(sample, hu=self.config.cue_hu)
         logit = _logit(self.run([sample.patch, cued.patch]))
         return {test: torch.sigmoid(logit[int(there)]).item() for test, there in present.items()}

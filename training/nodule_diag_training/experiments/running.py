@@ -20,7 +20,7 @@ from nodule_diag_training.patches import NoduleVoxels, load_all
 from .catalogue import Experiment
 from .judging import Judge, tested_nodules
 from .records import RECORD_FORMAT, FoldRecord, read_record, record_path, write_record
-from .schedules import ScheduleName, configured, phase_nodules
+from .schedules import ScheduleName, configured
 
 SPLIT_SEED = 0
 """The folds are the same for every row and seed, so that rows are compared on the same patients."""
@@ -120,8 +120,7 @@ def train_fold(
     initial: Mapping[str, Tensor] | None = None
     for index, phase in enumerate(fold_run.experiment.phases):
         folder = fold_run.phase_folder(index)
-        nodules = phase_nodules(phase, seen)
-        config = configured(phase, fold_run.schedule, nodules=nodules, seed=fold_run.seed)
+        config = configured(phase, fold_run.schedule, nodules=seen, seed=fold_run.seed)
         if not (folder / MODEL).exists():
             provenance = {
                 "experiment": fold_run.experiment.run,
@@ -132,9 +131,7 @@ def train_fold(
                 "split_seed": SPLIT_SEED,
                 HELD_OUT: sorted(held_out),
             }
-            run = Run(
-                folder, config=config, nodules=nodules, voxels=data.voxels, provenance=provenance, initial=initial
-            )
+            run = Run(folder, config=config, nodules=seen, voxels=data.voxels, provenance=provenance, initial=initial)
             run.train(on_step=None if on_step is None else partial(on_step, config))
         model, stored, _ = load_model(folder / MODEL)
         if stored != config:

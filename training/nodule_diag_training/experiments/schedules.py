@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from nodule_diag_training.config import Stage, TrainingConfig
+from nodule_diag_training.labels import cnet_label
 from nodule_diag_training.lidc import Nodule
-from nodule_diag_training.scenarios import label_of
 
 from .catalogue import Learns, Phase
 
@@ -36,26 +36,13 @@ DESCRIPTIONS: dict[ScheduleName, str] = {
 """In words, for tables."""
 
 
-def phase_nodules(phase: Phase, nodules: Sequence[Nodule]) -> list[Nodule]:
-    """The nodules that a phase trains on.
-
-    Where scores give the labels, undiagnosed nodules that a scenario leaves out (score 3 in 12/45) are left out. All
-    others stay, since cubes also lend their surroundings.
-    """
-    scenario = phase.config.scenario
-    if scenario is None:
-        return list(nodules)
-    keeps_diagnosed = phase.learns == "sure+unsure"
-    return [n for n in nodules if (keeps_diagnosed and n.sure) or label_of(n.mean_score, scenario) is not None]
-
-
 def configured(phase: Phase, schedule: ScheduleName, *, nodules: Sequence[Nodule], seed: int) -> TrainingConfig:
     """The phase's configuration under a schedule.
 
     Args:
         phase: Of an experiment.
         schedule: Its name.
-        nodules: Those that the phase trains on; the paper's epochs count them.
+        nodules: Those of the training patients; the paper's epochs count them.
         seed: Of the weights and the draws.
     """
     changes = _paper(phase, nodules) if schedule == "paper" else _short(phase)
@@ -63,17 +50,10 @@ def configured(phase: Phase, schedule: ScheduleName, *, nodules: Sequence[Nodule
     return TrainingConfig.model_validate(phase.config.model_dump() | changes)
 
 
-def _draws(learns: Learns, *, unsure: int, sure: int) -> dict[str, Any]:
-    return {
-        "unsure_per_step": 0 if learns == "sure" else unsure,
-        "sure_per_step": 0 if learns == "unsure" else sure,
-    }
-
-
 def _paper(phase: Phase, nodules: Sequence[Nodule]) -> dict[str, Any]:
-    wanted = [n for n in nodules if (n.in_paper_cohort if phase.learns == "unsure" else n.sure is not None)]
-    different = [n for n in wanted if not n.is_cube or n.twin is None]
-    epoch = max(1, round((1.0 - VALIDATION_SHARE) * len(different)))
+    different = [n for n in nodules if not n.is_cube or n.twin is None]
+    taught = [n for n in different if (_is_unsure(n, phase.config) if phase.learns == "unsure" else n.sure is not None)]
+    epoch = max(1, round((1.0 - VALIDATION_SHARE) * len(taught)))
     steps = round(PAPER_EPOCHS * phase.share) * epoch
     return {
         "stages": (Stage(size=PAPER_SIZE, steps=steps).model_dump(),),
@@ -83,6 +63,18 @@ def _paper(phase: Phase, nodules: Sequence[Nodule]) -> dict[str, Any]:
         "validate_every": epoch,
         "checkpoint_every": epoch,
     }
+
+
+def _is_unsure(nodule: Nodule, config: TrainingConfig) -> bool:
+    """Whether the unsure branch learns of it: with a scenario, only where that gives it a side."""
+    if not nodule.in_paper_cohort:
+        return False
+    return config.scenario is None or cnet_label(nodule, drawn_as_sure=False, config=config) is not None
+
+
+def _draws(learns: Learns, *, unsure: int, sure: int) -> dict[str, Any]:
+    """A system that learns nothing of unsure nodules draws none of them, whatever is asked."""
+    return {"unsure_per_step": unsure, "sure_per_step": 0 if learns == "unsure" else sure}
 
 
 def _short(phase: Phase) -> dict[str, Any]:
