@@ -27,6 +27,7 @@ from .experiments.commands import (
     judge_command,
     list_command,
     run_experiment,
+    table_command,
 )
 from .experiments.running import TrainingData
 from .experiments.schedules import ScheduleName
@@ -43,6 +44,7 @@ app = typer.Typer(
 app.add_typer(prepare_app, name="prepare")
 app.command("list")(list_command)
 app.command("judge")(judge_command)
+app.command("table")(table_command)
 
 SPLIT_SEED = 0
 PACKAGED_FOLDS = 3

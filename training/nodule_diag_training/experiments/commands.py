@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nodule_diag.atomic import write_bytes
 from nodule_diag_training.allocator import keep_freed_memory
 from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.engine import StepLog
@@ -19,6 +20,7 @@ from .catalogue import Experiment, catalogue, find
 from .records import FoldRecord, read_run
 from .running import FoldRun, TrainingData, judge_fold, train_fold
 from .schedules import SCHEDULES, ScheduleName
+from .tables import make_table
 
 DEFAULT_FOLDS = 5
 DEFAULT_RESULTS = Path("results") / "experiments"
@@ -116,6 +118,23 @@ def list_command(results: ResultsOption = DEFAULT_RESULTS) -> None:
             f"{row.name:34s} {row.config.system:11s} {weights[row.config.system]:9,d} {auc}  "
             f"{_there(row, results)}, {row.title}"
         )
+
+
+def table_command(
+    number: Annotated[str, typer.Argument(metavar="TABLE", help="1 to 7, or confounder.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Markdown file; without it the table is printed.")] = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+) -> None:
+    """Make one of the paper's tables from the results: ours, the paper's and the yardsticks side by side."""
+    written = "" if out is None else f" --out {out}"
+    command = f"nodule-diag train table {number} --results {results}{written}"
+    text = make_table(number, results, command=command)
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(out, text.encode())
+    typer.echo(f"wrote {out}")
 
 
 def _there(row: Experiment, results: Path) -> str:

@@ -35,9 +35,9 @@ class PaperFigures(BaseModel):
 
 
 @cache
-def _all() -> dict[str, PaperFigures]:
+def _read(part: str) -> dict[str, PaperFigures]:
     text = (files(__package__ or __name__) / FILE).read_text(encoding="utf-8")
-    return {name: _parsed(row) for name, row in json.loads(text)["rows"].items()}
+    return {name: _parsed(row) for name, row in json.loads(text)[part].items()}
 
 
 def _parsed(row: dict[str, list[float] | None]) -> PaperFigures:
@@ -49,4 +49,9 @@ def _parsed(row: dict[str, list[float] | None]) -> PaperFigures:
 
 def paper_figures(name: str) -> PaperFigures | None:
     """What the paper reports for a row of the catalogue; None where it reports nothing."""
-    return _all().get(name)
+    return _read("rows").get(name)
+
+
+def other_methods() -> dict[str, PaperFigures]:
+    """What Table 7 reports of other authors' methods."""
+    return _read("others")
