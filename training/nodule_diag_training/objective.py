@@ -55,10 +55,10 @@ def step_losses(
     taught = len(draws) if config.sure_teaches_unsure else first_sure
     zero = output.logit.new_zeros(())
     segmentation = score = cam = zero
-    if output.segmentation_logit is not None:
+    if output.segmentation_logit is not None and taught:
         target = torch.from_numpy(np.stack([d.sample.nodule for d in draws[:taught]]))
         segmentation = losses.dice_loss(torch.sigmoid(output.segmentation_logit[:taught]), target).mean()
-    if output.score is not None:
+    if output.score is not None and taught:
         wanted = output.score.new_tensor([normalised_score(d.nodule) for d in draws[:taught]])
         score = losses.score_loss(output.score[:taught], wanted).mean()
     labels = [cnet_label(d.nodule, drawn_as_sure=i >= first_sure, config=config) for i, d in enumerate(draws)]
