@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
@@ -24,15 +27,18 @@ CONFIG = TrainingConfig(
 
 def test_patients_set_aside_are_a_fixed_share_and_taught_nothing(tiny_nodules, tiny_voxels, tmp_path):
     aside = set_aside(tiny_nodules, share=0.25, seed=3)
-    assert len(aside) == 2
+    assert len(aside) == 3
+    assert {n.sure and n.sure.malignant for n in tiny_nodules if n.patient_id in aside} == {None, 0, 1}
     assert aside == set_aside(tiny_nodules, share=0.25, seed=3)
     assert len({frozenset(set_aside(tiny_nodules, share=0.25, seed=seed)) for seed in range(8)}) > 1
     aside = set_aside(tiny_nodules, share=0.25, seed=CONFIG.seed)
     run = Run(tmp_path, config=CONFIG, nodules=tiny_nodules, voxels=tiny_voxels)
     drawn = {d.nodule.patient_id for step in range(3) for part in run._source.draw(step) for d in part}
     assert not drawn & aside
-    with pytest.raises(TrainingDataError, match=r"validation_share is 0\.05"):
-        set_aside(tiny_nodules, share=0.05, seed=0)
+    many = [replace(tiny_nodules[6 + i % 2], patient_id=f"p{i}") for i in range(50)]
+    assert len(set_aside(many, share=0.2, seed=0)) == 10
+    with pytest.raises(TrainingDataError, match="1 patients are too few"):
+        set_aside(tiny_nodules[:1], share=0.2, seed=0)
 
 
 def test_the_model_is_the_best_by_validation_and_says_so(tmp_path, tiny_nodules, tiny_voxels):
@@ -99,19 +105,19 @@ def test_parts_of_a_batch_add_up_to_it(settings, tiny_nodules, tiny_voxels, tmp_
     assert all(isinstance(draw, Draw) for draw in unsure)
 
 
-def test_accumulated_batches_are_one_step_of_them_all(tmp_path, tiny_nodules, tiny_voxels):
+def test_accumulated_batches_are_one_step_of_them_all(monkeypatch, tmp_path, tiny_nodules, tiny_voxels):
     """Against the gradient of one batch of the same nodules."""
     config = TrainingConfig(
         stages=(Stage(size=32, steps=1),), cohort="all", accumulate=2, scores_teach_cnet=True, head_mean_share=0.1
     )
     run = Run(tmp_path / "two", config=config, nodules=tiny_nodules, voxels=tiny_voxels)
     groups = [run._source.draw(0, group=group) for group in (0, 1)]
-    assert [d.nodule for d in groups[0][0]] != [d.nodule for d in groups[1][0]] or groups[0][0] is not groups[1][0]
-    one = Run(
-        tmp_path / "one", config=config.model_copy(update={"accumulate": 1}), nodules=tiny_nodules, voxels=tiny_voxels
-    )
-    one._source.draw = lambda step, group=0: tuple(sum((list(g[kind]) for g in groups), []) for kind in (0, 1))
-    for log in (run._step(0), one._step(0)):
-        assert log.total > 0
+    unsure, sure = ([draw for group in groups for draw in group[kind]] for kind in (0, 1))
+    assert not np.array_equal(unsure[0].sample.patch, unsure[1].sample.patch)
+    config = config.model_copy(update={"accumulate": 1})
+    one = Run(tmp_path / "one", config=config, nodules=tiny_nodules, voxels=tiny_voxels)
+    monkeypatch.setattr(one._source, "draw", lambda *_, **__: (unsure, sure))
+    logs = [run._step(0), one._step(0)]
+    assert logs[0].total == pytest.approx(logs[1].total, rel=1e-5)
     for (name, ours), theirs in zip(run.model.named_parameters(), one.model.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5, msg=name)

@@ -18,7 +18,7 @@ from nodule_diag.atomic import write_bytes
 
 from .config import TrainingConfig
 from .lidc import TrainingDataError
-from .model import SynergicModel
+from .model import SynergicModel, build_model
 
 CHECKPOINT = "checkpoint.safetensors"
 """Model, optimiser and step of a run that may be resumed."""
@@ -125,7 +125,7 @@ def load_model(path: Path) -> tuple[SynergicModel, TrainingConfig, dict[str, Any
     """Read a finished model: it in evaluation mode, its configuration and provenance."""
     tensors, metadata = _read(path)
     config = TrainingConfig.model_validate_json(metadata[CONFIG_KEY])
-    model = SynergicModel(config.modules)
+    model = build_model(config)
     model.load_state_dict(tensors)
     provenance: dict[str, Any] = json.loads(metadata["provenance"])
     return model.eval(), config, provenance

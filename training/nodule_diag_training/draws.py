@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .config import TrainingConfig
+from .labels import cnet_label
 from .lidc import Nodule, TrainingDataError
 from .patches import NoduleVoxels, PatchSampler, Sample
 
@@ -29,11 +30,15 @@ class PairSource:
 
     def __init__(self, config: TrainingConfig, nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels]) -> None:
         eligible = [n for n in nodules if config.cohort == "all" or n.in_paper_cohort]
+        if config.scores_label and not config.modules.rnet:
+            # What CNet cannot be told a side of is removed, as the paper does in its scenario 12/45.
+            eligible = [n for n in eligible if cnet_label(n, drawn_as_sure=False, config=config) is not None]
         self._cubes = [n for n in eligible if n.is_cube]
         self._vois = [n for n in eligible if not n.is_cube]
         sure = [n for n in nodules if n.sure is not None]
         self._sure = [[n for n in sure if n.sure is not None and n.sure.malignant == label] for label in (0, 1)]
-        if not self._vois or not self._cubes or not all(self._sure):
+        unsure_missing = config.unsure_draws and not (self._vois and self._cubes)
+        if unsure_missing or (config.sure_draws and not all(self._sure)):
             raise TrainingDataError(
                 f"training needs VOIs, cubes, benign and malignant nodules; got {len(self._vois)}, {len(self._cubes)}, "
                 f"{len(self._sure[0])} and {len(self._sure[1])}"
@@ -47,11 +52,11 @@ class PairSource:
         rng = np.random.default_rng([config.seed, step, *([group] if group else [])])
         size = config.patch_size(step)
         unsure, sure = [], []
-        for _ in range(config.unsure_per_step):
+        for _ in range(config.unsure_draws):
             pool = self._cubes if rng.random() < config.cube_share else self._vois
             nodule = pool[int(rng.integers(len(pool)))]
             unsure.append(Draw(nodule=nodule, sample=self._sampler.draw(nodule, rng, size=size)))
-        for _ in range(config.sure_per_step):
+        for _ in range(config.sure_draws):
             pool = self._sure[int(rng.integers(2))]
             nodule = pool[int(rng.integers(len(pool)))]
             sure.append(Draw(nodule=nodule, sample=self._sampler.draw(nodule, rng, size=size)))

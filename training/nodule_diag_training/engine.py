@@ -19,7 +19,7 @@ from .config import TrainingConfig
 from .draws import Draw, PairSource
 from .execution import Execution
 from .lidc import Nodule, TrainingDataError, patients_of
-from .model import SynergicModel, SynergicOutput
+from .model import SynergicModel, SynergicOutput, build_model
 from .objective import LossTerms, step_losses
 from .patches import NoduleVoxels
 from .runlog import LOG, History, StepLog, StepTime, ValidationLog, read_log
@@ -69,9 +69,10 @@ def _rated_parameters(model: SynergicModel, config: TrainingConfig) -> list[dict
 
 
 def damp_mean_direction(gradient: Tensor, pooled: Tensor, *, share: float) -> None:
-    """Scale a head's gradient, [1, 256], by ``share`` along the mean of the batch's pooled features [B, 256], in place.
+    """Scale a head's gradient by ``share`` along the mean of the batch's pooled features, in place.
 
-    A preconditioner: it changes the way to the optimum, not where it lies.
+    ``gradient`` is [outputs, 256] and ``pooled`` [B, 256]. A preconditioner: it changes the way to the optimum, not
+    where it lies.
     """
     direction = functional.normalize(pooled.detach().mean(dim=0), dim=0)
     gradient -= (1.0 - share) * (gradient @ direction)[:, None] * direction
@@ -121,7 +122,7 @@ class Run:
         self._nodules = [n for n in nodules if n.patient_id not in self._set_aside]
         self._source = PairSource(config, self._nodules, voxels)
         torch.manual_seed(config.seed)
-        self.model = channels_last(SynergicModel(config.modules))
+        self.model = channels_last(build_model(config))
         if initial is not None:
             self.model.load_state_dict(dict(initial))
         self.model.to(self._device)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from .config import TrainingConfig
 from .draws import Draw
-from .objective import LossTerms, cnet_label
+from .labels import cnet_label, score_target
+from .objective import LossTerms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +38,17 @@ class TermCounts:
 
 def count_terms(unsure: Sequence[Draw], sure: Sequence[Draw], config: TrainingConfig) -> TermCounts:
     """How many of these nodules teach each term, as ``objective.step_losses`` takes them."""
-    draws = [(draw, False) for draw in unsure] + [(draw, True) for draw in sure]
     modules = config.modules
-    labelled = sum(cnet_label(d.nodule, drawn_as_sure=as_sure, config=config) is not None for d, as_sure in draws)
-    taught = sum(not as_sure or config.sure_teaches_unsure for _, as_sure in draws)
+    draws = [(draw.nodule, False) for draw in unsure] + [(draw.nodule, True) for draw in sure]
+    labelled = sum(cnet_label(nodule, drawn_as_sure=as_sure, config=config) is not None for nodule, as_sure in draws)
+    scored = sum(score_target(nodule, drawn_as_sure=as_sure, config=config) is not None for nodule, as_sure in draws)
+    outlined = sum(not as_sure or config.sure_teaches_unsure for _, as_sure in draws)
+    guided = len(draws) if modules.guidance != "cam-loss" and config.ad_csl_on_all else labelled
     return TermCounts(
-        classification=labelled,
-        cam=0 if modules.guidance == "none" else len(draws) if config.ad_csl_on_all else labelled,
-        segmentation=taught if modules.segnet else 0,
-        score=taught if modules.rnet else 0,
+        classification=labelled if modules.cnet else 0,
+        cam=guided if modules.guidance != "none" else 0,
+        segmentation=outlined if modules.segnet else 0,
+        score=scored if modules.rnet else 0,
     )
 
 

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import groupby
 from typing import Literal
 
+import numpy as np
 import torch
 
 from . import losses
 from .config import TrainingConfig
 from .draws import Draw
 from .evaluate import case_generator
-from .lidc import Nodule, TrainingDataError, patients_of, split_by_patient
-from .objective import LossTerms, cnet_label
+from .labels import cnet_label
+from .lidc import Nodule, TrainingDataError, patients_of
+from .objective import LossTerms
 from .patches import NoduleVoxels, PatchSampler
 from .runlog import ValidationLog
 from .shares import count_terms
 
-FINEST_SHARE = 10
-"""Largest denominator of a share of patients."""
 BATCH = 4
 
 Criterion = Literal["classification", "total"]
@@ -39,39 +37,44 @@ def criterion(config: TrainingConfig) -> Criterion:
     """
     if config.best_by != "auto":
         return config.best_by
-    learned = config.modules.cnet and config.diagnosis_teaches and config.sure_per_step > 0
+    learned = config.modules.cnet and config.diagnosis_teaches and config.sure_draws > 0
     return "classification" if learned else "total"
 
 
 def set_aside(nodules: Sequence[Nodule], *, share: float, seed: int) -> set[str]:
-    """The patients to validate on, diagnosed nodules and cubes spread as evenly as in folds.
+    """The patients to validate on: the share of those with benign, with malignant and without diagnoses, cubes spread.
 
     Args:
         nodules: All that the run is given.
-        share: Of the patients, to the nearest fraction with a denominator of at most ``FINEST_SHARE``.
-        seed: Of the split.
+        share: Of each kind of patients; at least one is taken, and one left, where there are two.
+        seed: Of the choice.
 
     Raises:
-        TrainingDataError: If there are too few patients for this share.
+        TrainingDataError: If there are too few patients to set any aside.
     """
-    parts = Fraction(share).limit_denominator(FINEST_SHARE)
-    patients = len(patients_of(nodules))
-    if not 0 < parts < 1 or patients < parts.denominator:
+    diagnoses: dict[str, set[int]] = {patient: set() for patient in patients_of(nodules)}
+    for nodule in nodules:
+        diagnoses[nodule.patient_id] |= set() if nodule.sure is None else {nodule.sure.malignant}
+    with_cube = {n.patient_id for n in nodules if n.is_cube}
+    rng = np.random.default_rng(seed)
+    chosen: set[str] = set()
+    for kind in sorted({tuple(sorted(sides)) for sides in diagnoses.values()}):
+        shuffled = rng.permutation([patient for patient, sides in diagnoses.items() if tuple(sorted(sides)) == kind])
+        patients = sorted(shuffled.tolist(), key=lambda patient: patient in with_cube)
+        count = min(max(1, round(share * len(patients))), len(patients) - 1)
+        chosen |= {patients[int((place + 0.5) * len(patients) / count)] for place in range(count)}
+    if not chosen:
         raise TrainingDataError(
-            f"validation_share is {share}, of {patients} patients",
-            hint="give 0 to validate on none, or a share of 0.1 to 0.9 of at least as many patients as it has parts",
+            f"{len(diagnoses)} patients are too few to set a share of {share} aside", hint="set validation_share to 0"
         )
-    with warnings.catch_warnings():
-        # A rare kind cannot be in every part; the common ones are spread all the same.
-        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
-        split = split_by_patient(nodules, folds=parts.denominator, seed=seed)
-    return set().union(*split[: parts.numerator])
+    return chosen
 
 
 class Validation:
     """The nodules of the patients set aside, as fixed patches without augmentation.
 
-    A nodule that exists as VOI and as cube is measured once, as cube; a diagnosed one as drawn for its diagnosis.
+    A nodule that exists as VOI and as cube is measured once, as cube; a diagnosed one as if drawn for its diagnosis,
+    where the configuration draws such.
 
     Args:
         config: Of the run; patches have the size of its last stage.
@@ -95,10 +98,9 @@ class Validation:
         self._voxels = voxels
         self._sampler = PatchSampler(voxels, lenders)
         once = [n for n in sorted(nodules, key=lambda n: n.case_id) if n.is_cube or n.twin is None]
-        by_diagnosis = config.diagnosis_teaches and config.sure_per_step > 0
-        sure = [n for n in once if by_diagnosis and n.sure is not None]
-        others = [n for n in once if not by_diagnosis or n.sure is None]
-        unsure = [n for n in others if config.cohort == "all" or n.in_paper_cohort]
+        sure = [n for n in once if config.sure_draws and n.sure is not None]
+        others = [n for n in once if not config.sure_draws or n.sure is None]
+        unsure = [n for n in others if config.unsure_draws and (config.cohort == "all" or n.in_paper_cohort)]
         labelled = [(n, False, self._label(n, as_sure=False)) for n in unsure]
         labelled += [(n, True, self._label(n, as_sure=True)) for n in sure]
         if criterion(config) == "classification" and not {0.0, 1.0} <= {label for _, _, label in labelled}:
