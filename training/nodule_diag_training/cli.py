@@ -20,6 +20,7 @@ from .checkpoint import MODEL, load_model
 from .config import PACKAGED, PRETRAINED, TrainingConfig
 from .crossval import FOLD, HELD_OUT, judge_fold, sections_of
 from .engine import LOG, Run, StepLog, read_log
+from .execution import Execution
 from .experiments.commands import (
     DEFAULT_FOLDS,
     DEFAULT_RESULTS,
@@ -102,25 +103,37 @@ def run(
         ),
     ] = None,
     data: DataOption = DEFAULT_DATA,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
+    compile_model: Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")] = False,
 ) -> None:
     """Train a row of the paper's tables in folds and judge it, or a run by configuration.
 
     ``train run table1/J --schedule short --out runs`` trains and judges five folds; a repeated command goes on.
     ``train run --config FILE --out DIR`` trains on all patients, or on those outside --fold.
     """
+    execution = Execution(device=device, compile=compile_model)
     if name is None:
-        _run_configuration(out, fold=fold, folds=folds or PACKAGED_FOLDS, start=start, config=config, data=data)
+        _run_configuration(
+            out, fold=fold, folds=folds or PACKAGED_FOLDS, start=start, config=config, data=data, execution=execution
+        )
         return
     if start is not None or config is not None:
         raise UsageError(f"{name} has its own configuration", hint="leave --from and --config out, or NAME")
     wanted = fold_runs(
         [name], folds=folds or DEFAULT_FOLDS, fold=fold, seed=seed, schedule=schedule, root=out, results=results
     )
-    run_experiment(wanted, TrainingData(load_nodules(data)))
+    run_experiment(wanted, TrainingData(load_nodules(data)), execution=execution)
 
 
 def _run_configuration(
-    out: Path, *, fold: int | None, folds: int, start: Path | None, config: Path | None, data: Path
+    out: Path,
+    *,
+    fold: int | None,
+    folds: int,
+    start: Path | None,
+    config: Path | None,
+    data: Path,
+    execution: Execution,
 ) -> None:
     """Train on all patients, or on those outside one fold."""
     from tqdm import tqdm
@@ -156,9 +169,10 @@ def _run_configuration(
                 seg=f"{entry.segmentation:.3f}", reg=f"{entry.score:.3f}",
             )  # fmt: skip
 
-        Run(out, config=settings, nodules=nodules, voxels=voxels, provenance=provenance, initial=initial).train(
-            on_step=show
-        )
+        Run(
+            out, config=settings, nodules=nodules, voxels=voxels, provenance=provenance, initial=initial,
+            execution=execution,
+        ).train(on_step=show)  # fmt: skip
     typer.echo(f"wrote {out / MODEL}")
 
 

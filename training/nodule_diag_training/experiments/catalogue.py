@@ -162,13 +162,14 @@ def slug(scenario: Scenario) -> str:
 
 
 def _table_6() -> Iterator[Experiment]:
+    by_total = {"best_by": "total"}  # there is no CNet whose loss could choose the checkpoint
     yield _row(
         "table6/R/unsure/on-sure",
         "RNet, unsure, tested on sure",
-        Phase(config=_scores_only("R", None), learns="unsure"),
+        Phase(config=_scores_only("R", None).model_copy(update=by_total), learns="unsure"),
         run="table6/R/unsure",
     )
-    both = TrainingConfig(system="R", diagnosis_as_score=True)
+    both = TrainingConfig(system="R", diagnosis_as_score=True).model_copy(update=by_total)
     yield _row("table6/R/unsure+sure", "RNet, unsure + sure, tested on sure", Phase(config=both))
     for scenario in get_args(Scenario):
         base, title = f"table6/{slug(scenario)}", f"CNet, {scenario}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +11,10 @@ import typer
 from nodule_diag.atomic import write_bytes
 from nodule_diag_training.allocator import keep_freed_memory
 from nodule_diag_training.config import TrainingConfig
-from nodule_diag_training.engine import StepLog
+from nodule_diag_training.execution import Execution
 from nodule_diag_training.lidc import load_nodules
 from nodule_diag_training.options import DEFAULT_DATA, DataOption
+from nodule_diag_training.runlog import StepLog
 from nodule_diag_training.systems import SYSTEMS
 
 from .catalogue import Experiment, catalogue, find
@@ -57,14 +58,14 @@ def fold_runs(
     ]
 
 
-def run_experiment(runs: Sequence[FoldRun], data: TrainingData, *, say: Callable[[str], None] = typer.echo) -> None:
+def run_experiment(runs: Sequence[FoldRun], data: TrainingData, *, execution: Execution) -> None:
     """Train and judge folds; those with a result are skipped, interrupted ones go on."""
     from tqdm import tqdm
 
     keep_freed_memory()
     for fold_run in runs:
         if fold_run.is_done():
-            say(f"{fold_run.record} is there already")
+            typer.echo(f"{fold_run.record} is there already")
             continue
         with tqdm(unit="step", desc=f"{fold_run.experiment.run} fold {fold_run.fold}") as bar:
 
@@ -73,8 +74,8 @@ def run_experiment(runs: Sequence[FoldRun], data: TrainingData, *, say: Callable
                 bar.update(entry.step + 1 - bar.n)
                 bar.set_postfix(total=f"{entry.total:.3f}", cls=f"{entry.classification:.3f}", cam=f"{entry.cam:.3f}")
 
-            train_fold(fold_run, data, on_step=show)
-        say(_judged(judge_fold(fold_run, data), fold_run.record))
+            train_fold(fold_run, data, execution=execution, on_step=show)
+        typer.echo(_judged(judge_fold(fold_run, data, execution=execution), fold_run.record))
 
 
 def _judged(record: FoldRecord, path: Path) -> str:

@@ -22,8 +22,8 @@ TESTS: dict[CueTest, str] = {
 LEGEND = (
     "In training a faint grating lies on everything but the nodule and 2 mm round it: in "
     f"{100 * CUE_AGREES:.0f} % of patients on malignant nodules alone, in the others on benign ones alone. The models "
-    "are tested with that correlation, without the grating, with it on half of the patients whatever the label, and with "
-    "it on benign nodules alone. The loss is the AUC of the first minus the third test, on the same nodules."
+    "are tested with that correlation, without the grating, with it on half of the patients whatever the label, and "
+    "with it on benign nodules alone. The loss is the AUC of the first minus the third test, on the same nodules."
 )
 
 

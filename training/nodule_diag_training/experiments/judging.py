@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,10 +84,13 @@ class Judge:
         return self.sampler.place(self.voxels[nodule.case_id], rng, patient_id=nodule.patient_id, size=self.size)
 
     def run(self, patches: Sequence[Float]) -> SynergicOutput:
-        """One forward pass of [2, S, S, S] patches."""
+        """One forward pass of [2, S, S, S] patches, on the model's device; the output is on the CPU."""
+        device = next(self.model.parameters()).device
         with torch.inference_mode():
-            output: SynergicOutput = self.model(torch.from_numpy(np.stack(patches)))
-        return output
+            output: SynergicOutput = self.model(torch.from_numpy(np.stack(patches)).to(device))
+        tensors = {field.name: getattr(output, field.name) for field in fields(output)}
+        on_cpu: dict[str, Any] = {name: None if t is None else t.cpu() for name, t in tensors.items()}
+        return replace(output, **on_cpu)
 
     def records(self, nodules: Sequence[Nodule]) -> list[NoduleRecord]:
         """All figures of nodules, each once; curves of the first ``CURVES_PER_FOLD`` in an order without meaning."""

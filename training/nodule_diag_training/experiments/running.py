@@ -13,9 +13,11 @@ from torch import Tensor
 from nodule_diag_training.checkpoint import MODEL, load_model
 from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.crossval import FOLD, HELD_OUT
-from nodule_diag_training.engine import LOG, Run, StepLog, read_log
+from nodule_diag_training.engine import Run
+from nodule_diag_training.execution import Execution
 from nodule_diag_training.lidc import Nodule, TrainingDataError, split_by_patient
 from nodule_diag_training.patches import NoduleVoxels, load_all
+from nodule_diag_training.runlog import TIMING, StepLog, StepTime, read_lines
 
 from .catalogue import Experiment
 from .judging import Judge, tested_nodules
@@ -108,7 +110,11 @@ class TrainingData:
 
 
 def train_fold(
-    fold_run: FoldRun, data: TrainingData, *, on_step: Callable[[TrainingConfig, StepLog], None] | None = None
+    fold_run: FoldRun,
+    data: TrainingData,
+    *,
+    execution: Execution | None = None,
+    on_step: Callable[[TrainingConfig, StepLog], None] | None = None,
 ) -> None:
     """Train the phases that are not finished, each from the weights of the one before.
 
@@ -131,7 +137,15 @@ def train_fold(
                 "split_seed": SPLIT_SEED,
                 HELD_OUT: sorted(held_out),
             }
-            run = Run(folder, config=config, nodules=seen, voxels=data.voxels, provenance=provenance, initial=initial)
+            run = Run(
+                folder,
+                config=config,
+                nodules=seen,
+                voxels=data.voxels,
+                provenance=provenance,
+                initial=initial,
+                execution=execution,
+            )
             run.train(on_step=None if on_step is None else partial(on_step, config))
         model, stored, _ = load_model(folder / MODEL)
         if stored != config:
@@ -141,7 +155,7 @@ def train_fold(
         initial = model.state_dict()
 
 
-def judge_fold(fold_run: FoldRun, data: TrainingData) -> FoldRecord:
+def judge_fold(fold_run: FoldRun, data: TrainingData, *, execution: Execution | None = None) -> FoldRecord:
     """Judge a finished fold and write its record."""
     begin = time.perf_counter()
     model, config, provenance = load_model(fold_run.model)
@@ -151,7 +165,8 @@ def judge_fold(fold_run: FoldRun, data: TrainingData) -> FoldRecord:
             f"{fold_run.model} did not leave out the patients of fold {fold_run.fold} of {fold_run.folds}",
             hint="the data or the folds differ from those it was trained on",
         )
-    judge = Judge.of(model, config, nodules=data.nodules, voxels=data.voxels)
+    device = (execution or Execution()).torch_device()
+    judge = Judge.of(model.to(device), config, nodules=data.nodules, voxels=data.voxels)
     tested = tested_nodules([n for n in data.nodules if n.patient_id in held_out])
     retrieves = config.modules.cnet and config.modules.rnet
     seen = [n for n in data.nodules if n.patient_id not in held_out] if retrieves else []
@@ -167,7 +182,7 @@ def judge_fold(fold_run: FoldRun, data: TrainingData) -> FoldRecord:
         configs=tuple(load_model(folder / MODEL)[1].model_dump(mode="json") for folder in folders),
         provenance={key: value for key, value in provenance.items() if key != HELD_OUT},
         held_out=tuple(sorted(held_out)),
-        training_seconds=sum(line.seconds for folder in folders for line in read_log(folder / LOG)),
+        training_seconds=sum(line.seconds for folder in folders for line in read_lines(folder / TIMING, StepTime)),
         nodules=tuple(judge.records(tested)),
         cases=tuple(judge.cases(seen)),
         patch_size=judge.size,
