@@ -11,7 +11,7 @@ from .catalogue import Experiment
 from .markdown import interval_cell, table
 from .records import FoldRecord, NoduleRecord
 from .scores import pooled
-from .tested import tested
+from .tested import scored
 
 TESTS: dict[CueTest, str] = {
     "as trained": "cue as in training",
@@ -32,7 +32,7 @@ def confounder_section(runs: Sequence[tuple[Experiment, str, Sequence[FoldRecord
     lines = []
     for row, title, records in runs:
         aucs = {
-            test: pooled("auc", tested(records, "scores", row.scenario, score=partial(_score, test=test)))
+            test: pooled("auc", scored(records, "scores", row.scenario, score=partial(_score, test=test)))
             for test in TESTS
         }
         loss = aucs["as trained"].value - aucs["independent"].value

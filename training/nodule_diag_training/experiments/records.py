@@ -156,9 +156,14 @@ def read_record(path: Path) -> FoldRecord:
     """
     try:
         return FoldRecord.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+    except OSError as error:
+        raise TrainingDataError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
         raise TrainingDataError(
-            f"{path} is no result of this version: {error}", hint="nodule-diag train judge makes it again from its run"
+            f"{path} is no result of this version: {place}: {first['msg']}",
+            hint="nodule-diag train judge makes it again from its run",
         ) from error
 
 

@@ -18,7 +18,7 @@ from .records import FoldRecord, read_run
 from .retrieval import retrieve_folds
 from .schedules import DESCRIPTIONS, SCHEDULES, ScheduleName
 from .scores import METRICS, TITLES, Scored, over_folds, pooled
-from .tested import LABELS, Labels, label_of, labels_of, tested, yardsticks
+from .tested import LABELS, Labels, label_of, labels_of, scored, yardsticks
 
 TABLES: dict[str, str] = {
     "1": "Synergic models on diagnosed nodules: modules, attention and losses",
@@ -118,7 +118,7 @@ def _rows(rows: Sequence[Experiment], results: dict[str, list[Result]], labels: 
         found = results[row.name]
         if not found:
             lines.append([row.title, "not run", *[NOTHING] * (len(METRICS) + 2)])
-        lines += [[row.title, *_figures(r.title, tested(r.records, labels, row.scenario))] for r in found]
+        lines += [[row.title, *_figures(r.title, scored(r.records, labels, row.scenario))] for r in found]
         paper = paper_figures(row.name)
         if paper is not None:
             lines.append([row.title, *_paper(paper)])
@@ -180,7 +180,7 @@ def _order(rows: Sequence[Experiment], results: dict[str, list[Result]]) -> str:
         for row in rows:
             full = [r for r in results[row.name] if r.schedule == schedule and len(r.records) == r.records[0].folds]
             if full and row.config.system in ORDER:
-                aucs[row.config.system] = pooled("auc", tested(full[0].records, "all", None)).value
+                aucs[row.config.system] = pooled("auc", scored(full[0].records, "all", None)).value
         if len(aucs) == len(ORDER):
             here = sorted(aucs, key=lambda system: -aucs[system])
             holds = tuple(here) == ORDER

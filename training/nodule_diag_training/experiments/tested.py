@@ -54,7 +54,7 @@ def _probability(nodule: NoduleRecord) -> float:
     return nodule.probability
 
 
-def tested(
+def scored(
     records: Sequence[FoldRecord],
     labels: Labels,
     scenario: Scenario | None,
@@ -83,11 +83,11 @@ def yardsticks(records: Sequence[FoldRecord], labels: Labels, scenario: Scenario
 
     Where scores are the labels their mean says nothing; a reader is then measured against the others' side.
     """
-    found = [Yardstick(title="diameter alone", auc=pooled("auc", tested(records, labels, scenario, score=_diameter)))]
+    found = [Yardstick(title="diameter alone", auc=pooled("auc", scored(records, labels, scenario, score=_diameter)))]
     if labels == "scores":
         found.append(Yardstick(title="one reader against the others", auc=pooled("auc", [*_one(records, scenario)])))
         return found
-    mean = pooled("auc", tested(records, labels, scenario, score=_mean_score))
+    mean = pooled("auc", scored(records, labels, scenario, score=_mean_score))
     single = [
         Scored(label=label, score=float(score), patient_id=nodule.patient_id, fold=record.fold)
         for record in records
