@@ -17,9 +17,8 @@ from . import losses
 from .lidc import Nodule, TrainingDataError
 from .metrics import dice
 from .model import SynergicModel
-from .patches import NoduleVoxels, PatchSampler, Sample, cut_like_voi
+from .patches import MASK_THRESHOLD, NoduleVoxels, PatchSampler, Sample, cut_like_voi
 
-MASK_THRESHOLD = 0.5
 BATCH = 2
 
 
@@ -120,9 +119,7 @@ def judge(
         cams = losses.class_cam(output.cam, output.logit)
         sems = torch.sigmoid(output.segmentation_logit)
         for i, (nodule, sample) in enumerate(zip(nodules[part], samples[part], strict=True)):
-            truth = sample.nodule >= MASK_THRESHOLD
-            if not truth.any():
-                truth = sample.nodule >= sample.nodule.max()
+            truth = sample.nodule_cells
             average = losses.average_cam(cams[i : i + 1], torch.from_numpy(sample.nodule)[None])
             found = _fine_mask(sample, sems[i].numpy())
             wanted = sample.fine_mask

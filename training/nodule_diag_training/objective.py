@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from . import losses
@@ -56,7 +57,7 @@ def step_losses(
     zero = output.logit.new_zeros(())
     segmentation = score = cam = zero
     if output.segmentation_logit is not None:
-        target = torch.from_numpy(np.stack([d.sample.nodule for d in draws[:taught]]))
+        target = torch.from_numpy(np.stack([_mask_target(d, config) for d in draws[:taught]]))
         segmentation = losses.dice_loss(torch.sigmoid(output.segmentation_logit[:taught]), target).mean()
     if output.score is not None:
         wanted = output.score.new_tensor([normalised_score(d.nodule) for d in draws[:taught]])
@@ -84,6 +85,11 @@ def step_losses(
         score=score,
         weights=losses.LossWeights(score=config.score_weight),
     )
+
+
+def _mask_target(draw: Draw, config: TrainingConfig) -> NDArray[np.float32]:
+    """g_s of eq. 1 for one nodule, [L, W, H] in [0, 1]."""
+    return draw.sample.nodule if config.mask_target == "share" else draw.sample.nodule_cells.astype(np.float32)
 
 
 def cnet_label(nodule: Nodule, *, drawn_as_sure: bool, config: TrainingConfig) -> float | None:
