@@ -39,19 +39,20 @@ class ExportGraph(nn.Module):
     """The trained model as the SDK sees it.
 
     Args:
-        model: In evaluation mode, with SegNet and RNet.
+        model: In evaluation mode, with SegNet, RNet and CNet.
 
     Raises:
-        ExportError: If the model lacks SegNet or RNet: a bundle has their outputs.
+        ExportError: If the model lacks one of them: a bundle has their outputs.
     """
 
     def __init__(self, model: SynergicModel) -> None:
         super().__init__()
-        missing = [name for name, part in (("SegNet", model.segnet), ("RNet", model.rnet)) if part is None]
+        parts = (("SegNet", model.segnet), ("RNet", model.rnet), ("CNet", model.cnet))
+        missing = [name for name, part in parts if part is None]
         if missing:
             raise ExportError(
                 f"the checkpoint's model has no {' and no '.join(missing)}, whose outputs a bundle must have",
-                hint="train system D, F or J",
+                hint="train a system with SegNet, RNet and CNet, such as D, F or J",
             )
         self.model = model
 
@@ -64,7 +65,7 @@ class ExportGraph(nn.Module):
         Returns:
             malignancy: [B], P, the sigmoid of the logit.
             logit: [B], S of eq. 4.
-            expert_score: [B], RNet's output on the readers' scale. RNet is linear and may leave 0..1 a little; the
+            expert_score: [B], RNet's score on the readers' scale. As regression it may leave 0..1 a little; the
                 scale ends at 1 and 5, so the score is clipped to it.
             segmentation: [B, 16, 16, 16], SEM in [0, 1].
             cam: [B, 16, 16, 16], CAM_c (eq. 6) min-max normalised; zeros where it is flat.
@@ -106,7 +107,7 @@ def trace(model: SynergicModel) -> ModelProto:
         A graph without stack traces or other records of the machine that made it.
 
     Raises:
-        ExportError: If the model lacks SegNet or RNet, or cannot be traced.
+        ExportError: If the model lacks SegNet, RNet or CNet, or cannot be traced.
     """
     graph = ExportGraph(model.eval()).eval()
     example = torch.zeros(2, PATCH_CHANNELS, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)

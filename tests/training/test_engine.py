@@ -15,9 +15,10 @@ from nodule_diag_training.checkpoint import CHECKPOINT, MODEL, load_model
 from nodule_diag_training.config import PACKAGED, PRETRAINED, Stage, TrainingConfig
 from nodule_diag_training.draws import PairSource
 from nodule_diag_training.engine import LOG, NonFiniteLossError, Run, damp_mean_direction, learning_rate, read_log
+from nodule_diag_training.labels import cnet_label, normalised_score
 from nodule_diag_training.lidc import TrainingDataError
 from nodule_diag_training.model import SynergicOutput
-from nodule_diag_training.objective import cnet_label, normalised_score, step_losses
+from nodule_diag_training.objective import step_losses
 
 TINY = TrainingConfig(stages=(Stage(size=32, steps=4),), cohort="all", checkpoint_every=2, schedule="one-cycle")
 ONE_STEP = (Stage(size=32, steps=1),)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .losses import DEFAULT_MARGIN
+from .losses import DEFAULT_MARGIN, MarginMode
 from .systems import SYSTEMS, System, SystemName
 
 MINIMUM_STAGE_SIZE = 32
@@ -38,7 +39,8 @@ class TrainingConfig(BaseModel):
             with reader scores: a product also meets part-solid nodules and those that readers disagree on.
         stages: Patch sizes and steps, in order.
         unsure_per_step: Unsure nodules in a step (1 in the paper).
-        sure_per_step: Sure nodules in a step (1 in the paper; 0 leaves them to chance among the unsure draws).
+        sure_per_step: Sure nodules in a step (1 in the paper; 0 leaves them to chance among the unsure draws). Nodules
+            of which the system learns nothing are not drawn at all (``unsure_draws``, ``sure_draws``).
         sure_teaches_unsure: A diagnosed LIDC nodule has reader scores and a mask as well and so belongs to both sets;
             with this, drawn as sure, it also counts in L_seg and L_reg.
         scores_teach_cnet: CNet also learns from undiagnosed nodules: from a mean score below 3 as benign, above it as
@@ -46,18 +48,21 @@ class TrainingConfig(BaseModel):
         constant_confidence: ad-CSL's confidence only weighs (``losses.adaptive_cam_sem_loss``).
         ad_csl_on_all: ad-CSL, which needs no label, also guides the nodules that CNet learns nothing of.
         scenario: Label scenario of Table 6: CNet learns of an undiagnosed nodule whether its rounded mean score is
-            among those right of the slash; a score that is on neither side teaches nothing (3 in ``12/45``).
+            among those right of the slash; a score that is on neither side teaches CNet nothing (3 in ``12/45``). In a
+            system without RNet such nodules are left out altogether, as the paper removes them.
         diagnosis_teaches: Whether diagnoses are learned from at all; the rows "unsure" of Table 6 and all of Table 7
             learn from scores alone.
         score_loss: How RNet learns the score (Table 3): ``mse`` (eq. 2), ``cross-entropy`` over the five rounded
             scores, or ``ordinal`` (soft labels of Diaz and Marathe 2019).
-        diagnosis_as_score: RNet takes a diagnosis as the lowest or highest score (Table 6, RNet, unsure + sure).
+        diagnosis_as_score: RNet takes a sure nodule's diagnosis as the lowest or highest score (Table 6, RNet, unsure +
+            sure).
         input: Modality of Table 5.
         margin_mode: Table 4: ``nodule`` wants the CAM on the nodule to exceed the background's by the margin (eq. 10),
             ``background`` the reverse (eq. 15).
         mask_target: What SegNet learns of a cell of its grid: the ``share`` that the reader mask fills, or whether it
             fills ``half`` of it. Eq. 1 is lowest for shares when every cell above about 0.4 is found, so that small
             nodules come out too large.
+        cue_hu: Amplitude in HU of a cue in the background that tells the scenario's label (``confounder``); 0 for none.
         cube_share: Share of unsure draws that are cubes, whose surroundings are real.
         margin: delta of eq. 10.
         score_weight: gamma of eq. 12.
@@ -73,6 +78,8 @@ class TrainingConfig(BaseModel):
         validation_share: Share of the training patients that is set aside to choose the best checkpoint (0.2 in the
             paper); at 0 the last one is kept.
         validate_every: Steps between two looks at the validation patients.
+        best_by: Which of their losses chooses: ``classification`` (benign and malignant weighing the same), ``total``
+            (eq. 12), or ``auto`` (``validation.criterion``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,8 +98,9 @@ class TrainingConfig(BaseModel):
     score_loss: Literal["mse", "cross-entropy", "ordinal"] = "mse"
     diagnosis_as_score: bool = False
     input: Modality = "64"
-    margin_mode: Literal["nodule", "background"] = "nodule"
+    margin_mode: MarginMode = "nodule"
     mask_target: Literal["share", "half"] = "share"
+    cue_hu: float = Field(default=0.0, ge=0.0)
     cube_share: float = Field(default=0.35, ge=0.0, le=1.0)
     margin: float = Field(default=DEFAULT_MARGIN, ge=-1.0, le=1.0)
     score_weight: float = Field(default=1.0, ge=0.0)
@@ -104,19 +112,69 @@ class TrainingConfig(BaseModel):
     accumulate: int = Field(default=1, ge=1)
     validation_share: float = Field(default=0.0, ge=0.0, lt=1.0)
     validate_every: int = Field(default=50, ge=1)
+    best_by: Literal["auto", "classification", "total"] = "auto"
     seed: int = 0
     checkpoint_every: int = Field(default=50, ge=1)
 
     @model_validator(mode="after")
-    def _ends_at_patch_size(self) -> TrainingConfig:
+    def _means_something(self) -> TrainingConfig:
         if not self.stages:
             raise ValueError("a run needs at least one stage")
+        if not self.modules.rnet:
+            self._refuse("score_loss", self.score_loss != "mse", "system {} has no RNet: leave it at 'mse'")
+            self._refuse("diagnosis_as_score", self.diagnosis_as_score, "system {} has no RNet: leave it false")
+        if not self.modules.cnet:
+            self._refuse("scenario", self.scenario is not None, "system {} has no CNet to learn labels: leave it null")
+        if self.modules.guidance not in ("csl", "ad-csl"):
+            background = self.margin_mode == "background"
+            self._refuse("margin_mode", background, "system {} has no CSL: leave it at 'nodule', or take I or J")
+        both = self.scenario is not None and self.scores_teach_cnet
+        self._refuse("scenario", both, "it takes the place of scores_teach_cnet: set that to false")
+        contrary = self.diagnosis_as_score and not self.diagnosis_teaches
+        self._refuse("diagnosis_as_score", contrary, "it needs diagnosis_teaches: set that to true")
+        without_label = self.cue_hu > 0.0 and (self.scenario is None or self.sure_draws > 0)
+        self._refuse("cue_hu", without_label, "it tells the scenario's label: name one, with sure_per_step 0")
+        if self.modules.cnet:
+            untaught = self.scenario is None and not self.scores_teach_cnet
+            self._refuse(
+                "sure_per_step",
+                untaught and self.diagnosis_teaches and self.sure_per_step == 0,
+                "diagnoses are all that CNet learns: set it to 1 or more, or name a scenario",
+            )
+            self._refuse(
+                "diagnosis_teaches", untaught and not self.diagnosis_teaches, "CNet learns nothing: name a scenario"
+            )
         return self
+
+    def _refuse(self, field: str, refused: bool, reason: str) -> None:
+        if refused:
+            raise ValueError(f"{field}={getattr(self, field)!r}: {reason.format(self.system)}")
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some fields changed; pydantic's own would not validate them."""
+        return type(self)(**dict(super().model_copy(update=update, deep=deep)))
 
     @property
     def modules(self) -> System:
         """The modules and guidance that ``system`` names."""
         return SYSTEMS[self.system]
+
+    @property
+    def scores_label(self) -> bool:
+        """Whether CNet learns from the scores of undiagnosed nodules."""
+        return self.modules.cnet and (self.scenario is not None or self.scores_teach_cnet)
+
+    @property
+    def unsure_draws(self) -> int:
+        """Unsure nodules in a step: none where the system learns nothing of them, as in A without a scenario."""
+        return self.unsure_per_step if self.modules.segnet or self.modules.rnet or self.scores_label else 0
+
+    @property
+    def sure_draws(self) -> int:
+        """Sure nodules in a step: none where neither their diagnoses nor their scores and masks teach."""
+        by_diagnosis = self.diagnosis_teaches and (self.modules.cnet or self.diagnosis_as_score)
+        as_unsure = self.sure_teaches_unsure and (self.modules.segnet or self.modules.rnet)
+        return self.sure_per_step if by_diagnosis or as_unsure else 0
 
     @property
     def steps(self) -> int:

@@ -71,9 +71,15 @@ def judge_fold(path: Path, nodules: Sequence[Nodule], voxels: Mapping[str, Nodul
         voxels: Of all of them.
 
     Raises:
-        TrainingDataError: If the model does not say which patients were held out.
+        TrainingDataError: If the model lacks SegNet, RNet or CNet, whose figures the report has, or does not say which
+            patients were held out.
     """
-    model, _, provenance = load_model(path)
+    model, config, provenance = load_model(path)
+    if not (config.modules.segnet and config.modules.rnet and config.modules.cnet):
+        raise TrainingDataError(
+            f"{path} is of system {config.system}, and the report needs SegNet, RNet and CNet",
+            hint="evaluate a system with all three, such as D, F or J",
+        )
     held_out = provenance.get(HELD_OUT)
     if not isinstance(held_out, list) or not held_out:
         raise TrainingDataError(f"{path} was trained on all patients", hint="evaluate models trained with --fold")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .config import TrainingConfig
+from .confounder import cue_present, with_cue
+from .labels import cnet_label
 from .lidc import Nodule, TrainingDataError
 from .patches import NoduleVoxels, PatchSampler, Sample
 
@@ -20,6 +22,13 @@ class Draw:
     sample: Sample
 
 
+def confounded(sample: Sample, nodule: Nodule, config: TrainingConfig) -> Sample:
+    """The sample with the cue that the configuration puts into training patches, if any."""
+    label = None if config.cue_hu == 0.0 else cnet_label(nodule, drawn_as_sure=False, config=config)
+    there = label is not None and cue_present(nodule, malignant=label == 1.0)
+    return with_cue(sample, hu=config.cue_hu) if there else sample
+
+
 class PairSource:
     """Draws the unsure and sure nodules of a step.
 
@@ -29,11 +38,15 @@ class PairSource:
 
     def __init__(self, config: TrainingConfig, nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels]) -> None:
         eligible = [n for n in nodules if config.cohort == "all" or n.in_paper_cohort]
+        if config.scores_label and not config.modules.rnet:
+            # What CNet cannot be told a side of is removed, as the paper does in its scenario 12/45.
+            eligible = [n for n in eligible if cnet_label(n, drawn_as_sure=False, config=config) is not None]
         self._cubes = [n for n in eligible if n.is_cube]
         self._vois = [n for n in eligible if not n.is_cube]
         sure = [n for n in nodules if n.sure is not None]
         self._sure = [[n for n in sure if n.sure is not None and n.sure.malignant == label] for label in (0, 1)]
-        if not self._vois or not self._cubes or not all(self._sure):
+        unsure_missing = config.unsure_draws and not (self._vois and self._cubes)
+        if unsure_missing or (config.sure_draws and not all(self._sure)):
             raise TrainingDataError(
                 f"training needs VOIs, cubes, benign and malignant nodules; got {len(self._vois)}, {len(self._cubes)}, "
                 f"{len(self._sure[0])} and {len(self._sure[1])}"
@@ -41,17 +54,18 @@ class PairSource:
         self._config = config
         self._sampler = PatchSampler(voxels, nodules)
 
-    def draw(self, step: int) -> tuple[list[Draw], list[Draw]]:
-        """The (unsure, sure) nodules of a step."""
+    def draw(self, step: int, *, group: int = 0) -> tuple[list[Draw], list[Draw]]:
+        """The (unsure, sure) nodules of a step; ``group`` counts the batches that it accumulates."""
         config = self._config
-        rng = np.random.default_rng([config.seed, step])
+        rng = np.random.default_rng([config.seed, step, *([group] if group else [])])
         size = config.patch_size(step)
         unsure, sure = [], []
-        for _ in range(config.unsure_per_step):
+        for _ in range(config.unsure_draws):
             pool = self._cubes if rng.random() < config.cube_share else self._vois
             nodule = pool[int(rng.integers(len(pool)))]
-            unsure.append(Draw(nodule=nodule, sample=self._sampler.draw(nodule, rng, size=size)))
-        for _ in range(config.sure_per_step):
+            sample = self._sampler.draw(nodule, rng, size=size)
+            unsure.append(Draw(nodule=nodule, sample=confounded(sample, nodule, config)))
+        for _ in range(config.sure_draws):
             pool = self._sure[int(rng.integers(2))]
             nodule = pool[int(rng.integers(len(pool)))]
             sure.append(Draw(nodule=nodule, sample=self._sampler.draw(nodule, rng, size=size)))

@@ -14,17 +14,20 @@ from torch.nn import functional
 from nodule_diag.patch import PATCH_SPACING_MM
 
 from . import losses
-from .lidc import Nodule, TrainingDataError
+from .lidc import Nodule
 from .metrics import dice
-from .model import SynergicModel
+from .model import SynergicModel, SynergicOutput
 from .patches import MASK_THRESHOLD, NoduleVoxels, PatchSampler, Sample, cut_like_voi
 
 BATCH = 2
+UNSAID = float("nan")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
     """What the model says of one nodule, and the truth that is known.
+
+    What a system without CNet, SegNet or RNet does not say is NaN: malignancy and CAM, Dice and diameter, expert score.
 
     Attributes:
         form: ``voi``, ``cube``, or ``cube-cut`` for a cube treated as a VOI.
@@ -100,29 +103,62 @@ def _fine_mask(sample: Sample, occupancy: NDArray[np.float32]) -> NDArray[np.boo
     return np.asarray(fine.numpy() >= MASK_THRESHOLD)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Map:
+    """P and the averages of CAM_c over reader mask and background; NaN without CNet."""
+
+    malignancy: float = UNSAID
+    nodule: float = UNSAID
+    background: float = UNSAID
+
+
+def _judge_map(output: SynergicOutput, sample: Sample, index: int) -> _Map:
+    if output.logit is None or output.cam is None:
+        return _Map()
+    one = slice(index, index + 1)
+    average = losses.average_cam(
+        losses.class_cam(output.cam[one], output.logit[one]), torch.from_numpy(sample.nodule)[None]
+    )
+    return _Map(
+        malignancy=torch.sigmoid(output.logit[index]).item(),
+        nodule=average.nodule.item(),
+        background=average.background.item(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shape:
+    """SegNet against the reader mask; NaN without SegNet."""
+
+    dice_grid: float = UNSAID
+    dice_half_mm: float = UNSAID
+    diameter_error_mm: float = UNSAID
+
+
+def _judge_shape(output: SynergicOutput, sample: Sample, index: int) -> _Shape:
+    if output.segmentation_logit is None:
+        return _Shape()
+    sem = torch.sigmoid(output.segmentation_logit[index]).numpy()
+    found, wanted = _fine_mask(sample, sem), sample.fine_mask
+    return _Shape(
+        dice_grid=dice(sem >= MASK_THRESHOLD, sample.nodule_cells),
+        dice_half_mm=dice(found, wanted),
+        diameter_error_mm=_diameter(int(found.sum())) - _diameter(int(wanted.sum())),
+    )
+
+
 def judge(
     model: SynergicModel, nodules: Sequence[Nodule], samples: Sequence[Sample], *, fold: int, form: str
 ) -> list[Judgement]:
-    """Run the model (with SegNet and RNet) over patches.
-
-    Raises:
-        TrainingDataError: If the model lacks SegNet or RNet.
-    """
+    """Run a model of any system over patches."""
     judgements = []
     for begin in range(0, len(nodules), BATCH):
         part = slice(begin, begin + BATCH)
         with torch.inference_mode():
             output = model(torch.from_numpy(np.stack([s.patch for s in samples[part]])))
-        if output.segmentation_logit is None or output.score is None:
-            raise TrainingDataError("evaluation needs a model with SegNet and RNet")
-        probability = torch.sigmoid(output.logit)
-        cams = losses.class_cam(output.cam, output.logit)
-        sems = torch.sigmoid(output.segmentation_logit)
         for i, (nodule, sample) in enumerate(zip(nodules[part], samples[part], strict=True)):
-            truth = sample.nodule_cells
-            average = losses.average_cam(cams[i : i + 1], torch.from_numpy(sample.nodule)[None])
-            found = _fine_mask(sample, sems[i].numpy())
-            wanted = sample.fine_mask
+            map_ = _judge_map(output, sample, i)
+            shape = _judge_shape(output, sample, i)
             judgements.append(
                 Judgement(
                     case_id=nodule.case_id,
@@ -135,13 +171,13 @@ def judge(
                     reader_score=nodule.mean_score,
                     label=None if nodule.sure is None else nodule.sure.malignant,
                     certainty=None if nodule.sure is None else nodule.sure.certainty,
-                    malignancy=probability[i].item(),
-                    expert_score=1.0 + 4.0 * output.score[i].item(),
-                    dice_grid=dice(sems[i].numpy() >= MASK_THRESHOLD, truth),
-                    dice_half_mm=dice(found, wanted),
-                    diameter_error_mm=_diameter(int(found.sum())) - _diameter(int(wanted.sum())),
-                    cam_nodule=average.nodule.item(),
-                    cam_background=average.background.item(),
+                    malignancy=map_.malignancy,
+                    expert_score=UNSAID if output.score is None else 1.0 + 4.0 * output.score[i].item(),
+                    dice_grid=shape.dice_grid,
+                    dice_half_mm=shape.dice_half_mm,
+                    diameter_error_mm=shape.diameter_error_mm,
+                    cam_nodule=map_.nodule,
+                    cam_background=map_.background,
                 )
             )
     return judgements

@@ -1,11 +1,13 @@
-"""The losses of the paper: Dice (1), MSE (2), BCE (3), CAM_c (6), CSL (8-10), ad-CSL (11) and their sum (12).
+"""The losses of the paper: Dice (1), MSE (2), BCE (3), CAM_c (6), CSL (8-10, 15), ad-CSL (11) and their sum (12).
 
-All take batches and return the mean over it. Eq. 3 lacks a minus sign in print; a loss has it.
+Those of other authors that it compares with are in ``peer_losses``. All take batches and return one value a nodule.
+Eq. 3 lacks a minus sign in print; a loss has it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +21,9 @@ FLAT_CAM = 1e-8
 """A map whose range is below this is flat: it is normalised to 0 and not divided by nothing."""
 DEFAULT_MARGIN = 0.5
 """delta of eq. 10 for the paper's model J."""
+
+MarginMode = Literal["nodule", "background"]
+"""Where the CAM is wanted: on the nodule (eq. 10), or, to show what the margin does, on the background (eq. 15)."""
 
 
 def _spatial(x: Tensor) -> tuple[int, ...]:
@@ -43,6 +48,27 @@ def classification_loss(logit: Tensor, label: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logit, label, reduction="none")
 
 
+def signed_min_max(cam: Tensor, *, malignant: Tensor) -> Tensor:
+    """A map that speaks for malignancy, turned over for benign nodules and scaled to [0, 1] for each nodule.
+
+    Args:
+        cam: [B, L, W, H].
+        malignant: [B] bool: for which class the map is wanted.
+
+    Returns:
+        [B, L, W, H]; zeros where the map is flat.
+    """
+    sign = torch.where(malignant, 1.0, -1.0).view((-1,) + (1,) * (cam.ndim - 1))
+    return min_max(sign * cam)
+
+
+def min_max(cam: Tensor) -> Tensor:
+    """[B, L, W, H] scaled to [0, 1] for each nodule; zeros where it is flat."""
+    low = cam.amin(dim=_spatial(cam), keepdim=True)
+    span = cam.amax(dim=_spatial(cam), keepdim=True) - low
+    return (cam - low) / span.clamp_min(FLAT_CAM)
+
+
 def class_cam(cam: Tensor, logit: Tensor, *, threshold: float = THRESHOLD) -> Tensor:
     """CAM_c of eq. 6, min-max normalised to [0, 1] for each nodule.
 
@@ -54,13 +80,8 @@ def class_cam(cam: Tensor, logit: Tensor, *, threshold: float = THRESHOLD) -> Te
     Returns:
         [B, L, W, H]; zeros where the map is flat.
     """
-    shape = (-1,) + (1,) * (cam.ndim - 1)
     # Only the sign of P - Threshold survives the normalisation; its size would underflow it near P = Threshold.
-    sign = torch.where(torch.sigmoid(logit) >= threshold, 1.0, -1.0).view(shape)
-    signed = sign * cam
-    low = signed.amin(dim=_spatial(cam), keepdim=True)
-    span = signed.amax(dim=_spatial(cam), keepdim=True) - low
-    return (signed - low) / span.clamp_min(FLAT_CAM)
+    return signed_min_max(cam, malignant=torch.sigmoid(logit) >= threshold)
 
 
 @dataclass(frozen=True)
@@ -82,10 +103,11 @@ def average_cam(cam: Tensor, nodule: Tensor) -> AverageCam:
     )
 
 
-def cam_sem_loss(cam: Tensor, nodule: Tensor, *, margin: float = DEFAULT_MARGIN) -> Tensor:
-    """CSL, eq. 10: the nodule's average CAM has to exceed the background's by ``margin``; [B]."""
+def cam_sem_loss(cam: Tensor, nodule: Tensor, *, margin: float = DEFAULT_MARGIN, mode: MarginMode = "nodule") -> Tensor:
+    """CSL, [B]: the nodule's average CAM has to exceed the background's by ``margin`` (eq. 10; eq. 15: the reverse)."""
     average = average_cam(cam, nodule)
-    return functional.relu(average.background - average.nodule + margin)
+    missing = average.background - average.nodule
+    return functional.relu((missing if mode == "nodule" else -missing) + margin)
 
 
 def adaptive_cam_sem_loss(
@@ -94,6 +116,7 @@ def adaptive_cam_sem_loss(
     logit: Tensor,
     *,
     margin: float = DEFAULT_MARGIN,
+    mode: MarginMode = "nodule",
     threshold: float = THRESHOLD,
     constant_confidence: bool = False,
 ) -> Tensor:
@@ -103,7 +126,8 @@ def adaptive_cam_sem_loss(
         cam: CAM_c, [B, L, W, H] in [0, 1].
         nodule: SEM, [B, L, W, H] in [0, 1].
         logit: [B], S of eq. 4.
-        margin: delta of eq. 10.
+        margin: delta of eq. 10, or delta' of eq. 15.
+        mode: Which of the two.
         threshold: Division point of eq. 7.
         constant_confidence: Take the confidence as a constant of the step. As eq. 11 stands, hesitating lowers the
             loss: with d CSL the pull of P towards the threshold is 2 d, as strong near P = 0.5 as the classification
@@ -112,7 +136,7 @@ def adaptive_cam_sem_loss(
     confidence = 2.0 * (torch.sigmoid(logit) - threshold).abs()
     if constant_confidence:
         confidence = confidence.detach()
-    return confidence * cam_sem_loss(cam, nodule, margin=margin)
+    return confidence * cam_sem_loss(cam, nodule, margin=margin, mode=mode)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .attention import SpatialAttention
+from .config import TrainingConfig
 from .systems import SYSTEMS, System
 from .winograd import DilatedConv3d
 
@@ -38,6 +40,8 @@ SEGNET_INITIAL_SCALE = 8.0
 SEGNET_INITIAL_SHIFT = -7.0
 WINOGRAD_CHANNELS = 32
 """Convolutions of at least as many channels train by Winograd's filtering on CPUs; below, it does not pay."""
+SCORES = 5
+"""Malignancy scores of the readers, 1..5: RNet's outputs where it learns them as classes (Table 3)."""
 GRID_STRIDE = 4
 """Patch voxels per feature-grid cell, along each axis: a 64-cube gives a 16-cube."""
 
@@ -47,18 +51,24 @@ class SynergicOutput:
     """What one forward pass gives for a batch of B patches of size 4L x 4W x 4H.
 
     Attributes:
-        logit: [B], S of eq. 4, the mean of ``cam``.
-        cam: [B, L, W, H], CAM of eq. 5, before eq. 6 and the min-max normalisation.
-        segmentation_logit: [B, L, W, H] or None without SegNet; its sigmoid is SEM.
-        score: [B] or None without RNet; the readers' malignancy score normalised to [0, 1] (eq. 2's y_r).
+        logit: [B], S of eq. 4, the mean of ``cam``; None without CNet.
+        cam: [B, L, W, H], CAM of eq. 5, before eq. 6 and the min-max normalisation; None without CNet.
         pooled: [B, 256], F_k of eq. 4, what RNet and CNet read.
+        segmentation_logit: [B, L, W, H] or None without SegNet; its sigmoid is SEM.
+        score: [B] or None without RNet; the readers' malignancy score normalised to [0, 1] (eq. 2's y_r). Where RNet
+            learns classes it is the expected score under their softmax.
+        score_logits: [B, 5] for the scores 1 to 5 where RNet learns them as classes (Table 3), otherwise None.
+        activation: [B, L, W, H], the sum of f_k over the channels, which CAM-loss compares with the CAM; None in
+            systems without CAM-loss.
     """
 
-    logit: Tensor
-    cam: Tensor
+    logit: Tensor | None
+    cam: Tensor | None
     pooled: Tensor
     segmentation_logit: Tensor | None
     score: Tensor | None
+    score_logits: Tensor | None = None
+    activation: Tensor | None = None
 
 
 def convolution(inputs: int, outputs: int, kernel: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv3d:
@@ -78,9 +88,12 @@ class ResidualBlock(nn.Module):
 
     Args:
         final_relu: The ResNet's last layer has none: FNet adds to it first (Fig. 2).
+        attention: An ARL block, see ``attention``.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int, dilation: int, final_relu: bool) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, stride: int, dilation: int, final_relu: bool, attention: bool = False
+    ) -> None:
         super().__init__()
         self.conv1 = convolution(inputs, outputs, 3, stride=stride, dilation=dilation)
         self.norm1 = normalisation(outputs)
@@ -88,12 +101,16 @@ class ResidualBlock(nn.Module):
         self.norm2 = normalisation(outputs)
         self.projection = convolution(inputs, outputs, 1, stride=stride)
         self.projection_norm = normalisation(outputs)
+        self.attention = SpatialAttention() if attention else None
         self.final_relu = final_relu
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, inputs, ...] to [B, outputs, ...]."""
-        y = functional.relu(self.norm1(self.conv1(x)))
-        y = self.norm2(self.conv2(y)) + self.projection_norm(self.projection(x))
+        residual = self.norm2(self.conv2(functional.relu(self.norm1(self.conv1(x)))))
+        shortcut = self.projection_norm(self.projection(x))
+        y = residual + shortcut
+        if self.attention is not None:
+            y = y + self.attention(residual, shortcut)
         return functional.relu(y) if self.final_relu else y
 
 
@@ -103,7 +120,7 @@ class ResNet(nn.Module):
     There is no max-pool; dilation instead of stride keeps the grid (section 3.1).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, attention: bool = False) -> None:
         super().__init__()
         self.head = convolution(PATCH_CHANNELS, HEAD_CHANNELS, 7, stride=2)
         self.head_norm = normalisation(HEAD_CHANNELS)
@@ -111,7 +128,11 @@ class ResNet(nn.Module):
         inputs = HEAD_CHANNELS
         for number, (outputs, stride, dilation) in enumerate(BLOCKS, start=1):
             last = number == len(BLOCKS)
-            blocks.append(ResidualBlock(inputs, outputs, stride=stride, dilation=dilation, final_relu=not last))
+            blocks.append(
+                ResidualBlock(
+                    inputs, outputs, stride=stride, dilation=dilation, final_relu=not last, attention=attention
+                )
+            )
             inputs = outputs
         self.blocks = nn.Sequential(*blocks)
 
@@ -158,16 +179,23 @@ class FNet(nn.Module):
 
 
 class SynergicModel(nn.Module):
-    """Backbone, branches and heads. Any patch whose sides are multiples of 4 is taken; the paper's is 64."""
+    """Backbone, branches and heads. Any patch whose sides are multiples of 4 is taken; the paper's is 64.
 
-    def __init__(self, modules: System | None = None) -> None:
+    Args:
+        modules: Which of them; those of system J without it.
+        score_outputs: RNet's: 1 for the score itself, ``SCORES`` for classes.
+    """
+
+    def __init__(self, modules: System | None = None, *, score_outputs: int = 1) -> None:
         super().__init__()
+        if score_outputs not in (1, SCORES):
+            raise ValueError(f"RNet has 1 output or {SCORES}, not {score_outputs}")
         self.modules_used = SYSTEMS["J"] if modules is None else modules
-        self.resnet = ResNet()
+        self.resnet = ResNet(attention=self.modules_used.attention)
         self.segnet = SegNet() if self.modules_used.segnet else None
         self.fnet = FNet() if self.modules_used.fnet else None
-        self.rnet = nn.Linear(FEATURE_CHANNELS, 1) if self.modules_used.rnet else None
-        self.cnet = nn.Linear(FEATURE_CHANNELS, 1, bias=False)
+        self.rnet = nn.Linear(FEATURE_CHANNELS, score_outputs) if self.modules_used.rnet else None
+        self.cnet = nn.Linear(FEATURE_CHANNELS, 1, bias=False) if self.modules_used.cnet else None
 
     def features(self, patch: Tensor) -> tuple[Tensor, Tensor | None]:
         """f_k of eq. 4, [B, 256, L, W, H], and SegNet's logits [B, 1, L, W, H] where there is one."""
@@ -182,20 +210,41 @@ class SynergicModel(nn.Module):
     def forward(self, patch: Tensor) -> SynergicOutput:
         """Run the model on ``patch``, [B, 2, 4L, 4W, 4H] float32, windows in [0, 1]."""
         features, segmentation_logit = self.features(patch)
-        # Sums of products, which autocast leaves in float32, where a convolution would run in bfloat16.
-        weight = self.cnet.weight[0]
-        # In eq. 5 the weights are those "before backpropagation": constants, so that ad-CSL moves the features onto the
-        # nodule and CNet's weights answer to the classification alone.
-        cam = (features.float() * weight.detach()[:, None, None, None]).sum(dim=1)
-        pooled = features.float().mean(dim=(2, 3, 4))
-        score = None if self.rnet is None else (pooled * self.rnet.weight[0]).sum(dim=1) + self.rnet.bias
+        features = features.float()  # the heads compute in float32 under autocast as well
+        pooled = features.mean(dim=(2, 3, 4))
+        logit = cam = None
+        if self.cnet is not None:
+            # Sums of products, which autocast leaves in float32, where a convolution would run in bfloat16.
+            weight = self.cnet.weight[0]
+            # In eq. 5 the weights are those "before backpropagation": constants, so that what guides the CAM moves the
+            # features onto the nodule and CNet's weights answer to the classification alone.
+            cam = (features * weight.detach()[:, None, None, None]).sum(dim=1)
+            logit = (pooled * weight).sum(dim=1)  # eq. 4: equals the mean of the CAM
+        score, score_logits = self._score(pooled)
         return SynergicOutput(
-            logit=(pooled * weight).sum(dim=1),  # eq. 4: equals the mean of the CAM
+            logit=logit,
             cam=cam,
             pooled=pooled,
             segmentation_logit=None if segmentation_logit is None else segmentation_logit.float().squeeze(1),
             score=score,
+            score_logits=score_logits,
+            activation=features.sum(dim=1) if self.modules_used.guidance == "cam-loss" else None,
         )
+
+    def _score(self, pooled: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """RNet's score, [B] normalised to [0, 1], and its logits, [B, 5], where it has them."""
+        if self.rnet is None:
+            return None, None
+        if self.rnet.out_features == 1:
+            return (pooled * self.rnet.weight[0]).sum(dim=1) + self.rnet.bias, None
+        logits = (pooled[:, None, :] * self.rnet.weight).sum(dim=2) + self.rnet.bias
+        levels = torch.linspace(0.0, 1.0, SCORES, device=logits.device)
+        return (logits.softmax(dim=1) * levels).sum(dim=1), logits
+
+
+def build_model(config: TrainingConfig) -> SynergicModel:
+    """The model that a configuration trains, newly initialised by torch's global generator."""
+    return SynergicModel(config.modules, score_outputs=1 if config.score_loss == "mse" else SCORES)
 
 
 def count_weights(model: nn.Module) -> int:

@@ -1,0 +1,160 @@
+"""Every system, score loss and label scenario learns, on patches so small that all combinations fit into a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from nodule_diag_training.config import Scenario, TrainingConfig
+from nodule_diag_training.draws import Draw
+from nodule_diag_training.evaluate import judge
+from nodule_diag_training.lidc import Nodule, SureLabel
+from nodule_diag_training.model import build_model
+from nodule_diag_training.objective import step_losses
+from nodule_diag_training.patches import Sample
+from nodule_diag_training.systems import SYSTEMS
+
+SIDE = 16
+SCORE_LOSSES = ("mse", "cross-entropy", "ordinal")
+MODELS = [(name, loss) for name, system in SYSTEMS.items() for loss in SCORE_LOSSES if system.rnet or loss == "mse"]
+
+
+def make_draw(index: int, scores: tuple[int, ...], *, malignant: int | None = None) -> Draw:
+    rng = np.random.default_rng(index)
+    grid = np.indices((SIDE,) * 3) - (SIDE - 1) / 2
+    ball = (np.sqrt((grid**2).sum(axis=0)) < 4.0).astype(np.float32)
+    patch = np.stack([0.2 + 0.6 * ball, 0.5 * ball]) + rng.normal(0.0, 0.1, (2, SIDE, SIDE, SIDE))
+    sure = None if malignant is None else SureLabel(malignant=malignant, method="biopsy", certainty="nodule")
+    nodule = Nodule(
+        case_id=f"case-{index}",
+        patient_id=f"patient-{index}",
+        image=Path("none"),
+        mask=None,
+        reader_scores=scores,
+        diameter_mm=4.0,
+        in_paper_cohort=True,
+        sure=sure,
+    )
+    return Draw(nodule=nodule, sample=Sample(patch=patch.astype(np.float32), occupancy=ball))
+
+
+UNSURE = [make_draw(0, (1, 1, 2)), make_draw(1, (3, 3, 3)), make_draw(2, (5, 5, 4))]
+SURE = [make_draw(3, (2, 2, 3), malignant=1), make_draw(4, (4, 4, 4), malignant=0)]
+
+
+def configuration(system: str, **changes: object) -> TrainingConfig:
+    named = SYSTEMS[system]
+    return TrainingConfig(system=system, diagnosis_as_score=not named.cnet, margin=0.9, **changes)
+
+
+def forward(config: TrainingConfig, *, seed: int = 0):
+    torch.manual_seed(seed)
+    model = build_model(config)
+    batch = torch.from_numpy(np.stack([d.sample.patch for d in [*UNSURE, *SURE]]))
+    return model, model(batch)
+
+
+@pytest.mark.parametrize(("system", "loss"), MODELS)
+def test_every_system_learns_with_all_its_parameters(system, loss):
+    config = configuration(system, score_loss=loss)
+    model, output = forward(config)
+    terms = step_losses(output, UNSURE, SURE, config)
+    assert torch.isfinite(terms.total)
+    terms.total.backward()
+    still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not still
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    used = config.modules
+    assert (terms.segmentation.item() > 0) == used.segnet
+    assert (terms.score.item() > 0) == used.rnet
+    assert (terms.classification.item() > 0) == used.cnet
+    assert (terms.cam.item() > 0) == (used.guidance != "none")
+
+
+@pytest.mark.parametrize(("system", "loss"), [m for m in MODELS if SYSTEMS[m[0]].cnet])
+def test_every_system_learns_every_scenario(system, loss):
+    plain = configuration(system, score_loss=loss)
+    model, output = forward(plain)
+    for scenario in get_args(Scenario):
+        config = plain.model_copy(update={"scenario": scenario, "diagnosis_teaches": False})
+        terms = step_losses(output, UNSURE, [], config)
+        (gradient,) = torch.autograd.grad(terms.total, model.cnet.weight, retain_graph=True)
+        assert torch.isfinite(terms.total)
+        assert torch.isfinite(gradient).all()
+        assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_system_is_judged(system):
+    config = configuration(system)
+    model, _ = forward(config)
+    nodules = [d.nodule for d in UNSURE]
+    found = judge(model.eval(), nodules, [d.sample for d in UNSURE], fold=0, form="cube")
+    used = SYSTEMS[system]
+    for judgement in found:
+        assert np.isfinite(judgement.malignancy) == np.isfinite(judgement.margin) == used.cnet
+        assert np.isfinite(judgement.expert_score) == used.rnet
+        assert np.isfinite(judgement.dice_grid) == np.isfinite(judgement.diameter_error_mm) == used.segnet
+
+
+def test_a_batch_that_teaches_cnet_nothing_is_zero_and_not_nan():
+    config = configuration("I", scenario="12/45")
+    model, output = forward(config)
+    undecided = [UNSURE[1]] * 5
+    terms = step_losses(output, undecided, [], config)
+    assert terms.classification.item() == terms.cam.item() == 0.0
+    terms.total.backward()
+    assert not model.cnet.weight.grad.any()
+    nothing = step_losses(forward(configuration("A"))[1], undecided, [], configuration("A"))
+    nothing.total.backward()  # nothing to learn is no error
+    assert nothing.total.item() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"system": "A", "score_loss": "ordinal"}, "system A has no RNet: leave it at 'mse'"),
+        ({"system": "B", "diagnosis_as_score": True}, "has no RNet"),
+        ({"system": "R", "scenario": "12/45"}, "has no CNet"),
+        ({"system": "F", "margin_mode": "background"}, "has no CSL"),
+        ({"system": "H", "margin_mode": "background"}, "has no CSL"),
+        ({"scenario": "12/45", "scores_teach_cnet": True}, "takes the place of scores_teach_cnet"),
+        ({"sure_per_step": 0}, "diagnoses are all that CNet learns"),
+        ({"diagnosis_teaches": False}, "name a scenario"),
+        ({"system": "R", "diagnosis_as_score": True, "diagnosis_teaches": False}, "needs diagnosis_teaches"),
+        ({"scenario": "2/3"}, "Input should be"),
+    ],
+)
+def test_combinations_that_mean_nothing_are_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        TrainingConfig(**changes)
+    with pytest.raises(ValidationError, match=message):
+        TrainingConfig().model_copy(update=changes)
+
+
+def test_nodules_that_teach_nothing_are_not_drawn():
+    assert (TrainingConfig(system="A").unsure_draws, TrainingConfig(system="A").sure_draws) == (0, 1)
+    unsure = {"diagnosis_teaches": False, "scenario": "12/45"}
+    assert (TrainingConfig(system="A", **unsure).unsure_draws, TrainingConfig(system="A", **unsure).sure_draws) == (
+        1,
+        0,
+    )
+    assert TrainingConfig(system="R").sure_draws == 0
+    assert TrainingConfig(system="R", diagnosis_as_score=True).sure_draws == 1
+    assert TrainingConfig(system="R", sure_teaches_unsure=True).sure_draws == 1
+    assert (TrainingConfig().unsure_draws, TrainingConfig().sure_draws) == (1, 1)
+
+
+def test_a_diagnosis_is_the_end_of_the_readers_scale():
+    config = TrainingConfig(system="R", diagnosis_as_score=True)
+    _, output = forward(config)
+    terms = step_losses(output, UNSURE, SURE, config)
+    wanted = torch.tensor([(4 / 3 - 1) / 4, 0.5, (14 / 3 - 1) / 4, 1.0, 0.0])
+    assert terms.score.item() == pytest.approx(((output.score - wanted) ** 2).mean().item(), rel=1e-5)
+    plain = step_losses(output, UNSURE, SURE, TrainingConfig(system="R"))
+    assert plain.score.item() == pytest.approx(((output.score - wanted)[:3] ** 2).mean().item(), rel=1e-5)
