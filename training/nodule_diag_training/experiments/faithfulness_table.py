@@ -25,8 +25,8 @@ LEGEND = (
     "energy: share of the CAM inside the nodule dilated by 2 mm; pointing: its maximum lies there. "
     f"IoU: cells at {CAM_THRESHOLD:g} or more with the mask's. deletion and insertion: area under the predicted "
     f"class's probability as the highest cells are blurred (lower is better) or put back (higher is better), in "
-    f"{CURVE_STEPS} steps, on a fixed part of each fold. Dice: SegNet against the mask on the same grid, no part of the "
-    "CAM. The energy and the IoU of a CAM that is 1 everywhere are those of the nodule's size."
+    f"{CURVE_STEPS} steps, on a fixed part of each fold. Dice: SegNet against the mask on the same grid, no part of "
+    "the CAM. The energy and the IoU of a CAM that is 1 everywhere are those of the nodule's size."
 )
 
 
