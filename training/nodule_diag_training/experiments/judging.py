@@ -15,12 +15,12 @@ from nodule_diag_training import losses
 from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.confounder import CueTest, cue_present, with_cue
 from nodule_diag_training.crossval import diagnosed_once
-from nodule_diag_training.evaluate import MASK_THRESHOLD, case_generator
+from nodule_diag_training.evaluate import case_generator
 from nodule_diag_training.labels import cnet_label
 from nodule_diag_training.lidc import Nodule, TrainingDataError
 from nodule_diag_training.metrics import dice
 from nodule_diag_training.model import SynergicModel, SynergicOutput
-from nodule_diag_training.patches import NoduleVoxels, PatchSampler, Sample
+from nodule_diag_training.patches import MASK_THRESHOLD, NoduleVoxels, PatchSampler, Sample
 
 from .faithfulness import Float, cam_figures, nodule_cells
 from .records import NoduleRecord
