@@ -21,7 +21,7 @@ from nodule_diag_training.experiments.records import (
 from nodule_diag_training.experiments.retrieval import relabel, retrieve
 from nodule_diag_training.experiments.scores import METRICS, Scored, over_folds, pooled
 from nodule_diag_training.experiments.tables import TABLES, make_table
-from nodule_diag_training.experiments.tested import tested, yardsticks
+from nodule_diag_training.experiments.tested import scored, yardsticks
 from nodule_diag_training.lidc import TrainingDataError
 
 
@@ -125,32 +125,26 @@ def test_a_fold_with_one_class_is_left_out_and_counted():
 
 def test_table_1_has_our_figures_the_papers_and_the_yardsticks(tmp_path):
     # In fold 0 one of four is wrong, in fold 1 none: accuracy 75 and 100.
-    save(
-        tmp_path,
-        fold_record(0, [nodule(0, p=0.2), *map(nodule, (1, 2, 3))]),
-        fold_record(1, list(map(nodule, range(4, 8)))),
-    )
+    first = fold_record(0, [nodule(0, p=0.2), *map(nodule, (1, 2, 3))])
+    save(tmp_path, first, fold_record(1, list(map(nodule, range(4, 8)))))
     text = make_table("1", tmp_path, command="the command")
     assert text.startswith("# Table 1: ")
     assert "Made by `the command`" in text
-    assert "schedule `short`: 400 steps" in text
+    assert "schedule `short`: " in text
     rows = rows_of(text)
     everything = [r for r in rows if r[0].startswith("J: ")]
     certain, paper, all_, _, faithful = everything
     assert (certain[1], paper[1], all_[1]) == ("short, seed 0, 2 of 2 folds", "paper", "short, seed 0, 2 of 2 folds")
-    assert all_[2:9] == [
-        "75.00 ± 25.00", "100.00 ± 0.00", "100.00 ± 0.00", "83.33 ± 16.67", "87.50 ± 12.50", "100.00 ± 0.00", "83.33 ± 16.67",
-    ]  # fmt: skip
+    assert all_[2:6] == ["75.00 ± 25.00", "100.00 ± 0.00", "100.00 ± 0.00", "83.33 ± 16.67"]
+    assert all_[6:9] == ["87.50 ± 12.50", "100.00 ± 0.00", "83.33 ± 16.67"]
     assert all_[-1] == "8 (4 malignant)"
     assert certain[-1] == "4 (2 malignant)"
     assert paper[2] == "76.97 ± 4.11"
     assert faithful[2].startswith("0.700 [")
     assert ["A: C", "not run"] in [r[:2] for r in rows]
-    assert [r[0] for r in rows if r[-1] in ("8", "16")] == [
-        "diameter alone",
-        "readers' mean score",
-        "a single reader's score",
-    ]
+    heights = [(r[0], r[-1]) for r in rows if len(r) == 3 and r[0] != "---" and "Yardstick" not in r[0]]
+    names = ("diameter alone", "readers' mean score", "a single reader's score")
+    assert heights == [*zip(names, ("4", "4", "8"), strict=True), *zip(names, ("8", "8", "16"), strict=True)]
     assert "order" not in text, "the order is told once J, F, D and A are run"
 
 
@@ -177,14 +171,14 @@ def test_rows_that_share_a_run_show_the_same_figures(tmp_path):
     save(tmp_path, fold_record(0, list(map(nodule, range(4)))), fold_record(1, list(map(nodule, range(4, 8)))))
     one, four = (rows_of(make_table(number, tmp_path, command="x")) for number in ("1", "4"))
     line = next(r for r in one if r[0].startswith("J: "))
-    assert [r[1:] for r in four if r[0] == "ndl >= bkg + 0.5, ad-CSL"][0] == line[1:]
+    assert next(r[1:] for r in four if r[0] == "ndl >= bkg + 0.5, ad-CSL") == line[1:]
 
 
 def test_table_7_takes_sides_from_scores_and_readers_against_each_other(tmp_path):
     middle = nodule(8, reader_scores=(3, 3))
     outside = nodule(9, in_paper_cohort=False)
     record = fold_record(0, [*map(nodule, range(8)), middle, outside], run="table6/12-45/unsure")
-    assert [s.label for s in tested([record], "scores", "12/45")] == [1, 0] * 4
+    assert [s.label for s in scored([record], "scores", "12/45")] == [1, 0] * 4
     found = {y.title: y.auc for y in yardsticks([record], "scores", "12/45")}
     assert found["one reader against the others"].value == 1.0
     assert found["one reader against the others"].n == 16
@@ -203,9 +197,8 @@ def test_the_confounders_table_says_what_is_lost(tmp_path):
         return nodule(i, cued=dict(zip(tests, (float(malignant), 0.5, float(not malignant)), strict=True)))
 
     save(tmp_path, fold_record(0, list(map(cued, range(8))), run="confounder/A"), name="confounder/A")
-    line = next(
-        r for r in rows_of(make_table("confounder", tmp_path, command="x")) if len(r) == 7 and r[0].startswith("A, ")
-    )
+    rows = rows_of(make_table("confounder", tmp_path, command="x"))
+    line = next(r for r in rows if len(r) == 7 and r[0].startswith("A, "))
     assert [cell.split(" ")[0] for cell in line[2:]] == ["100.00", "100.00", "50.00", "0.00", "50.00"]
 
 
@@ -223,7 +216,7 @@ def test_retrieval_is_the_mean_label_of_the_nearest():
 
 def test_table_2_and_the_relabelling(tmp_path):
     cases = [nodule(100 + i) for i in range(60)]
-    three = [nodule(20, p=0.1, reader_scores=(3, 3)), nodule(22, p=0.9, reader_scores=(3, 3, 3))]
+    three = [nodule(20 + i, p=p, reader_scores=(3, 3), label=None, certainty=None) for i, p in enumerate((0.1, 0.9))]
     record = fold_record(0, [*map(nodule, range(4)), *three], cases=cases)
     counts = relabel([record])
     assert counts.benign == (0, 2, 1, 0, 0)  # readers' means of 1.5 round to 2
@@ -238,6 +231,6 @@ def test_table_2_and_the_relabelling(tmp_path):
 def test_a_record_that_is_none_is_named(tmp_path):
     path = tmp_path / "fold-0.json"
     path.write_text("{}")
-    with pytest.raises(TrainingDataError, match="train judge makes it again") as error:
+    with pytest.raises(TrainingDataError, match=r"fold-0\.json is no result of this version: format: Field") as error:
         read_record(path)
-    assert "fold-0.json" in str(error.value)
+    assert "train judge makes it again" in error.value.hint

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -51,7 +54,7 @@ def test_a_perfect_map_a_uniform_one_and_an_inverted_one():
     inside = nodule_cells(sample.nodule)
     perfect = cam_figures(inside.astype(np.float32), sample)
     assert (perfect.energy, perfect.pointing, perfect.iou) == (pytest.approx(1.0), 1.0, 1.0)
-    assert perfect.margin > 0.7
+    assert perfect.margin > 0.5, "the ball fills its cells only by half"
     uniform = cam_figures(np.ones((GRID,) * 3, dtype=np.float32), sample)
     around = cells(dilated(sample.fine_mask))
     assert uniform.margin == pytest.approx(0.0, abs=1e-6)
@@ -90,9 +93,8 @@ def test_figures_are_their_literal_definitions(cam, mask):
 @settings(max_examples=20, deadline=None)
 @given(maps, maps)
 def test_the_sdks_averages_are_those_that_training_uses(cam, occupancy):
-    figures = cam_figures(
-        cam.repeat(1, 0), Sample(patch=np.zeros((2, 12, 12, 12), np.float32), occupancy=_fine(occupancy))
-    )
+    sample = Sample(patch=np.zeros((2, 12, 12, 12), np.float32), occupancy=_fine(occupancy))
+    figures = cam_figures(cam, sample)
     expected = losses.average_cam(torch.from_numpy(cam)[None], torch.from_numpy(cells(_fine(occupancy)))[None])
     assert figures.nodule == pytest.approx(expected.nodule.item(), abs=1e-5)
     assert figures.background == pytest.approx(expected.background.item(), abs=1e-5)
@@ -134,7 +136,7 @@ def test_the_curve_is_the_trapezoid_over_literally_edited_patches():
             block = (slice(None), slice(4 * z, 4 * z + 4), slice(4 * y, 4 * y + 4), slice(4 * x, 4 * x + 4))
             patch[block] = end[block]
         values.append(float(brightness(patch[None])[0]))
-    area = sum((a + b) / 2 for a, b in zip(values, values[1:], strict=False)) / CURVE_STEPS
+    area = sum((a + b) / 2 for a, b in pairwise(values)) / CURVE_STEPS
     assert curve_area(sample.patch, end, cam, brightness) == pytest.approx(area, rel=1e-5)
     assert values[0] != pytest.approx(values[-1], rel=0.05)
 
@@ -155,8 +157,6 @@ def test_the_cue_is_in_the_background_alone_and_of_its_amplitude():
 
 
 def test_the_cue_tells_the_label_in_training_and_not_in_the_tests(paired_nodules):
-    from dataclasses import replace
-
     nodules = [replace(paired_nodules[0], patient_id=f"p{i}") for i in range(2000)]
     agree = {
         test: np.mean([cue_present(n, malignant=i % 2 == 0, test=test) == (i % 2 == 0) for i, n in enumerate(nodules)])
