@@ -30,6 +30,7 @@ from .experiments.commands import (
     run_experiment,
     table_command,
 )
+from .experiments.figures import figure_command
 from .experiments.running import TrainingData
 from .experiments.schedules import ScheduleName
 from .lidc import load_nodules, split_by_patient
@@ -46,6 +47,7 @@ app.add_typer(prepare_app, name="prepare")
 app.command("list")(list_command)
 app.command("judge")(judge_command)
 app.command("table")(table_command)
+app.command("figure")(figure_command)
 
 SPLIT_SEED = 0
 PACKAGED_FOLDS = 3

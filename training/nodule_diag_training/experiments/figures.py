@@ -1,0 +1,165 @@
+"""``nodule-diag train figure``: the paper's figures 3, 4, 5, 6 and 9 from runs and results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from matplotlib.figure import Figure
+
+from nodule_diag.errors import UsageError
+from nodule_diag.manifest import Space
+from nodule_diag_training.checkpoint import load_model
+from nodule_diag_training.lidc import Nodule, TrainingDataError, load_nodules
+from nodule_diag_training.options import DEFAULT_DATA, DataOption
+
+from .catalogue import Experiment, find, rows_of
+from .commands import DEFAULT_FOLDS, DEFAULT_RESULTS, ResultsOption, ScheduleOption, SeedOption
+from .drawing import PIXELS, save
+from .figure_cams import Model, draw_cams
+from .figure_losses import draw_losses
+from .figure_relabelling import draw_relabelling
+from .figure_retrieval import Answer, draw_retrieval
+from .judging import Judge, tested_nodules
+from .records import read_record, read_run
+from .retrieval import relabel, retrieve
+from .running import FoldRun, TrainingData
+
+FigureName = Literal["3", "4", "5", "6", "9"]
+WITH_PIXELS = ("4", "5", "6")
+FIGURE_3 = ("A", "D", "F", "J")
+FIGURE_4 = ("A", "D", "E", "F", "H", "I", "J")
+RETRIEVAL_SPACES: tuple[Space, ...] = ("machine", "expert")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Which fold's models are drawn, on which nodules.
+
+    Attributes:
+        fold_run: Of model J; other rows' lie beside it.
+        data: The nodules.
+        count: How many nodules are drawn, benign and malignant in turn.
+    """
+
+    fold_run: FoldRun
+    data: TrainingData
+    count: int
+
+    @property
+    def title(self) -> str:
+        """Schedule, seed and fold."""
+        run = self.fold_run
+        return f"schedule {run.schedule}, seed {run.seed}, held-out patients of fold {run.fold} of {run.folds}"
+
+    def of(self, experiment: Experiment) -> FoldRun:
+        """The same fold of another row."""
+        return replace(self.fold_run, experiment=experiment)
+
+    def nodules(self) -> list[Nodule]:
+        """Held-out diagnosed nodules, those whose diagnosis is certain first."""
+        held_out = self.data.held_out(self.fold_run)
+        diagnosed = [n for n in tested_nodules([n for n in self.data.nodules if n.patient_id in held_out]) if n.sure]
+        ordered = sorted(diagnosed, key=lambda n: (n.sure is not None and n.sure.certainty != "nodule", n.case_id))
+        sides = [[n for n in ordered if n.sure is not None and n.sure.malignant == side] for side in (0, 1)]
+        half = (self.count + 1) // 2
+        return [n for pair in zip(sides[0][:half], sides[1][:half], strict=False) for n in pair][: self.count]
+
+    def judge(self, fold_run: FoldRun) -> Judge:
+        """Of a finished fold."""
+        model, config, _ = load_model(fold_run.model)
+        return Judge.of(model, config, nodules=self.data.nodules, voxels=self.data.voxels)
+
+
+def cam_figure(source: Source, rows: Sequence[Experiment]) -> Figure:
+    """The rows that were run, on the same nodules.
+
+    Raises:
+        TrainingDataError: If none was run.
+    """
+    there = [(row, source.of(row)) for row in rows if source.of(row).model.exists()]
+    if not there:
+        raise TrainingDataError(
+            f"no model in {source.fold_run.root} for {', '.join(row.name for row in rows)}", hint="train run them first"
+        )
+    models = [Model(title=row.title, judge=source.judge(fold_run)) for row, fold_run in there]
+    return draw_cams(models, source.nodules(), title=source.title)
+
+
+def retrieval_figure(source: Source) -> Figure:
+    """A benign and a malignant held-out nodule of model J."""
+    record = read_record(source.fold_run.record)
+    records = {n.case_id: n for n in record.nodules}
+    judge = source.judge(source.fold_run)
+    nodules = {n.case_id: n for n in source.data.nodules}
+    answers = [
+        Answer(space=space, retrieved=retrieve([records[nodule.case_id]], record.cases, space=space)[0])
+        for nodule in source.nodules()[:2]
+        for space in RETRIEVAL_SPACES
+    ]
+    return draw_retrieval(answers, lambda case: judge.sample(nodules[case]).patch, title=source.title)
+
+
+def relabelling_figure(fold_run: FoldRun) -> Figure:
+    """Over all folds of model J that have results.
+
+    Raises:
+        TrainingDataError: If none has.
+    """
+    records = read_run(fold_run.results, fold_run.experiment, schedule=fold_run.schedule).get(fold_run.seed, [])
+    if not records:
+        raise TrainingDataError(f"{fold_run.results} has no result of {fold_run.experiment.run}", hint="train run it")
+    title = f"schedule {fold_run.schedule}, seed {fold_run.seed}, {len(records)} of {records[0].folds} folds"
+    return draw_relabelling(relabel(records), title=title)
+
+
+def figure_command(
+    number: Annotated[FigureName, typer.Argument(metavar="FIGURE", help="3, 4, 5, 6 or 9.")],
+    out: Annotated[Path, typer.Option("--out", help="PNG, SVG or PDF.")],
+    runs: Annotated[Path | None, typer.Option("--runs", help="Folder of the runs (--out of train run).")] = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+    schedule: ScheduleOption = "paper",
+    seed: SeedOption = 0,
+    folds: Annotated[
+        int, typer.Option("--folds", min=2, help="Into how many folds patients were split.")
+    ] = DEFAULT_FOLDS,
+    fold: Annotated[int, typer.Option("--fold", help="Whose models and held-out nodules are drawn.")] = 0,
+    count: Annotated[int, typer.Option("--nodules", min=2, help="How many (figures 4 and 6).")] = 10,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Draw a figure of the paper: 3 loss curves, 4 and 6 class activation maps, 5 similar cases, 9 relabelling.
+
+    Figures 4, 5 and 6 show CT pixels. Only 9 can do without --runs.
+    """
+    if runs is None and number != "9":
+        raise UsageError(f"figure {number} is drawn from runs", hint="give --runs, the folder of train run --out")
+    fold_run = FoldRun(
+        experiment=find("table1/J"),
+        schedule=schedule,
+        seed=seed,
+        fold=fold,
+        folds=folds,
+        root=runs or Path(),
+        results=results,
+    )
+    save(_drawn(number, fold_run, count=count, data=data), out)
+    typer.echo(f"wrote {out}")
+    if number in WITH_PIXELS:
+        typer.echo(PIXELS, err=True)
+
+
+def _drawn(number: FigureName, fold_run: FoldRun, *, count: int, data: Path) -> Figure:
+    if number == "9":
+        return relabelling_figure(fold_run)
+    if number == "3":
+        own = {name: replace(fold_run, experiment=find(f"table1/{name}")).folder for name in FIGURE_3}
+        run = fold_run
+        return draw_losses(own, title=f"schedule {run.schedule}, seed {run.seed}, fold {run.fold} of {run.folds}")
+    source = Source(fold_run=fold_run, data=TrainingData(load_nodules(data)), count=count)
+    if number == "5":
+        return retrieval_figure(source)
+    rows = [find(f"table1/{name}") for name in FIGURE_4] if number == "4" else list(rows_of("4"))
+    return cam_figure(source, rows)
