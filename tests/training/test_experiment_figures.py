@@ -11,6 +11,7 @@ from nodule_diag_training.experiments.catalogue import find
 from nodule_diag_training.experiments.drawing import save
 from nodule_diag_training.experiments.figure_relabelling import draw_relabelling
 from nodule_diag_training.experiments.figure_retrieval import Answer, draw_retrieval
+from nodule_diag_training.experiments.records import NoduleRecord
 from nodule_diag_training.experiments.retrieval import Relabelled, retrieve
 from nodule_diag_training.experiments.running import FoldRun, TrainingData, judge_fold, train_fold
 from nodule_diag_training.lidc import TrainingDataError
@@ -32,6 +33,13 @@ def source(tmp_path_factory, paired_nodules, paired_voxels):
         train_fold(run, data)
         judge_fold(run, data)
     return figures.Source(fold_run=run, data=data, count=4)
+
+
+def diagnosed(name: str, *, malignant: bool) -> NoduleRecord:
+    return NoduleRecord(
+        case_id=name, patient_id=name, form="cube", in_paper_cohort=True, diameter_mm=8.0, reader_scores=(3,),
+        label=1 if malignant else 0, certainty="nodule", malignancy=0.5, expert_score=3.0,
+    )  # fmt: skip
 
 
 def frames(figure):
@@ -61,10 +69,8 @@ def test_retrieval_panels_are_framed_by_the_cases_labels(source):
 
 
 def test_a_wrong_case_is_framed_red():
-    from test_experiment_tables import nodule
-
-    cases = [nodule(100), nodule(101)]
-    answer = retrieve([nodule(0)], cases, space="machine", k=2)[0]
+    cases = [diagnosed("a", malignant=True), diagnosed("b", malignant=False)]
+    answer = retrieve([diagnosed("c", malignant=True)], cases, space="machine", k=2)[0]
     figure = draw_retrieval(
         [Answer(space="machine", retrieved=answer)], lambda _: np.zeros((2, 8, 8, 8), np.float32), title="x"
     )
@@ -77,7 +83,7 @@ def test_losses_and_relabelling_are_drawn(source, tmp_path):
     figure = figures.draw_losses({"J": source.fold_run.folder}, title="x")
     training, validation = figure.axes[0].lines
     assert (len(training.get_xdata()), len(validation.get_xdata())) == (1, 1)
-    with pytest.raises(TrainingDataError, match="run them first|none of the runs"):
+    with pytest.raises(TrainingDataError, match="none of the runs has a log"):
         figures.draw_losses({"J": tmp_path}, title="x")
     bars = figures.relabelling_figure(source.fold_run).axes[0].containers
     assert sum(bar.get_height() for group in bars for bar in group) == 4

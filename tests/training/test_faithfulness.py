@@ -63,7 +63,7 @@ def test_a_perfect_map_a_uniform_one_and_an_inverted_one():
     assert uniform.iou == pytest.approx(inside.mean())
     inverted = cam_figures((around == 0.0).astype(np.float32), sample)
     assert (inverted.energy, inverted.pointing, inverted.iou) == (0.0, 0.0, 0.0)
-    assert inverted.margin < -0.9
+    assert inverted.margin < -0.8
     flat = cam_figures(np.zeros((GRID,) * 3, dtype=np.float32), sample)
     assert flat.energy is None
 

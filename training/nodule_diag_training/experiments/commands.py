@@ -29,6 +29,7 @@ DEFAULT_RESULTS = Path("results") / "experiments"
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of the JSON results.")]
 ScheduleOption = Annotated[ScheduleName, typer.Option("--schedule", help="The paper's length, or short for CPUs.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of weights and draws; the folds stay the same.")]
+FoldsOption = Annotated[int, typer.Option("--folds", min=2, help="Into how many folds patients were split.")]
 FoldOption = Annotated[int | None, typer.Option("--fold", help="Only this one, counted from 0.")]
 
 
@@ -88,9 +89,7 @@ def judge_command(
     results: ResultsOption = DEFAULT_RESULTS,
     schedule: ScheduleOption = "paper",
     seed: SeedOption = 0,
-    folds: Annotated[
-        int, typer.Option("--folds", min=2, help="Into how many folds patients were split.")
-    ] = DEFAULT_FOLDS,
+    folds: FoldsOption = DEFAULT_FOLDS,
     fold: FoldOption = None,
     data: DataOption = DEFAULT_DATA,
 ) -> None:

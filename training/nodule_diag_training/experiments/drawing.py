@@ -21,9 +21,10 @@ PIXELS = "This file shows CT pixels of LIDC-IDRI: keep it out of version control
 """Said wherever a figure with patches is written."""
 
 
-def canvas(
-    *, rows: int, columns: int, cell: float = 1.2
-) -> tuple[Figure, np.ndarray[tuple[int, ...], np.dtype[np.object_]]]:
+Panels = np.ndarray[tuple[int, ...], np.dtype[np.object_]]
+
+
+def canvas(*, rows: int, columns: int, cell: float = 1.2) -> tuple[Figure, Panels]:
     """A figure of square panels without ticks, and its axes [rows, columns]."""
     figure = Figure(figsize=(cell * columns + 1.2, cell * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,7 +17,7 @@ from nodule_diag_training.lidc import Nodule, TrainingDataError, load_nodules
 from nodule_diag_training.options import DEFAULT_DATA, DataOption
 
 from .catalogue import Experiment, find, rows_of
-from .commands import DEFAULT_FOLDS, DEFAULT_RESULTS, ResultsOption, ScheduleOption, SeedOption
+from .commands import DEFAULT_FOLDS, DEFAULT_RESULTS, FoldsOption, ResultsOption, ScheduleOption, SeedOption
 from .drawing import PIXELS, save
 from .figure_cams import Model, draw_cams
 from .figure_losses import draw_losses
@@ -26,7 +26,7 @@ from .figure_retrieval import Answer, draw_retrieval
 from .judging import Judge, tested_nodules
 from .records import read_record, read_run
 from .retrieval import relabel, retrieve
-from .running import FoldRun, TrainingData
+from .running import FoldRun, TrainingData, Voxels
 
 FigureName = Literal["3", "4", "5", "6", "9"]
 WITH_PIXELS = ("4", "5", "6")
@@ -68,10 +68,14 @@ class Source:
         half = (self.count + 1) // 2
         return [n for pair in zip(sides[0][:half], sides[1][:half], strict=False) for n in pair][: self.count]
 
-    def judge(self, fold_run: FoldRun) -> Judge:
+    def voxels(self, case_ids: Collection[str]) -> Voxels:
+        """Of these nodules, and of all cubes, which lend VOIs their surroundings."""
+        return self.data.load([n for n in self.data.nodules if n.is_cube or n.case_id in case_ids])
+
+    def judge(self, fold_run: FoldRun, voxels: Voxels) -> Judge:
         """Of a finished fold."""
         model, config, _ = load_model(fold_run.model)
-        return Judge.of(model, config, nodules=self.data.nodules, voxels=self.data.voxels)
+        return Judge.of(model, config, nodules=self.data.nodules, voxels=voxels)
 
 
 def cam_figure(source: Source, rows: Sequence[Experiment]) -> Figure:
@@ -85,21 +89,24 @@ def cam_figure(source: Source, rows: Sequence[Experiment]) -> Figure:
         raise TrainingDataError(
             f"no model in {source.fold_run.root} for {', '.join(row.name for row in rows)}", hint="train run them first"
         )
-    models = [Model(title=row.title, judge=source.judge(fold_run)) for row, fold_run in there]
-    return draw_cams(models, source.nodules(), title=source.title)
+    nodules = source.nodules()
+    voxels = source.voxels({n.case_id for n in nodules})
+    models = [Model(title=row.title, judge=source.judge(fold_run, voxels)) for row, fold_run in there]
+    return draw_cams(models, nodules, title=source.title)
 
 
 def retrieval_figure(source: Source) -> Figure:
     """A benign and a malignant held-out nodule of model J."""
     record = read_record(source.fold_run.record)
     records = {n.case_id: n for n in record.nodules}
-    judge = source.judge(source.fold_run)
     nodules = {n.case_id: n for n in source.data.nodules}
     answers = [
         Answer(space=space, retrieved=retrieve([records[nodule.case_id]], record.cases, space=space)[0])
         for nodule in source.nodules()[:2]
         for space in RETRIEVAL_SPACES
     ]
+    drawn = {n.case_id for a in answers for n in (a.retrieved.nodule, *a.retrieved.cases)}
+    judge = source.judge(source.fold_run, source.voxels(drawn))
     return draw_retrieval(answers, lambda case: judge.sample(nodules[case]).patch, title=source.title)
 
 
@@ -123,9 +130,7 @@ def figure_command(
     results: ResultsOption = DEFAULT_RESULTS,
     schedule: ScheduleOption = "paper",
     seed: SeedOption = 0,
-    folds: Annotated[
-        int, typer.Option("--folds", min=2, help="Into how many folds patients were split.")
-    ] = DEFAULT_FOLDS,
+    folds: FoldsOption = DEFAULT_FOLDS,
     fold: Annotated[int, typer.Option("--fold", help="Whose models and held-out nodules are drawn.")] = 0,
     count: Annotated[int, typer.Option("--nodules", min=2, help="How many (figures 4 and 6).")] = 10,
     data: DataOption = DEFAULT_DATA,
