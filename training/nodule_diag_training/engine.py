@@ -83,8 +83,8 @@ def _rated_parameters(model: SynergicModel, config: TrainingConfig) -> list[dict
 def damp_mean_direction(gradient: Tensor, pooled: Tensor, *, share: float) -> None:
     """Scale a head's gradient by ``share`` along the mean of the batch's pooled features, in place.
 
-    ``gradient`` is [outputs, 256] and ``pooled`` [B, 256]. A preconditioner: it changes the way to the optimum, not where
-    it lies.
+    ``gradient`` is [outputs, 256] and ``pooled`` [B, 256]. A preconditioner: it changes the way to the optimum, not
+    where it lies.
     """
     direction = functional.normalize(pooled.detach().mean(dim=0), dim=0)
     gradient -= (1.0 - share) * (gradient @ direction)[:, None] * direction
