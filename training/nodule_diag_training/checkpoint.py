@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,48 @@ MODEL = "model.safetensors"
 """The weights of a finished run."""
 CONFIG_KEY = "training_config"
 STEP_KEY = "step"
+BEST_KEY = "best"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Best:
+    """The weights that did best on the validation patients so far.
+
+    Attributes:
+        step: After which step, counted from 0.
+        value: Their loss by ``validation.criterion``.
+        weights: By name, on the CPU.
+    """
+
+    step: int
+    value: float
+    weights: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Progress:
+    """How far a run is: the number of steps done, and the best weights where it validates."""
+
+    steps: int = 0
+    best: Best | None = None
 
 
 def save_checkpoint(
-    path: Path, *, model: nn.Module, optimizer: torch.optim.Adam, step: int, config: TrainingConfig
+    path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, config: TrainingConfig
 ) -> None:
-    """Write everything that a run needs to go on, atomically. Any earlier checkpoint survives a failure."""
-    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
+    """Write everything that a run needs to go on, atomically. Any earlier checkpoint survives a failure.
+
+    Raises:
+        OutputError: If it cannot be written, for want of space, say.
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{key}": value.contiguous() for key, value in state.items()}
-    metadata = {STEP_KEY: str(step), CONFIG_KEY: config.model_dump_json()}
-    write_bytes(path, save_tensors(tensors, metadata=metadata))
+        tensors |= {f"adam.{index}.{key}": value for key, value in state.items()}
+    metadata = {STEP_KEY: str(progress.steps), CONFIG_KEY: config.model_dump_json()}
+    if progress.best is not None:
+        tensors |= {f"best.{name}": tensor for name, tensor in progress.best.weights.items()}
+        metadata[BEST_KEY] = json.dumps({"step": progress.best.step, "value": progress.best.value})
+    write_bytes(path, save_tensors({k: t.contiguous() for k, t in tensors.items()}, metadata=metadata))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -51,8 +83,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def load_checkpoint(path: Path, *, model: nn.Module, optimizer: torch.optim.Adam, config: TrainingConfig) -> int:
-    """Restore a run and return the number of steps done.
+def load_checkpoint(
+    path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainingConfig
+) -> Progress:
+    """Restore a run and return how far it is.
 
     Raises:
         TrainingDataError: If the file is damaged or was written by another configuration.
@@ -64,14 +98,20 @@ def load_checkpoint(path: Path, *, model: nn.Module, optimizer: torch.optim.Adam
         raise TrainingDataError(
             f"{path} belongs to another configuration (differs in {', '.join(changed)})", hint="use another run folder"
         )
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    model.load_state_dict(_below("model.", tensors))
     state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("adam."):
-            _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = tensor
+    for name, tensor in _below("adam.", tensors).items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(metadata[STEP_KEY])
+    best = None
+    if BEST_KEY in metadata:
+        best = Best(weights=_below("best.", tensors), **json.loads(metadata[BEST_KEY]))
+    return Progress(steps=int(metadata[STEP_KEY]), best=best)
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def save_model(path: Path, model: SynergicModel, *, config: TrainingConfig, provenance: Mapping[str, object]) -> None:

@@ -20,6 +20,7 @@ from .checkpoint import MODEL, load_model
 from .config import PACKAGED, PRETRAINED, TrainingConfig
 from .crossval import FOLD, HELD_OUT, judge_fold, sections_of
 from .engine import LOG, Run, StepLog, read_log
+from .execution import Execution
 from .lidc import load_nodules, split_by_patient
 from .patches import load_all
 from .prepare_cli import app as prepare_app
@@ -59,6 +60,8 @@ def run(
         typer.Option("--config", help="JSON; without it the packaged model's first run, or second (--from)."),
     ] = None,
     data: DataOption = DEFAULT_DATA,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
+    compile_model: Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")] = False,
 ) -> None:
     """Train on all patients, or on those outside one fold."""
     from tqdm import tqdm
@@ -94,9 +97,11 @@ def run(
                 seg=f"{entry.segmentation:.3f}", reg=f"{entry.score:.3f}",
             )  # fmt: skip
 
-        Run(out, config=settings, nodules=nodules, voxels=voxels, provenance=provenance, initial=initial).train(
-            on_step=show
-        )
+        execution = Execution(device=device, compile=compile_model)
+        Run(
+            out, config=settings, nodules=nodules, voxels=voxels, provenance=provenance, initial=initial,
+            execution=execution,
+        ).train(on_step=show)  # fmt: skip
     typer.echo(f"wrote {out / MODEL}")
 
 

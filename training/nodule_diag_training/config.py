@@ -73,6 +73,8 @@ class TrainingConfig(BaseModel):
         validation_share: Share of the training patients that is set aside to choose the best checkpoint (0.2 in the
             paper); at 0 the last one is kept.
         validate_every: Steps between two looks at the validation patients.
+        best_by: Which of their losses chooses: ``classification`` (benign and malignant weighing the same), ``total``
+            (eq. 12), or ``auto`` (``validation.criterion``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -103,6 +105,7 @@ class TrainingConfig(BaseModel):
     accumulate: int = Field(default=1, ge=1)
     validation_share: float = Field(default=0.0, ge=0.0, lt=1.0)
     validate_every: int = Field(default=50, ge=1)
+    best_by: Literal["auto", "classification", "total"] = "auto"
     seed: int = 0
     checkpoint_every: int = Field(default=50, ge=1)
 

@@ -46,10 +46,10 @@ class PairSource:
         self._config = config
         self._sampler = PatchSampler(voxels, nodules)
 
-    def draw(self, step: int) -> tuple[list[Draw], list[Draw]]:
-        """The (unsure, sure) nodules of a step."""
+    def draw(self, step: int, *, group: int = 0) -> tuple[list[Draw], list[Draw]]:
+        """The (unsure, sure) nodules of a step; ``group`` counts the batches that it accumulates."""
         config = self._config
-        rng = np.random.default_rng([config.seed, step])
+        rng = np.random.default_rng([config.seed, step, *([group] if group else [])])
         size = config.patch_size(step)
         unsure, sure = [], []
         for _ in range(config.unsure_draws):

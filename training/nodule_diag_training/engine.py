@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,33 +14,23 @@ from torch.nn import functional
 
 from nodule_diag.atomic import write_bytes
 
-from .checkpoint import CHECKPOINT, MODEL, load_checkpoint, save_checkpoint, save_model
+from .checkpoint import CHECKPOINT, MODEL, Best, Progress, load_checkpoint, save_checkpoint, save_model
 from .config import TrainingConfig
-from .draws import PairSource
+from .draws import Draw, PairSource
+from .execution import Execution
 from .lidc import Nodule, TrainingDataError, patients_of
-from .model import SynergicModel, build_model
-from .objective import step_losses
+from .model import SynergicModel, SynergicOutput, build_model
+from .objective import LossTerms, step_losses
 from .patches import NoduleVoxels
+from .runlog import LOG, History, StepLog, StepTime, ValidationLog, read_log
+from .shares import TermCounts, count_terms, weigh
+from .validation import Validation, criterion, set_aside
 
-LOG = "log.csv"
+__all__ = ["LOG", "NonFiniteLossError", "Run", "StepLog", "damp_mean_direction", "learning_rate", "read_log"]
+
 CONFIG = "config.json"
 WARM_UP_SHARE = 0.1
 FINAL_RATE_SHARE = 0.01
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepLog:
-    """One line of ``log.csv``. Losses are the terms of eq. 12, unweighted."""
-
-    step: int
-    total: float
-    classification: float
-    cam: float
-    segmentation: float
-    score: float
-    learning_rate: float
-    patch_size: int
-    seconds: float
 
 
 class NonFiniteLossError(TrainingDataError):
@@ -65,7 +53,7 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 
 
 def channels_last(model: SynergicModel) -> SynergicModel:
-    """The model with its weights laid out as CPU convolutions take them fastest."""
+    """The model with its weights laid out as convolutions take them fastest."""
     return model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
 
 
@@ -91,9 +79,22 @@ def damp_mean_direction(gradient: Tensor, pooled: Tensor, *, share: float) -> No
 
 
 class Run:
-    """A training run in a folder; ``provenance`` goes into the finished model, ``initial`` are weights to start from.
+    """A training run in a folder.
 
     Calling ``train`` again after a crash goes on from the last checkpoint.
+
+    Args:
+        folder: Configuration, logs, checkpoint and finished model.
+        config: What is learned, and how.
+        nodules: Those of the training patients; some are set aside where the configuration validates.
+        voxels: By case_id, of all of them.
+        provenance: Goes into the finished model.
+        initial: Weights to start from.
+        execution: Where and how it is computed.
+
+    Raises:
+        TrainingDataError: If the nodules do not suffice.
+        BackendError: If the device does not exist.
     """
 
     def __init__(
@@ -105,107 +106,158 @@ class Run:
         voxels: Mapping[str, NoduleVoxels],
         provenance: Mapping[str, object] | None = None,
         initial: Mapping[str, Tensor] | None = None,
+        execution: Execution | None = None,
     ) -> None:
         self.folder = folder
-        self._extra = dict(provenance or {})
         self.config = config
-        self._nodules = nodules
-        self._source = PairSource(config, nodules, voxels)
+        self._extra = dict(provenance or {})
+        self._execution = Execution() if execution is None else execution
+        self._device = self._execution.torch_device()
+        self._validation: Validation | None = None
+        self._set_aside: set[str] = set()
+        if config.validation_share > 0:
+            self._set_aside = set_aside(nodules, share=config.validation_share, seed=config.seed)
+            aside = [n for n in nodules if n.patient_id in self._set_aside]
+            self._validation = Validation(config, nodules=aside, voxels=voxels, lenders=nodules)
+        self._nodules = [n for n in nodules if n.patient_id not in self._set_aside]
+        self._source = PairSource(config, self._nodules, voxels)
         torch.manual_seed(config.seed)
         self.model = channels_last(build_model(config))
         if initial is not None:
             self.model.load_state_dict(dict(initial))
+        self.model.to(self._device)
+        self._called: nn.Module = torch.compile(self.model) if self._execution.compile else self.model  # type: ignore[assignment]
         self._optimizer = torch.optim.Adam(_rated_parameters(self.model, config))
 
-    def train(self, *, until: int | None = None, on_step: Callable[[StepLog], None] | None = None) -> SynergicModel:
+    def train(
+        self,
+        *,
+        until: int | None = None,
+        on_step: Callable[[StepLog], None] | None = None,
+        on_validation: Callable[[ValidationLog], None] | None = None,
+    ) -> SynergicModel:
         """Train to the last step (or ``until``), write the model, and return it.
+
+        The finished model is the best by its validation patients (``validation.criterion``), or without any the last.
+
+        Args:
+            until: Stop after this many steps, at a checkpoint, without finishing the model.
+            on_step: Called after each step.
+            on_validation: Called after each look at the validation patients.
 
         Raises:
             TrainingDataError: If the folder holds a run of another configuration.
             NonFiniteLossError: If a loss is NaN or infinite.
+            OutputError: If a file cannot be written; any earlier checkpoint is as it was.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         checkpoint = self.folder / CHECKPOINT
-        done = 0
+        progress = Progress()
         if checkpoint.exists():
-            done = load_checkpoint(checkpoint, model=self.model, optimizer=self._optimizer, config=self.config)
+            progress = load_checkpoint(checkpoint, model=self.model, optimizer=self._optimizer, config=self.config)
         write_bytes(self.folder / CONFIG, self.config.model_dump_json(indent=1).encode())
-        lines = [line for line in read_log(self.folder / LOG) if line.step < done]
+        done, best = progress.steps, progress.best
+        history = History.read(self.folder, steps=done)
         last = self.config.steps if until is None else min(until, self.config.steps)
         for step in range(done, last):
-            entry = self._step(step)
-            lines.append(entry)
+            begin = time.perf_counter()
+            history.steps.append(self._step(step))
+            history.times.append(StepTime(step=step, seconds=time.perf_counter() - begin))
             if on_step is not None:
-                on_step(entry)
+                on_step(history.steps[-1])
+            if self._validation is not None and self._validates_after(step):
+                seen = self._validation.log(self._validation.sums(self._measure), step=step)
+                history.validations.append(seen)
+                best = self._better(best, seen)
+                if on_validation is not None:
+                    on_validation(seen)
             if (step + 1) % self.config.checkpoint_every == 0 or step + 1 == last:
-                _write_log(self.folder / LOG, lines)
+                history.write(self.folder)
+                progress = Progress(steps=step + 1, best=best)
                 save_checkpoint(
-                    checkpoint, model=self.model, optimizer=self._optimizer, step=step + 1, config=self.config
+                    checkpoint, model=self.model, optimizer=self._optimizer, progress=progress, config=self.config
                 )
         if last == self.config.steps:
-            save_model(self.folder / MODEL, self.model, config=self.config, provenance=self._provenance())
+            if best is not None:
+                self.model.load_state_dict(dict(best.weights))
+            save_model(self.folder / MODEL, self.model, config=self.config, provenance=self._provenance(best))
         return self.model
 
+    def _validates_after(self, step: int) -> bool:
+        return (step + 1) % self.config.validate_every == 0 or step + 1 == self.config.steps
+
+    def _better(self, best: Best | None, seen: ValidationLog) -> Best | None:
+        """``best``, or the present weights where they did better; of equals the first is kept."""
+        value: float = getattr(seen, criterion(self.config))
+        if best is not None and not value < best.value:
+            return best
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+        return Best(step=seen.step, value=value, weights=weights)
+
+    def _forward(self, draws: Sequence[Draw]) -> SynergicOutput:
+        batch = torch.from_numpy(np.stack([d.sample.patch for d in draws])).to(self._device)
+        self.model.train()
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            output: SynergicOutput = self._called(batch.to(memory_format=torch.channels_last_3d))
+        return output
+
+    def _measure(self, unsure: Sequence[Draw], sure: Sequence[Draw]) -> LossTerms:
+        # In training mode, which in this model only chooses the faster convolution.
+        return step_losses(self._forward([*unsure, *sure]), unsure, sure, self.config)
+
     def _step(self, step: int) -> StepLog:
-        begin = time.perf_counter()
         rate = learning_rate(self.config, step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["factor"]
-        unsure, sure = self._source.draw(step)
-        batch = torch.from_numpy(np.stack([d.sample.patch for d in [*unsure, *sure]]))
-        batch = batch.to(memory_format=torch.channels_last_3d)
-        self.model.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
-            output = self.model(batch)
-        terms = step_losses(output, unsure, sure, self.config)
-        total = terms.total
-        if not torch.isfinite(total):
-            names = ", ".join(d.nodule.case_id for d in [*unsure, *sure])
-            raise NonFiniteLossError(
-                f"the loss is {total.item()} at step {step} ({names})",
-                hint="lower the learning rate, or check the data",
-            )
+        groups = [self._source.draw(step, group=group) for group in range(self.config.accumulate)]
+        counts = [count_terms(unsure, sure, self.config) for unsure, sure in groups]
+        whole = sum(counts, TermCounts())
         self._optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        summed = torch.zeros(5)
+        pooled = []
+        for (unsure, sure), part in zip(groups, counts, strict=True):
+            output = self._forward([*unsure, *sure])
+            terms = weigh(step_losses(output, unsure, sure, self.config), part=part, whole=whole)
+            total = terms.total
+            parts = (total, terms.classification, terms.cam, terms.segmentation, terms.score)
+            summed += torch.stack([term.detach() for term in parts]).cpu()
+            if not torch.isfinite(total):
+                names = ", ".join(d.nodule.case_id for d in [*unsure, *sure])
+                raise NonFiniteLossError(
+                    f"the loss is {total.item()} at step {step} ({names})",
+                    hint="lower the learning rate, or check the data",
+                )
+            total.backward()
+            pooled.append(output.pooled.detach())
         for head in _heads(self.model):
             if head.weight.grad is not None:
-                damp_mean_direction(head.weight.grad, output.pooled, share=self.config.head_mean_share)
+                damp_mean_direction(head.weight.grad, torch.cat(pooled), share=self.config.head_mean_share)
         self._optimizer.step()
+        values = summed.tolist()
         return StepLog(
             step=step,
-            total=total.item(),
-            classification=terms.classification.item(),
-            cam=terms.cam.item(),
-            segmentation=terms.segmentation.item(),
-            score=terms.score.item(),
+            total=values[0],
+            classification=values[1],
+            cam=values[2],
+            segmentation=values[3],
+            score=values[4],
             learning_rate=rate,
             patch_size=self.config.patch_size(step),
-            seconds=time.perf_counter() - begin,
         )
 
-    def _provenance(self) -> dict[str, object]:
+    def _provenance(self, best: Best | None) -> dict[str, object]:
+        kept = {}
+        if best is not None:
+            kept = {
+                "validation_patients": sorted(self._set_aside),
+                "best": {"step": best.step, "by": criterion(self.config), "value": best.value},
+            }
         return {
             "nodules": len(self._nodules),
             "cubes": sum(n.is_cube for n in self._nodules),
             "sure": sum(n.sure is not None and not n.is_cube for n in self._nodules),
             "patients": len(patients_of(self._nodules)),
             "steps": self.config.steps,
+            **kept,
             **self._extra,
         }
-
-
-def read_log(path: Path) -> list[StepLog]:
-    """The logged steps of a run; none if there is no log yet."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    integers = ("step", "patch_size")
-    return [StepLog(**{k: int(v) if k in integers else float(v) for k, v in row.items()}) for row in rows]  # type: ignore[arg-type]
-
-
-def _write_log(path: Path, lines: Sequence[StepLog]) -> None:
-    names = list(StepLog.__dataclass_fields__)
-    rows = [",".join(names)]
-    rows += [",".join(repr(value) for value in asdict(line).values()) for line in lines]
-    write_bytes(path, ("\n".join(rows) + "\n").encode())
