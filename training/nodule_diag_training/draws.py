@@ -10,7 +10,8 @@ import numpy as np
 from .config import TrainingConfig
 from .labels import cnet_label
 from .lidc import Nodule, TrainingDataError
-from .patches import NoduleVoxels, PatchSampler, Sample
+from .modalities import as_input
+from .patches import JITTER_MM, NoduleVoxels, PatchSampler, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,18 @@ class Draw:
 
     nodule: Nodule
     sample: Sample
+
+
+def same_sized(unsure: Sequence[Draw], sure: Sequence[Draw]) -> list[tuple[list[Draw], list[Draw]]]:
+    """(unsure, sure) draws split by patch size, since only patches of one size make a batch.
+
+    There is one part, all of them, unless the input is the nodules' own cubes (Table 5, x).
+    """
+    sizes = sorted({draw.sample.patch.shape for draw in [*unsure, *sure]})
+    return [
+        ([d for d in unsure if d.sample.patch.shape == size], [d for d in sure if d.sample.patch.shape == size])
+        for size in sizes
+    ]
 
 
 class PairSource:
@@ -55,9 +68,15 @@ class PairSource:
         for _ in range(config.unsure_draws):
             pool = self._cubes if rng.random() < config.cube_share else self._vois
             nodule = pool[int(rng.integers(len(pool)))]
-            unsure.append(Draw(nodule=nodule, sample=self._sampler.draw(nodule, rng, size=size)))
+            unsure.append(self._drawn(nodule, rng, size=size))
         for _ in range(config.sure_draws):
             pool = self._sure[int(rng.integers(2))]
             nodule = pool[int(rng.integers(len(pool)))]
-            sure.append(Draw(nodule=nodule, sample=self._sampler.draw(nodule, rng, size=size)))
+            sure.append(self._drawn(nodule, rng, size=size))
         return unsure, sure
+
+    def _drawn(self, nodule: Nodule, rng: np.random.Generator, *, size: int) -> Draw:
+        # A nodule's own cube is cut round its centre.
+        jitter_mm = JITTER_MM if self._config.input == "64" else 0.0
+        sample = self._sampler.draw(nodule, rng, size=size, jitter_mm=jitter_mm)
+        return Draw(nodule=nodule, sample=as_input(sample, self._config.input, diameter_mm=nodule.diameter_mm))
