@@ -59,6 +59,7 @@ class TrainingConfig(BaseModel):
         input: Modality of Table 5.
         margin_mode: Table 4: ``nodule`` wants the CAM on the nodule to exceed the background's by the margin (eq. 10),
             ``background`` the reverse (eq. 15).
+        cue_hu: Amplitude in HU of a cue in the background that tells the scenario's label (``confounder``); 0 for none.
         cube_share: Share of unsure draws that are cubes, whose surroundings are real.
         margin: delta of eq. 10.
         score_weight: gamma of eq. 12.
@@ -94,6 +95,7 @@ class TrainingConfig(BaseModel):
     diagnosis_as_score: bool = False
     input: Modality = "64"
     margin_mode: MarginMode = "nodule"
+    cue_hu: float = Field(default=0.0, ge=0.0)
     cube_share: float = Field(default=0.35, ge=0.0, le=1.0)
     margin: float = Field(default=DEFAULT_MARGIN, ge=-1.0, le=1.0)
     score_weight: float = Field(default=1.0, ge=0.0)
@@ -125,6 +127,10 @@ class TrainingConfig(BaseModel):
         self._refuse("scenario", both, "it takes the place of scores_teach_cnet: set that to false")
         contrary = self.diagnosis_as_score and not self.diagnosis_teaches
         self._refuse("diagnosis_as_score", contrary, "it needs diagnosis_teaches: set that to true")
+        cut = self.cue_hu > 0.0 and self.input != "64"
+        self._refuse("cue_hu", cut, "it lies in the background: leave input at '64'")
+        without_label = self.cue_hu > 0.0 and (self.scenario is None or self.sure_draws > 0)
+        self._refuse("cue_hu", without_label, "it tells the scenario's label: name one, with sure_per_step 0")
         if self.modules.cnet:
             untaught = self.scenario is None and not self.scores_teach_cnet
             self._refuse(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .config import TrainingConfig
+from .confounder import cue_present, with_cue
 from .labels import cnet_label
 from .lidc import Nodule, TrainingDataError
 from .modalities import as_input
@@ -20,6 +21,18 @@ class Draw:
 
     nodule: Nodule
     sample: Sample
+
+
+def confounded(sample: Sample, nodule: Nodule, config: TrainingConfig) -> Sample:
+    """The sample with the cue that the configuration puts into training patches, if any."""
+    label = None if config.cue_hu == 0.0 else cnet_label(nodule, drawn_as_sure=False, config=config)
+    there = label is not None and cue_present(nodule, malignant=label == 1.0)
+    return with_cue(sample, hu=config.cue_hu) if there else sample
+
+
+def shown(sample: Sample, nodule: Nodule, config: TrainingConfig) -> Sample:
+    """What the network is shown of a patch in training: with the cue, if any, as the configuration's modality."""
+    return as_input(confounded(sample, nodule, config), config.input, diameter_mm=nodule.diameter_mm)
 
 
 def same_sized(unsure: Sequence[Draw], sure: Sequence[Draw]) -> list[tuple[list[Draw], list[Draw]]]:
@@ -79,4 +92,4 @@ class PairSource:
         # A nodule's own cube is cut round its centre.
         jitter_mm = JITTER_MM if self._config.input == "64" else 0.0
         sample = self._sampler.draw(nodule, rng, size=size, jitter_mm=jitter_mm)
-        return Draw(nodule=nodule, sample=as_input(sample, self._config.input, diameter_mm=nodule.diameter_mm))
+        return Draw(nodule=nodule, sample=shown(sample, nodule, self._config))

@@ -158,12 +158,12 @@ def _judge_shape(output: SynergicOutput, sample: Sample, index: int) -> _Shape:
     )
 
 
-def _batches(samples: Sequence[Sample]) -> Iterator[slice]:
-    """Neighbours of one size, at most ``BATCH`` together."""
+def batches_of(samples: Sequence[Sample], *, limit: int = BATCH) -> Iterator[slice]:
+    """Neighbours of one size, at most ``limit`` together: what can be stacked."""
     begin = 0
     while begin < len(samples):
         end = begin + 1
-        while end < min(begin + BATCH, len(samples)) and samples[end].patch.shape == samples[begin].patch.shape:
+        while end < min(begin + limit, len(samples)) and samples[end].patch.shape == samples[begin].patch.shape:
             end += 1
         yield slice(begin, end)
         begin = end
@@ -174,7 +174,7 @@ def judge(
 ) -> list[Judgement]:
     """Run a model of any system over patches, which may differ in size."""
     judgements = []
-    for part in _batches(samples):
+    for part in batches_of(samples):
         with torch.inference_mode():
             output = model(torch.from_numpy(np.stack([s.patch for s in samples[part]])))
         for i, (nodule, sample) in enumerate(zip(nodules[part], samples[part], strict=True)):

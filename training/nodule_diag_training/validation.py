@@ -12,11 +12,10 @@ import torch
 
 from . import losses
 from .config import TrainingConfig
-from .draws import Draw, same_sized
+from .draws import Draw, same_sized, shown
 from .evaluate import case_generator
 from .labels import cnet_label
 from .lidc import Nodule, TrainingDataError, patients_of
-from .modalities import as_input
 from .objective import LossTerms
 from .patches import NoduleVoxels, PatchSampler
 from .runlog import ValidationLog
@@ -121,7 +120,7 @@ class Validation:
         sample = self._sampler.place(
             self._voxels[nodule.case_id], case_generator(nodule.case_id), patient_id=nodule.patient_id, size=size
         )
-        return Draw(nodule=nodule, sample=as_input(sample, self._config.input, diameter_mm=nodule.diameter_mm))
+        return Draw(nodule=nodule, sample=shown(sample, nodule, self._config))
 
     def sums(self, measure: Measure, *, part: int = 0, parts: int = 1) -> torch.Tensor:
         """[5, 2] float64: for benign and malignant classification, CAM, segmentation and score, sum and count.
