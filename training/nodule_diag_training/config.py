@@ -132,6 +132,8 @@ class TrainingConfig(BaseModel):
         self._refuse("scenario", both, "it takes the place of scores_teach_cnet: set that to false")
         contrary = self.diagnosis_as_score and not self.diagnosis_teaches
         self._refuse("diagnosis_as_score", contrary, "it needs diagnosis_teaches: set that to true")
+        cut = self.cue_hu > 0.0 and self.input != "64"
+        self._refuse("cue_hu", cut, "it lies in the background: leave input at '64'")
         without_label = self.cue_hu > 0.0 and (self.scenario is None or self.sure_draws > 0)
         self._refuse("cue_hu", without_label, "it tells the scenario's label: name one, with sure_per_step 0")
         if self.modules.cnet:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from nodule_diag.patch import LUNG_WINDOW_HU, MEDIASTINAL_WINDOW_HU, PATCH_SPACING_MM
+from nodule_diag.patch import LUNG_WINDOW_HU, MEDIASTINAL_WINDOW_HU
 
 from .lidc import Nodule
 from .patches import Sample
@@ -31,12 +31,12 @@ CueTest = Literal["as trained", "none", "independent", "reversed"]
 """Cue in a test: correlated as in training, absent, in half of the nodules whatever their label, or the opposite."""
 
 
-def dilated(mask: NDArray[np.bool_], *, by_mm: float = DILATION_MM) -> NDArray[np.bool_]:
-    """[S, S, S] bool: the 0.5 mm voxels within ``by_mm`` of the mask; none where the mask is empty."""
+def dilated(sample: Sample) -> NDArray[np.bool_]:
+    """[S, S, S] bool: the voxels within ``DILATION_MM`` of the sample's mask; none where the mask is empty."""
+    mask = sample.fine_mask
     if not mask.any():
         return np.zeros_like(mask)
-    distance = distance_transform_edt(~mask, sampling=PATCH_SPACING_MM)
-    return np.asarray(distance <= by_mm)
+    return np.asarray(distance_transform_edt(~mask, sampling=sample.spacing_mm) <= DILATION_MM)
 
 
 def with_cue(sample: Sample, *, hu: float) -> Sample:
@@ -45,9 +45,9 @@ def with_cue(sample: Sample, *, hu: float) -> Sample:
     A window hides what lies outside it, so only voxels strictly inside a window change in it.
     """
     side = sample.patch.shape[1]
-    phase = 2.0 * np.pi * np.arange(side) * PATCH_SPACING_MM / CUE_PERIOD_MM
+    phase = 2.0 * np.pi * np.arange(side) * sample.spacing_mm / CUE_PERIOD_MM
     grating = np.broadcast_to((hu * np.sin(phase))[:, None, None], (side, side, side))
-    background = ~dilated(sample.fine_mask)
+    background = ~dilated(sample)
     patch = sample.patch.copy()
     for channel, (low, high) in zip(patch, (LUNG_WINDOW_HU, MEDIASTINAL_WINDOW_HU), strict=True):
         changed = background & (channel > 0.0) & (channel < 1.0)

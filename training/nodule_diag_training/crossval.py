@@ -88,7 +88,9 @@ def judge_fold(path: Path, nodules: Sequence[Nodule], voxels: Mapping[str, Nodul
     sampler = PatchSampler(voxels, nodules)
 
     def judged(some: Sequence[Nodule], form: str) -> list[Judgement]:
-        return judge(model, some, samples_of(some, voxels, sampler, form=form), fold=fold, form=form)
+        return judge(
+            model, some, samples_of(some, voxels, sampler, form=form, modality=config.input), fold=fold, form=form
+        )
 
     cubes = [n for n in unseen if n.is_cube]
     judgements = [

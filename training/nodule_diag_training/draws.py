@@ -11,7 +11,8 @@ from .config import TrainingConfig
 from .confounder import cue_present, with_cue
 from .labels import cnet_label
 from .lidc import Nodule, TrainingDataError
-from .patches import NoduleVoxels, PatchSampler, Sample
+from .modalities import as_input
+from .patches import JITTER_MM, NoduleVoxels, PatchSampler, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,23 @@ def confounded(sample: Sample, nodule: Nodule, config: TrainingConfig) -> Sample
     label = None if config.cue_hu == 0.0 else cnet_label(nodule, drawn_as_sure=False, config=config)
     there = label is not None and cue_present(nodule, malignant=label == 1.0)
     return with_cue(sample, hu=config.cue_hu) if there else sample
+
+
+def shown(sample: Sample, nodule: Nodule, config: TrainingConfig) -> Sample:
+    """What the network is shown of a patch in training: with the cue, if any, as the configuration's modality."""
+    return as_input(confounded(sample, nodule, config), config.input, diameter_mm=nodule.diameter_mm)
+
+
+def same_sized(unsure: Sequence[Draw], sure: Sequence[Draw]) -> list[tuple[list[Draw], list[Draw]]]:
+    """(unsure, sure) draws split by patch size, since only patches of one size make a batch.
+
+    There is one part, all of them, unless the input is the nodules' own cubes (Table 5, x).
+    """
+    sizes = sorted({draw.sample.patch.shape for draw in [*unsure, *sure]})
+    return [
+        ([d for d in unsure if d.sample.patch.shape == size], [d for d in sure if d.sample.patch.shape == size])
+        for size in sizes
+    ]
 
 
 class PairSource:
@@ -63,10 +81,15 @@ class PairSource:
         for _ in range(config.unsure_draws):
             pool = self._cubes if rng.random() < config.cube_share else self._vois
             nodule = pool[int(rng.integers(len(pool)))]
-            sample = self._sampler.draw(nodule, rng, size=size)
-            unsure.append(Draw(nodule=nodule, sample=confounded(sample, nodule, config)))
+            unsure.append(self._drawn(nodule, rng, size=size))
         for _ in range(config.sure_draws):
             pool = self._sure[int(rng.integers(2))]
             nodule = pool[int(rng.integers(len(pool)))]
-            sure.append(Draw(nodule=nodule, sample=self._sampler.draw(nodule, rng, size=size)))
+            sure.append(self._drawn(nodule, rng, size=size))
         return unsure, sure
+
+    def _drawn(self, nodule: Nodule, rng: np.random.Generator, *, size: int) -> Draw:
+        # A nodule's own cube is cut round its centre.
+        jitter_mm = JITTER_MM if self._config.input == "64" else 0.0
+        sample = self._sampler.draw(nodule, rng, size=size, jitter_mm=jitter_mm)
+        return Draw(nodule=nodule, sample=shown(sample, nodule, self._config))

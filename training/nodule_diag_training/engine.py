@@ -16,7 +16,7 @@ from nodule_diag.atomic import write_bytes
 
 from .checkpoint import CHECKPOINT, MODEL, Best, Progress, load_checkpoint, save_checkpoint, save_model
 from .config import TrainingConfig
-from .draws import Draw, PairSource
+from .draws import Draw, PairSource, same_sized
 from .execution import Execution
 from .lidc import Nodule, TrainingDataError, patients_of
 from .model import SynergicModel, SynergicOutput, build_model
@@ -211,7 +211,8 @@ class Run:
         rate = learning_rate(self.config, step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["factor"]
-        groups = [self._source.draw(step, group=group) for group in range(self.config.accumulate)]
+        drawn = [self._source.draw(step, group=group) for group in range(self.config.accumulate)]
+        groups = [part for unsure, sure in drawn for part in same_sized(unsure, sure)]
         counts = [count_terms(unsure, sure, self.config) for unsure, sure in groups]
         whole = sum(counts, TermCounts())
         self._optimizer.zero_grad(set_to_none=True)

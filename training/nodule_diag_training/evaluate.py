@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from nodule_diag.patch import PATCH_SPACING_MM
-
 from . import losses
+from .config import Modality
 from .lidc import Nodule
 from .metrics import dice
+from .modalities import as_input
 from .model import SynergicModel, SynergicOutput
 from .patches import MASK_THRESHOLD, NoduleVoxels, PatchSampler, Sample, cut_like_voi
 
@@ -71,9 +71,9 @@ class Judgement:
         return asdict(self)
 
 
-def _diameter(voxels: int) -> float:
-    """Volume-equivalent diameter in mm of a number of 0.5 mm voxels."""
-    return float((6.0 * voxels * PATCH_SPACING_MM**3 / np.pi) ** (1 / 3))
+def _diameter(voxels: int, spacing_mm: float) -> float:
+    """Volume-equivalent diameter in mm of a number of voxels."""
+    return float((6.0 * voxels * spacing_mm**3 / np.pi) ** (1 / 3))
 
 
 def case_generator(case_id: str) -> np.random.Generator:
@@ -82,21 +82,27 @@ def case_generator(case_id: str) -> np.random.Generator:
 
 
 def samples_of(
-    nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels], sampler: PatchSampler, *, form: str
+    nodules: Sequence[Nodule],
+    voxels: Mapping[str, NoduleVoxels],
+    sampler: PatchSampler,
+    *,
+    form: str,
+    modality: Modality = "64",
 ) -> list[Sample]:
-    """The patches to judge, without augmentation; ``form`` ``cube-cut`` treats cubes as VOIs."""
+    """The patches to judge, without augmentation, as a modality shows them; ``cube-cut`` treats cubes as VOIs."""
     samples = []
     for nodule in nodules:
         rng = case_generator(nodule.case_id)
         source = voxels[nodule.case_id]
         if form == "cube-cut":
             source = cut_like_voi(source, rng)
-        samples.append(sampler.place(source, rng, patient_id=nodule.patient_id))
+        sample = sampler.place(source, rng, patient_id=nodule.patient_id)
+        samples.append(as_input(sample, modality, diameter_mm=nodule.diameter_mm))
     return samples
 
 
 def _fine_mask(sample: Sample, occupancy: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """[64, 64, 64] bool from a 16-grid, by trilinear interpolation."""
+    """[S, S, S] bool on the patch's voxels from its grid, by trilinear interpolation."""
     tensor = torch.from_numpy(occupancy)[None, None]
     size = list(sample.patch.shape[1:])
     fine = functional.interpolate(tensor, size=size, mode="trilinear", align_corners=False)[0, 0]
@@ -143,17 +149,28 @@ def _judge_shape(output: SynergicOutput, sample: Sample, index: int) -> _Shape:
     return _Shape(
         dice_grid=dice(sem >= MASK_THRESHOLD, sample.nodule_cells),
         dice_half_mm=dice(found, wanted),
-        diameter_error_mm=_diameter(int(found.sum())) - _diameter(int(wanted.sum())),
+        diameter_error_mm=_diameter(int(found.sum()), sample.spacing_mm)
+        - _diameter(int(wanted.sum()), sample.spacing_mm),
     )
+
+
+def batches_of(samples: Sequence[Sample], *, limit: int = BATCH) -> Iterator[slice]:
+    """Neighbours of one size, at most ``limit`` together: what can be stacked."""
+    begin = 0
+    while begin < len(samples):
+        end = begin + 1
+        while end < min(begin + limit, len(samples)) and samples[end].patch.shape == samples[begin].patch.shape:
+            end += 1
+        yield slice(begin, end)
+        begin = end
 
 
 def judge(
     model: SynergicModel, nodules: Sequence[Nodule], samples: Sequence[Sample], *, fold: int, form: str
 ) -> list[Judgement]:
-    """Run a model of any system over patches."""
+    """Run a model of any system over patches, which may differ in size."""
     judgements = []
-    for begin in range(0, len(nodules), BATCH):
-        part = slice(begin, begin + BATCH)
+    for part in batches_of(samples):
         with torch.inference_mode():
             output = model(torch.from_numpy(np.stack([s.patch for s in samples[part]])))
         for i, (nodule, sample) in enumerate(zip(nodules[part], samples[part], strict=True)):

@@ -67,7 +67,7 @@ def _positions(size: int, spacing_mm: float, extension: int) -> NDArray[np.float
     return np.asarray(np.clip(positions, 0.0, size - 1.0))
 
 
-def _linear_matrix(size: int, positions: NDArray[np.float64], extension: int) -> Float:
+def linear_matrix(size: int, positions: NDArray[np.float64], *, extension: int = 0) -> Float:
     """[M, size] linear interpolation, since masks must not overshoot; nothing where a VOI is continued."""
     distance = np.abs(positions[:, None] - np.arange(size)[None, :])
     matrix = np.maximum(0.0, 1.0 - distance).astype(np.float32)
@@ -100,7 +100,11 @@ def load_voxels(nodule: Nodule) -> NoduleVoxels:
     z, y, x = (_positions(n, s, extension) for n, s in zip(hu.shape, spacing, strict=True))
     nz, ny, nx = hu.shape
     channels = resample(window_channels(hu), (bspline_matrix(nz, z), bspline_matrix(ny, y), bspline_matrix(nx, x)))
-    linear = _linear_matrix(nz, z, extension), _linear_matrix(ny, y, extension), _linear_matrix(nx, x, extension)
+    linear = (
+        linear_matrix(nz, z, extension=extension),
+        linear_matrix(ny, y, extension=extension),
+        linear_matrix(nx, x, extension=extension),
+    )
     occupancy = resample((mask > 0).astype(np.float32)[None], linear)[0]
     weights = occupancy / occupancy.sum()
     center = tuple(
@@ -150,10 +154,12 @@ class Sample:
     Attributes:
         patch: [2, S, S, S] float32.
         occupancy: [S, S, S] float32 in [0, 1], the reader mask at 0.5 mm, linearly interpolated.
+        spacing_mm: Of the voxels; below 0.5 where a nodule's cube was enlarged (Table 5).
     """
 
     patch: Float
     occupancy: Float
+    spacing_mm: float = PATCH_SPACING_MM
 
     @property
     def nodule(self) -> Float:
@@ -172,7 +178,7 @@ class Sample:
 
     @property
     def fine_mask(self) -> NDArray[np.bool_]:
-        """[S, S, S] bool, the reader mask at 0.5 mm."""
+        """[S, S, S] bool, the reader mask on the patch's voxels."""
         return np.asarray(self.occupancy >= MASK_THRESHOLD)
 
 
@@ -313,10 +319,12 @@ class PatchSampler:
         tried = [self._surroundings(rng, size=size, not_patient=patient_id) for _ in range(SURROUNDINGS_TRIED)]
         return cut.on(min(tried, key=cut.seam))
 
-    def draw(self, nodule: Nodule, rng: np.random.Generator, *, size: int = PATCH_SIZE) -> Sample:
+    def draw(
+        self, nodule: Nodule, rng: np.random.Generator, *, size: int = PATCH_SIZE, jitter_mm: float = JITTER_MM
+    ) -> Sample:
         """A patch of ``nodule`` with jittered centre, random surroundings (VOIs) and a random symmetry."""
         direction = rng.normal(size=3)
-        length = rng.random() ** (1 / 3) * JITTER_MM / PATCH_SPACING_MM
+        length = rng.random() ** (1 / 3) * jitter_mm / PATCH_SPACING_MM
         offset = direction / np.linalg.norm(direction) * length
         sample = self.place(
             self._voxels[nodule.case_id], rng, patient_id=nodule.patient_id, offset=tuple(offset), size=size

@@ -12,7 +12,7 @@ import torch
 
 from . import losses
 from .config import TrainingConfig
-from .draws import Draw, confounded
+from .draws import Draw, same_sized, shown
 from .evaluate import case_generator
 from .labels import cnet_label
 from .lidc import Nodule, TrainingDataError, patients_of
@@ -120,7 +120,7 @@ class Validation:
         sample = self._sampler.place(
             self._voxels[nodule.case_id], case_generator(nodule.case_id), patient_id=nodule.patient_id, size=size
         )
-        return Draw(nodule=nodule, sample=confounded(sample, nodule, self._config))
+        return Draw(nodule=nodule, sample=shown(sample, nodule, self._config))
 
     def sums(self, measure: Measure, *, part: int = 0, parts: int = 1) -> torch.Tensor:
         """[5, 2] float64: for benign and malignant classification, CAM, segmentation and score, sum and count.
@@ -134,17 +134,17 @@ class Validation:
         with torch.no_grad():
             for batch in self._batches[part::parts]:
                 draws = [self._draw(nodule) for nodule in batch.nodules]
-                unsure, sure = ([], draws) if batch.as_sure else (draws, [])
-                terms, counts = measure(unsure, sure), count_terms(unsure, sure, self._config)
-                rows = (
-                    (int(batch.label or 0.0), terms.classification, counts.classification),
-                    (2, terms.cam, counts.cam),
-                    (3, terms.segmentation, counts.segmentation),
-                    (4, terms.score, counts.score),
-                )
-                for row, term, count in rows:
-                    if count:
-                        sums[row] += torch.tensor([term.item() * count, count], dtype=torch.float64)
+                for unsure, sure in same_sized([], draws) if batch.as_sure else same_sized(draws, []):
+                    terms, counts = measure(unsure, sure), count_terms(unsure, sure, self._config)
+                    rows = (
+                        (int(batch.label or 0.0), terms.classification, counts.classification),
+                        (2, terms.cam, counts.cam),
+                        (3, terms.segmentation, counts.segmentation),
+                        (4, terms.score, counts.score),
+                    )
+                    for row, term, count in rows:
+                        if count:
+                            sums[row] += torch.tensor([term.item() * count, count], dtype=torch.float64)
         return sums
 
     def log(self, sums: torch.Tensor, *, step: int) -> ValidationLog:

@@ -78,7 +78,7 @@ def axis_matrices(size: int, dilation: int) -> tuple[NDArray[np.float64], NDArra
     return forward.reshape(-1, size), backward.reshape(size, -1), tiles
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)  # grids of 2 to 16 cells (Table 5, x), three dilations
 def _axis_tensors(size: int, dilation: int) -> tuple[Tensor, Tensor, int]:
     forward, backward, tiles = axis_matrices(size, dilation)
     return torch.from_numpy(forward).float(), torch.from_numpy(backward).float(), tiles

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from nodule_diag.patch import PATCH_SPACING_MM
 from nodule_diag.results import Faithfulness
 from nodule_diag_training.confounder import dilated
 from nodule_diag_training.model import GRID_STRIDE
-from nodule_diag_training.patches import Sample
+from nodule_diag_training.patches import MASK_THRESHOLD, Sample
 
 from .records import CamFigures
 
@@ -25,8 +24,6 @@ Classifier = Callable[[Float], Float]
 
 CAM_THRESHOLD = 0.5
 """Half of the CAM's range, from which on a cell counts as highlighted (IoU)."""
-MASK_SHARE = 0.5
-"""A cell belongs to the nodule if the mask fills at least this share of it."""
 CURVE_STEPS = 8
 """Equal parts of the cells by which deletion and insertion proceed."""
 BLUR_MM = 5.0
@@ -39,11 +36,6 @@ def cells(voxels: NDArray[np.floating] | NDArray[np.bool_]) -> Float:
     side = voxels.shape[0] // GRID_STRIDE
     split = voxels.reshape(side, GRID_STRIDE, side, GRID_STRIDE, side, GRID_STRIDE)
     return np.asarray(split.mean(axis=(1, 3, 5), dtype=np.float64), dtype=np.float32)
-
-
-def nodule_cells(share: Float) -> NDArray[np.bool_]:
-    """The cells that the mask fills by half; the fullest where it fills none."""
-    return np.asarray(share >= min(MASK_SHARE, float(share.max())))
 
 
 def energy_share(cam: Float, inside: Float) -> float | None:
@@ -72,10 +64,10 @@ def cam_figures(cam: Float, sample: Sample, *, classifier: Classifier | None = N
         classifier: Gives the deletion and insertion curves, where wanted.
     """
     average = Faithfulness.of(cam, sample.nodule)
-    around = cells(dilated(sample.fine_mask))
+    around = cells(dilated(sample))
     curves: dict[str, float] = {}
     if classifier is not None:
-        blurred = blur(sample.patch)
+        blurred = blur(sample)
         curves = {
             "deletion": curve_area(sample.patch, blurred, cam, classifier),
             "insertion": curve_area(blurred, sample.patch, cam, classifier),
@@ -84,17 +76,17 @@ def cam_figures(cam: Float, sample: Sample, *, classifier: Classifier | None = N
         nodule=average.cam_nodule,
         background=average.cam_background,
         energy=energy_share(cam, around),
-        pointing=pointing(cam, nodule_cells(around)),
-        iou=threshold_iou(cam, nodule_cells(sample.nodule)),
+        pointing=pointing(cam, around >= MASK_THRESHOLD),
+        iou=threshold_iou(cam, sample.nodule_cells),
         deletion=curves.get("deletion"),
         insertion=curves.get("insertion"),
     )
 
 
-def blur(patch: Float) -> Float:
+def blur(sample: Sample) -> Float:
     """The [2, S, S, S] patch without detail: a Gaussian of ``BLUR_MM``, mirrored at the faces."""
-    sigma = BLUR_MM / PATCH_SPACING_MM
-    return np.asarray(gaussian_filter(patch, sigma=(0.0, sigma, sigma, sigma), mode="reflect"), dtype=np.float32)
+    sigma = BLUR_MM / sample.spacing_mm
+    return np.asarray(gaussian_filter(sample.patch, sigma=(0.0, sigma, sigma, sigma), mode="reflect"), dtype=np.float32)
 
 
 def curve_area(start: Float, end: Float, cam: Float, classifier: Classifier) -> float:

@@ -15,14 +15,15 @@ from nodule_diag_training import losses
 from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.confounder import CueTest, cue_present, with_cue
 from nodule_diag_training.crossval import diagnosed_once
-from nodule_diag_training.evaluate import case_generator
+from nodule_diag_training.evaluate import batches_of, case_generator
 from nodule_diag_training.labels import cnet_label
 from nodule_diag_training.lidc import Nodule, TrainingDataError
 from nodule_diag_training.metrics import dice
+from nodule_diag_training.modalities import as_input
 from nodule_diag_training.model import SynergicModel, SynergicOutput
 from nodule_diag_training.patches import MASK_THRESHOLD, NoduleVoxels, PatchSampler, Sample
 
-from .faithfulness import Float, cam_figures, nodule_cells
+from .faithfulness import Float, cam_figures
 from .records import NoduleRecord
 
 BATCH = 4
@@ -79,9 +80,10 @@ class Judge:
         )
 
     def sample(self, nodule: Nodule) -> Sample:
-        """The nodule's patch, not augmented, the same in every judgement."""
+        """The nodule's patch in the model's modality, not augmented, the same in every judgement."""
         rng = case_generator(nodule.case_id)
-        return self.sampler.place(self.voxels[nodule.case_id], rng, patient_id=nodule.patient_id, size=self.size)
+        placed = self.sampler.place(self.voxels[nodule.case_id], rng, patient_id=nodule.patient_id, size=self.size)
+        return as_input(placed, self.config.input, diameter_mm=nodule.diameter_mm)
 
     def run(self, patches: Sequence[Float]) -> SynergicOutput:
         """One forward pass of [2, S, S, S] patches, on the model's device; the output is on the CPU."""
@@ -100,9 +102,10 @@ class Judge:
         for begin in range(0, len(nodules), BATCH):
             part = nodules[begin : begin + BATCH]
             samples = [self.sample(nodule) for nodule in part]
-            output = self.run([s.patch for s in samples])
-            for i, (nodule, sample) in enumerate(zip(part, samples, strict=True)):
-                records.append(self._record(nodule, sample, output, i, curves=nodule.case_id in with_curves))
+            for stack in batches_of(samples, limit=BATCH):
+                output = self.run([s.patch for s in samples[stack]])
+                for i, (nodule, sample) in enumerate(zip(part[stack], samples[stack], strict=True)):
+                    records.append(self._record(nodule, sample, output, i, curves=nodule.case_id in with_curves))
         return records
 
     def cases(self, nodules: Sequence[Nodule]) -> list[NoduleRecord]:
@@ -111,15 +114,17 @@ class Judge:
         records = []
         for begin in range(0, len(wanted), BATCH):
             part = wanted[begin : begin + BATCH]
-            output = self.run([self.sample(nodule).patch for nodule in part])
-            records += [_facts(nodule, output, i) for i, nodule in enumerate(part)]
+            samples = [self.sample(nodule) for nodule in part]
+            for stack in batches_of(samples, limit=BATCH):
+                output = self.run([s.patch for s in samples[stack]])
+                records += [_facts(nodule, output, i) for i, nodule in enumerate(part[stack])]
         return records
 
     def _record(self, nodule: Nodule, sample: Sample, output: SynergicOutput, i: int, *, curves: bool) -> NoduleRecord:
         found: dict[str, object] = {}
         if output.segmentation_logit is not None:
             segmentation = torch.sigmoid(output.segmentation_logit[i]).numpy()
-            found["dice"] = dice(segmentation >= MASK_THRESHOLD, nodule_cells(sample.nodule))
+            found["dice"] = dice(segmentation >= MASK_THRESHOLD, sample.nodule_cells)
         if output.cam is not None and output.logit is not None:
             cam = losses.class_cam(output.cam[i : i + 1], output.logit[i : i + 1])[0].numpy()
             malignant = output.logit[i].item() >= 0.0
