@@ -19,7 +19,7 @@ from nodule_diag_training.experiments.records import (
     write_record,
 )
 from nodule_diag_training.experiments.retrieval import relabel, retrieve
-from nodule_diag_training.experiments.scores import METRICS, Scored, over_folds, pooled
+from nodule_diag_training.experiments.scores import METRICS, Scored, over_folds, pooled_auc
 from nodule_diag_training.experiments.tables import TABLES, make_table
 from nodule_diag_training.experiments.tested import scored, yardsticks
 from nodule_diag_training.lidc import TrainingDataError
@@ -99,10 +99,26 @@ def test_metrics_are_those_of_the_confusion_matrix():
 
 def test_a_constant_answer_has_an_auc_of_one_half():
     nodules = [Scored(label=i % 2, score=0.7, patient_id=str(i), fold=i % 3) for i in range(12)]
-    assert pooled("auc", nodules).value == 0.5
+    assert pooled_auc(nodules).value == 0.5
     assert over_folds("auc", nodules).mean == 0.5
     assert over_folds("sensitivity", nodules).mean == 1.0
     assert np.isnan(over_folds("precision_b", nodules).mean), "nothing is called benign"
+
+
+def test_the_interval_is_that_of_the_general_bootstrap():
+    rng = np.random.default_rng(1)
+    nodules = [
+        Scored(label=int(rng.random() < 0.3), score=float(rng.integers(6)), patient_id=f"p{rng.integers(25)}", fold=0)
+        for _ in range(60)
+    ]
+    columns = [[getattr(n, name) for n in nodules] for name in ("label", "score", "patient_id")]
+    expected = metrics.estimate(metrics.auc, *columns)
+    found = pooled_auc(nodules)
+    assert [found.value, found.low, found.high, found.n] == pytest.approx(
+        [expected.value, expected.low, expected.high, expected.n], abs=1e-12
+    )
+    assert np.isnan(pooled_auc([n for n in nodules if n.label == 1]).value)
+    assert np.isnan(pooled_auc([]).low)
 
 
 def test_the_deviation_over_folds_is_the_papers():

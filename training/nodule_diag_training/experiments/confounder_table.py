@@ -10,7 +10,7 @@ from nodule_diag_training.confounder import CUE_AGREES, CueTest
 from .catalogue import Experiment
 from .markdown import interval_cell, table
 from .records import FoldRecord, NoduleRecord
-from .scores import pooled
+from .scores import pooled_auc
 from .tested import scored
 
 TESTS: dict[CueTest, str] = {
@@ -32,7 +32,7 @@ def confounder_section(runs: Sequence[tuple[Experiment, str, Sequence[FoldRecord
     lines = []
     for row, title, records in runs:
         aucs = {
-            test: pooled("auc", scored(records, "scores", row.scenario, score=partial(_score, test=test)))
+            test: pooled_auc(scored(records, "scores", row.scenario, score=partial(_score, test=test)))
             for test in TESTS
         }
         loss = aucs["as trained"].value - aucs["independent"].value

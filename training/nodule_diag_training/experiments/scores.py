@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
+from nodule_diag_training import metrics
 from nodule_diag_training.losses import THRESHOLD
-from nodule_diag_training.metrics import EMPTY, Estimate, auc, estimate
+from nodule_diag_training.metrics import EMPTY, Estimate, auc
 
 Array = NDArray[np.float64]
 BENIGN, MALIGNANT = 0, 1
@@ -114,11 +115,45 @@ def over_folds(metric: str, nodules: Sequence[Scored]) -> OverFolds:
     )
 
 
-def pooled(metric: str, nodules: Sequence[Scored]) -> Estimate:
-    """Over the nodules of all folds together, with the 95 % interval over resampled patients."""
-    return estimate(
-        METRICS[metric], [n.label for n in nodules], [n.score for n in nodules], [n.patient_id for n in nodules]
-    )
+def pooled_auc(nodules: Sequence[Scored]) -> Estimate:
+    """The AUC of the nodules of all folds together, with the 95 % interval over resampled patients.
+
+    The same as ``metrics.estimate`` with ``metrics.auc``, whose 2000 calls of scikit-learn take seconds a cell: here a
+    draw is a row of weights, and all of them are ranked at once.
+    """
+    label, score = _arrays(nodules)
+    weights = _resampled([n.patient_id for n in nodules])
+    draws = _weighted_aucs(label, score, weights)
+    finite = draws[np.isfinite(draws)]
+    tail = (1.0 - metrics.CONFIDENCE) / 2.0
+    low, high = np.quantile(finite, [tail, 1.0 - tail]) if len(finite) else (metrics.EMPTY, metrics.EMPTY)
+    return Estimate(value=metrics.auc(label, score), low=float(low), high=float(high), n=len(nodules))
+
+
+def _resampled(patients: Sequence[str]) -> Array:
+    """[draws, N] how often each nodule is in a draw of as many patients as there are."""
+    names, member = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    rng = np.random.default_rng(metrics.BOOTSTRAP_SEED)
+    count = len(names)
+    counts = [
+        np.bincount(rng.integers(count, size=count), minlength=count)
+        for _ in range(metrics.BOOTSTRAP_DRAWS if count else 0)
+    ]
+    return np.asarray(counts, dtype=np.float64).reshape(len(counts), count)[:, member]
+
+
+def _weighted_aucs(label: Array, score: Array, weights: Array) -> Array:
+    """[draws] shares of (malignant, benign) pairs in the right order, ties by half; NaN where a class is missing."""
+    if not len(score):
+        return np.full(len(weights), metrics.EMPTY)
+    order = np.argsort(score, kind="stable")
+    starts = np.flatnonzero(np.diff(score[order], prepend=-np.inf))
+    malignant = np.add.reduceat(weights[:, order] * (label[order] == MALIGNANT), starts, axis=1)
+    benign = np.add.reduceat(weights[:, order] * (label[order] == BENIGN), starts, axis=1)
+    below = np.cumsum(benign, axis=1) - benign
+    pairs = malignant.sum(axis=1) * benign.sum(axis=1)
+    right = (malignant * (below + 0.5 * benign)).sum(axis=1)
+    return np.divide(right, pairs, out=np.full(len(weights), metrics.EMPTY), where=pairs > 0.0)
 
 
 def _arrays(nodules: Sequence[Scored]) -> tuple[Array, Array]:

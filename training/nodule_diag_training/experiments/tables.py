@@ -17,7 +17,7 @@ from .paper import PaperFigures, other_methods, paper_figures
 from .records import FoldRecord, read_run
 from .retrieval import retrieve_folds
 from .schedules import DESCRIPTIONS, SCHEDULES, ScheduleName
-from .scores import METRICS, TITLES, Scored, over_folds, pooled
+from .scores import METRICS, TITLES, Scored, over_folds, pooled_auc
 from .tested import LABELS, Labels, label_of, labels_of, scored, yardsticks
 
 TABLES: dict[str, str] = {
@@ -130,7 +130,7 @@ def _figures(title: str, nodules: Sequence[Scored]) -> list[str]:
     return [
         title,
         *(folds_cell(over_folds(metric, nodules)) for metric in METRICS),
-        interval_cell(pooled("auc", nodules)),
+        interval_cell(pooled_auc(nodules)),
         f"{len(nodules)} ({malignant} malignant)",
     ]
 
@@ -180,7 +180,7 @@ def _order(rows: Sequence[Experiment], results: dict[str, list[Result]]) -> str:
         for row in rows:
             full = [r for r in results[row.name] if r.schedule == schedule and len(r.records) == r.records[0].folds]
             if full and row.config.system in ORDER:
-                aucs[row.config.system] = pooled("auc", scored(full[0].records, "all", None)).value
+                aucs[row.config.system] = pooled_auc(scored(full[0].records, "all", None)).value
         if len(aucs) == len(ORDER):
             here = sorted(aucs, key=lambda system: -aucs[system])
             holds = tuple(here) == ORDER

@@ -14,7 +14,7 @@ from nodule_diag_training.metrics import Estimate
 
 from .catalogue import Experiment
 from .records import FoldRecord, NoduleRecord
-from .scores import Scored, pooled
+from .scores import Scored, pooled_auc
 
 Labels = Literal["certain", "all", "scores"]
 """Diagnoses that are the nodule's own without doubt, all diagnoses, or the side of the readers' mean score."""
@@ -83,11 +83,11 @@ def yardsticks(records: Sequence[FoldRecord], labels: Labels, scenario: Scenario
 
     Where scores are the labels their mean says nothing; a reader is then measured against the others' side.
     """
-    found = [Yardstick(title="diameter alone", auc=pooled("auc", scored(records, labels, scenario, score=_diameter)))]
+    found = [Yardstick(title="diameter alone", auc=pooled_auc(scored(records, labels, scenario, score=_diameter)))]
     if labels == "scores":
-        found.append(Yardstick(title="one reader against the others", auc=pooled("auc", [*_one(records, scenario)])))
+        found.append(Yardstick(title="one reader against the others", auc=pooled_auc([*_one(records, scenario)])))
         return found
-    mean = pooled("auc", scored(records, labels, scenario, score=_mean_score))
+    mean = pooled_auc(scored(records, labels, scenario, score=_mean_score))
     single = [
         Scored(label=label, score=float(score), patient_id=nodule.patient_id, fold=record.fold)
         for record in records
@@ -98,7 +98,7 @@ def yardsticks(records: Sequence[FoldRecord], labels: Labels, scenario: Scenario
     return [
         *found,
         Yardstick(title="readers' mean score", auc=mean),
-        Yardstick(title="a single reader's score", auc=pooled("auc", single)),
+        Yardstick(title="a single reader's score", auc=pooled_auc(single)),
     ]
 
 
