@@ -24,6 +24,8 @@ from nodule_diag_training.experiments.tables import TABLES, make_table
 from nodule_diag_training.experiments.tested import scored, yardsticks
 from nodule_diag_training.lidc import TrainingDataError
 
+OURS = "short: 250 steps at 40, seed 0, 2 of 2 folds"
+
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
@@ -60,7 +62,7 @@ def fold_record(fold: int, nodules, *, run="table1/J", cases=(), seed=0) -> Fold
         fold=fold,
         folds=2,
         split_seed=0,
-        configs=({},),
+        configs=({"stages": [{"size": 40, "steps": 250}]},),
         provenance={},
         held_out=tuple(n.patient_id for n in nodules),
         training_seconds=1.0,
@@ -150,7 +152,7 @@ def test_table_1_has_our_figures_the_papers_and_the_yardsticks(tmp_path):
     rows = rows_of(text)
     everything = [r for r in rows if r[0].startswith("J: ")]
     certain, paper, all_, _, faithful = everything
-    assert (certain[1], paper[1], all_[1]) == ("short, seed 0, 2 of 2 folds", "paper", "short, seed 0, 2 of 2 folds")
+    assert (certain[1], paper[1], all_[1]) == (OURS, "paper", OURS)
     assert all_[2:6] == ["75.00 ± 25.00", "100.00 ± 0.00", "100.00 ± 0.00", "83.33 ± 16.67"]
     assert all_[6:9] == ["87.50 ± 12.50", "100.00 ± 0.00", "83.33 ± 16.67"]
     assert all_[-1] == "8 (4 malignant)"
@@ -172,6 +174,10 @@ def test_the_order_of_the_four_models_is_told_as_it_is(tmp_path):
     text = make_table("1", tmp_path, command="x")
     assert "the paper's J > F > D > A does not hold" in text
     assert "A (100.00)" in text
+    differences = [r for r in rows_of(text) if r[0].startswith("J minus ")]
+    assert [r[0] for r in differences] == ["J minus A", "J minus D", "J minus F"]
+    # J: malignant 0, 0.1, 0.9, 0.9 against benign 0.05, 0.1, 0.1, 0.1: 10.5 of 16 pairs in order.
+    assert differences[0][3].startswith(f"{100 * (10.5 / 16 - 1):.2f} [")
 
 
 def test_every_table_can_be_made_without_any_result(tmp_path):
@@ -239,8 +245,8 @@ def test_table_2_and_the_relabelling(tmp_path):
     assert counts.malignant == (0, 0, 1, 0, 2)
     save(tmp_path, record)
     rows = rows_of(make_table("2", tmp_path, command="x"))
-    machine = next(r for r in rows if r[:2] == ["Machine (CNet)", "short, seed 0, 1 of 2 folds"])
-    assert machine[2] == "100.00 ± 0.00"
+    machine = next(r for r in rows if r[:2] == ["Machine (CNet)", OURS.replace("2 of", "1 of")])
+    assert machine[2] == "100.00 (1 fold)"
     assert ["Machine and expert", "paper", "78.18"] in [r[:3] for r in rows]
 
 

@@ -29,9 +29,11 @@ def percent(value: float) -> str:
 
 
 def folds_cell(figure: OverFolds) -> str:
-    """Mean ± deviation in percent; the number of folds where some leave the metric undefined."""
+    """Mean ± deviation in percent; the number of folds where it is one, or where others leave the metric undefined."""
     if not math.isfinite(figure.mean):
         return NOTHING
+    if figure.folds == 1:
+        return f"{percent(figure.mean)} (1 fold)"
     text = f"{percent(figure.mean)} ± {percent(figure.std)}"
     return f"{text} ({figure.folds} folds)" if figure.undefined else text
 

@@ -28,7 +28,7 @@ DESCRIPTIONS: dict[ScheduleName, str] = {
         f"unsure ones), 1 unsure and 1 sure nodule a step, 64-cubes, Adam at {LEARNING_RATE:g}, constant"
     ),
     "short": (
-        f"{SHORT_STEPS} steps of 2 unsure and 2 sure nodules (rows without sure data: 4 unsure; without unsure data: "
+        "a few hundred steps of 2 unsure and 2 sure nodules (rows without sure data: 4 unsure; without unsure data: "
         f"2 sure), {SHORT_SIZE}-cubes, Adam at {LEARNING_RATE:g}, one cycle; the heads at ten times the rate with 0.05 "
         "of the gradient along their common direction, and ad-CSL's confidence only weighs (docs/training.md)"
     ),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
 from nodule_diag_training import metrics
+from nodule_diag_training.lidc import TrainingDataError
 from nodule_diag_training.losses import THRESHOLD
 from nodule_diag_training.metrics import EMPTY, Estimate, auc
 
@@ -122,12 +123,30 @@ def pooled_auc(nodules: Sequence[Scored]) -> Estimate:
     draw is a row of weights, and all of them are ranked at once.
     """
     label, score = _arrays(nodules)
-    weights = _resampled([n.patient_id for n in nodules])
-    draws = _weighted_aucs(label, score, weights)
+    draws = _weighted_aucs(label, score, _resampled([n.patient_id for n in nodules]))
+    return _estimate(metrics.auc(label, score), draws, n=len(nodules))
+
+
+def auc_difference(one: Sequence[Scored], other: Sequence[Scored]) -> Estimate:
+    """``one``'s pooled AUC minus ``other``'s, with its interval over the same draws of patients.
+
+    Raises:
+        TrainingDataError: If the two are not of the same nodules in the same order.
+    """
+    if [(n.patient_id, n.label) for n in one] != [(n.patient_id, n.label) for n in other]:
+        raise TrainingDataError("two runs were tested on other nodules", hint="judge both again: train judge")
+    weights = _resampled([n.patient_id for n in one])
+    (label, first), (_, second) = _arrays(one), _arrays(other)
+    draws = _weighted_aucs(label, first, weights) - _weighted_aucs(label, second, weights)
+    return _estimate(metrics.auc(label, first) - metrics.auc(label, second), draws, n=len(one))
+
+
+def _estimate(value: float, draws: Array, *, n: int) -> Estimate:
+    """The value with the percentile interval of the draws that have one."""
     finite = draws[np.isfinite(draws)]
     tail = (1.0 - metrics.CONFIDENCE) / 2.0
     low, high = np.quantile(finite, [tail, 1.0 - tail]) if len(finite) else (metrics.EMPTY, metrics.EMPTY)
-    return Estimate(value=metrics.auc(label, score), low=float(low), high=float(high), n=len(nodules))
+    return Estimate(value=value, low=float(low), high=float(high), n=n)
 
 
 def _resampled(patients: Sequence[str]) -> Array:
@@ -153,7 +172,9 @@ def _weighted_aucs(label: Array, score: Array, weights: Array) -> Array:
     below = np.cumsum(benign, axis=1) - benign
     pairs = malignant.sum(axis=1) * benign.sum(axis=1)
     right = (malignant * (below + 0.5 * benign)).sum(axis=1)
-    return np.divide(right, pairs, out=np.full(len(weights), metrics.EMPTY), where=pairs > 0.0)
+    aucs: Array = np.full(len(weights), metrics.EMPTY)
+    np.divide(right, pairs, out=aucs, where=pairs > 0.0)
+    return aucs
 
 
 def _arrays(nodules: Sequence[Scored]) -> tuple[Array, Array]:
