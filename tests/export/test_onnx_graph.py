@@ -194,7 +194,10 @@ def test_an_unwritable_target_is_an_output_error(exported, monkeypatch, tmp_path
         export_onnx(exported.checkpoint, tmp_path / "nowhere" / "model.onnx", identity=Identity())
 
 
-@pytest.mark.parametrize(("system", "missing"), [("A", "SegNet and no RNet"), ("B", "RNet"), ("C", "SegNet")])
+@pytest.mark.parametrize(
+    ("system", "missing"),
+    [("A", "SegNet and no RNet"), ("B", "RNet"), ("C", "SegNet"), ("R", "SegNet and no CNet")],
+)
 def test_a_model_without_the_bundles_outputs_is_refused(system, missing):
     with pytest.raises(ExportError, match=f"has no {missing}"):
         ExportGraph(SynergicModel(SYSTEMS[system]))

@@ -170,6 +170,19 @@ def test_cam_sem_loss_is_equation_10(cam, sem, margin):
 
 @thorough
 @given(cam=unit, sem=unit, logit=logits, margin=margins)
+def test_background_mode_is_equation_15(cam, sem, logit, margin):
+    assume(has_both(sem))
+    found = losses.cam_sem_loss(t(cam), t(sem), margin=margin, mode="background")
+    adaptive = losses.adaptive_cam_sem_loss(t(cam), t(sem), t(logit), margin=margin, mode="background")
+    for i in range(2):
+        nodule, background = literal_averages(cam[i], sem[i])
+        expected = max(0.0, nodule - background + margin)
+        assert found[i].item() == pytest.approx(expected, abs=1e-9)
+        assert adaptive[i].item() == pytest.approx(2.0 * abs(sigmoid(logit[i]) - THRESHOLD) * expected, abs=1e-9)
+
+
+@thorough
+@given(cam=unit, sem=unit, logit=logits, margin=margins)
 def test_adaptive_loss_is_equation_11(cam, sem, logit, margin):
     assume(has_both(sem))
     found = losses.adaptive_cam_sem_loss(t(cam), t(sem), t(logit), margin=margin)
@@ -197,14 +210,19 @@ def test_the_weights_of_equation_12_are_1_as_in_the_paper():
     assert losses.total_loss(classification=one, cam=one, segmentation=one, score=one).item() == 4.0
 
 
-def test_the_gradients_of_the_adaptive_loss_are_those_of_finite_differences():
+@pytest.mark.parametrize("mode", ["nodule", "background"])
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_the_gradients_of_the_guidance_are_those_of_finite_differences(adaptive, mode):
     generator = torch.Generator().manual_seed(3)
     cam = torch.randn(2, 3, 3, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     sem = torch.rand(2, 3, 3, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     logit = torch.tensor([0.8, -1.3], dtype=torch.float64, requires_grad=True)
 
     def loss(cam, sem, logit):
-        return losses.adaptive_cam_sem_loss(losses.class_cam(cam, logit), sem, logit, margin=0.9)
+        class_map = losses.class_cam(cam, logit)
+        if adaptive:
+            return losses.adaptive_cam_sem_loss(class_map, sem, logit, margin=0.9, mode=mode)
+        return losses.cam_sem_loss(class_map, sem, margin=0.9, mode=mode)
 
     assert (loss(cam, sem, logit) > 0.0).all()  # away from the kink of eq. 10
     assert torch.autograd.gradcheck(loss, (cam, sem, logit))
@@ -224,19 +242,39 @@ def test_hesitating_lowers_the_adaptive_loss_unless_the_confidence_is_constant()
     assert not constant.requires_grad  # nothing else in it depends on the logit
 
 
-def test_moving_the_cam_onto_the_nodule_lowers_the_loss():
+def approaching_blobs():
+    """A map's bright blob that comes closer to the nodule, and covers it at last."""
     sem = torch.zeros(1, 8, 8, 8)
     sem[0, 2:4, 2:4, 2:4] = 1.0
-    logit = torch.tensor([2.0])
-    losses_on_the_way = []
-    for position in (6, 4, 3, 2):  # a blob that comes closer
+    for position in (6, 4, 3, 2):
         cam = torch.zeros(1, 8, 8, 8)
         cam[0, position : position + 2, position : position + 2, position : position + 2] = 1.0
-        losses_on_the_way.append(losses.cam_sem_loss(losses.class_cam(cam, logit), sem, margin=1.0).item())
+        yield losses.class_cam(cam, torch.tensor([2.0])), sem
+
+
+def test_moving_the_cam_onto_the_nodule_lowers_the_loss():
+    far, clear, touching, covering = (
+        losses.cam_sem_loss(cam, sem, margin=1.0).item() for cam, sem in approaching_blobs()
+    )
     # Clear of the nodule it does not matter where the blob is; from there it falls, to 0 when it covers the nodule.
-    assert losses_on_the_way[0] == pytest.approx(losses_on_the_way[1])
-    assert losses_on_the_way[1] > losses_on_the_way[2] > losses_on_the_way[3]
-    assert losses_on_the_way[3] == pytest.approx(0.0, abs=1e-6)
+    assert far == pytest.approx(clear)
+    assert clear > touching > covering == pytest.approx(0.0, abs=1e-6)
+
+
+def test_in_background_mode_moving_the_cam_onto_the_nodule_raises_the_loss():
+    far, clear, touching, covering = (
+        losses.cam_sem_loss(cam, sem, margin=0.5, mode="background").item() for cam, sem in approaching_blobs()
+    )
+    assert far == pytest.approx(clear)
+    assert clear < touching < covering == pytest.approx(1.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["nodule", "background"])
+def test_a_conservative_margin_asks_nothing_of_a_map_that_is_level(mode):
+    """Table 4: at -0.5 the CAM may even favour the wrong side a little."""
+    level, sem = torch.full((1, 4, 4, 4), 0.3), torch.rand(1, 4, 4, 4)
+    assert losses.cam_sem_loss(level, sem, margin=-0.5, mode=mode).item() == 0.0
+    assert losses.cam_sem_loss(level, sem, margin=0.1, mode=mode).item() == pytest.approx(0.1, abs=1e-6)
 
 
 def test_an_undecided_prediction_is_not_regularised():

@@ -17,7 +17,7 @@ from nodule_diag_training.draws import PairSource, same_sized
 from nodule_diag_training.engine import Run
 from nodule_diag_training.evaluate import judge, samples_of
 from nodule_diag_training.modalities import MINIMUM_SIDE, as_input, cube_side
-from nodule_diag_training.model import build_model
+from nodule_diag_training.model import SynergicOutput, build_model
 from nodule_diag_training.objective import step_losses
 from nodule_diag_training.patches import PatchSampler, Sample
 from nodule_diag_training.shares import TermCounts, count_terms, weigh
@@ -150,6 +150,22 @@ def test_the_parts_of_a_step_of_cubes_add_up_to_it(narrow, tiny_nodules, tiny_vo
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(found[name], parameter.grad, atol=1e-6, rtol=1e-3, msg=name)
     assert sum((count_terms(u, s, config) for u, s in parts), TermCounts()) == whole
+
+
+@pytest.mark.parametrize("modality", ["x", "x-resize-64", "x-padding-64"])
+def test_a_diameter_is_in_mm_whatever_the_modality(modality, tiny_nodules):
+    """A model that segments nothing is wrong by the whole nodule: 8 voxels of 0.5 mm, enlarged or not."""
+
+    class Blind(torch.nn.Module):
+        def forward(self, patch):
+            grid = patch.shape[-1] // 4
+            nothing = torch.full((len(patch), grid, grid, grid), -9.0)
+            pooled = torch.zeros(len(patch), 1)
+            return SynergicOutput(logit=None, cam=None, pooled=pooled, segmentation_logit=nothing, score=None)
+
+    shown = as_input(sample(radius=4.0), modality, diameter_mm=8.0)
+    (found,) = judge(Blind(), tiny_nodules[:1], [shown], fold=0, form="cube")
+    assert found.diameter_error_mm == pytest.approx(-4.0, abs=0.15)
 
 
 @pytest.mark.parametrize("modality", ["x", "x-resize-64", "x-padding-64"])

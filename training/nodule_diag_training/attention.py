@@ -20,8 +20,8 @@ INITIAL_ALPHA = 0.0
 
 
 def spatial_softmax(features: Tensor) -> Tensor:
-    """M: [B, C, L, W, H] to maps of the same shape, float32, that add up to 1 over the positions of each channel."""
-    logits = features.float()
+    """M: [B, C, L, W, H] to maps that add up to 1 over the positions of each channel, in float32 or better."""
+    logits = features.to(torch.promote_types(features.dtype, torch.float32))
     return torch.exp(logits - logits.logsumexp(dim=(2, 3, 4), keepdim=True))
 
 

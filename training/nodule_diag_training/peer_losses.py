@@ -49,7 +49,7 @@ def ordinal_labels(score: Tensor, *, scores: int = 5) -> Tensor:
     """Soft labels of Diaz and Marathe, "Soft Labels for Ordinal Regression" (CVPR 2019), eq. 1.
 
     ``y_i = exp(-phi(t, i)) / sum over k of exp(-phi(t, k))``, with the squared distance ``phi(t, i) = (t - i)^2`` in
-    units of one reader score: the true score gets 0.57 for t = 3 (0.72 at the ends), each neighbour e^-1 of that.
+    units of one reader score: the true score gets 0.56 for t = 3 (0.72 at the ends), each neighbour e^-1 of that.
 
     Args:
         score: [B], 1..``scores``.
