@@ -29,8 +29,7 @@ def make_voxels(*, seed: int, radius: float, extension: int) -> NoduleVoxels:
     return NoduleVoxels(channels=channels, occupancy=ball, center=center, extension=extension)
 
 
-@pytest.fixture(scope="session")
-def tiny_nodules() -> list[Nodule]:
+def make_nodules() -> list[Nodule]:
     """Four cubes and four VOIs of eight patients, half of them diagnosed."""
     nodules = []
     for index in range(8):
@@ -51,10 +50,21 @@ def tiny_nodules() -> list[Nodule]:
     return nodules
 
 
+def make_all_voxels(nodules: list[Nodule]) -> dict[str, NoduleVoxels]:
+    """Those of ``make_nodules``."""
+    return {
+        nodule.case_id: make_voxels(seed=i, radius=4.0 + i / 2, extension=0 if nodule.is_cube else EXTENSION)
+        for i, nodule in enumerate(nodules)
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_nodules() -> list[Nodule]:
+    """Four cubes and four VOIs of eight patients, half of them diagnosed."""
+    return make_nodules()
+
+
 @pytest.fixture(scope="session")
 def tiny_voxels(tiny_nodules: list[Nodule]) -> dict[str, NoduleVoxels]:
     """Their voxels."""
-    return {
-        nodule.case_id: make_voxels(seed=i, radius=4.0 + i / 2, extension=0 if nodule.is_cube else EXTENSION)
-        for i, nodule in enumerate(tiny_nodules)
-    }
+    return make_all_voxels(tiny_nodules)
