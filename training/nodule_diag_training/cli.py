@@ -21,7 +21,19 @@ from .config import PACKAGED, PRETRAINED, TrainingConfig
 from .crossval import FOLD, HELD_OUT, judge_fold, sections_of
 from .engine import LOG, Run, StepLog, read_log
 from .execution import Execution
+from .experiments.commands import (
+    DEFAULT_FOLDS,
+    DEFAULT_RESULTS,
+    fold_runs,
+    judge_command,
+    list_command,
+    run_experiment,
+    table_command,
+)
+from .experiments.running import TrainingData
+from .experiments.schedules import ScheduleName
 from .lidc import load_nodules, split_by_patient
+from .options import DEFAULT_DATA, DataOption
 from .patches import load_all
 from .prepare_cli import app as prepare_app
 
@@ -31,13 +43,14 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(prepare_app, name="prepare")
+app.command("list")(list_command)
+app.command("judge")(judge_command)
+app.command("table")(table_command)
 
-DEFAULT_DATA = Path("..") / "shared" / "data"
 SPLIT_SEED = 0
-
-DataOption = Annotated[
-    Path, typer.Option("--data", envvar="NODULE_DIAG_DATA", help="Folder of the LIDC VOIs, cubes and tables.")
-]
+PACKAGED_FOLDS = 3
+BY_NAME = "A row of the paper's tables"
+BY_CONFIGURATION = "A run by configuration"
 
 
 def _read_config(path: Path | None, *, default: TrainingConfig) -> TrainingConfig:
@@ -51,17 +64,76 @@ def _read_config(path: Path | None, *, default: TrainingConfig) -> TrainingConfi
 
 @app.command()
 def run(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run; an unfinished run in it is continued.")],
-    fold: Annotated[int | None, typer.Option("--fold", help="Leave this fold's patients out (counted from 0).")] = None,
-    folds: Annotated[int, typer.Option("--folds", min=2, help="Into how many folds patients are split.")] = 3,
-    start: Annotated[Path | None, typer.Option("--from", help="Run folder whose weights to start from.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the runs; unfinished ones in it are continued.")],
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Row of the paper's tables: table1/J (see: train list).")
+    ] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option("--fold", help="Leave this fold's patients out (from 0). With NAME and without it: each in turn."),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            "--folds",
+            min=2,
+            help=f"Into how many folds patients are split ({DEFAULT_FOLDS} with NAME, else {PACKAGED_FOLDS}).",
+            show_default=False,
+        ),
+    ] = None,
+    schedule: Annotated[
+        ScheduleName, typer.Option("--schedule", help="The paper's length, or short for CPUs.", rich_help_panel=BY_NAME)
+    ] = "paper",
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of weights and draws; folds stay.", rich_help_panel=BY_NAME)
+    ] = 0,
+    results: Annotated[
+        Path, typer.Option("--results", help="Folder of the JSON results.", rich_help_panel=BY_NAME)
+    ] = DEFAULT_RESULTS,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Run folder whose weights to start from.", rich_help_panel=BY_CONFIGURATION),
+    ] = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", help="JSON; without it the packaged model's first run, or second (--from)."),
+        typer.Option(
+            "--config",
+            help="JSON; without it the packaged model's first run, or second (--from).",
+            rich_help_panel=BY_CONFIGURATION,
+        ),
     ] = None,
     data: DataOption = DEFAULT_DATA,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
     compile_model: Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")] = False,
+) -> None:
+    """Train a row of the paper's tables in folds and judge it, or a run by configuration.
+
+    ``train run table1/J --schedule short --out runs`` trains and judges five folds; a repeated command goes on.
+    ``train run --config FILE --out DIR`` trains on all patients, or on those outside --fold.
+    """
+    execution = Execution(device=device, compile=compile_model)
+    if name is None:
+        _run_configuration(
+            out, fold=fold, folds=folds or PACKAGED_FOLDS, start=start, config=config, data=data, execution=execution
+        )
+        return
+    if start is not None or config is not None:
+        raise UsageError(f"{name} has its own configuration", hint="leave --from and --config out, or NAME")
+    wanted = fold_runs(
+        [name], folds=folds or DEFAULT_FOLDS, fold=fold, seed=seed, schedule=schedule, root=out, results=results
+    )
+    run_experiment(wanted, TrainingData(load_nodules(data)), execution=execution)
+
+
+def _run_configuration(
+    out: Path,
+    *,
+    fold: int | None,
+    folds: int,
+    start: Path | None,
+    config: Path | None,
+    data: Path,
+    execution: Execution,
 ) -> None:
     """Train on all patients, or on those outside one fold."""
     from tqdm import tqdm
@@ -97,7 +169,6 @@ def run(
                 seg=f"{entry.segmentation:.3f}", reg=f"{entry.score:.3f}",
             )  # fmt: skip
 
-        execution = Execution(device=device, compile=compile_model)
         Run(
             out, config=settings, nodules=nodules, voxels=voxels, provenance=provenance, initial=initial,
             execution=execution,

@@ -59,11 +59,16 @@ class TrainingConfig(BaseModel):
         input: Modality of Table 5.
         margin_mode: Table 4: ``nodule`` wants the CAM on the nodule to exceed the background's by the margin (eq. 10),
             ``background`` the reverse (eq. 15).
+        mask_target: What SegNet learns of a cell of its grid: the ``share`` that the reader mask fills, or whether it
+            fills ``half`` of it. Eq. 1 is lowest for shares when every cell above about 0.4 is found, so that small
+            nodules come out too large.
+        cue_hu: Amplitude in HU of a cue in the background that tells the scenario's label (``confounder``); 0 for none.
         cube_share: Share of unsure draws that are cubes, whose surroundings are real.
         margin: delta of eq. 10.
         score_weight: gamma of eq. 12.
         learning_rate: Peak of Adam's rate.
-        head_rate: Factor on it for RNet and CNet, which tell nodules apart by small differences between large means.
+        head_rate: Factor on it for RNet and CNet, which tell nodules apart by small differences between large means,
+            and for the scale and shift of SegNet's last layer, which have far to go.
         head_mean_share: Share of these heads' gradient along the batch's mean pooled features that is kept. All nodules
             have that direction in common, and a step along it moves every output at once: at 1 it is what bounds the
             rate of the heads.
@@ -94,6 +99,8 @@ class TrainingConfig(BaseModel):
     diagnosis_as_score: bool = False
     input: Modality = "64"
     margin_mode: MarginMode = "nodule"
+    mask_target: Literal["share", "half"] = "share"
+    cue_hu: float = Field(default=0.0, ge=0.0)
     cube_share: float = Field(default=0.35, ge=0.0, le=1.0)
     margin: float = Field(default=DEFAULT_MARGIN, ge=-1.0, le=1.0)
     score_weight: float = Field(default=1.0, ge=0.0)
@@ -125,6 +132,8 @@ class TrainingConfig(BaseModel):
         self._refuse("scenario", both, "it takes the place of scores_teach_cnet: set that to false")
         contrary = self.diagnosis_as_score and not self.diagnosis_teaches
         self._refuse("diagnosis_as_score", contrary, "it needs diagnosis_teaches: set that to true")
+        without_label = self.cue_hu > 0.0 and (self.scenario is None or self.sure_draws > 0)
+        self._refuse("cue_hu", without_label, "it tells the scenario's label: name one, with sure_per_step 0")
         if self.modules.cnet:
             untaught = self.scenario is None and not self.scores_teach_cnet
             self._refuse(

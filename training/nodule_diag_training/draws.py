@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .config import TrainingConfig
+from .confounder import cue_present, with_cue
 from .labels import cnet_label
 from .lidc import Nodule, TrainingDataError
 from .modalities import as_input
@@ -32,6 +33,13 @@ def same_sized(unsure: Sequence[Draw], sure: Sequence[Draw]) -> list[tuple[list[
         ([d for d in unsure if d.sample.patch.shape == size], [d for d in sure if d.sample.patch.shape == size])
         for size in sizes
     ]
+
+
+def confounded(sample: Sample, nodule: Nodule, config: TrainingConfig) -> Sample:
+    """The sample with the cue that the configuration puts into training patches, if any."""
+    label = None if config.cue_hu == 0.0 else cnet_label(nodule, drawn_as_sure=False, config=config)
+    there = label is not None and cue_present(nodule, malignant=label == 1.0)
+    return with_cue(sample, hu=config.cue_hu) if there else sample
 
 
 class PairSource:
@@ -68,15 +76,17 @@ class PairSource:
         for _ in range(config.unsure_draws):
             pool = self._cubes if rng.random() < config.cube_share else self._vois
             nodule = pool[int(rng.integers(len(pool)))]
-            unsure.append(self._drawn(nodule, rng, size=size))
+            unsure.append(self._drawn(nodule, rng, size=size, confound=True))
         for _ in range(config.sure_draws):
             pool = self._sure[int(rng.integers(2))]
             nodule = pool[int(rng.integers(len(pool)))]
             sure.append(self._drawn(nodule, rng, size=size))
         return unsure, sure
 
-    def _drawn(self, nodule: Nodule, rng: np.random.Generator, *, size: int) -> Draw:
+    def _drawn(self, nodule: Nodule, rng: np.random.Generator, *, size: int, confound: bool = False) -> Draw:
         # A nodule's own cube is cut round its centre.
         jitter_mm = JITTER_MM if self._config.input == "64" else 0.0
         sample = self._sampler.draw(nodule, rng, size=size, jitter_mm=jitter_mm)
+        if confound:
+            sample = confounded(sample, nodule, self._config)
         return Draw(nodule=nodule, sample=as_input(sample, self._config.input, diameter_mm=nodule.diameter_mm))

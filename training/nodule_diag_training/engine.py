@@ -76,6 +76,8 @@ def _heads(model: SynergicModel) -> list[nn.Linear]:
 def _rated_parameters(model: SynergicModel, config: TrainingConfig) -> list[dict[str, object]]:
     """Adam's parameter groups: ``factor`` multiplies the scheduled rate."""
     heads = [parameter for head in _heads(model) for parameter in head.parameters()]
+    if model.segnet is not None:
+        heads += model.segnet.norm3.parameters()
     others = [p for p in model.parameters() if all(p is not own for own in heads)]
     return [{"params": others, "factor": 1.0}, {"params": heads, "factor": config.head_rate}]
 

@@ -17,9 +17,8 @@ from .lidc import Nodule
 from .metrics import dice
 from .modalities import as_input
 from .model import SynergicModel, SynergicOutput
-from .patches import NoduleVoxels, PatchSampler, Sample, cut_like_voi
+from .patches import MASK_THRESHOLD, NoduleVoxels, PatchSampler, Sample, cut_like_voi
 
-MASK_THRESHOLD = 0.5
 BATCH = 2
 UNSAID = float("nan")
 
@@ -146,12 +145,9 @@ def _judge_shape(output: SynergicOutput, sample: Sample, index: int) -> _Shape:
     if output.segmentation_logit is None:
         return _Shape()
     sem = torch.sigmoid(output.segmentation_logit[index]).numpy()
-    truth = sample.nodule >= MASK_THRESHOLD
-    if not truth.any():
-        truth = sample.nodule >= sample.nodule.max()
     found, wanted = _fine_mask(sample, sem), sample.fine_mask
     return _Shape(
-        dice_grid=dice(sem >= MASK_THRESHOLD, truth),
+        dice_grid=dice(sem >= MASK_THRESHOLD, sample.nodule_cells),
         dice_half_mm=dice(found, wanted),
         diameter_error_mm=_diameter(int(found.sum()), sample.spacing_mm)
         - _diameter(int(wanted.sum()), sample.spacing_mm),

@@ -84,7 +84,7 @@ def _start(center: float, side: int, size: int) -> int:
 
 
 def _resized(cube: Sample, size: int) -> Sample:
-    """The cube enlarged to ``size``: faces on faces, so that half a voxel at each face lies beyond the outer centres."""
+    """The cube enlarged to ``size``: faces on faces, so half a voxel at each face lies beyond the outer centres."""
     side = cube.patch.shape[-1]
     positions: NDArray[np.float64] = (np.arange(size) + 0.5) * side / size - 0.5
     cubic = bspline_matrix(side, positions)

@@ -9,8 +9,9 @@ The paper leaves three things open; this is what was chosen, and why.
   one; affine, since without it the layers that are *not* followed by a ReLU could not shift their output.
   SegNet's last layer has one channel and so one group: without the affine part its output would have mean 0 and
   variance 1 on every patch, and a sigmoid of that reaches neither 0 on the background nor, for large nodules, 1 inside.
-  It starts at scale 4 and shift -3, which puts the background near 0.05 and the brightest cells near 1; Adam at 1e-3
-  would need thousands of steps to get there from 1 and 0.
+  It starts at scale 8 and shift -7, which puts the background near 0.001 and the brightest cells near 1; Adam at 1e-3
+  would need thousands of steps to get there from 1 and 0. The background has thousands of cells and a nodule may have
+  five: at 0.02 a cell it still outweighs the nodule in eq. 1, and hides the nodule's outline from the gradient.
 * **FNet reads SegNet's probabilities**, not its logits: a map bounded in [0, 1] keeps what FNet adds on the nodule.
 """
 
@@ -35,8 +36,8 @@ BLOCKS = ((64, 2, 1), (128, 1, 2), (256, 1, 4))
 FEATURE_CHANNELS = 256
 SEGNET_CHANNELS = 32
 GROUPS = 8
-SEGNET_INITIAL_SCALE = 4.0
-SEGNET_INITIAL_SHIFT = -3.0
+SEGNET_INITIAL_SCALE = 8.0
+SEGNET_INITIAL_SHIFT = -7.0
 WINOGRAD_CHANNELS = 32
 """Convolutions of at least as many channels train by Winograd's filtering on CPUs; below, it does not pay."""
 SCORES = 5

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from . import losses, peer_losses
@@ -55,6 +56,11 @@ def step_losses(
     )
 
 
+def _mask_target(draw: Draw, config: TrainingConfig) -> NDArray[np.float32]:
+    """g_s of eq. 1 for one nodule, [L, W, H] in [0, 1]."""
+    return draw.sample.nodule if config.mask_target == "share" else draw.sample.nodule_cells.astype(np.float32)
+
+
 def _mean(values: Tensor | None, zero: Tensor) -> Tensor:
     """The mean over nodules, or ``zero`` where there is none."""
     return zero if values is None or values.numel() == 0 else values.mean()
@@ -66,7 +72,7 @@ def _segmentation(output: SynergicOutput, draws: Sequence[tuple[Draw, bool]], co
     if output.segmentation_logit is None or not taught:
         return None
     logit = output.segmentation_logit[taught]
-    target = torch.from_numpy(np.stack([draws[i][0].sample.nodule for i in taught])).to(logit.device)
+    target = torch.from_numpy(np.stack([_mask_target(draws[i][0], config) for i in taught])).to(logit.device)
     return losses.dice_loss(torch.sigmoid(logit), target)
 
 

@@ -38,6 +38,8 @@ SEAM_STRIDE = 2
 VOI_SLICE_MM = 2.5
 VOI_IN_PLANE_REACH_MM = 14.5
 """The VOIs' usual slice spacing, and their median distance from centre to edge in-plane."""
+MASK_THRESHOLD = 0.5
+"""Share of a cell or voxel from which it counts as nodule."""
 CUBE_SPACING_MM = (1.0, 1.0, 1.0)
 
 
@@ -169,9 +171,15 @@ class Sample:
         return _grid(self.occupancy)
 
     @property
+    def nodule_cells(self) -> NDArray[np.bool_]:
+        """[S/4, S/4, S/4] bool: the cells that the reader mask fills by half, or the fullest where it fills none so."""
+        share = self.nodule
+        return np.asarray(share >= min(MASK_THRESHOLD, float(share.max())))
+
+    @property
     def fine_mask(self) -> NDArray[np.bool_]:
         """[S, S, S] bool, the reader mask on the patch's voxels."""
-        return np.asarray(self.occupancy >= 0.5)
+        return np.asarray(self.occupancy >= MASK_THRESHOLD)
 
 
 def _grid(occupancy: Float) -> Float:

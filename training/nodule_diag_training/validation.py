@@ -12,7 +12,7 @@ import torch
 
 from . import losses
 from .config import TrainingConfig
-from .draws import Draw, same_sized
+from .draws import Draw, confounded, same_sized
 from .evaluate import case_generator
 from .labels import cnet_label
 from .lidc import Nodule, TrainingDataError, patients_of
@@ -121,6 +121,7 @@ class Validation:
         sample = self._sampler.place(
             self._voxels[nodule.case_id], case_generator(nodule.case_id), patient_id=nodule.patient_id, size=size
         )
+        sample = confounded(sample, nodule, self._config)
         return Draw(nodule=nodule, sample=as_input(sample, self._config.input, diameter_mm=nodule.diameter_mm))
 
     def sums(self, measure: Measure, *, part: int = 0, parts: int = 1) -> torch.Tensor:

@@ -1,0 +1,171 @@
+"""What one fold of an experiment left behind: a JSON file that every table and figure is made from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nodule_diag.atomic import write_bytes
+from nodule_diag_training.confounder import CueTest
+from nodule_diag_training.lidc import Certainty, TrainingDataError
+
+from .catalogue import Experiment
+from .schedules import ScheduleName
+
+RECORD_FORMAT = 1
+"""Raised when a nodule's record says more or something else: older results are then judged again."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class CamFigures(_Frozen):
+    """How much of a nodule's CAM_c lies on it (section 4 and ``faithfulness``).
+
+    Attributes:
+        nodule: AvgCAM over the reader mask (eq. 8), 0..1.
+        background: AvgCAM over the rest (eq. 9), 0..1.
+        energy: Share of the CAM's sum inside the dilated nodule; None where the CAM is flat.
+        pointing: Share of the CAM's maxima inside the dilated nodule: 0 or 1 unless several cells tie.
+        iou: Of the thresholded CAM with the reader mask, on the grid.
+        deletion: Area under the predicted class's probability as the CAM's highest cells are blurred; None where it
+            was not measured.
+        insertion: The same as they are put back into the blurred patch.
+    """
+
+    nodule: float
+    background: float
+    energy: float | None
+    pointing: float
+    iou: float
+    deletion: float | None = None
+    insertion: float | None = None
+
+    @property
+    def margin(self) -> float:
+        """Eq. 8 minus eq. 9."""
+        return self.nodule - self.background
+
+
+class NoduleRecord(_Frozen):
+    """What a fold's model says of one nodule that it never saw, and the truth that is known.
+
+    Attributes:
+        case_id: The nodule.
+        patient_id: Whose it is.
+        form: With its own surroundings (``cube``) or laid onto another patient's (``voi``).
+        in_paper_cohort: Whether it belongs to the paper's unsure data.
+        diameter_mm: Of the reader mask.
+        reader_scores: Malignancy 1..5, one for each reader.
+        label: Diagnosis, 1 malignant, 0 benign.
+        certainty: ``nodule`` where the diagnosis is this nodule's without doubt.
+        malignancy: CNet's P; None without CNet.
+        expert_score: RNet's score, 1..5; None without RNet.
+        dice: SegNet at 0.5 against the reader mask on the grid; None without SegNet.
+        cam: None without CNet.
+        cued: P with the confounder's cue, by test; empty unless it was trained with one.
+    """
+
+    case_id: str
+    patient_id: str
+    form: Literal["voi", "cube"]
+    in_paper_cohort: bool
+    diameter_mm: float
+    reader_scores: tuple[int, ...]
+    label: Literal[0, 1] | None = None
+    certainty: Certainty | None = None
+    malignancy: float | None = None
+    expert_score: float | None = None
+    dice: float | None = None
+    cam: CamFigures | None = None
+    cued: dict[CueTest, float] = Field(default_factory=dict)
+
+    @property
+    def mean_score(self) -> float:
+        """Of the readers."""
+        return sum(self.reader_scores) / len(self.reader_scores)
+
+    @property
+    def probability(self) -> float:
+        """P, or without CNet RNet's score on 0..1: Table 6 takes the lowest and highest score as the two labels."""
+        if self.malignancy is not None:
+            return self.malignancy
+        if self.expert_score is None:
+            raise TrainingDataError(f"{self.case_id} has neither P nor an expert score")
+        return min(max((self.expert_score - 1.0) / 4.0, 0.0), 1.0)
+
+
+class FoldRecord(_Frozen):
+    """One fold of one run.
+
+    Attributes:
+        format: ``RECORD_FORMAT`` of the code that wrote it.
+        run: The run's name in the catalogue.
+        schedule: Its schedule.
+        seed: Of weights and draws.
+        fold: Counted from 0.
+        folds: Into how many the patients were split.
+        split_seed: Of the split.
+        configs: One for each phase.
+        provenance: Of the judged model: data, code, hardware.
+        held_out: Its patients.
+        training_seconds: Sum over the steps of all phases.
+        judging_seconds: What the judgement took.
+        patch_size: Side of the judged patches in 0.5 mm voxels.
+        nodules: The held-out ones.
+        cases: Diagnosed nodules of the training patients, the case base of the retrieval (eq. 13).
+    """
+
+    format: int
+    run: str
+    schedule: ScheduleName
+    seed: int
+    fold: int
+    folds: int
+    split_seed: int
+    configs: tuple[dict[str, Any], ...]
+    provenance: dict[str, Any]
+    held_out: tuple[str, ...]
+    training_seconds: float
+    judging_seconds: float
+    patch_size: int
+    nodules: tuple[NoduleRecord, ...]
+    cases: tuple[NoduleRecord, ...] = ()
+
+
+def record_path(root: Path, experiment: Experiment, *, schedule: ScheduleName, seed: int, fold: int) -> Path:
+    """``<root>/table1-J/short/seed-0/fold-0.json``."""
+    return root / experiment.folder / schedule / f"seed-{seed}" / f"fold-{fold}.json"
+
+
+def write_record(path: Path, record: FoldRecord) -> None:
+    """Write it whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, (record.model_dump_json(indent=1) + os.linesep).encode())
+
+
+def read_record(path: Path) -> FoldRecord:
+    """Read it.
+
+    Raises:
+        TrainingDataError: If it is missing or was written by other code.
+    """
+    try:
+        return FoldRecord.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise TrainingDataError(
+            f"{path} is no result of this version: {error}", hint="nodule-diag train judge makes it again from its run"
+        ) from error
+
+
+def read_run(root: Path, experiment: Experiment, *, schedule: ScheduleName) -> dict[int, list[FoldRecord]]:
+    """All results of a run under a schedule: by seed, in the order of the folds."""
+    found: dict[int, list[FoldRecord]] = {}
+    for path in sorted((root / experiment.folder / schedule).glob("seed-*/fold-*.json")):
+        record = read_record(path)
+        found.setdefault(record.seed, []).append(record)
+    return {seed: sorted(records, key=lambda r: r.fold) for seed, records in sorted(found.items())}

@@ -1,0 +1,192 @@
+"""Run one fold of an experiment and judge it; what is done already is not done again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from nodule_diag_training.checkpoint import MODEL, load_model
+from nodule_diag_training.config import TrainingConfig
+from nodule_diag_training.crossval import FOLD, HELD_OUT
+from nodule_diag_training.engine import Run
+from nodule_diag_training.execution import Execution
+from nodule_diag_training.lidc import Nodule, TrainingDataError, split_by_patient
+from nodule_diag_training.patches import NoduleVoxels, load_all
+from nodule_diag_training.runlog import TIMING, StepLog, StepTime, read_lines
+
+from .catalogue import Experiment
+from .judging import Judge, tested_nodules
+from .records import RECORD_FORMAT, FoldRecord, read_record, record_path, write_record
+from .schedules import ScheduleName, configured
+
+SPLIT_SEED = 0
+"""The folds are the same for every row and seed, so that rows are compared on the same patients."""
+Voxels = Mapping[str, NoduleVoxels]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldRun:
+    """One fold of a run, in its folder.
+
+    Attributes:
+        experiment: The row; rows with the same run share the folder.
+        schedule: Its length.
+        seed: Of weights and draws.
+        fold: Counted from 0.
+        folds: Into how many patients are split.
+        root: Folder of all runs.
+        results: Folder of all results.
+    """
+
+    experiment: Experiment
+    schedule: ScheduleName
+    seed: int
+    fold: int
+    folds: int
+    root: Path
+    results: Path
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fold < self.folds:
+            raise TrainingDataError(f"fold is {self.fold}", hint=f"give 0 to {self.folds - 1}, or more folds")
+
+    @property
+    def folder(self) -> Path:
+        """``<root>/table1-J/short/seed-0/fold-0``."""
+        return self.root / self.experiment.folder / self.schedule / f"seed-{self.seed}" / f"fold-{self.fold}"
+
+    @property
+    def record(self) -> Path:
+        """Its JSON."""
+        return record_path(self.results, self.experiment, schedule=self.schedule, seed=self.seed, fold=self.fold)
+
+    def phase_folder(self, index: int) -> Path:
+        """A fine-tuned row's phases have folders of their own."""
+        return self.folder if len(self.experiment.phases) == 1 else self.folder / f"phase-{index + 1}"
+
+    @property
+    def model(self) -> Path:
+        """The weights that are judged."""
+        return self.phase_folder(len(self.experiment.phases) - 1) / MODEL
+
+    def is_done(self) -> bool:
+        """Whether there is a result in the present format, of the same split."""
+        if not self.record.exists():
+            return False
+        try:
+            record = read_record(self.record)
+        except TrainingDataError:
+            return False  # of an older format: judged again
+        if (record.folds, record.split_seed) != (self.folds, SPLIT_SEED):
+            raise TrainingDataError(
+                f"{self.record} is of {record.folds} folds, not {self.folds}", hint="give --folds or another --results"
+            )
+        return record.format == RECORD_FORMAT
+
+
+@dataclass
+class TrainingData:
+    """The nodules, and their voxels once somebody asks: reading them all takes a minute and 1.5 GB."""
+
+    nodules: Sequence[Nodule]
+    load: Callable[[Sequence[Nodule]], Voxels] = load_all
+    _voxels: Voxels | None = field(default=None, init=False)
+
+    @property
+    def voxels(self) -> Voxels:
+        """Of all nodules, by case_id."""
+        if self._voxels is None:
+            self._voxels = self.load(self.nodules)
+        return self._voxels
+
+    def held_out(self, fold_run: FoldRun) -> set[str]:
+        """The patients of a fold."""
+        return split_by_patient(self.nodules, folds=fold_run.folds, seed=SPLIT_SEED)[fold_run.fold]
+
+
+def train_fold(
+    fold_run: FoldRun,
+    data: TrainingData,
+    *,
+    execution: Execution | None = None,
+    on_step: Callable[[TrainingConfig, StepLog], None] | None = None,
+) -> None:
+    """Train the phases that are not finished, each from the weights of the one before.
+
+    Raises:
+        TrainingDataError: If the folder holds another configuration.
+    """
+    held_out = data.held_out(fold_run)
+    seen = [n for n in data.nodules if n.patient_id not in held_out]
+    initial: Mapping[str, Tensor] | None = None
+    for index, phase in enumerate(fold_run.experiment.phases):
+        folder = fold_run.phase_folder(index)
+        config = configured(phase, fold_run.schedule, nodules=seen, seed=fold_run.seed)
+        if not (folder / MODEL).exists():
+            provenance = {
+                "experiment": fold_run.experiment.run,
+                "schedule": fold_run.schedule,
+                "phase": index + 1,
+                FOLD: fold_run.fold,
+                "folds": fold_run.folds,
+                "split_seed": SPLIT_SEED,
+                HELD_OUT: sorted(held_out),
+            }
+            run = Run(
+                folder,
+                config=config,
+                nodules=seen,
+                voxels=data.voxels,
+                provenance=provenance,
+                initial=initial,
+                execution=execution,
+            )
+            run.train(on_step=None if on_step is None else partial(on_step, config))
+        model, stored, _ = load_model(folder / MODEL)
+        if stored != config:
+            raise TrainingDataError(
+                f"{folder} holds a model of another configuration", hint="use another --out, or delete that folder"
+            )
+        initial = model.state_dict()
+
+
+def judge_fold(fold_run: FoldRun, data: TrainingData, *, execution: Execution | None = None) -> FoldRecord:
+    """Judge a finished fold and write its record."""
+    begin = time.perf_counter()
+    model, config, provenance = load_model(fold_run.model)
+    held_out = data.held_out(fold_run)
+    if sorted(held_out) != provenance.get(HELD_OUT):
+        raise TrainingDataError(
+            f"{fold_run.model} did not leave out the patients of fold {fold_run.fold} of {fold_run.folds}",
+            hint="the data or the folds differ from those it was trained on",
+        )
+    device = (execution or Execution()).torch_device()
+    judge = Judge.of(model.to(device), config, nodules=data.nodules, voxels=data.voxels)
+    tested = tested_nodules([n for n in data.nodules if n.patient_id in held_out])
+    retrieves = config.modules.cnet and config.modules.rnet
+    seen = [n for n in data.nodules if n.patient_id not in held_out] if retrieves else []
+    folders = [fold_run.phase_folder(index) for index in range(len(fold_run.experiment.phases))]
+    record = FoldRecord(
+        format=RECORD_FORMAT,
+        run=fold_run.experiment.run,
+        schedule=fold_run.schedule,
+        seed=fold_run.seed,
+        fold=fold_run.fold,
+        folds=fold_run.folds,
+        split_seed=SPLIT_SEED,
+        configs=tuple(load_model(folder / MODEL)[1].model_dump(mode="json") for folder in folders),
+        provenance={key: value for key, value in provenance.items() if key != HELD_OUT},
+        held_out=tuple(sorted(held_out)),
+        training_seconds=sum(line.seconds for folder in folders for line in read_lines(folder / TIMING, StepTime)),
+        nodules=tuple(judge.records(tested)),
+        cases=tuple(judge.cases(seen)),
+        patch_size=judge.size,
+        judging_seconds=time.perf_counter() - begin,
+    )
+    write_record(fold_run.record, record)
+    return record

@@ -1,0 +1,90 @@
+"""How long a row is trained: at the paper's length, or short enough for two cores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from nodule_diag_training.config import Stage, TrainingConfig
+from nodule_diag_training.labels import cnet_label
+from nodule_diag_training.lidc import Nodule
+
+from .catalogue import Learns, Phase
+
+ScheduleName = Literal["paper", "short"]
+SCHEDULES: tuple[ScheduleName, ...] = get_args(ScheduleName)
+VALIDATION_SHARE = 0.2
+"""4.3: "The validation set occupies 20% of the training set"."""
+PAPER_EPOCHS = 100
+PAPER_SIZE = 64
+SHORT_STEPS = 250
+SHORT_SIZE = 40
+"""A 20 mm cube costs a quarter of the paper's 32 mm."""
+LEARNING_RATE = 1e-3
+
+DESCRIPTIONS: dict[ScheduleName, str] = {
+    "paper": (
+        f"{PAPER_EPOCHS} epochs of as many steps as there are sure nodules to train on (for rows without sure data: "
+        f"unsure ones), 1 unsure and 1 sure nodule a step, 64-cubes, Adam at {LEARNING_RATE:g}, constant"
+    ),
+    "short": (
+        f"{SHORT_STEPS} steps of 2 unsure and 2 sure nodules (rows without sure data: 4 unsure; without unsure data: "
+        f"2 sure), {SHORT_SIZE}-cubes, Adam at {LEARNING_RATE:g}, one cycle; the heads at ten times the rate with 0.05 "
+        "of the gradient along their common direction, and ad-CSL's confidence only weighs (docs/training.md)"
+    ),
+}
+"""In words, for tables."""
+
+
+def configured(phase: Phase, schedule: ScheduleName, *, nodules: Sequence[Nodule], seed: int) -> TrainingConfig:
+    """The phase's configuration under a schedule.
+
+    Args:
+        phase: Of an experiment.
+        schedule: Its name.
+        nodules: Those of the training patients; the paper's epochs count them.
+        seed: Of the weights and the draws.
+    """
+    changes = _paper(phase, nodules) if schedule == "paper" else _short(phase)
+    changes |= {"seed": seed, "validation_share": VALIDATION_SHARE}
+    return TrainingConfig.model_validate(phase.config.model_dump() | changes)
+
+
+def _paper(phase: Phase, nodules: Sequence[Nodule]) -> dict[str, Any]:
+    different = [n for n in nodules if not n.is_cube or n.twin is None]
+    taught = [n for n in different if (_is_unsure(n, phase.config) if phase.learns == "unsure" else n.sure is not None)]
+    epoch = max(1, round((1.0 - VALIDATION_SHARE) * len(taught)))
+    steps = round(PAPER_EPOCHS * phase.share) * epoch
+    return {
+        "stages": (Stage(size=PAPER_SIZE, steps=steps).model_dump(),),
+        **_draws(phase.learns, unsure=1, sure=1),
+        "learning_rate": LEARNING_RATE * phase.rate,
+        "schedule": "constant",
+        "validate_every": epoch,
+        "checkpoint_every": epoch,
+    }
+
+
+def _is_unsure(nodule: Nodule, config: TrainingConfig) -> bool:
+    """Whether the unsure branch learns of it: with a scenario, only where that gives it a side."""
+    if not nodule.in_paper_cohort:
+        return False
+    return config.scenario is None or cnet_label(nodule, drawn_as_sure=False, config=config) is not None
+
+
+def _draws(learns: Learns, *, unsure: int, sure: int) -> dict[str, Any]:
+    """A system that learns nothing of unsure nodules draws none of them, whatever is asked."""
+    return {"unsure_per_step": unsure, "sure_per_step": 0 if learns == "unsure" else sure}
+
+
+def _short(phase: Phase) -> dict[str, Any]:
+    unsure = 4 if phase.learns == "unsure" else 2
+    return {
+        "stages": (Stage(size=SHORT_SIZE, steps=round(SHORT_STEPS * phase.share)).model_dump(),),
+        **_draws(phase.learns, unsure=unsure, sure=2),
+        "learning_rate": LEARNING_RATE * phase.rate,
+        "schedule": "one-cycle",
+        "head_rate": 10.0,
+        "head_mean_share": 0.05,
+        "constant_confidence": True,
+    }

@@ -1,0 +1,198 @@
+"""The paper's tables as Markdown, from the JSON results alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nodule_diag.manifest import Space
+from nodule_diag_training.lidc import TrainingDataError
+
+from .catalogue import CONFOUNDER, Experiment, find, rows_of
+from .confounder_table import confounder_section
+from .faithfulness_table import faithfulness_section
+from .markdown import NOTHING, folds_cell, interval_cell, paper_cell, table
+from .paper import PaperFigures, other_methods, paper_figures
+from .records import FoldRecord, read_run
+from .retrieval import retrieve_folds
+from .schedules import DESCRIPTIONS, SCHEDULES, ScheduleName
+from .scores import METRICS, TITLES, Scored, over_folds, pooled
+from .tested import LABELS, Labels, label_of, labels_of, tested, yardsticks
+
+TABLES: dict[str, str] = {
+    "1": "Synergic models on diagnosed nodules: modules, attention and losses",
+    "2": "Diagnosis by retrieval with model J, K = 20, out of fold (eq. 13, 14)",
+    "3": "Modes of RNet: cross-entropy, ordinal regression, mean square error",
+    "4": "CSL and ad-CSL with different margins",
+    "5": "Input modalities",
+    "6": "Unsure and sure data: label scenarios and ways to join them",
+    "7": "Readers' scores 1, 2 against 4, 5 (scenario 12/45)",
+    CONFOUNDER: "A background that tells the label in training and not in the test",
+}
+HEAD = ("", "", *TITLES.values(), "pooled AUC [95 %]", "nodules")
+SPACE_TITLES: dict[Space, str] = {
+    "machine": "Machine (CNet)",
+    "expert": "Expert (RNet)",
+    "machine+expert": "Machine and expert",
+}
+RETRIEVAL_RUN = "table1/J"
+ORDER = ("J", "F", "D", "A")
+"""Table 1's order by AUC, F1 and accuracy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The folds of one run, seed and schedule."""
+
+    schedule: ScheduleName
+    seed: int
+    records: tuple[FoldRecord, ...]
+
+    @property
+    def title(self) -> str:
+        """``short, seed 0, 5 of 5 folds``."""
+        return f"{self.schedule}, seed {self.seed}, {len(self.records)} of {self.records[0].folds} folds"
+
+
+def results_of(root: Path, row: Experiment) -> list[Result]:
+    """All results of a row, the paper's schedule first."""
+    return [
+        Result(schedule=schedule, seed=seed, records=tuple(records))
+        for schedule in SCHEDULES
+        for seed, records in read_run(root, row, schedule=schedule).items()
+    ]
+
+
+def make_table(number: str, root: Path, *, command: str) -> str:
+    """A table as Markdown.
+
+    Args:
+        number: ``1`` to ``7``, or ``confounder``.
+        root: Folder of the JSON results.
+        command: That makes it, for the reader.
+
+    Raises:
+        TrainingDataError: If there is no such table, or a result cannot be read.
+    """
+    if number not in TABLES:
+        raise TrainingDataError(f"there is no table {number!r}", hint=f"one of {', '.join(TABLES)}")
+    rows = (find(RETRIEVAL_RUN),) if number == "2" else rows_of(number)
+    results = {row.name: results_of(root, row) for row in rows}
+    title = TABLES[number]
+    parts = [f"# {title}" if number == CONFOUNDER else f"# Table {number}: {title}", _preamble(results, command)]
+    if number == CONFOUNDER:
+        parts.append(confounder_section([(row, r.title, r.records) for row in rows for r in results[row.name]]))
+    labels = sorted({label for row in rows for label in labels_of(row)}, key=list(LABELS).index)
+    for label in labels:
+        parts.append(f"## {LABELS[label]}")
+        parts.append(_retrieval(results[RETRIEVAL_RUN], label) if number == "2" else _rows(rows, results, label))
+        parts += _yardsticks(rows, results, label)
+    if number == "1":
+        parts.append(_order(rows, results))
+    if number in ("1", "4", "5", "7"):
+        parts.append(faithfulness_section([(row, r.title, r.records) for row in rows for r in results[row.name]]))
+    if number == "7":
+        parts.append(_others())
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _preamble(results: dict[str, list[Result]], command: str) -> str:
+    schedules = [s for s in SCHEDULES if any(r.schedule == s for found in results.values() for r in found)]
+    told = "\n".join(f"- schedule `{name}`: {DESCRIPTIONS[name]}" for name in schedules)
+    lines = [
+        f"Made by `{command}` from the JSON results; nothing in it is typed by hand.",
+        "Percent. Folds are of patients, each judged by a model that never saw them; mean ± standard deviation over "
+        "the folds is the paper's form. The pooled AUC is of the nodules of all folds together, with its interval over "
+        "2000 draws of patients. `paper` rows are the paper's own figures, of other nodules: 330 with a diagnosis from "
+        "Shanghai Chest Hospital, and LIDC-IDRI's 686.",
+    ]
+    return "\n\n".join([*lines, told] if told else lines)
+
+
+def _rows(rows: Sequence[Experiment], results: dict[str, list[Result]], labels: Labels) -> str:
+    lines = []
+    for row in rows:
+        if labels not in labels_of(row):
+            continue
+        found = results[row.name]
+        if not found:
+            lines.append([row.title, "not run", *[NOTHING] * (len(METRICS) + 2)])
+        lines += [[row.title, *_figures(r.title, tested(r.records, labels, row.scenario))] for r in found]
+        paper = paper_figures(row.name)
+        if paper is not None:
+            lines.append([row.title, *_paper(paper)])
+    return table(HEAD, lines)
+
+
+def _figures(title: str, nodules: Sequence[Scored]) -> list[str]:
+    malignant = sum(n.label for n in nodules)
+    return [
+        title,
+        *(folds_cell(over_folds(metric, nodules)) for metric in METRICS),
+        interval_cell(pooled("auc", nodules)),
+        f"{len(nodules)} ({malignant} malignant)",
+    ]
+
+
+def _paper(figures: PaperFigures) -> list[str]:
+    return ["paper", *(paper_cell(getattr(figures, metric)) for metric in METRICS), NOTHING, NOTHING]
+
+
+def _retrieval(results: Sequence[Result], labels: Labels) -> str:
+    lines = []
+    for space, title in SPACE_TITLES.items():
+        if not results:
+            lines.append([title, "not run", *[NOTHING] * (len(METRICS) + 2)])
+        for result in results:
+            nodules = [
+                Scored(label=label, score=answer.diagnosis, patient_id=answer.nodule.patient_id, fold=fold)
+                for fold, answer in retrieve_folds(result.records, space=space, diagnosed=True)
+                if (label := label_of(answer.nodule, labels, None)) is not None
+            ]
+            lines.append([title, *_figures(result.title, nodules)])
+        paper = paper_figures(f"table2/{space}")
+        if paper is not None:
+            lines.append([title, *_paper(paper)])
+    return table(HEAD, lines)
+
+
+def _yardsticks(rows: Sequence[Experiment], results: dict[str, list[Result]], labels: Labels) -> list[str]:
+    """On the nodules of the result with the most folds, for each scenario that scores are divided by."""
+    parts = []
+    scenarios = {row.scenario if labels == "scores" else None for row in rows if labels in labels_of(row)}
+    for scenario in sorted(scenarios, key=str):
+        own = [r for row in rows for r in results[row.name] if scenario in (None, row.scenario)]
+        if not own:
+            continue
+        fullest = max(own, key=lambda r: len(r.records))
+        found = yardsticks(fullest.records, labels, scenario)
+        lines = [[y.title, interval_cell(y.auc), str(y.auc.n)] for y in found]
+        parts.append(table((f"Yardstick{f', {scenario}' if scenario else ''}", "pooled AUC [95 %]", "n"), lines))
+    return parts
+
+
+def _order(rows: Sequence[Experiment], results: dict[str, list[Result]]) -> str:
+    """Whether the paper's J > F > D > A holds here, by the pooled AUC of all diagnosed nodules."""
+    sentences = []
+    for schedule in SCHEDULES:
+        aucs = {}
+        for row in rows:
+            full = [r for r in results[row.name] if r.schedule == schedule and len(r.records) == r.records[0].folds]
+            if full and row.config.system in ORDER:
+                aucs[row.config.system] = pooled("auc", tested(full[0].records, "all", None)).value
+        if len(aucs) == len(ORDER):
+            here = sorted(aucs, key=lambda system: -aucs[system])
+            holds = tuple(here) == ORDER
+            values = " > ".join(f"{system} ({100 * aucs[system]:.2f})" for system in here)
+            sentences.append(
+                f"Schedule `{schedule}`: by the pooled AUC of all diagnosed nodules the order is {values}; the paper's "
+                f"{' > '.join(ORDER)} {'holds' if holds else 'does not hold'}. Where intervals overlap as they do "
+                "above, an order says little."
+            )
+    return "## The paper's order\n\n" + "\n\n".join(sentences) if sentences else ""
+
+
+def _others() -> str:
+    lines = [[name, *_paper(figures)[1 : 1 + len(METRICS)]] for name, figures in other_methods().items()]
+    return "## Other methods, as the paper reports them\n\n" + table(("", *TITLES.values()), lines)
