@@ -8,6 +8,8 @@ processes; drawing goes on ahead of the steps (``prefetch.py``).
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
@@ -21,8 +23,11 @@ from nodule_diag.errors import UsageError
 
 from .execution import Execution
 from .model import SynergicOutput
+from .side_by_side import JobsFailedError
 
 Item = TypeVar("Item")
+COMMAND_MODULE = "nodule_diag_cli"
+"""Which ``python -m`` runs as ``nodule-diag``; by name, since training does not import the command line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,3 +117,20 @@ def joined(execution: Execution) -> Iterator[tuple[Processes, Execution]]:
         yield Processes(rank=distributed.get_rank(), size=distributed.get_world_size()), execution
     finally:
         distributed.destroy_process_group()
+
+
+def start_processes(count: int, arguments: Sequence[str]) -> None:
+    """Run ``nodule-diag`` with these arguments in several processes of this machine that train together.
+
+    Args:
+        count: How many.
+        arguments: Of the command; ``--processes`` among them is set to 1.
+
+    Raises:
+        JobsFailedError: If one failed; torchrun ends the others.
+    """
+    command = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count))
+    argv = (sys.executable, *command, "-m", COMMAND_MODULE, *arguments, "--processes", "1")
+    code = subprocess.run(argv, check=False).returncode  # noqa: S603
+    if code != 0:
+        raise JobsFailedError(f"training in {count} processes ended with {code}", hint="the first error above is why")
