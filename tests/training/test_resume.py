@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from nodule_diag_training import model as model_module
+from nodule_diag_training import provenance
 from nodule_diag_training.checkpoint import CHECKPOINT, MODEL, load_model
 from nodule_diag_training.config import Stage, TrainingConfig
 from nodule_diag_training.engine import Run
@@ -20,13 +22,24 @@ from nodule_diag_training.execution import Execution
 from nodule_diag_training.lidc import TrainingDataError
 from nodule_diag_training.processes import Processes
 from nodule_diag_training.runlog import LOG, VALIDATION_LOG, read_log
+from tiny_run import NARROW
 
-TINY_RUN = Path(__file__).with_name("tiny_run.py")
+sys.path.insert(0, str(Path(__file__).parent))
+
+TINY_RUN = Path(__file__).parent.with_name("tiny_run.py")
 SECONDS = 240
 CONFIG = TrainingConfig(
     stages=(Stage(size=32, steps=6),), cohort="all", checkpoint_every=2, schedule="one-cycle", validation_share=0.2,
     validate_every=3, best_by="total",
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """As in the processes of ``tiny_run.py``; and a checkout that changes during a test changes nothing."""
+    for name, value in NARROW.items():
+        monkeypatch.setattr(model_module, name, value)
+    monkeypatch.setattr(provenance, "_revision", lambda _: None)
 
 
 def environment() -> dict[str, str]:
@@ -93,7 +106,7 @@ def test_two_processes_make_the_steps_of_one(tmp_path, tiny_nodules, tiny_voxels
     one, two = (load_model(tmp_path / name / MODEL) for name in ("one", "two"))
     assert one[2]["best"]["step"] == two[2]["best"]["step"]
     for (name, ours), theirs in zip(one[0].state_dict().items(), two[0].state_dict().values(), strict=True):
-        print(name, ours.norm(), (ours - start[name]).norm(), (ours - theirs).norm())
+        print(name, ours.norm().item(), (ours - start[name]).norm().item(), (ours - theirs).norm().item())
     logs = [read_log(tmp_path / name / LOG) for name in ("one", "two")]
     assert [line.total for line in logs[0]] == pytest.approx([line.total for line in logs[1]], rel=1e-4)
     assert 0

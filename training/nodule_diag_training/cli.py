@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,10 +36,11 @@ from .experiments.running import FoldRun, TrainingData
 from .experiments.schedules import ScheduleName
 from .lidc import load_nodules, split_by_patient
 from .options import DEFAULT_DATA, DataOption
-from .patches import load_all
+from .patches import NoduleVoxels, load_all
 from .prepare_cli import app as prepare_app
 from .processes import COMMAND_MODULE, Processes, joined, start_processes
 from .side_by_side import Job, run_side_by_side
+from .stored_data import load_stores
 
 app = typer.Typer(
     help="Train and evaluate the synergic model on the shared LIDC-IDRI nodules.",
@@ -109,6 +110,12 @@ def run(
         ),
     ] = None,
     data: DataOption = DEFAULT_DATA,
+    store: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--store", help="Store of train prepare, instead of --data; repeatable.", rich_help_panel=BY_CONFIGURATION
+        ),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
     compile_model: Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")] = False,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that draw the next steps' patches.")] = 1,
@@ -145,14 +152,17 @@ def run(
                 start=start,
                 config=config,
                 data=data,
+                stores=store or [],
                 execution=own,
                 processes=group,
             )
         return
     if processes > 1:
         raise UsageError(f"--processes is {processes}, for {name}", hint="train folds side by side: --parallel")
-    if start is not None or config is not None:
-        raise UsageError(f"{name} has its own configuration", hint="leave --from and --config out, or NAME")
+    if start is not None or config is not None or store:
+        raise UsageError(
+            f"{name} has its own configuration and data", hint="leave --from, --config and --store out, or NAME"
+        )
     wanted = fold_runs(
         [name], folds=folds or DEFAULT_FOLDS, fold=fold, seed=seed, schedule=schedule, root=out, results=results
     )
@@ -185,6 +195,7 @@ def _run_configuration(
     start: Path | None,
     config: Path | None,
     data: Path,
+    stores: Sequence[Path],
     execution: Execution,
     processes: Processes,
 ) -> None:
@@ -193,7 +204,11 @@ def _run_configuration(
 
     keep_freed_memory()
     settings = _read_config(config, default=PRETRAINED if start is None else PACKAGED)
-    nodules = load_nodules(data)
+    stored: Mapping[str, NoduleVoxels] | None = None
+    if stores:
+        nodules, stored = load_stores(stores)
+    else:
+        nodules = load_nodules(data)
     provenance: dict[str, Any] = {}
     if fold is not None:
         if not 0 <= fold < folds:
@@ -211,7 +226,7 @@ def _run_configuration(
                 hint="start from a run of the same --fold and --folds",
             )
         provenance |= {"started_from": {"config": first_config.model_dump(mode="json"), **first_provenance}}
-    voxels = load_all(nodules)
+    voxels = load_all(nodules) if stored is None else stored
     initial = None if first is None else first.state_dict()
     with tqdm(total=settings.steps, unit="step", disable=not processes.first) as bar:
 
