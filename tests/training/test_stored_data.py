@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from nodule_diag_training import model as model_module
 from nodule_diag_training.config import Stage, TrainingConfig
@@ -71,6 +72,19 @@ def test_what_is_known_of_a_nodule_is_all_that_it_teaches(stores, tmp_path):
     assert whole.score.item() == pytest.approx(alone.score.item(), rel=1e-4)
     assert run._measure([], sure).segmentation.item() == 0.0
     assert np.isfinite(run.train().cnet.weight.detach().numpy()).all()
+
+
+def test_bf16_is_near_fp32(stores, tmp_path):
+    nodules, voxels = load_stores(stores)
+    config = TrainingConfig(stages=ONE_STEP)
+    totals = {}
+    for precision in ("fp32", "bf16"):
+        chosen = config.model_copy(update={"precision": precision})
+        run = Run(tmp_path / precision, config=chosen, nodules=nodules, voxels=voxels)
+        totals[precision] = run._step(0, run._drawn(0)).total
+        assert all(p.dtype == torch.float32 for p in run.model.parameters())
+    assert totals["bf16"] == pytest.approx(totals["fp32"], rel=0.05)
+    assert totals["bf16"] != totals["fp32"]
 
 
 def test_the_order_of_stores_does_not_matter(stores):
