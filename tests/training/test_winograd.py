@@ -15,6 +15,7 @@ from nodule_diag_training.winograd import (
     KERNEL_TRANSFORM,
     OUTPUT_TRANSFORM,
     DilatedConv3d,
+    pays,
     winograd_conv3d,
 )
 
@@ -70,8 +71,15 @@ def test_only_training_takes_the_short_cut(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("nodule_diag_training.winograd.winograd_conv3d", recorded)
     layer = DilatedConv3d(2, 2, 3, padding=2, dilation=2, bias=False)
-    x = torch.randn(1, 2, 4, 4, 4)
+    x = torch.randn(1, 2, 8, 8, 8)
     layer.eval()(x)
     assert not calls
-    layer.train()(x)
+    layer.train()(torch.randn(1, 2, 4, 4, 4))  # two of a tile's four cells would be padding
+    assert not calls
+    layer(x)
     assert calls == [(True, 2)]
+
+
+@pytest.mark.parametrize(("size", "dilation", "expected"), [(16, 4, True), (8, 2, True), (8, 4, False), (10, 2, False)])
+def test_it_pays_where_tiles_fit(size: int, dilation: int, expected: bool) -> None:
+    assert pays([size] * 3, dilation) is expected

@@ -10,6 +10,7 @@ largest value; exports and evaluation use the direct one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -22,6 +23,9 @@ TILE = 4
 """Outputs of a tile along an axis."""
 POINTS = TILE + KERNEL - 1
 """Inputs of a tile, and its products, along an axis."""
+
+LARGEST_SHARE = 0.3
+"""Share of the direct way's products above which the transforms cost more than is saved."""
 
 INPUT_TRANSFORM = np.array(
     [
@@ -78,6 +82,15 @@ def axis_matrices(size: int, dilation: int) -> tuple[NDArray[np.float64], NDArra
     return forward.reshape(-1, size), backward.reshape(size, -1), tiles
 
 
+def pays(sizes: Iterable[int], dilation: int) -> bool:
+    """Whether tiles fit grids of these sizes well enough: a 16-cube is filled at every dilation, an 8-cube not at 4."""
+    share = 1.0
+    for size in sizes:
+        tiles = dilation * -(-size // (dilation * TILE))
+        share *= POINTS * tiles / (KERNEL * size)
+    return share <= LARGEST_SHARE
+
+
 @lru_cache(maxsize=64)  # grids of 2 to 16 cells (Table 5, x), three dilations
 def _axis_tensors(size: int, dilation: int) -> tuple[Tensor, Tensor, int]:
     forward, backward, tiles = axis_matrices(size, dilation)
@@ -126,6 +139,7 @@ class DilatedConv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, D, H, W] to [B, K, D, H, W]."""
         single = x.dtype == self.weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if self.training and x.device.type == "cpu" and single:
-            return winograd_conv3d(x, self.weight, dilation=int(self.dilation[0]))
+        dilation = int(self.dilation[0])
+        if self.training and x.device.type == "cpu" and single and pays(x.shape[2:], dilation):
+            return winograd_conv3d(x, self.weight, dilation=dilation)
         return super().forward(x)
