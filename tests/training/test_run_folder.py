@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import struct
 from dataclasses import replace
 
@@ -21,6 +20,8 @@ from nodule_diag_training.execution import Execution
 from nodule_diag_training.prefetch import ahead
 from nodule_diag_training.provenance import Origin
 from nodule_diag_training.runlog import LOG, RunLog, StepLog, read_log
+
+resource = pytest.importorskip("resource", reason="file size limits are POSIX's")
 
 CONFIG = TrainingConfig(stages=(Stage(size=32, steps=2),), cohort="all", checkpoint_every=1)
 SMALL_BYTES = 2**20

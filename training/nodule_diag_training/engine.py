@@ -176,6 +176,8 @@ class Run:
             OutputError: If a file cannot be written; any earlier checkpoint is as it was.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self._device.type == "cuda":
+            torch.backends.cudnn.deterministic = True  # or a run would not be its own repetition
         progress = Progress()
         if (self.folder / CHECKPOINT).exists():
             progress = load_checkpoint(
