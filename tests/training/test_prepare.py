@@ -99,8 +99,8 @@ def test_a_store_gives_back_what_was_put_in(table, tmp_path):
     np.testing.assert_array_equal(first.region.channels, expected.channels)
     nodule = first.case.nodule()
     assert (nodule.patient_id, nodule.sure.malignant, nodule.sure.method) == ("p1", 1, "resection")
-    with pytest.raises(TrainingDataError, match="has no mask"):
-        first.voxels()
+    assert not nodule.outlined
+    assert not first.voxels().occupancy.any()
 
 
 def test_an_interrupted_preparation_goes_on(table, tmp_path, monkeypatch):

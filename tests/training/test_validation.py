@@ -117,7 +117,7 @@ def test_accumulated_batches_are_one_step_of_them_all(monkeypatch, tmp_path, tin
     config = config.model_copy(update={"accumulate": 1})
     one = Run(tmp_path / "one", config=config, nodules=tiny_nodules, voxels=tiny_voxels)
     monkeypatch.setattr(one._source, "draw", lambda *_, **__: (unsure, sure))
-    logs = [run._step(0), one._step(0)]
+    logs = [run._step(0, run._drawn(0)), one._step(0, one._drawn(0))]
     assert logs[0].total == pytest.approx(logs[1].total, rel=1e-5)
     for (name, ours), theirs in zip(run.model.named_parameters(), one.model.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5, msg=name)

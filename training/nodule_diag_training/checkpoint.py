@@ -27,6 +27,8 @@ MODEL = "model.safetensors"
 CONFIG_KEY = "training_config"
 STEP_KEY = "step"
 BEST_KEY = "best"
+LENGTH_BYTES = 8
+"""Of a safetensors header's length, little-endian, at the start of the file."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,15 +69,26 @@ def save_checkpoint(
     if progress.best is not None:
         tensors |= {f"best.{name}": tensor for name, tensor in progress.best.weights.items()}
         metadata[BEST_KEY] = json.dumps({"step": progress.best.step, "value": progress.best.value})
-    write_bytes(path, save_tensors({k: t.contiguous() for k, t in tensors.items()}, metadata=metadata))
+    write_bytes(path, _serialised(tensors, metadata))
+
+
+def _serialised(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file that is the same for the same content: safetensors itself writes metadata in random order."""
+    data = save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=dict(metadata))
+    end = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
+    header = json.loads(data[LENGTH_BYTES:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % LENGTH_BYTES)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text + data[end:]
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         data = path.read_bytes()
         tensors = load_tensors(data)
-        length = int.from_bytes(data[:8], "little")
-        metadata: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
+        end = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
+        metadata: dict[str, str] = json.loads(data[LENGTH_BYTES:end])["__metadata__"]
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise TrainingDataError(
             f"{path} is not a checkpoint of this package: {error}", hint="delete it to start the run anew"
@@ -117,8 +130,7 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def save_model(path: Path, model: SynergicModel, *, config: TrainingConfig, provenance: Mapping[str, object]) -> None:
     """Write a finished model with its configuration and where it comes from."""
     metadata = {CONFIG_KEY: config.model_dump_json(), "provenance": json.dumps(dict(provenance), sort_keys=True)}
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    write_bytes(path, save_tensors(tensors, metadata=metadata))
+    write_bytes(path, _serialised(model.state_dict(), metadata))
 
 
 def load_model(path: Path) -> tuple[SynergicModel, TrainingConfig, dict[str, Any]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,12 +33,15 @@ from .experiments.commands import (
     table_command,
 )
 from .experiments.figures import figure_command
-from .experiments.running import TrainingData
+from .experiments.running import FoldRun, TrainingData
 from .experiments.schedules import ScheduleName
 from .lidc import load_nodules, split_by_patient
 from .options import DEFAULT_DATA, DataOption
-from .patches import load_all
+from .patches import NoduleVoxels, load_all
 from .prepare_cli import app as prepare_app
+from .processes import COMMAND_MODULE, Processes, joined, start_processes
+from .side_by_side import Job, run_side_by_side
+from .stored_data import load_stores
 
 app = typer.Typer(
     help="Train and evaluate the synergic model on the shared LIDC-IDRI nodules.",
@@ -51,6 +56,8 @@ app.command("figure")(figure_command)
 
 SPLIT_SEED = 0
 PACKAGED_FOLDS = 3
+FOLD_LOG = "output.txt"
+"""What a fold that is trained beside others prints, in its folder."""
 BY_NAME = "A row of the paper's tables"
 BY_CONFIGURATION = "A run by configuration"
 
@@ -105,26 +112,81 @@ def run(
         ),
     ] = None,
     data: DataOption = DEFAULT_DATA,
+    store: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--store", help="Store of train prepare, instead of --data; repeatable.", rich_help_panel=BY_CONFIGURATION
+        ),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
     compile_model: Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")] = False,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that draw the next steps' patches.")] = 1,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes",
+            min=1,
+            help="Processes that share each step's nodules, one for each GPU; for several nodes see docs/engine.md.",
+            rich_help_panel=BY_CONFIGURATION,
+        ),
+    ] = 1,
+    parallel: Annotated[
+        int, typer.Option("--parallel", min=1, help="Folds trained side by side.", rich_help_panel=BY_NAME)
+    ] = 1,
 ) -> None:
     """Train a row of the paper's tables in folds and judge it, or a run by configuration.
 
     ``train run table1/J --schedule short --out runs`` trains and judges five folds; a repeated command goes on.
     ``train run --config FILE --out DIR`` trains on all patients, or on those outside --fold.
     """
-    execution = Execution(device=device, compile=compile_model)
+    execution = Execution(device=device, compile=compile_model, workers=workers)
     if name is None:
-        _run_configuration(
-            out, fold=fold, folds=folds or PACKAGED_FOLDS, start=start, config=config, data=data, execution=execution
-        )
+        if parallel > 1:
+            raise UsageError(f"--parallel is {parallel}, for one run", hint="leave it out, or give NAME")
+        if processes > 1:
+            start_processes(processes, sys.argv[1:])
+            return
+        with joined(execution) as (group, own):
+            _run_configuration(
+                out,
+                fold=fold,
+                folds=folds or PACKAGED_FOLDS,
+                start=start,
+                config=config,
+                data=data,
+                stores=store or [],
+                execution=own,
+                processes=group,
+            )
         return
-    if start is not None or config is not None:
-        raise UsageError(f"{name} has its own configuration", hint="leave --from and --config out, or NAME")
+    if processes > 1:
+        raise UsageError(f"--processes is {processes}, for {name}", hint="train folds side by side: --parallel")
+    if start is not None or config is not None or store:
+        raise UsageError(
+            f"{name} has its own configuration and data", hint="leave --from, --config and --store out, or NAME"
+        )
     wanted = fold_runs(
         [name], folds=folds or DEFAULT_FOLDS, fold=fold, seed=seed, schedule=schedule, root=out, results=results
     )
+    if parallel > 1:
+        waiting = [fold_run for fold_run in wanted if not fold_run.is_done()]
+        run_side_by_side([_fold_job(fold_run, sys.argv[1:]) for fold_run in waiting], at_once=parallel, on_end=_ended)
+        return
     run_experiment(wanted, TrainingData(load_nodules(data)), execution=execution)
+
+
+def _fold_job(fold_run: FoldRun, arguments: Sequence[str]) -> Job:
+    """This command for one fold; of an option given twice the last counts."""
+    fold = ("--fold", str(fold_run.fold), "--parallel", "1")
+    return Job(
+        name=f"{fold_run.experiment.run} fold {fold_run.fold}",
+        argv=(sys.executable, "-m", COMMAND_MODULE, *arguments, *fold),
+        log=fold_run.folder / FOLD_LOG,
+    )
+
+
+def _ended(job: Job, code: int) -> None:
+    typer.echo(f"{job.name}: {'done' if code == 0 else f'ended with {code}'}, log in {job.log}")
 
 
 def _run_configuration(
@@ -135,14 +197,20 @@ def _run_configuration(
     start: Path | None,
     config: Path | None,
     data: Path,
+    stores: Sequence[Path],
     execution: Execution,
+    processes: Processes,
 ) -> None:
     """Train on all patients, or on those outside one fold."""
     from tqdm import tqdm
 
     keep_freed_memory()
     settings = _read_config(config, default=PRETRAINED if start is None else PACKAGED)
-    nodules = load_nodules(data)
+    stored: Mapping[str, NoduleVoxels] | None = None
+    if stores:
+        nodules, stored = load_stores(stores)
+    else:
+        nodules = load_nodules(data)
     provenance: dict[str, Any] = {}
     if fold is not None:
         if not 0 <= fold < folds:
@@ -160,9 +228,9 @@ def _run_configuration(
                 hint="start from a run of the same --fold and --folds",
             )
         provenance |= {"started_from": {"config": first_config.model_dump(mode="json"), **first_provenance}}
-    voxels = load_all(nodules)
+    voxels = load_all(nodules) if stored is None else stored
     initial = None if first is None else first.state_dict()
-    with tqdm(total=settings.steps, unit="step") as bar:
+    with tqdm(total=settings.steps, unit="step", disable=not processes.first) as bar:
 
         def show(entry: StepLog) -> None:
             bar.update(entry.step + 1 - bar.n)
@@ -173,9 +241,10 @@ def _run_configuration(
 
         Run(
             out, config=settings, nodules=nodules, voxels=voxels, provenance=provenance, initial=initial,
-            execution=execution,
+            execution=execution, processes=processes,
         ).train(on_step=show)  # fmt: skip
-    typer.echo(f"wrote {out / MODEL}")
+    if processes.first:
+        typer.echo(f"wrote {out / MODEL}")
 
 
 def _finite(value: object) -> object:

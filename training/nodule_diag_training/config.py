@@ -87,7 +87,7 @@ class TrainingConfig(BaseModel):
     system: SystemName = "J"
     cohort: Literal["paper", "all"] = "paper"
     stages: tuple[Stage, ...] = (Stage(size=64, steps=1000),)
-    unsure_per_step: int = Field(default=1, ge=1)
+    unsure_per_step: int = Field(default=1, ge=0)
     sure_per_step: int = Field(default=1, ge=0)
     sure_teaches_unsure: bool = False
     scores_teach_cnet: bool = False

@@ -51,11 +51,13 @@ class PairSource:
     """Draws the unsure and sure nodules of a step.
 
     Sure nodules are drawn with benign and malignant equally likely: 80 % of the diagnosed LIDC nodules are malignant,
-    and P would otherwise mostly say so. Where a nodule exists as VOI and as cube, either is drawn.
+    and P would otherwise mostly say so. Where a nodule exists as VOI and as cube, either is drawn. Of nodules that all
+    come in one form, ``cube_share`` says nothing.
     """
 
     def __init__(self, config: TrainingConfig, nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels]) -> None:
-        eligible = [n for n in nodules if config.cohort == "all" or n.in_paper_cohort]
+        known = [n for n in nodules if n.reader_scores or n.outlined]
+        eligible = [n for n in known if config.cohort == "all" or n.in_paper_cohort]
         if config.scores_label and not config.modules.rnet:
             # What CNet cannot be told a side of is removed, as the paper does in its scenario 12/45.
             eligible = [n for n in eligible if cnet_label(n, drawn_as_sure=False, config=config) is not None]
@@ -63,12 +65,19 @@ class PairSource:
         self._vois = [n for n in eligible if not n.is_cube]
         sure = [n for n in nodules if n.sure is not None]
         self._sure = [[n for n in sure if n.sure is not None and n.sure.malignant == label] for label in (0, 1)]
-        unsure_missing = config.unsure_draws and not (self._vois and self._cubes)
-        if unsure_missing or (config.sure_draws and not all(self._sure)):
+        if config.unsure_draws and not eligible:
             raise TrainingDataError(
-                f"training needs VOIs, cubes, benign and malignant nodules; got {len(self._vois)}, {len(self._cubes)}, "
-                f"{len(self._sure[0])} and {len(self._sure[1])}"
+                f"none of the {len(nodules)} nodules has scores or a mask and belongs to the cohort {config.cohort!r}",
+                hint="set cohort to 'all', add such nodules, or set unsure_per_step to 0",
             )
+        if config.sure_draws and not all(self._sure):
+            benign, malignant = (len(side) for side in self._sure)
+            raise TrainingDataError(
+                f"{benign} benign and {malignant} malignant nodules, and a step draws {config.sure_draws} of either",
+                hint="add diagnosed nodules, or set sure_per_step to 0",
+            )
+        if not config.unsure_draws + config.sure_draws:
+            raise TrainingDataError("a step draws no nodule", hint="raise unsure_per_step or sure_per_step")
         self._config = config
         self._sampler = PatchSampler(voxels, nodules)
 
@@ -79,7 +88,8 @@ class PairSource:
         size = config.patch_size(step)
         unsure, sure = [], []
         for _ in range(config.unsure_draws):
-            pool = self._cubes if rng.random() < config.cube_share else self._vois
+            cube = rng.random() < config.cube_share
+            pool = (self._cubes or self._vois) if cube else (self._vois or self._cubes)
             nodule = pool[int(rng.integers(len(pool)))]
             unsure.append(self._drawn(nodule, rng, size=size))
         for _ in range(config.sure_draws):

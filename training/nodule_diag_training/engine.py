@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +24,23 @@ from .lidc import Nodule, TrainingDataError, patients_of
 from .model import SynergicModel, SynergicOutput, build_model
 from .objective import LossTerms, step_losses
 from .patches import NoduleVoxels
-from .runlog import LOG, History, StepLog, StepTime, ValidationLog, read_log
+from .prefetch import ahead
+from .processes import Processes
+from .provenance import Origin
+from .runlog import LOG, RunLog, StepLog, ValidationLog, read_log
 from .shares import TermCounts, count_terms, weigh
 from .validation import Validation, criterion, set_aside
 
 __all__ = ["LOG", "NonFiniteLossError", "Run", "StepLog", "damp_mean_direction", "learning_rate", "read_log"]
 
 CONFIG = "config.json"
+PROVENANCE = "provenance.json"
+LOGGED = ("total", "classification", "cam", "segmentation", "score")
+"""Terms of eq. 12 in the order in which processes add them up."""
+STEPS_AHEAD = 2
+"""Steps whose nodules may be drawn before their turn, for each thread that draws."""
+Drawn = tuple[list[Draw], list[Draw]]
+"""(unsure, sure) nodules of a batch."""
 WARM_UP_SHARE = 0.1
 FINAL_RATE_SHARE = 0.01
 
@@ -93,9 +105,10 @@ class Run:
         provenance: Goes into the finished model.
         initial: Weights to start from.
         execution: Where and how it is computed.
+        processes: Those that train together; ``folder`` is the same for all, and the first one writes.
 
     Raises:
-        TrainingDataError: If the nodules do not suffice.
+        TrainingDataError: If the nodules do not suffice, or a step has fewer than there are processes.
         BackendError: If the device does not exist.
     """
 
@@ -109,9 +122,17 @@ class Run:
         provenance: Mapping[str, object] | None = None,
         initial: Mapping[str, Tensor] | None = None,
         execution: Execution | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.folder = folder
         self.config = config
+        self._processes = Processes() if processes is None else processes
+        batch = config.unsure_draws + config.sure_draws
+        if batch < self._processes.size:
+            raise TrainingDataError(
+                f"a batch has {batch} nodules, for {self._processes.size} processes",
+                hint="start fewer processes, or raise unsure_per_step and sure_per_step",
+            )
         self._extra = dict(provenance or {})
         self._execution = Execution() if execution is None else execution
         self._device = self._execution.torch_device()
@@ -123,12 +144,14 @@ class Run:
             self._validation = Validation(config, nodules=aside, voxels=voxels, lenders=nodules)
         self._nodules = [n for n in nodules if n.patient_id not in self._set_aside]
         self._source = PairSource(config, self._nodules, voxels)
+        self._origin = Origin.of(nodules, voxels)
         torch.manual_seed(config.seed)
         self.model = channels_last(build_model(config))
         if initial is not None:
             self.model.load_state_dict(dict(initial))
         self.model.to(self._device)
-        self._called: nn.Module = torch.compile(self.model) if self._execution.compile else self.model  # type: ignore[assignment]
+        self._parallel = self._processes.parallel(self.model)
+        self._called = torch.compile(self._parallel) if self._execution.compile else self._parallel
         self._optimizer = torch.optim.Adam(_rated_parameters(self.model, config))
 
     def train(
@@ -153,37 +176,71 @@ class Run:
             OutputError: If a file cannot be written; any earlier checkpoint is as it was.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        checkpoint = self.folder / CHECKPOINT
+        if self._device.type == "cuda":
+            torch.backends.cudnn.deterministic = True  # or a run would not be its own repetition
         progress = Progress()
-        if checkpoint.exists():
-            progress = load_checkpoint(checkpoint, model=self.model, optimizer=self._optimizer, config=self.config)
-        write_bytes(self.folder / CONFIG, self.config.model_dump_json(indent=1).encode())
-        done, best = progress.steps, progress.best
-        history = History.read(self.folder, steps=done)
+        if (self.folder / CHECKPOINT).exists():
+            progress = load_checkpoint(
+                self.folder / CHECKPOINT, model=self.model, optimizer=self._optimizer, config=self.config
+            )
+        log = RunLog(self.folder, steps=progress.steps, writes=self._processes.first)
+        self._write(CONFIG, self.config.model_dump_json(indent=1))
+        self._write(PROVENANCE, json.dumps(self._origin.to_dict(), indent=1))
+        best = progress.best
         last = self.config.steps if until is None else min(until, self.config.steps)
-        for step in range(done, last):
-            begin = time.perf_counter()
-            history.steps.append(self._step(step))
-            history.times.append(StepTime(step=step, seconds=time.perf_counter() - begin))
-            if on_step is not None:
-                on_step(history.steps[-1])
-            if self._validation is not None and self._validates_after(step):
-                seen = self._validation.log(self._validation.sums(self._measure), step=step)
-                history.validations.append(seen)
-                best = self._better(best, seen)
-                if on_validation is not None:
-                    on_validation(seen)
-            if (step + 1) % self.config.checkpoint_every == 0 or step + 1 == last:
-                history.write(self.folder)
-                progress = Progress(steps=step + 1, best=best)
-                save_checkpoint(
-                    checkpoint, model=self.model, optimizer=self._optimizer, progress=progress, config=self.config
-                )
+        steps = range(progress.steps, last)
+        workers = self._execution.workers
+        drawn = ahead(self._drawn, steps, workers=workers, queued=STEPS_AHEAD * workers)
+        with log, closing(drawn):
+            for step in steps:
+                begin = time.perf_counter()
+                entry = self._step(step, next(drawn))
+                log.add(entry, seconds=time.perf_counter() - begin)
+                if on_step is not None:
+                    on_step(entry)
+                if self._validation is not None and self._validates_after(step):
+                    seen = self._validated(self._validation, step)
+                    log.add_validation(seen)
+                    best = self._better(best, seen)
+                    if on_validation is not None:
+                        on_validation(seen)
+                if (step + 1) % self.config.checkpoint_every == 0 or step + 1 == last:
+                    log.write()
+                    self._save_checkpoint(Progress(steps=step + 1, best=best))
         if last == self.config.steps:
             if best is not None:
                 self.model.load_state_dict(dict(best.weights))
-            save_model(self.folder / MODEL, self.model, config=self.config, provenance=self._provenance(best))
+            if self._processes.first:
+                provenance = self._provenance(best)
+                save_model(self.folder / MODEL, self.model, config=self.config, provenance=provenance)
         return self.model
+
+    def _write(self, name: str, text: str) -> None:
+        if self._processes.first:
+            write_bytes(self.folder / name, text.encode())
+
+    def _save_checkpoint(self, progress: Progress) -> None:
+        if self._processes.first:
+            save_checkpoint(
+                self.folder / CHECKPOINT,
+                model=self.model,
+                optimizer=self._optimizer,
+                progress=progress,
+                config=self.config,
+            )
+
+    def _drawn(self, step: int) -> list[Drawn]:
+        return [self._source.draw(step, group=group) for group in range(self.config.accumulate)]
+
+    def _validated(self, validation: Validation, step: int) -> ValidationLog:
+        sums = validation.sums(self._measure, part=self._processes.rank, parts=self._processes.size)
+        seen = validation.log(self._processes.sum(sums.to(self._device)).cpu(), step=step)
+        if not math.isfinite(seen.total):
+            raise NonFiniteLossError(
+                f"the loss of the validation patients is {seen.total} after step {step}",
+                hint="lower the learning rate, or check the data",
+            )
+        return seen
 
     def _validates_after(self, step: int) -> bool:
         return (step + 1) % self.config.validate_every == 0 or step + 1 == self.config.steps
@@ -197,7 +254,9 @@ class Run:
         return Best(step=seen.step, value=value, weights=weights)
 
     def _forward(self, draws: Sequence[Draw]) -> SynergicOutput:
-        batch = torch.from_numpy(np.stack([d.sample.patch for d in draws])).to(self._device)
+        batch = torch.from_numpy(np.stack([d.sample.patch for d in draws]))
+        if self._device.type == "cuda":
+            batch = batch.pin_memory().to(self._device, non_blocking=True)
         self.model.train()
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             output: SynergicOutput = self._called(batch.to(memory_format=torch.channels_last_3d))
@@ -207,46 +266,44 @@ class Run:
         # In training mode, which in this model only chooses the faster convolution.
         return step_losses(self._forward([*unsure, *sure]), unsure, sure, self.config)
 
-    def _step(self, step: int) -> StepLog:
+    def _step(self, step: int, drawn: Sequence[Drawn]) -> StepLog:
         rate = learning_rate(self.config, step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["factor"]
-        drawn = [self._source.draw(step, group=group) for group in range(self.config.accumulate)]
-        groups = [part for unsure, sure in drawn for part in same_sized(unsure, sure)]
-        counts = [count_terms(unsure, sure, self.config) for unsure, sure in groups]
-        whole = sum(counts, TermCounts())
+        whole = sum((count_terms(unsure, sure, self.config) for unsure, sure in drawn), TermCounts())
+        own = [part for unsure, sure in drawn for part in same_sized(*self._share(unsure, sure))]
         self._optimizer.zero_grad(set_to_none=True)
-        summed = torch.zeros(5)
+        summed = torch.zeros(len(LOGGED), device=self._device)
         pooled = []
-        for (unsure, sure), part in zip(groups, counts, strict=True):
-            output = self._forward([*unsure, *sure])
-            terms = weigh(step_losses(output, unsure, sure, self.config), part=part, whole=whole)
-            total = terms.total
-            parts = (total, terms.classification, terms.cam, terms.segmentation, terms.score)
-            summed += torch.stack([term.detach() for term in parts]).cpu()
-            if not torch.isfinite(total):
-                names = ", ".join(d.nodule.case_id for d in [*unsure, *sure])
-                raise NonFiniteLossError(
-                    f"the loss is {total.item()} at step {step} ({names})",
-                    hint="lower the learning rate, or check the data",
+        for number, (unsure, sure) in enumerate(own, start=1):
+            with self._processes.gradients_shared(self._parallel, now=number == len(own)):
+                output = self._forward([*unsure, *sure])
+                terms = weigh(
+                    step_losses(output, unsure, sure, self.config),
+                    part=count_terms(unsure, sure, self.config),
+                    whole=whole,
                 )
-            total.backward()
+                self._processes.backward(terms.total, output)
+            summed += torch.stack([getattr(terms, name).detach() for name in LOGGED])
             pooled.append(output.pooled.detach())
+        values = dict(zip(LOGGED, self._processes.sum(summed).tolist(), strict=True))
+        if not math.isfinite(values["total"]):
+            names = ", ".join(d.nodule.case_id for unsure, sure in drawn for d in [*unsure, *sure])
+            raise NonFiniteLossError(
+                f"the loss is {values['total']} at step {step} ({names})",
+                hint="lower the learning rate, or check the data",
+            )
+        mean = self._processes.mean(torch.cat(pooled))
         for head in _heads(self.model):
             if head.weight.grad is not None:
-                damp_mean_direction(head.weight.grad, torch.cat(pooled), share=self.config.head_mean_share)
+                damp_mean_direction(head.weight.grad, mean, share=self.config.head_mean_share)
         self._optimizer.step()
-        values = summed.tolist()
-        return StepLog(
-            step=step,
-            total=values[0],
-            classification=values[1],
-            cam=values[2],
-            segmentation=values[3],
-            score=values[4],
-            learning_rate=rate,
-            patch_size=self.config.patch_size(step),
-        )
+        return StepLog(step=step, learning_rate=rate, patch_size=self.config.patch_size(step), **values)
+
+    def _share(self, unsure: Sequence[Draw], sure: Sequence[Draw]) -> Drawn:
+        """This process's nodules of a batch."""
+        own = self._processes.share([(draw, False) for draw in unsure] + [(draw, True) for draw in sure])
+        return [d for d, as_sure in own if not as_sure], [d for d, as_sure in own if as_sure]
 
     def _provenance(self, best: Best | None) -> dict[str, object]:
         kept = {}
@@ -261,6 +318,7 @@ class Run:
             "sure": sum(n.sure is not None and not n.is_cube for n in self._nodules),
             "patients": len(patients_of(self._nodules)),
             "steps": self.config.steps,
+            **self._origin.to_dict(),
             **kept,
             **self._extra,
         }

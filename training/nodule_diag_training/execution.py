@@ -16,10 +16,12 @@ class Execution:
     Attributes:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         compile: Whether the model goes through ``torch.compile``.
+        workers: Threads that draw and augment the next steps' patches; 0 leaves that to the training thread.
     """
 
     device: str = "cpu"
     compile: bool = False
+    workers: int = 1
 
     def torch_device(self) -> torch.device:
         """The device.

@@ -26,7 +26,7 @@ def score_target(nodule: Nodule, *, drawn_as_sure: bool, config: TrainingConfig)
     """The score, 1..5, that RNet learns of a nodule; None if nothing."""
     if drawn_as_sure and config.diagnosis_as_score and nodule.sure is not None:
         return HIGHEST_SCORE if nodule.sure.malignant else LOWEST_SCORE
-    if drawn_as_sure and not config.sure_teaches_unsure:
+    if (drawn_as_sure and not config.sure_teaches_unsure) or not nodule.reader_scores:
         return None
     return nodule.mean_score
 
@@ -44,7 +44,7 @@ def cnet_label(nodule: Nodule, *, drawn_as_sure: bool, config: TrainingConfig) -
     """What CNet learns of a nodule: its diagnosis, or the side of the readers' mean score where that is configured."""
     if config.diagnosis_teaches and nodule.sure is not None and (drawn_as_sure or config.scores_label):
         return float(nodule.sure.malignant)
-    if not config.scores_label:
+    if not config.scores_label or not nodule.reader_scores:
         return None
     if config.scenario is not None:
         return scenario_label(config.scenario, nodule.mean_score)

@@ -68,11 +68,12 @@ class Nodule:
         patient_id: LIDC-IDRI number; what folds are split by.
         image: VOI ``.nii.gz`` or cube ``.npz``.
         mask: The VOI's mask; None for a cube, which holds its own.
-        reader_scores: Malignancy 1..5, one for each reader.
+        reader_scores: Malignancy 1..5, one for each reader; empty where nobody scored it, and then no score is learned.
         diameter_mm: Volume-equivalent diameter of the reader mask.
         in_paper_cohort: Solid, MAD <= 0.6, one of LUNA16's 1186.
         sure: Its diagnosis, where TCIA has one.
         twin: The case_id of the same nodule in the other form (VOI or cube), if there is one.
+        outlined: Whether its mask is known; without one it does not teach SegNet.
     """
 
     case_id: str
@@ -84,6 +85,7 @@ class Nodule:
     in_paper_cohort: bool
     sure: SureLabel | None = None
     twin: str | None = None
+    outlined: bool = True
 
     @property
     def is_cube(self) -> bool:

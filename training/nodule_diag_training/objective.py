@@ -68,7 +68,11 @@ def _mean(values: Tensor | None, zero: Tensor) -> Tensor:
 
 def _segmentation(output: SynergicOutput, draws: Sequence[tuple[Draw, bool]], config: TrainingConfig) -> Tensor | None:
     """Eq. 1 for each nodule whose mask teaches."""
-    taught = [i for i, (_, as_sure) in enumerate(draws) if not as_sure or config.sure_teaches_unsure]
+    taught = [
+        i
+        for i, (draw, as_sure) in enumerate(draws)
+        if draw.nodule.outlined and (not as_sure or config.sure_teaches_unsure)
+    ]
     if output.segmentation_logit is None or not taught:
         return None
     logit = output.segmentation_logit[taught]

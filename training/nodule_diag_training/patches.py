@@ -281,12 +281,14 @@ class PatchSampler:
     def __init__(self, voxels: Mapping[str, NoduleVoxels], nodules: Sequence[Nodule]) -> None:
         self._voxels = voxels
         self._cubes = [n for n in nodules if n.is_cube]
-        if not self._cubes:
+        if not self._cubes and nodules:
             raise TrainingDataError("no cube among the nodules: VOIs need the surroundings of cubes")
 
     def _surroundings(self, rng: np.random.Generator, *, size: int, not_patient: str) -> Float:
         """[2, size, size, size] from a random cube of another patient, away from its own nodule where there is room."""
         others = [cube for cube in self._cubes if cube.patient_id != not_patient]
+        if not others:
+            raise TrainingDataError(f"no patient but {not_patient} has a cube, whose surroundings a VOI needs")
         cube = self._voxels[others[int(rng.integers(len(others)))].case_id]
         room = [length - size for length in cube.channels.shape[1:]]
         # The outer third of the possible positions on either side: away from the cube's own nodule in the middle.

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from nodule_diag.atomic import write_bytes
+
+from .eventfile import EventFile
 
 LOG = "log.csv"
 VALIDATION_LOG = "validation.csv"
@@ -82,30 +85,66 @@ def read_log(path: Path) -> list[StepLog]:
     return read_lines(path, StepLog)
 
 
-@dataclass(kw_only=True)
-class History:
-    """All lines of a run so far."""
+class RunLog:
+    """All lines of a run, kept in memory and written with each checkpoint, as CSV and for TensorBoard.
 
-    steps: list[StepLog] = field(default_factory=list)
-    validations: list[ValidationLog] = field(default_factory=list)
-    times: list[StepTime] = field(default_factory=list)
+    Args:
+        folder: Of the run.
+        steps: Steps of its checkpoint; what the files have of later ones is computed again.
+        writes: Whether this process writes at all.
 
-    @classmethod
-    def read(cls, folder: Path, *, steps: int) -> History:
-        """What a run's folder holds of its first ``steps`` steps; later lines belong to no checkpoint."""
-        return cls(
-            steps=[line for line in read_lines(folder / LOG, StepLog) if line.step < steps],
-            validations=[line for line in read_lines(folder / VALIDATION_LOG, ValidationLog) if line.step < steps],
-            times=[line for line in read_lines(folder / TIMING, StepTime) if line.step < steps],
-        )
+    Raises:
+        OutputError: If TensorBoard's file cannot be written.
+    """
 
-    def write(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, steps: int, writes: bool = True) -> None:
+        self._folder = folder
+        self._steps = [line for line in read_lines(folder / LOG, StepLog) if line.step < steps]
+        self._times = [line for line in read_lines(folder / TIMING, StepTime) if line.step < steps]
+        found = read_lines(folder / VALIDATION_LOG, ValidationLog)
+        self._validations = [line for line in found if line.step < steps]
+        self._events = EventFile(folder, begin=steps) if writes else None
+
+    def add(self, line: StepLog, *, seconds: float) -> None:
+        """Note a step and how long it took."""
+        self._steps.append(line)
+        self._times.append(StepTime(step=line.step, seconds=seconds))
+        self._note("train", {**_scalars(line), "seconds": seconds}, step=line.step)
+
+    def add_validation(self, line: ValidationLog) -> None:
+        """Note a look at the validation patients."""
+        self._validations.append(line)
+        self._note("validation", _scalars(line), step=line.step)
+
+    def _note(self, group: str, values: dict[str, float], *, step: int) -> None:
+        if self._events is not None:
+            self._events.add(group, values, step=step)
+
+    def write(self) -> None:
         """Write the files; none for validations where there were none.
 
         Raises:
             OutputError: If one cannot be written.
         """
-        write_lines(folder / LOG, self.steps, StepLog)
-        write_lines(folder / TIMING, self.times, StepTime)
-        if self.validations:
-            write_lines(folder / VALIDATION_LOG, self.validations, ValidationLog)
+        if self._events is None:
+            return
+        write_lines(self._folder / LOG, self._steps, StepLog)
+        write_lines(self._folder / TIMING, self._times, StepTime)
+        if self._validations:
+            write_lines(self._folder / VALIDATION_LOG, self._validations, ValidationLog)
+        self._events.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._events is not None:
+            self._events.__exit__(kind, error, trace)
+
+
+def _scalars(line: StepLog | ValidationLog) -> dict[str, float]:
+    values: dict[str, float] = asdict(line)
+    del values["step"]
+    return values

@@ -42,7 +42,7 @@ def count_terms(unsure: Sequence[Draw], sure: Sequence[Draw], config: TrainingCo
     draws = [(draw.nodule, False) for draw in unsure] + [(draw.nodule, True) for draw in sure]
     labelled = sum(cnet_label(nodule, drawn_as_sure=as_sure, config=config) is not None for nodule, as_sure in draws)
     scored = sum(score_target(nodule, drawn_as_sure=as_sure, config=config) is not None for nodule, as_sure in draws)
-    outlined = sum(not as_sure or config.sure_teaches_unsure for _, as_sure in draws)
+    outlined = sum(nodule.outlined and (not as_sure or config.sure_teaches_unsure) for nodule, as_sure in draws)
     guided = len(draws) if modules.guidance != "cam-loss" and config.ad_csl_on_all else labelled
     return TermCounts(
         classification=labelled if modules.cnet else 0,

@@ -103,6 +103,7 @@ class Case(BaseModel):
             in_paper_cohort=self.in_paper_cohort,
             sure=sure,
             twin=self.twin,
+            outlined=self.mask_known,
         )
 
 
@@ -114,16 +115,11 @@ class StoredCase:
     region: Region
 
     def voxels(self) -> NoduleVoxels:
-        """As training takes them.
-
-        Raises:
-            TrainingDataError: If nobody outlined the nodule: there is no mask to train SegNet with.
-        """
-        if self.region.occupancy is None:
-            raise TrainingDataError(f"{self.case.case_id} has no mask", hint="use it for its diagnosis alone")
+        """As training takes them; where nobody outlined the nodule, an empty mask, which ``Nodule.outlined`` tells."""
+        channels, occupancy = self.region.channels, self.region.occupancy
         return NoduleVoxels(
-            channels=self.region.channels,
-            occupancy=self.region.occupancy,
+            channels=channels,
+            occupancy=np.zeros(channels.shape[1:], dtype=np.float16) if occupancy is None else occupancy,
             center=self.region.center,
             extension=self.region.extension,
         )

@@ -1,0 +1,114 @@
+"""Training from stores: nodules without masks or scores teach what is known of them, and order does not matter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nodule_diag_training import model as model_module
+from nodule_diag_training.config import Stage, TrainingConfig
+from nodule_diag_training.draws import Draw, PairSource
+from nodule_diag_training.engine import Run
+from nodule_diag_training.lidc import TrainingDataError
+from nodule_diag_training.regions import Region
+from nodule_diag_training.shares import TermCounts, count_terms
+from nodule_diag_training.store import Case, NoduleStore, Preprocessing
+from nodule_diag_training.stored_data import load_stores
+from tiny_nodules import make_voxels
+from tiny_run import NARROW
+
+ONE_STEP = (Stage(size=32, steps=1),)
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    for name, value in NARROW.items():
+        monkeypatch.setattr(model_module, name, value)
+
+
+@pytest.fixture
+def stores(tmp_path):
+    """Three nodules with masks and scores; a benign and a malignant one of which nothing else is known."""
+    scored = NoduleStore(tmp_path / "lidc", preprocessing=Preprocessing(kind="lidc"))
+    diagnosed = NoduleStore(tmp_path / "sure", preprocessing=Preprocessing(kind="sure"))
+    for number in range(5):
+        voxels = make_voxels(seed=number, radius=5.0, extension=0)
+        sure = number >= 3
+        region = Region(
+            channels=voxels.channels, occupancy=None if sure else voxels.occupancy, center=voxels.center, extension=0
+        )
+        case = Case(
+            case_id=f"case-{number}",
+            patient_id=f"patient-{number}",
+            kind="sure" if sure else "lidc",
+            source="ct",
+            reader_scores=() if sure else (number + 1, number + 2),
+            diameter_mm=5.0,
+            in_paper_cohort=not sure,
+            malignant=number % 2 if sure else None,
+            mask_known=not sure,
+        )
+        (diagnosed if sure else scored).add(case, region, fingerprint="")
+    return [scored.path, diagnosed.path]
+
+
+def test_what_is_known_of_a_nodule_is_all_that_it_teaches(stores, tmp_path):
+    nodules, voxels = load_stores(stores)
+    assert [n.case_id for n in nodules] == [f"case-{number}" for number in range(5)]
+    assert [n.outlined for n in nodules] == [True, True, True, False, False]
+    config = TrainingConfig(
+        stages=ONE_STEP, unsure_per_step=1, sure_per_step=1, sure_teaches_unsure=True, scores_teach_cnet=True
+    )
+    source = PairSource(config, nodules, voxels)
+    unsure, sure = source.draw(0)
+    assert unsure[0].nodule.reader_scores
+    assert sure[0].nodule.sure is not None
+    undiagnosed = [Draw(nodule=nodules[3], sample=sure[0].sample)]
+    assert count_terms(undiagnosed, sure, config) == TermCounts(classification=2, cam=2)
+    run = Run(tmp_path / "run", config=config, nodules=nodules, voxels=voxels)
+    whole, alone = run._measure(unsure, sure), run._measure(unsure, [])
+    assert whole.segmentation.item() == pytest.approx(alone.segmentation.item(), rel=1e-4)
+    assert whole.score.item() == pytest.approx(alone.score.item(), rel=1e-4)
+    assert run._measure([], sure).segmentation.item() == 0.0
+    assert np.isfinite(run.train().cnet.weight.detach().numpy()).all()
+
+
+def test_bf16_is_near_fp32(stores, tmp_path):
+    nodules, voxels = load_stores(stores)
+    config = TrainingConfig(stages=ONE_STEP)
+    totals = {}
+    for precision in ("fp32", "bf16"):
+        chosen = config.model_copy(update={"precision": precision})
+        run = Run(tmp_path / precision, config=chosen, nodules=nodules, voxels=voxels)
+        totals[precision] = run._step(0, run._drawn(0)).total
+        assert all(p.dtype == torch.float32 for p in run.model.parameters())
+    assert totals["bf16"] == pytest.approx(totals["fp32"], rel=0.05)
+    assert totals["bf16"] != totals["fp32"]
+
+
+def test_the_order_of_stores_does_not_matter(stores):
+    one, two = load_stores(stores), load_stores(stores[::-1])
+    assert one[0] == two[0]
+    assert all(np.array_equal(one[1][name].channels, two[1][name].channels) for name in one[1])
+
+
+def test_diagnosed_nodules_alone_train_cnet_alone(stores, tmp_path):
+    nodules, voxels = load_stores(stores[1:])
+    with pytest.raises(TrainingDataError, match="none of the 2 nodules has scores or a mask"):
+        PairSource(TrainingConfig(stages=ONE_STEP), nodules, voxels)
+    config = TrainingConfig(system="A", stages=ONE_STEP)
+    assert PairSource(config, nodules, voxels).draw(0)[0] == []
+    lonely = [nodules[0]]
+    with pytest.raises(TrainingDataError, match="0 benign and 1 malignant"):
+        PairSource(config, lonely, voxels)
+
+
+def test_stores_that_cannot_be_used_are_refused(stores, tmp_path):
+    with pytest.raises(TrainingDataError, match=r"case-\d is in .* and in"):
+        load_stores([stores[0], stores[0]])
+    empty = NoduleStore(tmp_path / "empty", preprocessing=Preprocessing(kind="sure"))
+    with pytest.raises(TrainingDataError, match="holds no nodule"):
+        load_stores([empty.path])
+    with pytest.raises(TrainingDataError, match="is not a store"):
+        load_stores([tmp_path / "nowhere"])
