@@ -18,6 +18,7 @@ from .lidc import Nodule
 from .metrics import dice
 from .model import SynergicModel, SynergicOutput
 from .patches import MASK_THRESHOLD, NoduleVoxels, PatchSampler, Sample, cut_like_voi
+from .symmetric import SymmetricModel
 
 BATCH = 2
 UNSAID = float("nan")
@@ -148,7 +149,12 @@ def _judge_shape(output: SynergicOutput, sample: Sample, index: int) -> _Shape:
 
 
 def judge(
-    model: SynergicModel, nodules: Sequence[Nodule], samples: Sequence[Sample], *, fold: int, form: str
+    model: SynergicModel | SymmetricModel,
+    nodules: Sequence[Nodule],
+    samples: Sequence[Sample],
+    *,
+    fold: int,
+    form: str,
 ) -> list[Judgement]:
     """Run a model of any system over patches."""
     judgements = []
