@@ -56,6 +56,9 @@ PrecisionOption = Annotated[PrecisionName, typer.Option(help="In which number fo
 KOption = Annotated[
     int | None, typer.Option("--k", metavar="K", min=1, help="How many similar cases; the bundle's 20 if left out.")
 ]
+SymmetriesOption = Annotated[
+    int, typer.Option(metavar="1|8|48", help="Average over the flips (8) or all symmetries (48) of each patch.")
+]
 SeriesOption = Annotated[str | None, typer.Option(metavar="UID", help="Which DICOM series, where there are several.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 OutOption = Annotated[

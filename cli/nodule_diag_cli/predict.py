@@ -26,6 +26,7 @@ from nodule_diag_cli.options import (
     SeriesOption,
     SpaceName,
     SpaceOption,
+    SymmetriesOption,
     XyzOption,
 )
 from nodule_diag_cli.points import NamedPoint, gather
@@ -48,6 +49,7 @@ class Request:
     precision: PrecisionName = PrecisionName.AUTO
     k: int | None = None
     series: str | None = None
+    symmetries: int = 1
 
     def run(self) -> Result:
         """Load, read, diagnose; says on stderr what is being done.
@@ -59,7 +61,11 @@ class Request:
 
         with render.progress("loading the bundle"):
             diagnoser = Diagnoser.load(
-                self.bundle, backend=self.backend.value, device=self.device, precision=self.precision.value
+                self.bundle,
+                backend=self.backend.value,
+                device=self.device,
+                precision=self.precision.value,
+                symmetries=self.symmetries,
             )
         with render.progress(f"reading {self.ct}"):
             started = time.perf_counter()
@@ -97,6 +103,7 @@ def predict(
     precision: PrecisionOption = PrecisionName.AUTO,
     k: KOption = None,
     series: SeriesOption = None,
+    symmetries: SymmetriesOption = 1,
     as_json: JsonOption = False,
     out: OutOption = None,
 ) -> None:
@@ -116,6 +123,7 @@ def predict(
         precision=precision,
         k=k,
         series=series,
+        symmetries=symmetries,
     ).run()
     written: list[Path] = []
     if out is not None and stems is not None:

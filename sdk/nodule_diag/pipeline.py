@@ -22,6 +22,7 @@ from nodule_diag.manifest import SPACES, Space
 from nodule_diag.patch import extract_patches
 from nodule_diag.results import Cam, Diagnosis, Faithfulness, Prediction, Runtime, Segmentation, SimilarCase
 from nodule_diag.retrieval import CaseIndex, mean_label
+from nodule_diag.symmetry import SymmetricBackend, require_views
 from nodule_diag.threads import filter_threads, resolve_threads
 from nodule_diag.volume import CTVolume
 
@@ -64,13 +65,15 @@ class Diagnoser:
         bundle: What is being run.
         cases: Its historical cases.
         threads: CPU threads a call uses.
+        symmetries: Views of each patch that are averaged.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, cases: CaseIndex) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend, cases: CaseIndex, *, symmetries: int = 1) -> None:
         self.bundle = bundle
         self.cases = cases
         self.threads = backend.threads
-        self._backend = backend
+        self.symmetries = require_views(symmetries)
+        self._backend = backend if symmetries == 1 else SymmetricBackend(backend, views=symmetries)
 
     @classmethod
     def load(
@@ -81,6 +84,7 @@ class Diagnoser:
         device: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        symmetries: int = 1,
     ) -> Diagnoser:
         """Check a bundle and load it into a backend.
 
@@ -90,6 +94,8 @@ class Diagnoser:
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
             threads: CPU threads a call may use; ``OMP_NUM_THREADS`` or every available core when left out.
+            symmetries: 8 or 48 to average the answers over the flips or all symmetries of each patch
+                (:mod:`nodule_diag.symmetry`), at as many times the cost of inference.
 
         Returns:
             The diagnoser; what ``auto`` chose stands in :attr:`runtime`.
@@ -100,12 +106,14 @@ class Diagnoser:
             UsageError: For options that mean nothing.
         """
         count = resolve_threads(threads)
+        require_views(symmetries)
         opened = _open(bundle)
         cases = CaseIndex(opened)
         return cls(
             opened,
             create_backend(opened, name=backend, device=device, precision=precision, threads=count),
             cases,
+            symmetries=symmetries,
         )
 
     @property
@@ -117,6 +125,7 @@ class Diagnoser:
             device=self._backend.device,
             precision=self._backend.precision,
             threads=self.threads,
+            symmetries=self.symmetries,
         )
 
     def predict(

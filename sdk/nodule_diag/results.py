@@ -176,6 +176,7 @@ class Runtime:
     device: str
     precision: str
     threads: int
+    symmetries: int = 1
 
     def to_dict(self) -> dict[str, object]:
         """The prediction document's ``runtime``."""
@@ -185,6 +186,7 @@ class Runtime:
             "device": self.device,
             "precision": self.precision,
             "threads": self.threads,
+            "symmetries": self.symmetries,
         }
 
 

@@ -264,6 +264,7 @@ def test_document(phantom: Phantom, points: list[tuple[float, float, float]], di
         "device": "cpu",
         "precision": "fp32",
         "threads": 2,
+        "symmetries": 1,
     }
     timing = document["timing_ms"]
     assert set(timing) == {"read", "lung_mask", "patch", "inference", "retrieval", "total"}
@@ -305,3 +306,18 @@ def test_a_bundle_may_be_given_open_or_as_a_path(tiny_bundle: Path, tmp_path: Pa
     assert Diagnoser.load(opened).bundle is opened
     assert Diagnoser.load(make_tiny_bundle(tmp_path / "b.zip").path).bundle.sha256 == opened.sha256
     assert Diagnoser.load(str(tiny_bundle), threads=1).runtime.threads == 1
+
+
+def test_symmetries_average_the_views_and_are_reported(
+    tiny_bundle: Path, diagnoser: Diagnoser, phantom: Phantom, points: list[tuple[float, float, float]]
+) -> None:
+    flips = Diagnoser.load(tiny_bundle, device="cpu", threads=2, symmetries=8)
+    assert (flips.runtime.symmetries, diagnoser.runtime.symmetries) == (8, 1)
+    prediction = flips.predict_timed(phantom.ct, points[:1])
+    (one,), (mean,) = diagnoser.predict(phantom.ct, points[:1]), prediction.diagnoses
+    assert mean.logit == pytest.approx(one.logit, abs=1e-5)  # the tiny network turns with its input
+    np.testing.assert_allclose(mean.cam.values, one.cam.values, atol=1e-5)
+    np.testing.assert_allclose(mean.segmentation.values, one.segmentation.values, atol=1e-5)
+    runtime = prediction_document(flips, phantom.ct, prediction)["runtime"]
+    assert runtime == flips.runtime.to_dict()
+    assert flips.runtime.to_dict()["symmetries"] == 8

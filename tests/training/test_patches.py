@@ -13,7 +13,6 @@ from nodule_diag_training.lidc import TrainingDataError, load_nodules
 from nodule_diag_training.patches import (
     EXTENSION,
     PatchSampler,
-    apply_symmetry,
     cut_like_voi,
     load_voxels,
     symmetry,
@@ -92,9 +91,9 @@ def test_the_symmetries_are_the_48_of_the_cube():
 def test_a_symmetry_moves_patch_and_mask_alike(seed):
     rng = np.random.default_rng(seed)
     array = rng.random((8, 8, 8)).astype(np.float32)
-    order, flips = symmetry(rng)
-    both = apply_symmetry(np.stack([array, array + 1]), order, flips)
-    np.testing.assert_array_equal(both[1], apply_symmetry(array, order, flips) + 1)
+    turn = symmetry(rng)
+    both = turn.apply(np.stack([array, array + 1]))
+    np.testing.assert_array_equal(both[1], turn.apply(array) + 1)
     assert sorted(both[0].ravel()) == sorted(array.ravel())
 
 

@@ -61,6 +61,16 @@ def test_figures_are_those_of_the_judgements(report):
     assert diagnosed["Base rate of malignancy"].value == 0.5
 
 
+def test_calibration_is_counted_by_hand(report):
+    calibration = report["Calibration4"]
+    assert calibration["Brier score of P"].value == pytest.approx(0.01)
+    assert calibration["Yardstick: Brier score of the base rate"].value == pytest.approx(0.25)
+    low, high = calibration["Malignant where P is 0.0 to 0.2"], calibration["Malignant where P is 0.8 to 1.0"]
+    assert (low.value, low.n, low.note) == (0.0, 8, "mean P 0.10")
+    assert (high.value, high.n, high.note) == (1.0, 8, "mean P 0.90")
+    assert calibration["Malignant where P is 0.4 to 0.6"].n == 0
+
+
 def test_a_single_reader_is_no_yardstick_and_no_crash(report):
     # Fifteen scores: case 0 has one reader, the other seven have two.
     assert report["Nodules0"]["Yardstick: one reader against the others, MAE"].n == 14

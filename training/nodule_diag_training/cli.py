@@ -263,17 +263,18 @@ def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, each trained with its own --fold.")],
     out: Annotated[Path, typer.Option("--out", help="JSON report.")],
     data: DataOption = DEFAULT_DATA,
+    symmetries: Annotated[int, typer.Option(metavar="1|8|48", help="Views of each patch that are averaged.")] = 1,
 ) -> None:
     """Judge each fold's held-out patients and write every figure with its interval and yardsticks."""
     begin = time.perf_counter()
     nodules = load_nodules(data)
     voxels = load_all(nodules)
-    results = [judge_fold(path / MODEL, nodules, voxels) for path in runs]
+    results = [judge_fold(path / MODEL, nodules, voxels, symmetries=symmetries) for path in runs]
     _, config, provenance = load_model(runs[0] / MODEL)
     sections = sections_of(results)
     report = {
         "sections": [section.to_dict() for section in sections],
-        "command": "nodule-diag train evaluate " + " ".join(str(path) for path in runs) + f" --out {out}",
+        "command": f"nodule-diag train evaluate {' '.join(map(str, runs))} --symmetries {symmetries} --out {out}",
         "folds": {"judged": sorted({j.fold for r in results for j in r.judgements}), "of": provenance["folds"]},
         "config": config.model_dump(mode="json"),
         "seconds": time.perf_counter() - begin,

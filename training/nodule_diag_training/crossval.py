@@ -15,7 +15,8 @@ from .checkpoint import load_model
 from .evaluate import Judgement, judge, samples_of
 from .lidc import Nodule, TrainingDataError
 from .patches import NoduleVoxels, PatchSampler
-from .report import CERTAIN, Section, cube_section, cut_section, diagnosis_section, side_section
+from .report import CERTAIN, Section, calibration_section, cube_section, cut_section, diagnosis_section, side_section
+from .symmetric import SymmetricModel
 
 RETRIEVED_CASES = 20
 """K of eq. 14."""
@@ -62,19 +63,23 @@ def retrieve(cases: Sequence[Judgement], queries: Sequence[Judgement]) -> dict[s
     return diagnoses
 
 
-def judge_fold(path: Path, nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels]) -> FoldResult:
+def judge_fold(
+    path: Path, nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels], *, symmetries: int = 1
+) -> FoldResult:
     """Judge the patients that a fold's model never saw.
 
     Args:
         path: The finished model of the fold.
         nodules: All of them.
         voxels: Of all of them.
+        symmetries: Views of each patch that are averaged (``nodule_diag.symmetry``).
 
     Raises:
         TrainingDataError: If the model lacks SegNet, RNet or CNet, whose figures the report has, or does not say which
             patients were held out.
     """
-    model, config, provenance = load_model(path)
+    single, config, provenance = load_model(path)
+    model = single if symmetries == 1 else SymmetricModel(single, views=symmetries)
     if not (config.modules.segnet and config.modules.rnet and config.modules.cnet):
         raise TrainingDataError(
             f"{path} is of system {config.system}, and the report needs SegNet, RNet and CNet",
@@ -121,7 +126,11 @@ def sections_of(folds: Sequence[FoldResult]) -> list[Section]:
         cut_section(cubes, cut),
         diagnosis_section("Diagnosed nodules whose own diagnosis is known without doubt", certain, retrieved),
         diagnosis_section(
-            "All diagnosed nodules (label of the patient where nodules outnumber diagnoses)", diagnosed, retrieved
+            "All diagnosed nodules (label of the patient where nodules outnumber diagnoses)",
+            diagnosed,
+            retrieved,
+            target="> 0.70",
         ),
+        calibration_section(diagnosed),
         side_section([j for j in judgements if j.form == "voi"]),
     ]

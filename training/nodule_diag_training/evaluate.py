@@ -18,6 +18,7 @@ from .metrics import dice
 from .modalities import as_input
 from .model import SynergicModel, SynergicOutput
 from .patches import MASK_THRESHOLD, NoduleVoxels, PatchSampler, Sample, cut_like_voi
+from .symmetric import SymmetricModel
 
 BATCH = 2
 UNSAID = float("nan")
@@ -166,7 +167,12 @@ def batches_of(samples: Sequence[Sample], *, limit: int = BATCH) -> Iterator[sli
 
 
 def judge(
-    model: SynergicModel, nodules: Sequence[Nodule], samples: Sequence[Sample], *, fold: int, form: str
+    model: SynergicModel | SymmetricModel,
+    nodules: Sequence[Nodule],
+    samples: Sequence[Sample],
+    *,
+    fold: int,
+    form: str,
 ) -> list[Judgement]:
     """Run a model of any system over patches, which may differ in size."""
     judgements = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import brier_score_loss, roc_auc_score
 
 BOOTSTRAP_DRAWS = 2000
 BOOTSTRAP_SEED = 20221
@@ -44,6 +44,11 @@ def spearman(truth: Array, value: Array) -> float:
 def mean_absolute_error(truth: Array, value: Array) -> float:
     """Mean of |value - truth|."""
     return float(np.abs(value - truth).mean()) if len(truth) else EMPTY
+
+
+def brier(label: Array, probability: Array) -> float:
+    """Mean squared difference of probability and outcome."""
+    return float(brier_score_loss(label, probability, pos_label=1)) if len(label) else EMPTY
 
 
 def mean_value(_truth: Array, value: Array) -> float:

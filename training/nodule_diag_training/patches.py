@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from nodule_diag.patch import PATCH_SIZE, PATCH_SPACING_MM, resample, window_channels
 from nodule_diag.spline import bspline_matrix
+from nodule_diag.symmetry import Symmetry
 
 from .lidc import Nodule, TrainingDataError
 from .model import GRID_STRIDE
@@ -253,21 +254,14 @@ def _shifted(center: Sequence[float], by: Sequence[float]) -> tuple[float, float
     return z, y, x
 
 
-def symmetry(rng: np.random.Generator) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """One of the cube's 48 symmetries: an order of the axes and which are flipped.
+def symmetry(rng: np.random.Generator) -> Symmetry:
+    """One of the cube's 48 symmetries, at random.
 
     Flips, 90-degree rotations and axis permutations (4.2) together are exactly this group.
     """
     order = rng.permutation(3)
     flips = rng.random(3) < 0.5
-    return (int(order[0]), int(order[1]), int(order[2])), (bool(flips[0]), bool(flips[1]), bool(flips[2]))
-
-
-def apply_symmetry(array: Float, order: Sequence[int], flips: Sequence[bool]) -> Float:
-    """Apply ``symmetry`` to the last three axes."""
-    lead = array.ndim - 3
-    turned = array.transpose(*range(lead), *(lead + axis for axis in order))
-    return turned[(..., *(slice(None, None, -1) if flip else slice(None) for flip in flips))]
+    return Symmetry((int(order[0]), int(order[1]), int(order[2])), (bool(flips[0]), bool(flips[1]), bool(flips[2])))
 
 
 class PatchSampler:
@@ -295,7 +289,7 @@ class PatchSampler:
         share = rng.random(3) / 3
         start = [round(r * (s if rng.random() < 0.5 else 1.0 - s)) for r, s in zip(room, share, strict=True)]
         part, _ = _crop(cube.channels, start, size)
-        return apply_symmetry(part, *symmetry(rng))
+        return symmetry(rng).apply(part)
 
     def place(
         self,
@@ -331,8 +325,8 @@ class PatchSampler:
         sample = self.place(
             self._voxels[nodule.case_id], rng, patient_id=nodule.patient_id, offset=tuple(offset), size=size
         )
-        order, flips = symmetry(rng)
+        turn = symmetry(rng)
         return Sample(
-            patch=np.ascontiguousarray(apply_symmetry(sample.patch, order, flips)),
-            occupancy=np.ascontiguousarray(apply_symmetry(sample.occupancy, order, flips)),
+            patch=np.ascontiguousarray(turn.apply(sample.patch)),
+            occupancy=np.ascontiguousarray(turn.apply(sample.occupancy)),
         )
