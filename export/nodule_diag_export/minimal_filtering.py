@@ -66,9 +66,7 @@ def _product(roots: list[Fraction]) -> list[Fraction]:
     coefficients = [Fraction(1)]
     for root in roots:
         shifted = [Fraction(0), *coefficients]
-        coefficients = [
-            high - root * low for high, low in zip(shifted, [*coefficients, Fraction(0)], strict=True)
-        ]
+        coefficients = [high - root * low for high, low in zip(shifted, [*coefficients, Fraction(0)], strict=True)]
     return coefficients
 
 

@@ -6,7 +6,6 @@ channels last, which spares every transposition between its layers. What is not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -259,8 +258,3 @@ class _Rewriting:
         if name and name not in self._first:
             self._layers.add("Transpose", self._last[name], output=name, perm=list(FIRST))
             self._first.add(name)
-
-
-def names_of(tensors: Iterable[TensorProto]) -> set[str]:
-    """Names of tensors."""
-    return {tensor.name for tensor in tensors}

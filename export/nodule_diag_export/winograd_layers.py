@@ -192,11 +192,14 @@ def _kernels(layers: Layers, c: Convolution) -> str:
         # Cell stride (i + step) + phase of the input, for output i.
         step, phase = divmod(tap - c.kernel // 2, c.stride)
         axis[:, phase, tap] = taps[:, step + c.reach]
-    # Rows (pz, py, px, fz, fy, fx), columns (kz, ky, kx).
-    matrix = np.einsum("pfk,qgl,rhm->pqrfghklm", axis, axis, axis, optimize=True).reshape(-1, c.kernel**3)
-    flat = layers.reshape(c.weight, c.outputs, c.inputs, c.kernel**3)
-    turned = layers.reshape(layers.transpose(flat, 2, 1, 0), c.kernel**3, c.inputs * c.outputs)
-    return layers.reshape(layers.apply(matrix, turned), c.points**3, c.channels, c.outputs)
+    x = layers.transpose(layers.reshape(c.weight, c.outputs, c.inputs, c.kernel**3), 2, 1, 0)
+    for left in range(3):  # z, y and x in turn: done is left, (point, phase) each
+        inner = c.kernel ** (2 - left) * c.inputs * c.outputs
+        x = layers.apply(axis.reshape(-1, c.kernel), layers.reshape(x, -1, c.kernel, inner))
+    if c.stride > 1:
+        x = layers.reshape(x, *[c.points, c.stride] * 3, c.inputs * c.outputs)
+        x = layers.transpose(x, 0, 2, 4, 1, 3, 5, 6)
+    return layers.reshape(x, c.points**3, c.channels, c.outputs)
 
 
 def _outputs(layers: Layers, products: str, c: Convolution, tiles: tuple[int, int, int]) -> str:
