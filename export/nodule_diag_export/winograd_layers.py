@@ -193,10 +193,13 @@ def _kernels(layers: Layers, c: Convolution) -> str:
         step, phase = divmod(tap - c.kernel // 2, c.stride)
         axis[:, phase, tap] = taps[:, step + c.reach]
     x = layers.transpose(layers.reshape(c.weight, c.outputs, c.inputs, c.kernel**3), 2, 1, 0)
-    for left in range(3):  # z, y and x in turn: done is left, (point, phase) each
-        inner = c.kernel ** (2 - left) * c.inputs * c.outputs
-        x = layers.apply(axis.reshape(-1, c.kernel), layers.reshape(x, -1, c.kernel, inner))
-    if c.stride > 1:
+    if c.stride == 1:
+        cube = np.kron(taps, np.kron(taps, taps))
+        x = layers.apply(cube, layers.reshape(x, c.kernel**3, c.inputs * c.outputs))
+    else:
+        for left in range(3):  # z, y and x in turn: (point, phase) of those that are done stand on the left
+            inner = c.kernel ** (2 - left) * c.inputs * c.outputs
+            x = layers.apply(axis.reshape(-1, c.kernel), layers.reshape(x, -1, c.kernel, inner))
         x = layers.reshape(x, *[c.points, c.stride] * 3, c.inputs * c.outputs)
         x = layers.transpose(x, 0, 2, 4, 1, 3, 5, 6)
     return layers.reshape(x, c.points**3, c.channels, c.outputs)
@@ -243,7 +246,7 @@ def group_norm(layers: Layers, x: str, norm: GroupNorm, sizes: tuple[int, int, i
         moments.append(layers.add("ReduceMean", by_channel, layers.constant(np.array([2], np.int64)), keepdims=1))
     first, second = moments
     variance = layers.add("Sub", second, layers.add("Mul", first, first))
-    root = layers.add("Sqrt", layers.add("Add", variance, layers.constant(np.float32([norm.epsilon]))))
+    root = layers.add("Sqrt", layers.add("Add", variance, layers.constant(np.array([norm.epsilon], np.float32))))
     per_group = (norm.groups, channels // norm.groups)
     scale = layers.add("Div", layers.constant(norm.scale.reshape(per_group)), root)
     shift = layers.add("Sub", layers.constant(norm.shift.reshape(per_group)), layers.add("Mul", first, scale))

@@ -155,10 +155,12 @@ class WinogradModel(Strict):
 
     Attributes:
         file: Its ONNX file: nodes only, the weights are those of the fp32 file.
+        kernels: The ONNX file that makes its transformed kernels from those weights: no inputs, an output each.
         opset: Version of the standard operator set.
     """
 
     file: RelativePath
+    kernels: RelativePath
     opset: Annotated[int, Field(ge=1, le=100)]
 
 
@@ -306,6 +308,6 @@ class Manifest(Strict):
         """Every file that the rest of the manifest speaks of, without repeats."""
         named = [MODEL_CARD_NAME, self.model.file, self.retrieval.cases]
         named += [model.file for model in self.model.reduced.values()]
-        named += [] if self.model.winograd is None else [self.model.winograd.file]
+        named += [] if self.model.winograd is None else [self.model.winograd.file, self.model.winograd.kernels]
         named += [index.file for index in self.retrieval.spaces.values()]
         return tuple(dict.fromkeys(named))

@@ -1,8 +1,9 @@
 """The fp32 network with fewer products, in ONNX Runtime on the CPU.
 
 `nodule-diag export winograd` rewrites a network's convolutions by Winograd's minimal filtering: an eighth of the
-products, and answers that differ by rounding. What it writes into the bundle are nodes only. Their weights are those of
-the fp32 file, which ONNX Runtime reads from the bytes that were checked, and transforms when it loads the network.
+products, and answers that differ by rounding. What it writes into the bundle are nodes only: one graph makes the
+transformed kernels, once, from the fp32 file's weights, of which ONNX Runtime reads the bytes that were checked; the
+other is the network that takes them. The kernels are eight times the size of the weights.
 """
 
 from __future__ import annotations
@@ -79,19 +80,30 @@ class WinogradBackend(shared.OnnxRuntimeBackend):
                 hint="use --backend onnxruntime, or add it: nodule-diag export winograd BUNDLE --out NEW",
                 code="winograd-missing",
             )
-        self._graph = spec.winograd.file
+        self._files = spec.winograd
         self._weights = bundle.read(spec.file)
+        self._kernels: dict[str, Any] = {}
         super().__init__(bundle, device=Device("cpu"), threads=threads)
-        del self._weights
         self._require_own_weights(bundle)
+        del self._weights
 
     def _network(self, bundle: Bundle) -> bytes:
-        return bundle.read(self._graph)
+        """The rewritten graph, once its kernels are there: a runtime that folded them would hold them three times."""
+        session = self._session_on(bundle.read(self._files.kernels), [shared.CPU_PROVIDER])
+        names = [output.name for output in session.get_outputs()]
+        to_value = self._runtime.OrtValue.ortvalue_from_numpy
+        self._kernels = {name: to_value(kernel) for name, kernel in zip(names, session.run(names, {}), strict=True)}
+        return bundle.read(self._files.file)
 
     def _options(self) -> Any:  # noqa: ANN401 - onnxruntime has no types
         options = super()._options()
         give = getattr(options, _WEIGHTS_FROM_MEMORY)
         give([self._spec.file], [self._weights], [len(self._weights)])
+        if self._kernels:
+            options.add_external_initializers(list(self._kernels), list(self._kernels.values()))
+        else:
+            options.graph_optimization_level = self._runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.enable_cpu_mem_arena = False
         return options
 
     def _require_own_weights(self, bundle: Bundle) -> None:
@@ -99,7 +111,7 @@ class WinogradBackend(shared.OnnxRuntimeBackend):
         said = cast(Any, self._session).get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)
         if said != bundle.manifest.files[self._spec.file]:
             raise BundleError(
-                f"{self._graph} in the bundle was made for another network than {self._spec.file}",
+                f"{self._files.file} in the bundle was made for another network than {self._spec.file}",
                 hint="make it again: nodule-diag export winograd BUNDLE --out NEW",
                 code="bundle-model-unreadable",
             )
