@@ -59,7 +59,7 @@ class Layers:
         """``x`` with its axes in another order."""
         return self.add("Transpose", x, perm=list(axes))
 
-    def apply(self, matrix: Matrix, x: str) -> str:
+    def apply(self, matrix: NDArray[np.floating], x: str) -> str:
         """``matrix`` times the last two axes of ``x``."""
         return self.add("MatMul", self.constant(matrix.astype(np.float32)), x)
 

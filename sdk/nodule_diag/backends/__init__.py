@@ -19,8 +19,8 @@ from nodule_diag.errors import UsageError
 PRECISIONS = ("fp32", "bf16", "fp16")
 _MODULES = {
     "onnxruntime": "nodule_diag.backends.onnxruntime",
-    "winograd": "nodule_diag.backends.winograd",
     "openvino": "nodule_diag.backends.openvino",
+    "winograd": "nodule_diag.backends.winograd",
     "tensorrt": "nodule_diag.backends.tensorrt",
     "tensorrt-rtx": "nodule_diag.backends.tensorrt_rtx",
 }
