@@ -40,6 +40,7 @@ def winograd_graph(network: ModelProto) -> ModelProto:
         ExportError: ``winograd-unsupported`` if it has no convolution that can be rewritten, or is not valid ONNX.
     """
     try:
+        onnx.checker.check_model(network)
         inferred = onnx.shape_inference.infer_shapes(network, strict_mode=True, data_prop=True)
         rewritten = _Rewriting(inferred).graph()
         onnx.checker.check_model(rewritten, full_check=True)
@@ -143,7 +144,7 @@ class _Rewriting:
 
     def _mean(self, name: str, output: str) -> None:
         """The mean of each channel, [B, C], by a product: runtimes are slow at means over leading axes."""
-        sizes, channels = self._sizes(name), self._shapes[name][1]
+        sizes, channels = self._sizes(name), self._channels(name)
         cells = int(np.prod(sizes))
         flat = self._layers.reshape(self._last[name], -1, cells, channels)
         mean = self._layers.apply(np.full((1, cells), 1.0 / cells), flat)
@@ -197,8 +198,7 @@ class _Rewriting:
         if before is None or before.op_type != "Reshape" or after is None or scaled is None or shifted is None:
             return None
         x, shape = before.input[0], self._makers.get(after.input[1])
-        groups = self._shapes.get(node.output[0], (0, 0))[1]
-        channels = self._shapes.get(x, (0, 0))[1]
+        groups, channels = self._channels(node.output[0]), self._channels(x)
         units = (np.ones(groups), np.zeros(groups))
         fits = (
             len(self._shapes.get(x, ())) == 5
@@ -242,6 +242,11 @@ class _Rewriting:
         if len(node.input) != 2 or (kept and not is_squeeze):
             return ()
         return tuple(sorted(int(axis) % 5 for axis in self._value(node.input[1])))
+
+    def _channels(self, name: str) -> int:
+        """Size of the second axis; 0 where it is not known."""
+        shape = self._shapes.get(name, ())
+        return shape[1] if len(shape) > 1 else 0
 
     def _sizes(self, name: str) -> tuple[int, int, int]:
         """Cells along z, y and x; zeros where they are not known."""

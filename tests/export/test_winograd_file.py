@@ -112,8 +112,9 @@ def test_what_misses_the_gate_is_not_written(plain, tmp_path, monkeypatch):
 
 
 def test_a_bundle_without_it(plain):
-    with pytest.raises(BackendError, match="nodule-diag export winograd") as caught:
+    with pytest.raises(BackendError, match="holds no graph for the winograd backend") as caught:
         create_backend(plain, name="winograd", threads=1)
+    assert "nodule-diag export winograd" in caught.value.hint
     assert caught.value.code == "winograd-missing"
 
 
