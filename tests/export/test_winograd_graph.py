@@ -167,7 +167,7 @@ def test_other_convolutions_stay_as_they_are(attribute):
         [helper.make_node("Conv", ["x", "w"], ["y"], **said)],
         "one",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [BATCH, 16, 8, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [BATCH, 16, "z", "y", "x"])],
         initializer=[numpy_helper.from_array(weight.astype(np.float32), "w")],
     )
     with pytest.raises(ExportError, match="no convolution that minimal filtering could compute"):
