@@ -22,6 +22,7 @@ class BackendName(StrEnum):
 
     AUTO = "auto"
     ONNXRUNTIME = "onnxruntime"
+    WINOGRAD = "winograd"
     OPENVINO = "openvino"
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"

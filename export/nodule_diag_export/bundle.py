@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from nodule_diag.bundle import Bundle, write_bundle
 from nodule_diag.case_base import Case
 from nodule_diag.manifest import MODEL_CARD_NAME, Manifest, ModelSpec, Preprocessing
 from nodule_diag.retrieval import DEFAULT_K, EXACT_SEARCH_LIMIT, build_index
+from nodule_diag.threads import resolve_threads
 
 from .errors import ExportError
 from .index import CaseCounts, DiagnosedPatch, cases_of, diagnosed_patches
@@ -19,6 +23,7 @@ from .model_card import CardFacts, render
 from .onnx_file import DEFAULT_IDENTITY, INTENDED_USE, LICENSE, ExportedModel, Identity, export_model
 from .parity import OnnxModel
 from .results import Results, read_results
+from .winograd_file import add_winograd
 
 PARITY_NODULES = 8
 """Real nodules that the ONNX file is compared on, spread over the case base."""
@@ -77,7 +82,12 @@ def export_bundle(
         f" --name {settings.identity.name} --version {settings.identity.version}"
         f" --k {settings.k}{' --masked-input' if settings.masked_input else ''}"
     )
-    return assemble(exported, patches, evaluation=evaluation, out=out, options=settings, command=command)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = assemble(
+            exported, patches, evaluation=evaluation, out=Path(folder) / "bundle", options=settings, command=command
+        )
+        threads = resolve_threads(settings.threads or None)
+        return add_winograd(bundle, patches=np.stack(compared), out=out, threads=threads)[0]
 
 
 def assemble(

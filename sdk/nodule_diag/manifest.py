@@ -150,6 +150,20 @@ class ReducedModel(Strict):
     parity: dict[str, JsonValue]
 
 
+class WinogradModel(Strict):
+    """The fp32 network with fewer products (:mod:`nodule_diag.backends.winograd`).
+
+    Attributes:
+        file: Its ONNX file: nodes only, the weights are those of the fp32 file.
+        kernels: The ONNX file that makes its transformed kernels from those weights: no inputs, an output each.
+        opset: Version of the standard operator set.
+    """
+
+    file: RelativePath
+    kernels: RelativePath
+    opset: Annotated[int, Field(ge=1, le=100)]
+
+
 class ModelSpec(Strict):
     """The ONNX file and its tensors.
 
@@ -157,6 +171,7 @@ class ModelSpec(Strict):
         file: The fp32 network.
         opset: Version of the standard operator set.
         reduced: Graphs of reduced precision, each of which passed its gate when it was exported.
+        winograd: The fp32 network with fewer products, where the bundle holds it.
         input: The one input.
         outputs: The five outputs.
     """
@@ -164,6 +179,7 @@ class ModelSpec(Strict):
     file: RelativePath = "model.onnx"
     opset: Annotated[int, Field(ge=1, le=100)]
     reduced: dict[ReducedPrecision, ReducedModel] = {}
+    winograd: WinogradModel | None = None
     input: TensorSpec = TensorSpec(name="patch", shape=("B", 2, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE))
     outputs: ModelOutputs = ModelOutputs()
 
@@ -292,5 +308,6 @@ class Manifest(Strict):
         """Every file that the rest of the manifest speaks of, without repeats."""
         named = [MODEL_CARD_NAME, self.model.file, self.retrieval.cases]
         named += [model.file for model in self.model.reduced.values()]
+        named += [] if self.model.winograd is None else [self.model.winograd.file, self.model.winograd.kernels]
         named += [index.file for index in self.retrieval.spaces.values()]
         return tuple(dict.fromkeys(named))

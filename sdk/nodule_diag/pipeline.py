@@ -90,7 +90,7 @@ class Diagnoser:
 
         Args:
             bundle: A bundle, or where one is (a directory or a zip); the packaged one when left out.
-            backend: ``auto``, ``onnxruntime``, ``openvino``, ``tensorrt`` or ``tensorrt-rtx``.
+            backend: ``auto``, ``onnxruntime``, ``winograd``, ``openvino``, ``tensorrt`` or ``tensorrt-rtx``.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
             threads: CPU threads a call may use; ``OMP_NUM_THREADS`` or every available core when left out.

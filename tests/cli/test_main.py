@@ -167,7 +167,7 @@ def test_doctor_names_every_backend(command: Any) -> None:
     ended = command("doctor", "--json")
     assert ended.code == 0
     backends = {backend["name"]: backend for backend in ended.document["backends"]}
-    assert set(backends) == {"onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"}
+    assert set(backends) == {"onnxruntime", "winograd", "openvino", "tensorrt", "tensorrt-rtx"}
     assert all(backend["usable"] or backend["reason"] for backend in backends.values())
     text = command("doctor").out
     assert all(name in text for name in backends)

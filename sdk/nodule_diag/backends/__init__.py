@@ -20,6 +20,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 _MODULES = {
     "onnxruntime": "nodule_diag.backends.onnxruntime",
     "openvino": "nodule_diag.backends.openvino",
+    "winograd": "nodule_diag.backends.winograd",
     "tensorrt": "nodule_diag.backends.tensorrt",
     "tensorrt-rtx": "nodule_diag.backends.tensorrt_rtx",
 }

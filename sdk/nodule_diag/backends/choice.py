@@ -39,6 +39,7 @@ class Candidate:
 AUTO_ORDER = (
     Candidate(REFERENCE, "cuda", "fp32"),
     Candidate("openvino", "cpu", "bf16"),
+    Candidate("winograd", "cpu", "fp32"),
     Candidate("openvino", "cpu", "fp32"),
     Candidate(REFERENCE, "cpu", "fp32"),
 )

@@ -121,8 +121,7 @@ class OnnxRuntimeBackend:
         self._runtime = import_runtime()
         self._spec = bundle.manifest.model
         self.threads = threads
-        model = bundle.read(self._spec.file)
-        self._session, self.device = self._open(model, device)
+        self._session, self.device = self._open(self._network(bundle), device)
         check_tensors(self._spec, inputs=self._session.get_inputs(), outputs=self._session.get_outputs())
 
     def infer(self, patches: NDArray[np.float32]) -> Outputs:
@@ -130,6 +129,24 @@ class OnnxRuntimeBackend:
         names = output_names(self._spec)
         arrays = self._session.run(list(names.values()), {self._spec.input.name: patches})
         return checked_outputs(dict(zip(names, arrays, strict=True)), device=self.device)
+
+    def _network(self, bundle: Bundle) -> bytes:
+        """The ONNX file to run."""
+        return bundle.read(self._spec.file)
+
+    def _options(self) -> Any:  # noqa: ANN401 - onnxruntime has no types
+        """What a session is created with."""
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = LOG_FATAL_ONLY
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        # A network whose weights lie in other files would make the runtime look for them outside the bundle: there are
+        # none to find where no folder is.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
+        # Threads that spin between calls would take the host application's cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return options
 
     def _open(self, model: bytes, device: Device) -> tuple[_Session, str]:
         """Session and the name of the device that it really uses."""
@@ -160,16 +177,7 @@ class OnnxRuntimeBackend:
         return self._session_on(model, [CPU_PROVIDER]), "cpu"
 
     def _session_on(self, model: bytes, providers: list[Any]) -> _Session:
-        options = self._runtime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = LOG_FATAL_ONLY
-        options.add_session_config_entry("session.load_model_format", "ONNX")
-        # A network whose weights lie in other files would make the runtime look for them outside the bundle: there are
-        # none to find where no folder is.
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
-        # Threads that spin between calls would take the host application's cores.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options = self._options()
         errors = self._runtime.capi.onnxruntime_pybind11_state
         try:
             # enable_fallback=0: the default prints to stdout and silently goes on with the CPU.

@@ -1,0 +1,126 @@
+"""The fp32 network with fewer products, in ONNX Runtime on the CPU.
+
+`nodule-diag export winograd` rewrites a network's convolutions by Winograd's minimal filtering: an eighth of the
+products, and answers that differ by rounding. What it writes into the bundle are nodes only: one graph makes the
+transformed kernels, once, from the fp32 file's weights, of which ONNX Runtime reads the bytes that were checked; the
+other is the network that takes them. The kernels are eight times the size of the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+from nodule_diag.backends import Backend, BackendStatus, Device
+from nodule_diag.backends import onnxruntime as shared
+from nodule_diag.bundle import Bundle
+from nodule_diag.errors import BackendError, BundleError, NoduleDiagError
+
+WEIGHTS_KEY = "weights_sha256"
+"""In the metadata of the graph's file: the sha256 of the fp32 file whose bytes it points into."""
+LEAST_RUNTIME = "1.24"
+"""The first onnxruntime that takes weights from memory."""
+_WEIGHTS_FROM_MEMORY = "add_external_initializers_from_files_in_memory"
+
+
+def status() -> BackendStatus:
+    """Whether ONNX Runtime can serve here."""
+    found = replace(shared.status(), name=WinogradBackend.name)
+    if not found.usable:
+        return found
+    try:
+        _require_new_runtime(shared.import_runtime())
+    except NoduleDiagError as error:
+        return BackendStatus(found.name, usable=False, reason=error.message, hint=error.hint, version=found.version)
+    return replace(found, devices=("cpu",))
+
+
+def load(bundle: Bundle, *, device: Device, precision: str, threads: int) -> Backend:
+    """A :class:`WinogradBackend`; see there.
+
+    Raises:
+        BackendError: ``precision-unavailable`` for another precision than fp32, ``device-unavailable`` for CUDA.
+    """
+    if precision != WinogradBackend.precision:
+        raise BackendError(
+            f"precision {precision} is not available: the winograd backend runs in fp32",
+            hint="use --precision fp32 or auto",
+            code="precision-unavailable",
+        )
+    if device.kind == "cuda":
+        raise BackendError(
+            f"device cuda:{device.index} cannot be used: the winograd backend runs on the CPU",
+            hint="use --backend onnxruntime for an NVIDIA GPU, or --device cpu",
+            code="device-unavailable",
+        )
+    return WinogradBackend(bundle, threads=threads)
+
+
+class WinogradBackend(shared.OnnxRuntimeBackend):
+    """A session of ONNX Runtime over the rewritten graph; :meth:`infer` may be called from several threads.
+
+    Args:
+        bundle: A checked bundle.
+        threads: CPU threads of one call.
+
+    Raises:
+        BackendError: ``winograd-missing`` when the bundle holds no such graph, ``onnxruntime-old``; see
+            :func:`nodule_diag.backends.onnxruntime.import_runtime`.
+        BundleError: ``bundle-model-unreadable``, ``bundle-tensor-missing`` or ``bundle-tensor-shape``.
+    """
+
+    name = "winograd"
+
+    def __init__(self, bundle: Bundle, *, threads: int) -> None:
+        _require_new_runtime(shared.import_runtime())
+        spec = bundle.manifest.model
+        if spec.winograd is None:
+            raise BackendError(
+                f"{bundle.manifest.name} {bundle.manifest.version} holds no graph for the winograd backend",
+                hint="use --backend onnxruntime, or add it: nodule-diag export winograd BUNDLE --out NEW",
+                code="winograd-missing",
+            )
+        self._files = spec.winograd
+        self._weights = bundle.read(spec.file)
+        self._kernels: dict[str, Any] = {}
+        super().__init__(bundle, device=Device("cpu"), threads=threads)
+        self._require_own_weights(bundle)
+        del self._weights
+
+    def _network(self, bundle: Bundle) -> bytes:
+        """The rewritten graph, once its kernels are there: a runtime that folded them would hold them three times."""
+        session = self._session_on(bundle.read(self._files.kernels), [shared.CPU_PROVIDER])
+        names = [output.name for output in session.get_outputs()]
+        to_value = self._runtime.OrtValue.ortvalue_from_numpy
+        self._kernels = {name: to_value(kernel) for name, kernel in zip(names, session.run(names, {}), strict=True)}
+        return bundle.read(self._files.file)
+
+    def _options(self) -> Any:  # noqa: ANN401 - onnxruntime has no types
+        options = super()._options()
+        give = getattr(options, _WEIGHTS_FROM_MEMORY)
+        give([self._spec.file], [self._weights], [len(self._weights)])
+        if self._kernels:
+            options.add_external_initializers(list(self._kernels), list(self._kernels.values()))
+        else:
+            options.graph_optimization_level = self._runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.enable_cpu_mem_arena = False
+        return options
+
+    def _require_own_weights(self, bundle: Bundle) -> None:
+        """A graph that points into another file's bytes would take any numbers for weights."""
+        said = cast(Any, self._session).get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)
+        if said != bundle.manifest.files[self._spec.file]:
+            raise BundleError(
+                f"{self._files.file} in the bundle was made for another network than {self._spec.file}",
+                hint="make it again: nodule-diag export winograd BUNDLE --out NEW",
+                code="bundle-model-unreadable",
+            )
+
+
+def _require_new_runtime(runtime: Any) -> None:  # noqa: ANN401 - onnxruntime has no types
+    if not hasattr(runtime.SessionOptions, _WEIGHTS_FROM_MEMORY):
+        raise BackendError(
+            f"the winograd backend needs onnxruntime {LEAST_RUNTIME} or later; {runtime.__version__} is installed",
+            hint="pip install --upgrade onnxruntime, or use --backend onnxruntime",
+            code="onnxruntime-old",
+        )
