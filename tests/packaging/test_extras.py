@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-EXTRAS = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "dicom", "report", "train", "export", "dev"}
+EXTRAS = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "dicom", "report", "train", "export", "bench", "dev"}
 ONNX_RUNTIMES = {"onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"}
 NO_EXTRA = ""
 THIS = "nodule-diag"

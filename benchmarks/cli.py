@@ -1,0 +1,87 @@
+"""``nodule-diag bench``: one command a part, ``all`` of them, and the report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.results import Part
+from benchmarks.session import run_part
+from benchmarks.subject import Settings
+from nodule_diag.threads import resolve_threads
+from nodule_diag_cli.points import XyzCommand, parse_xyz
+
+app = typer.Typer(
+    name="bench", help="Measure speed and memory, with peers beside.", no_args_is_help=True, add_completion=False
+)
+
+Ct = Annotated[
+    Path | None, typer.Option("--ct", help="A CT; else LIDC-IDRI-0314 in NODULE_DIAG_DATA, else the phantom.")
+]
+Xyz = Annotated[str | None, typer.Option("--xyz", metavar="X Y Z", help="A nodule in it, LPS mm.")]
+BundlePath = Annotated[Path | None, typer.Option("--bundle", help="A bundle instead of the packaged one.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option("--checkpoint", help="model.safetensors for the peers in torch, instead of the bundle's.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of every runtime; every core if left out.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Tiny sizes, two calls: shows that it works, measures nothing.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Write the JSON here instead of to stdout.")]
+
+
+def settled(
+    ct: Path | None, xyz: str | None, bundle: Path | None, checkpoint: Path | None, threads: int | None, quick: bool
+) -> Settings:
+    """Options as settings."""
+    return Settings(
+        ct=ct,
+        xyz_mm=parse_xyz(xyz) if xyz is not None else None,
+        bundle=bundle,
+        checkpoint=checkpoint,
+        threads=resolve_threads(threads),
+        quick=quick,
+    )
+
+
+def emit(part: Part, out: Path | None) -> None:
+    """Write a part, and say on stderr what held."""
+    if out is None:
+        sys.stdout.write(part.to_json())
+    else:
+        part.write(out)
+    for check in part.checks:
+        says = "holds" if check.holds else "MISSED"
+        typer.echo(f"{says:>7}  {check.name}: {check.value:.4g} {check.rule} {check.limit:g} {check.unit}", err=True)
+    for note in part.notes:
+        typer.echo(f"   note  {note}", err=True)
+
+
+def _add(name: str, help_text: str) -> None:
+    """Add the command of a part whose code is ``benchmarks.part_NAME:run``; imported when it is called."""
+
+    def command(
+        ct: Ct = None,
+        xyz: Xyz = None,
+        bundle: BundlePath = None,
+        checkpoint: Checkpoint = None,
+        threads: Threads = None,
+        quick: Quick = False,
+        out: Out = None,
+    ) -> None:
+        settings = settled(ct, xyz, bundle, checkpoint, threads, quick)
+        run: Callable[..., object] = import_module(f"benchmarks.part_{name}").run
+        emit(run_part(name, run, settings), out)  # type: ignore[arg-type]
+
+    app.command(name, cls=XyzCommand, help=help_text)(command)
+
+
+PARTS = {
+    "predict": "Each stage of a diagnosis, warm.",
+    "peers": "File to answer, beside the paper to the letter and MONAI. Takes minutes.",
+}
+for _name, _help in PARTS.items():
+    _add(_name, _help)
