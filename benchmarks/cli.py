@@ -28,13 +28,24 @@ BundlePath = Annotated[Path | None, typer.Option("--bundle", help="A bundle inst
 Checkpoint = Annotated[
     Path | None, typer.Option("--checkpoint", help="model.safetensors for the peers in torch, instead of the bundle's.")
 ]
+Networks = Annotated[
+    list[Path] | None,
+    typer.Option("--network", help="Another ONNX file of the model, beside the bundle's; repeatable."),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of every runtime; every core if left out.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Tiny sizes, two calls: shows that it works, measures nothing.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Write the JSON here instead of to stdout.")]
 
 
 def settled(
-    ct: Path | None, xyz: str | None, bundle: Path | None, checkpoint: Path | None, threads: int | None, quick: bool
+    *,
+    ct: Path | None,
+    xyz: str | None,
+    bundle: Path | None,
+    checkpoint: Path | None,
+    network: list[Path] | None,
+    threads: int | None,
+    quick: bool,
 ) -> Settings:
     """Options as settings."""
     return Settings(
@@ -42,6 +53,7 @@ def settled(
         xyz_mm=parse_xyz(xyz) if xyz is not None else None,
         bundle=bundle,
         checkpoint=checkpoint,
+        networks=tuple(network or ()),
         threads=resolve_threads(threads),
         quick=quick,
     )
@@ -68,11 +80,14 @@ def _add(name: str, help_text: str) -> None:
         xyz: Xyz = None,
         bundle: BundlePath = None,
         checkpoint: Checkpoint = None,
+        network: Networks = None,
         threads: Threads = None,
         quick: Quick = False,
         out: Out = None,
     ) -> None:
-        settings = settled(ct, xyz, bundle, checkpoint, threads, quick)
+        settings = settled(
+            ct=ct, xyz=xyz, bundle=bundle, checkpoint=checkpoint, network=network, threads=threads, quick=quick
+        )
         run: Callable[..., object] = import_module(f"benchmarks.part_{name}").run
         emit(run_part(name, run, settings), out)  # type: ignore[arg-type]
 
@@ -82,6 +97,8 @@ def _add(name: str, help_text: str) -> None:
 PARTS = {
     "predict": "Each stage of a diagnosis, warm.",
     "peers": "File to answer, beside the paper to the letter and MONAI. Takes minutes.",
+    "backends": "The network alone: every backend, torch, torch.compile, plain runtimes, and their answers.",
+    "roofline": "The network's rate beside a measured matrix-product ceiling.",
 }
 for _name, _help in PARTS.items():
     _add(_name, _help)

@@ -35,8 +35,12 @@ def settings_record(settings: Settings) -> dict[str, Cell]:
     """Settings as JSON values, files by their names alone."""
     record: dict[str, Cell] = {}
     for name, value in asdict(settings).items():
-        plain = value if value is None or isinstance(value, bool | int) else getattr(value, "name", str(value))
-        record[name] = plain
+        if isinstance(value, tuple):
+            record[name] = " ".join(str(getattr(one, "name", one)) for one in value)
+        else:
+            record[name] = (
+                value if value is None or isinstance(value, bool | int) else str(getattr(value, "name", value))
+            )
     return record
 
 

@@ -40,6 +40,7 @@ class Settings:
         xyz_mm: A nodule in it, LPS mm.
         bundle: Another bundle than the packaged one.
         checkpoint: ``model.safetensors`` for the peers in torch; None takes the weights out of the bundle's graph.
+        networks: More ONNX files with the bundle's inputs and outputs, for parts that run the network alone.
         threads: For every runtime.
         quick: Tiny sizes and two calls: shows that a part works, and measures nothing.
     """
@@ -48,6 +49,7 @@ class Settings:
     xyz_mm: Point | None = None
     bundle: Path | None = None
     checkpoint: Path | None = None
+    networks: tuple[Path, ...] = ()
     threads: int = 1
     quick: bool = False
 
@@ -98,6 +100,8 @@ class Bench:
         for name in ("bundle", "checkpoint"):
             given: Path | None = getattr(self.settings, name)
             words += [f"--{name}", given.name] if given is not None else []
+        for path in self.settings.networks:
+            words += ["--network", path.name]
         words += ["--threads", str(self.settings.threads)]
         return " ".join(words + ["--quick"] * self.settings.quick)
 
