@@ -43,18 +43,20 @@ class ChildError(NoduleDiagError, RuntimeError):
     code = "bench-child-failed"
 
 
-def child_environment() -> dict[str, str]:
-    """This process's environment, with the checkout's packages first."""
+def child_environment(*, threads: int | None = None) -> dict[str, str]:
+    """This process's environment, with the checkout's packages first, and a number of threads."""
     folders = [str(ROOT / folder) for folder in PACKAGE_FOLDERS]
     inherited = os.environ.get("PYTHONPATH")
-    return os.environ | {"PYTHONPATH": os.pathsep.join(folders + ([inherited] if inherited else []))}
+    limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    return os.environ | limit | {"PYTHONPATH": os.pathsep.join(folders + ([inherited] if inherited else []))}
 
 
-def run_module(arguments: Sequence[str]) -> ChildRun:
+def run_module(arguments: Sequence[str], *, threads: int | None = None) -> ChildRun:
     """Run ``python -m ...`` to its end.
 
     Args:
         arguments: Module and arguments.
+        threads: What ``OMP_NUM_THREADS`` says to it; as here when left out.
 
     Raises:
         ChildError: If it ends with another code than 0.
@@ -63,7 +65,7 @@ def run_module(arguments: Sequence[str]) -> ChildRun:
         report = Path(folder, "report.json")
         command = [sys.executable, "-m", *arguments]
         shim = [sys.executable, "-I", "-S", str(spawn.__file__), str(report), *command]
-        done = subprocess.run(shim, capture_output=True, text=True, env=child_environment(), check=False)
+        done = subprocess.run(shim, capture_output=True, text=True, env=child_environment(threads=threads), check=False)
         found = json.loads(report.read_text()) if report.is_file() else {"exit_code": done.returncode or 1}
     if found["exit_code"]:
         said = (done.stderr + done.stdout).strip()[-MESSAGE_CHARACTERS:]

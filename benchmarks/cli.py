@@ -10,9 +10,12 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.results import Part
+from benchmarks.everything import run_all
+from benchmarks.report import write_report
+from benchmarks.results import Part, read_part
 from benchmarks.session import run_part
 from benchmarks.subject import Settings
+from nodule_diag.errors import UsageError
 from nodule_diag.threads import resolve_threads
 from nodule_diag_cli.points import XyzCommand, parse_xyz
 
@@ -59,6 +62,19 @@ def settled(
     )
 
 
+def as_words(settings: Settings) -> list[str]:
+    """Settings as the words of a command line, for a part in a process of its own."""
+    words = ["--threads", str(settings.threads)]
+    if settings.ct is not None and settings.xyz_mm is not None:
+        words += ["--ct", str(settings.ct), "--xyz", *map(str, settings.xyz_mm)]
+    for name in ("bundle", "checkpoint"):
+        given: Path | None = getattr(settings, name)
+        words += [f"--{name}", str(given)] if given is not None else []
+    for network in settings.networks:
+        words += ["--network", str(network)]
+    return words + ["--quick"] * settings.quick
+
+
 def emit(part: Part, out: Path | None) -> None:
     """Write a part, and say on stderr what held."""
     if out is None:
@@ -96,9 +112,59 @@ def _add(name: str, help_text: str) -> None:
 
 PARTS = {
     "predict": "Each stage of a diagnosis, warm.",
+    "cold": "The command in a fresh process: time and peak memory, beside the least it could take.",
     "peers": "File to answer, beside the paper to the letter and MONAI. Takes minutes.",
     "backends": "The network alone: every backend, torch, torch.compile, plain runtimes, and their answers.",
     "roofline": "The network's rate beside a measured matrix-product ceiling.",
+    "growth": "Slices, nodules, batch and threads.",
+    "retrieval": "Case bases of 10^2 to 10^6, beside numpy and faiss.",
 }
+"""What there is, in the order of ``all`` and of the report."""
 for _name, _help in PARTS.items():
     _add(_name, _help)
+
+
+@app.command("all", cls=XyzCommand)
+def all_command(
+    out: Annotated[Path, typer.Option("--out", help="The folder of the results, one JSON a part.", show_default=False)],
+    ct: Ct = None,
+    xyz: Xyz = None,
+    bundle: BundlePath = None,
+    checkpoint: Checkpoint = None,
+    network: Networks = None,
+    threads: Threads = None,
+    quick: Quick = False,
+    part: Annotated[
+        list[str] | None, typer.Option("--part", help="Only this part; repeatable. Every one if left out.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure what the folder has already, too.")] = False,
+) -> None:
+    """Run every part that the folder has not yet, each in a process of its own; a quarter of an hour on two cores."""
+    unknown = sorted(set(part or ()) - set(PARTS))
+    if unknown:
+        raise UsageError(f"there is no part {', '.join(unknown)}", hint=f"parts are {', '.join(PARTS)}")
+    settings = settled(
+        ct=ct, xyz=xyz, bundle=bundle, checkpoint=checkpoint, network=network, threads=threads, quick=quick
+    )
+    names = [name for name in PARTS if not part or name in part]
+    run_all(
+        names,
+        settings=settings,
+        options=as_words(settings),
+        folder=out,
+        again=again,
+        say=lambda text: typer.echo(text, err=True),
+    )
+
+
+@app.command("report")
+def report_command(
+    results: Annotated[list[Path], typer.Argument(help="JSON files of the parts.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The Markdown file to write.", show_default=False)],
+    plots: Annotated[Path, typer.Option("--plots", help="The folder for its plots.", show_default=False)],
+) -> None:
+    """Write one page with its plots from results, and from nothing else."""
+    order = list(PARTS)
+    parts = sorted((read_part(path) for path in results), key=lambda part: order.index(part.part))
+    write_report(parts, out=out, plots=plots)
+    typer.echo(f"wrote {out}", err=True)

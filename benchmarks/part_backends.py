@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def run(bench: Bench) -> Findings:
         }
         one = patches[:1]
         timings = in_turns(
-            {network.name: lambda runs=network.runs: runs.infer(one) for network in networks},  # type: ignore[misc]
+            {network.name: partial(network.runs.infer, one) for network in networks},
             plan=bench.plan(PLAN),
         )
     return Findings(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from benchmarks.flops import direct_flops, graph_flops
 from benchmarks.measure import Plan, in_turns
 from benchmarks.part_predict import around
 from benchmarks.peers.networks import Network, given_graphs, sdk_networks
-from benchmarks.results import Check, Column, Plot, Table
+from benchmarks.results import Cell, Check, Column, Plot, Table
 from benchmarks.session import Findings
 from benchmarks.subject import Bench
 from benchmarks.threads import limited
@@ -63,7 +64,7 @@ def run(bench: Bench) -> Findings:
     """Ceilings and networks, on one thread and on all."""
     most = bench.settings.threads
     notes: list[str] = []
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     checks: list[Check] = []
     ct = read_ct(bench.subject.path)
     patches = extract_patches(ct, around(bench.subject.xyz_mm, 1))
@@ -77,7 +78,7 @@ def run(bench: Bench) -> Findings:
             }
             networks = list(_networks(bench, notes if threads == most else [], threads=threads))
             timings = in_turns(
-                {one.name: lambda runs=one.runs: runs.infer(patches) for one in networks},  # type: ignore[misc]
+                {one.name: partial(one.runs.infer, patches) for one in networks},
                 plan=bench.plan(PLAN),
             )
         shares: dict[str, float] = {}
@@ -125,7 +126,7 @@ def _networks(bench: Bench, notes: list[str], *, threads: int) -> Iterator[Netwo
     yield from given_graphs(list(bench.settings.networks), threads=threads)
 
 
-def _table(rows: list[tuple[str | float | int | None, ...]], direct: int, size: int) -> Table:
+def _table(rows: list[tuple[Cell, ...]], direct: int, size: int) -> Table:
     columns = {
         "network": "network",
         "precision": "precision",

@@ -135,7 +135,7 @@ def _subject(settings: Settings, folder: Path) -> Subject:
             nodule_mask=mask if mask.is_file() else None,
         )
     phantom = small_chest() if settings.quick else chest_phantom()
-    path = write_ct(folder / "phantom.nii.gz", phantom)
+    path = write_ct(folder / "phantom.nii.gz", phantom.ct)
     return Subject(path=path, name="phantom", xyz_mm=phantom.nodules[0].center_xyz_mm)
 
 
