@@ -35,6 +35,9 @@ Networks = Annotated[
     list[Path] | None,
     typer.Option("--network", help="Another ONNX file of the model, beside the bundle's; repeatable."),
 ]
+MostCases = Annotated[
+    int, typer.Option("--most-cases", min=100, help="Size of the largest case base; the part retrieval alone asks.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of every runtime; every core if left out.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Tiny sizes, two calls: shows that it works, measures nothing.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Write the JSON here instead of to stdout.")]
@@ -47,6 +50,7 @@ def settled(
     bundle: Path | None,
     checkpoint: Path | None,
     network: list[Path] | None,
+    most_cases: int,
     threads: int | None,
     quick: bool,
 ) -> Settings:
@@ -57,6 +61,7 @@ def settled(
         bundle=bundle,
         checkpoint=checkpoint,
         networks=tuple(network or ()),
+        most_cases=most_cases,
         threads=resolve_threads(threads),
         quick=quick,
     )
@@ -64,7 +69,7 @@ def settled(
 
 def as_words(settings: Settings) -> list[str]:
     """Settings as the words of a command line, for a part in a process of its own."""
-    words = ["--threads", str(settings.threads)]
+    words = ["--threads", str(settings.threads), "--most-cases", str(settings.most_cases)]
     if settings.ct is not None and settings.xyz_mm is not None:
         words += ["--ct", str(settings.ct), "--xyz", *map(str, settings.xyz_mm)]
     for name in ("bundle", "checkpoint"):
@@ -97,12 +102,20 @@ def _add(name: str, help_text: str) -> None:
         bundle: BundlePath = None,
         checkpoint: Checkpoint = None,
         network: Networks = None,
+        most_cases: MostCases = Settings.most_cases,
         threads: Threads = None,
         quick: Quick = False,
         out: Out = None,
     ) -> None:
         settings = settled(
-            ct=ct, xyz=xyz, bundle=bundle, checkpoint=checkpoint, network=network, threads=threads, quick=quick
+            ct=ct,
+            xyz=xyz,
+            bundle=bundle,
+            checkpoint=checkpoint,
+            network=network,
+            most_cases=most_cases,
+            threads=threads,
+            quick=quick,
         )
         run: Callable[..., object] = import_module(f"benchmarks.part_{name}").run
         emit(run_part(name, run, settings), out)  # type: ignore[arg-type]
@@ -132,6 +145,7 @@ def all_command(
     bundle: BundlePath = None,
     checkpoint: Checkpoint = None,
     network: Networks = None,
+    most_cases: MostCases = Settings.most_cases,
     threads: Threads = None,
     quick: Quick = False,
     part: Annotated[
@@ -144,7 +158,14 @@ def all_command(
     if unknown:
         raise UsageError(f"there is no part {', '.join(unknown)}", hint=f"parts are {', '.join(PARTS)}")
     settings = settled(
-        ct=ct, xyz=xyz, bundle=bundle, checkpoint=checkpoint, network=network, threads=threads, quick=quick
+        ct=ct,
+        xyz=xyz,
+        bundle=bundle,
+        checkpoint=checkpoint,
+        network=network,
+        most_cases=most_cases,
+        threads=threads,
+        quick=quick,
     )
     names = [name for name in PARTS if not part or name in part]
     run_all(

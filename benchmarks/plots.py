@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
-from benchmarks.results import Cell, Part, Plot, Table
+from benchmarks.results import Cell, Plot, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,14 +22,13 @@ MARKERS = "osD^vPX"
 WIDTH, BAR_HEIGHT, LINES_HEIGHT, MARGIN_HEIGHT = 7.0, 0.3, 3.6, 1.1
 DPI = 120
 LABEL_ROOM = 1.18
-"""The axis reaches so much beyond the longest bar, for its number; on a logarithmic axis the third power of it."""
+"""The axis reaches so much beyond the longest bar, for its number; on a logarithmic axis the fourth power of it."""
 
 
-def draw(part: Part, table: Table, path: Path) -> None:
+def draw(table: Table, path: Path) -> None:
     """Draw a table that says how.
 
     Args:
-        part: Where it comes from, for the title.
         table: With a plot.
         path: The ``.png`` to write.
     """
@@ -39,8 +40,13 @@ def draw(part: Part, table: Table, path: Path) -> None:
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "0"}):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
-        axes.set_title(f"{table.title} ({part.subject})" if part.subject else table.title, loc="left", fontsize=10)
+        axes.set_title(table.title, loc="left", fontsize=10)
         (_bars if plot.kind == "bars" else _lines)(axes, table, plot)
+        if len(axes.get_legend_handles_labels()[0]) > 1:
+            if plot.kind == "bars":
+                figure.legend(loc="outside lower center", ncols=len(plot.y), frameon=False, fontsize=8)
+            else:
+                figure.legend(loc="outside right upper", frameon=False, fontsize=8)
         figure.savefig(path, dpi=DPI, metadata={"Software": ""})
 
 
@@ -48,7 +54,7 @@ def _bars(axes: Axes, table: Table, plot: Plot) -> None:
     """One bar a row and column, from the top down, each with its number."""
     names = [str(name) for name in table.values(plot.x)]
     thick = 0.8 / len(plot.y)
-    longest = 0.0
+    drawn = [value for key in plot.y for value in _numbers(table.values(key)) if value]
     for number, key in enumerate(plot.y):
         values = _numbers(table.values(key))
         places = [row + number * thick for row in range(len(names))]
@@ -63,15 +69,17 @@ def _bars(axes: Axes, table: Table, plot: Plot) -> None:
                     textcoords="offset points",
                     va="center",
                 )
-        longest = max(longest, *lengths)
     axes.set_yticks([row + thick * (len(plot.y) - 1) / 2 for row in range(len(names))], names)
     axes.invert_yaxis()
     axes.set_xlabel(plot.y_label)
     if plot.log_y:
         axes.set_xscale("log")
-    axes.set_xlim(right=longest * (LABEL_ROOM**3 if plot.log_y else LABEL_ROOM) or 1.0)
-    if len(plot.y) > 1:
-        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=len(plot.y))
+        axes.xaxis.set_major_formatter("{x:,g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        # A bar's length has no natural start on a logarithmic axis: a decade below the shortest.
+        axes.set_xlim(10.0 ** math.floor(math.log10(min(drawn))), max(drawn) * LABEL_ROOM**4)
+    else:
+        axes.set_xlim(0.0, max(drawn) * LABEL_ROOM)
 
 
 def _lines(axes: Axes, table: Table, plot: Plot) -> None:
@@ -106,7 +114,6 @@ def _lines(axes: Axes, table: Table, plot: Plot) -> None:
     else:
         axes.set_ylim(bottom=0)
     axes.grid(visible=True, alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
 
 
 def _numbers(cells: Sequence[Cell]) -> list[float | None]:

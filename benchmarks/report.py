@@ -45,7 +45,7 @@ def write_report(parts: Sequence[Part], *, out: Path, plots: Path) -> None:
     for part in parts:
         for table in part.tables:
             if table.plot is not None:
-                draw(part, table, plots / f"{table.name}.png")
+                draw(table, plots / f"{table.name}.png")
     folder = Path(os.path.relpath(plots, out.parent)).as_posix()
     write_bytes(out, page(parts, plots=folder).encode())
 
@@ -62,6 +62,11 @@ def page(parts: Sequence[Part], *, plots: str) -> str:
     if any(part.quick for part in parts):
         lines += ["**Some parts ran with `--quick`: their numbers only show that they work.**", ""]
     lines += ["Written by `nodule-diag bench report` from the JSON of the parts below; each names its command.", ""]
+    lines += [
+        "p90 and p99 interpolate between the calls that were made: of few calls they are little more than the slowest."
+        " *Settled*: the last windows of calls agreed within the part's bound before its time was spent.",
+        "",
+    ]
     lines += [f"- {environment}" for environment in environments]
     lines += [f"- {_versions(part.environment)}" for part in parts[:1]]
     lines += ["", *_check_lines(parts)]

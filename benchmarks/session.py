@@ -18,6 +18,7 @@ class Findings:
 
     Attributes:
         title: Of the part, for people.
+        subject: What it ran on, where that is not the CT.
         tables: The numbers.
         checks: The bounds.
         timings: Every timing behind the tables.
@@ -25,6 +26,7 @@ class Findings:
     """
 
     title: str
+    subject: str | None = None
     tables: tuple[Table, ...]
     checks: tuple[Check, ...] = ()
     timings: tuple[Timing, ...] = ()
@@ -44,14 +46,13 @@ def settings_record(settings: Settings) -> dict[str, Cell]:
     return record
 
 
-def run_part(name: str, run: Callable[[Bench], Findings], settings: Settings, *, more_options: str = "") -> Part:
+def run_part(name: str, run: Callable[[Bench], Findings], settings: Settings) -> Part:
     """Run one part.
 
     Args:
         name: As in ``nodule-diag bench NAME``.
         run: Its code.
         settings: What was asked for.
-        more_options: Of this part alone, for the command that stands in the result.
     """
     environment = Environment.now(threads=settings.threads)
     begin = time.perf_counter()
@@ -60,9 +61,9 @@ def run_part(name: str, run: Callable[[Bench], Findings], settings: Settings, *,
         return Part(
             part=name,
             title=findings.title,
-            command=" ".join(["nodule-diag bench", name, bench.options, more_options]).strip(),
+            command=f"nodule-diag bench {name} {bench.options}",
             settings=settings_record(settings),
-            subject=bench.subject.name,
+            subject=findings.subject or bench.subject.name,
             quick=settings.quick,
             environment=environment,
             tables=findings.tables,

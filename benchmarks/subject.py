@@ -41,6 +41,7 @@ class Settings:
         bundle: Another bundle than the packaged one.
         checkpoint: ``model.safetensors`` for the peers in torch; None takes the weights out of the bundle's graph.
         networks: More ONNX files with the bundle's inputs and outputs, for parts that run the network alone.
+        most_cases: Size of the largest case base.
         threads: For every runtime.
         quick: Tiny sizes and two calls: shows that a part works, and measures nothing.
     """
@@ -50,6 +51,7 @@ class Settings:
     bundle: Path | None = None
     checkpoint: Path | None = None
     networks: tuple[Path, ...] = ()
+    most_cases: int = 1_000_000
     threads: int = 1
     quick: bool = False
 
@@ -102,6 +104,8 @@ class Bench:
             words += [f"--{name}", given.name] if given is not None else []
         for path in self.settings.networks:
             words += ["--network", path.name]
+        if self.settings.most_cases != Settings.most_cases:
+            words += ["--most-cases", str(self.settings.most_cases)]
         words += ["--threads", str(self.settings.threads)]
         return " ".join(words + ["--quick"] * self.settings.quick)
 
