@@ -26,8 +26,8 @@ LIDC_NODULE_MASK = Path("ct", "LIDC-IDRI-0314_nodule_mask.nii.gz")
 QUICK_SPACING_ZYX_MM = (5.0, 3.0, 3.0)
 QUICK_SCALE = 0.5
 """Of the quick chest: what is resampled to 0.5 mm as a whole is then an eighth of the work."""
-QUICK_SLICES = 6
-"""Kept on either side of the nodule."""
+QUICK_SLICES = 8
+"""Kept on either side of the nodule: 42 mm, which hold the 32 mm cube."""
 QUICK = replace(ONCE, window=2)
 
 

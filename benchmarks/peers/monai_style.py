@@ -17,7 +17,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import Compose, LoadImage, Orientation, ScaleIntensityRange, Spacing, SpatialCrop, Transpose
+from monai.transforms import (
+    Compose,
+    LoadImage,
+    Orientation,
+    ScaleIntensityRange,
+    Spacing,
+    SpatialCrop,
+    SpatialPad,
+    Transpose,
+)
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -27,6 +36,7 @@ from nodule_diag.patch import LUNG_WINDOW_HU, MEDIASTINAL_WINDOW_HU, PATCH_SIZE,
 
 AIR_BELOW_HU = -320.0
 """The usual threshold of lung-mask tutorials."""
+AIR_HU = -1024.0
 LUNGS = 2
 REGION_MM = 40.0
 """Side of the region that is cut out first: the 32 mm cube and a margin for the interpolation."""
@@ -63,6 +73,7 @@ class MonaiStyle:
             image = SpatialCrop(roi_center=[column, line, section], roi_size=size)(image)
         fine = Spacing(pixdim=PATCH_SPACING_MM, mode="bilinear", dtype=torch.float32)(image)
         crop = SpatialCrop(roi_center=list(_voxel(fine, self.subject.xyz_mm)), roi_size=PATCH_SIZE)(fine)
+        crop = SpatialPad(PATCH_SIZE, value=AIR_HU)(crop)  # at the edge of the CT
         windows = [
             ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(crop)
             for low, high in (LUNG_WINDOW_HU, MEDIASTINAL_WINDOW_HU)

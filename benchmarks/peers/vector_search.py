@@ -39,8 +39,9 @@ class Base:
         malignancy = rng.beta(0.7, 0.7, count)
         score = np.clip(malignancy + rng.normal(0.0, 0.15, count), 0.0, 1.0)
         points = np.stack([malignancy, score], axis=1).astype(np.float32)
-        copies = rng.choice(count, int(duplicates * count), replace=False)
-        points[copies] = points[rng.integers(0, count, len(copies))]
+        rows = rng.permutation(count)
+        copies, originals = np.split(rows, [int(duplicates * count)])
+        points[copies] = points[rng.choice(originals, len(copies))]
         return cls(points, duplicates)
 
     def __len__(self) -> int:
