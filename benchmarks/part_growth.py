@@ -24,7 +24,7 @@ from nodule_diag.volume import CTVolume, read_ct
 from nodule_diag_cli.demo import write_ct
 
 TITLE = "Growth"
-PLAN = Plan(warmup=1, window=3, agreeing=2, spread=0.05, budget_s=4.0)
+PLAN = Plan(warmup=1, window=2, agreeing=2, spread=0.05, budget_s=2.0)
 SLICES, QUICK_SLICES = (100, 200, 300, 400, 500, 600, 700, 800), (13, 26)
 NODULES, QUICK_NODULES = (1, 2, 4, 8, 16, 32, 64), (1, 2)
 BATCHES, QUICK_BATCHES = (1, 2, 4, 8, 16, 32, 64), (1, 2)

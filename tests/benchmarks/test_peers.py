@@ -57,7 +57,7 @@ def test_monai_cuts_the_same_cube(bench: Bench, tail: TorchTail, crop_first: boo
     wanted = extract_patches(read_ct(bench.subject.path), [bench.subject.xyz_mm])[0]
     apart = np.abs(answer.patch - wanted).mean()
     for flipped in (wanted[:, ::-1], wanted[:, :, ::-1], wanted[..., ::-1], wanted.transpose(0, 3, 2, 1)):
-        assert apart < 0.35 * np.abs(answer.patch - flipped).mean()
+        assert apart < 0.5 * np.abs(answer.patch - flipped).mean()
     assert answer.in_lung
 
 
