@@ -34,7 +34,8 @@ def run(bench: Bench) -> Findings:
     xyz = [str(value) for value in bench.subject.xyz_mm]
     bundle = ["--bundle", str(bench.settings.bundle)] if bench.settings.bundle else []
     predict = ["nodule_diag_cli", "predict", str(plain), "--xyz", *xyz, "--json", *bundle]
-    least = ["benchmarks.yardstick", str(plain), str(model), runtime.backend, runtime.precision, str(threads)]
+    least = ["benchmarks.yardstick", str(plain), str(bench.bundle.path), str(model)]
+    least += [runtime.backend, runtime.precision, str(threads)]
     commands = {
         "predict, .nii": predict,
         "yardstick, .nii": least,
@@ -68,8 +69,8 @@ def run(bench: Bench) -> Findings:
     )
     note = (
         f"{runtime.backend} {runtime.precision}, {threads} threads; the CT has {ct_mib:.0f} MiB of HU, and its file was"
-        " read before. The yardstick makes predict's imports, reads the file's bytes, loads the network with the"
-        " runtime alone and runs it once."
+        " read before. The yardstick makes predict's imports, reads the file's bytes, loads the network"
+        " (ONNX Runtime and OpenVINO without the SDK) and runs it once."
     )
     return Findings(title=TITLE, tables=(_table(found, note), _stage_table(found)), checks=checks)
 

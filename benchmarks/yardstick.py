@@ -1,7 +1,8 @@
 """The least that a diagnosis in a fresh process can cost: its imports, the file's bytes, one inference.
 
-``python -m benchmarks.yardstick CT MODEL BACKEND PRECISION THREADS``, a process of :mod:`benchmarks.part_cold`. The
-model is loaded by the runtime itself, without the SDK's checks; nothing is computed but the network on an empty patch.
+``python -m benchmarks.yardstick CT BUNDLE MODEL BACKEND PRECISION THREADS``, a process of :mod:`benchmarks.part_cold`.
+ONNX Runtime and OpenVINO load the model by themselves, without the SDK's checks; other backends, whose loading is the
+SDK's own, through it. Nothing is computed but the network on an empty patch.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 import nodule_diag.nifti
 import nodule_diag.pipeline  # noqa: F401
 import nodule_diag_cli.main  # noqa: F401
+from nodule_diag.backends import create_backend
+from nodule_diag.bundle import Bundle
 
 Float = NDArray[np.float32]
 
@@ -39,7 +42,7 @@ def infer_openvino(model: Path, patch: Float, *, precision: str, threads: int) -
 
 def main() -> None:
     """Do it."""
-    ct, model, backend, precision, threads = sys.argv[1:]
+    ct, bundle, model, backend, precision, threads = sys.argv[1:]
     Path(ct).read_bytes()
     patch = np.zeros((1, 2, 64, 64, 64), dtype=np.float32)
     if backend == "onnxruntime":
@@ -47,7 +50,8 @@ def main() -> None:
     elif backend == "openvino":
         infer_openvino(Path(model), patch, precision=precision, threads=int(threads))
     else:
-        raise SystemExit(f"there is no yardstick for {backend}")
+        opened = Bundle.open(bundle)
+        create_backend(opened, name=backend, precision=precision, threads=int(threads)).infer(patch)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,10 @@ def sdk_networks(bench: Bench, notes: list[str], *, threads: int) -> Iterator[Ne
                 if precision == PRECISIONS[0]:  # nothing of it works here
                     break
                 continue
-            graph = bench.bundle.read(model.file)
+            # A backend that runs a graph of its own has it in the manifest under its name. Graphs of reduced precision
+            # have the products of the fp32 one.
+            file = getattr(getattr(model, name, None), "file", model.file)
+            graph = bench.bundle.read(file)
             yield Network(name=f"{name} {precision}", precision=precision, runs=runs, graph=graph)
 
 
