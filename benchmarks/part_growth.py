@@ -99,7 +99,7 @@ def _slices(bench: Bench, diagnoser: Diagnoser) -> tuple[Table, list[Timing]]:
         "diagnosis": "diagnosis without reading ms",
         "peak": "memory of file to answer, MiB",
     }
-    plot = Plot(kind="lines", x="slices", y=("read", "mask", "patch", "diagnosis"), y_label="ms, median")
+    plot = Plot(kind="lines", x="slices", y=("read", "mask", "patch", "diagnosis"), y_label="ms, median", log_y=True)
     note = "One phantom chest of 512 x 512 voxels a slice, interpolated along z; one nodule. Medians."
     return _table("growth-slices", "Slices of the CT", columns, rows, note, plot), kept
 
