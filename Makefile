@@ -64,7 +64,7 @@ $(RUNTIME): pyproject.toml
 # torch on its own first, so that its version, and CPU or CUDA, is chosen here and not by a dependency.
 $(DEV): $(RUNTIME)
 	$(BIN)/python -m pip install '$(TORCH)'
-	$(BIN)/python -m pip install -e '.[cpu,openvino,train,export,dev]'
+	$(BIN)/python -m pip install -e '.[cpu,openvino,train,export,bench,dev]'
 	@touch $@
 
 clean:

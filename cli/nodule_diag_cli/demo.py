@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from nodule_diag.phantom import Phantom
     from nodule_diag.results import Diagnosis
+    from nodule_diag.volume import CTVolume
 
 FILE_NAME = "phantom.nii"
 
@@ -35,7 +36,7 @@ def demo(bundle: BundleOption = None, as_json: JsonOption = False, out: OutOptio
         folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nodule-diag-demo-")))
         with render.progress("making a chest"):
             phantom = chest_phantom()
-            path = write_ct(folder / FILE_NAME, phantom)
+            path = write_ct(folder / FILE_NAME, phantom.ct)
         points = [NamedPoint(name, n.center_xyz_mm) for name, n in zip(ids, phantom.nodules, strict=True)]
         result = Request(ct=str(path), points=points, bundle=bundle).run()
         document = result.document | {"phantom": _truth(phantom, ids)}
@@ -51,13 +52,12 @@ def demo(bundle: BundleOption = None, as_json: JsonOption = False, out: OutOptio
     to.print("\nA phantom's spheres are no patient's nodules: only place and size can be right or wrong here.")
 
 
-def write_ct(path: Path, phantom: Phantom) -> Path:
-    """Write the phantom as NIfTI, whole or not at all."""
+def write_ct(path: Path, ct: CTVolume) -> Path:
+    """Write a CT as NIfTI, whole or not at all."""
     import SimpleITK as sitk
 
     from nodule_diag.atomic import writing
 
-    ct = phantom.ct
     image = sitk.GetImageFromArray(ct.hu)
     image.SetSpacing(ct.spacing_xyz_mm)
     image.SetOrigin(ct.origin_xyz_mm)

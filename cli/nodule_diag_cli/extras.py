@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import typer
@@ -29,8 +31,10 @@ PASSED_THROUGH = {
     "index": _Extra(
         "nodule_diag_export.cli:index_app", ("torch", "onnx"), "export", "Build the index of historical cases."
     ),
-    "bench": _Extra("benchmarks.cli:app", (), "dev", "Measure speed and memory (from a checkout)."),
+    "bench": _Extra("benchmarks.cli:app", ("torch", "onnx"), "bench", "Measure speed and memory, from a checkout."),
 }
+CHECKOUT = Path(__file__).resolve().parents[2]
+"""Where this file's checkout is, when it is run from one."""
 
 
 def _found(module: str) -> bool:
@@ -41,20 +45,38 @@ def _found(module: str) -> bool:
         return False
 
 
+def _find_benchmarks() -> None:
+    """Make this checkout's ``benchmarks`` importable, and no other: the name is a common one.
+
+    Raises:
+        UsageError: ``bench-needs-checkout`` where there is none, as with an installed wheel.
+    """
+    init = CHECKOUT / "benchmarks" / "__init__.py"
+    if not (init.is_file() and (CHECKOUT / "pyproject.toml").is_file()):
+        raise UsageError(
+            "the benchmarks are not part of the installed package",
+            hint="in a checkout: pip install -e '.[cpu,bench]', then nodule-diag bench",
+            code="bench-needs-checkout",
+        )
+    if "benchmarks" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("benchmarks", init, submodule_search_locations=[str(init.parent)])
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{init} cannot be imported")
+        package = importlib.util.module_from_spec(spec)
+        sys.modules["benchmarks"] = package
+        spec.loader.exec_module(package)
+
+
 def _load(name: str) -> typer.Typer:
     """Import the app of a command, or say what is missing."""
     wanted = PASSED_THROUGH[name]
+    if name == "bench":
+        _find_benchmarks()
     for package in wanted.needs:
         if not _found(package):
             raise MissingExtraError(package, wanted.extra)
     module, _, attribute = wanted.app.partition(":")
     if not _found(module):
-        if name == "bench":
-            raise UsageError(
-                "the benchmarks are not part of the installed package",
-                hint="in a checkout: pip install -e '.[cpu,dev]', then python -m nodule_diag_cli bench",
-                code="bench-needs-checkout",
-            )
         raise NoduleDiagError(
             f"{module} is not part of this installation", hint="install the whole wheel", code="command-missing"
         )

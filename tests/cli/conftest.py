@@ -44,7 +44,7 @@ def phantom() -> Phantom:
 @pytest.fixture(scope="session")
 def phantom_ct(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The coarse phantom as NIfTI: do not write to it."""
-    return write_ct(tmp_path_factory.mktemp("phantom") / "chest.nii", phantom)
+    return write_ct(tmp_path_factory.mktemp("phantom") / "chest.nii", phantom.ct)
 
 
 @pytest.fixture

@@ -217,7 +217,7 @@ def test_doctor_does_not_believe_a_wrong_answer(
     assert "its answer is not that of onnxruntime: malignancy differs by" in found["devices"][0]["reason"]
 
 
-@pytest.mark.parametrize("name", ["train", "export", "index"])
+@pytest.mark.parametrize("name", ["train", "export", "index", "bench"])
 def test_missing_extra(command: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(extras, "_found", lambda _: False)
     extra = extras.PASSED_THROUGH[name].extra
@@ -228,8 +228,8 @@ def test_missing_extra(command: Any, monkeypatch: pytest.MonkeyPatch, name: str)
     assert command(name, "--json").document["error"]["code"] == "missing-extra"
 
 
-def test_bench_needs_a_checkout(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extras, "_found", lambda _: False)
+def test_bench_needs_a_checkout(command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(extras, "CHECKOUT", tmp_path)
     ended = command("bench")
     assert ended.code == 2
     assert "checkout" in ended.err

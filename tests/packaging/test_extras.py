@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-EXTRAS = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "dicom", "report", "train", "export", "dev"}
+EXTRAS = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "dicom", "report", "train", "export", "bench", "dev"}
 ONNX_RUNTIMES = {"onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"}
 NO_EXTRA = ""
 THIS = "nodule-diag"
@@ -30,8 +30,9 @@ def requirements(wheel_metadata):
     lines = [Requirement(line) for line in wheel_metadata.get_all("Requires-Dist")]
     base = required_names(lines, extra=NO_EXTRA)
     adds = {extra: required_names(lines, extra=extra) - base for extra in EXTRAS}
-    if THIS in adds["export"]:  # nodule-diag[train]
-        adds["export"] = adds["export"] - {THIS} | adds["train"]
+    for extra, other in (("export", "train"), ("bench", "export")):
+        if THIS in adds[extra]:  # nodule-diag[train], nodule-diag[export]
+            adds[extra] = adds[extra] - {THIS} | adds[other]
     return {NO_EXTRA: base} | adds
 
 
@@ -71,7 +72,7 @@ def test_only_cpu_and_gpu_bring_an_onnx_runtime(requirements):
     assert brings == {"cpu": ["onnxruntime"], "gpu": ["onnxruntime-gpu"]}
 
 
-@pytest.mark.parametrize("extra", [NO_EXTRA, "dicom", "dev", "export", "openvino", "report", "train"])
+@pytest.mark.parametrize("extra", [NO_EXTRA, "bench", "dicom", "dev", "export", "openvino", "report", "train"])
 def test_no_other_extra_brings_an_onnx_runtime_indirectly(extra, requirements):
     assert everything_below(requirements[extra]) & ONNX_RUNTIMES == set()
 
@@ -92,8 +93,9 @@ IMPORTS_MAY_NEED = {
     "cli": (),
     "training": ("train",),
     "export": ("export",),
+    "benchmarks": ("cpu", "openvino", "bench"),
 }
-OWN_PACKAGES = {"nodule_diag", "nodule_diag_cli", "nodule_diag_training", "nodule_diag_export"}
+OWN_PACKAGES = {"nodule_diag", "nodule_diag_cli", "nodule_diag_training", "nodule_diag_export", "benchmarks"}
 IMPLIED = {"pydantic-core"}  # pydantic pins it exactly
 
 

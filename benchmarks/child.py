@@ -1,0 +1,101 @@
+"""A command in a process of its own, and what it took; and the peak memory of a call in this one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import spawn
+from benchmarks.environment import ROOT
+from nodule_diag.errors import NoduleDiagError
+
+PACKAGE_FOLDERS = ("sdk", "cli", "training", "export", "")
+"""Of the checkout: a child runs the same code as its parent, whatever is installed."""
+MESSAGE_CHARACTERS = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildRun:
+    """A finished process.
+
+    Attributes:
+        wall_s: From its start to its end.
+        cpu_s: Of all its threads.
+        peak_mib: Largest resident set.
+        stdout: What it printed.
+    """
+
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+    stdout: str
+
+
+class ChildError(NoduleDiagError, RuntimeError):
+    """A command that was to be measured failed."""
+
+    code = "bench-child-failed"
+
+
+def child_environment(*, threads: int | None = None) -> dict[str, str]:
+    """This process's environment, with the checkout's packages first, and a number of threads."""
+    folders = [str(ROOT / folder) for folder in PACKAGE_FOLDERS]
+    inherited = os.environ.get("PYTHONPATH")
+    limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    return os.environ | limit | {"PYTHONPATH": os.pathsep.join(folders + ([inherited] if inherited else []))}
+
+
+def run_module(arguments: Sequence[str], *, threads: int | None = None) -> ChildRun:
+    """Run ``python -m ...`` to its end.
+
+    Args:
+        arguments: Module and arguments.
+        threads: What ``OMP_NUM_THREADS`` says to it; as here when left out.
+
+    Raises:
+        ChildError: If it ends with another code than 0.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.json")
+        command = [sys.executable, "-m", *arguments]
+        shim = [sys.executable, "-I", "-S", str(spawn.__file__), str(report), *command]
+        done = subprocess.run(shim, capture_output=True, text=True, env=child_environment(threads=threads), check=False)
+        found = json.loads(report.read_text()) if report.is_file() else {"exit_code": done.returncode or 1}
+    if found["exit_code"]:
+        said = (done.stderr + done.stdout).strip()[-MESSAGE_CHARACTERS:]
+        raise ChildError(
+            f"python -m {' '.join(arguments[:3])} ended with {found['exit_code']}: {said}", hint="run it by hand"
+        )
+    return ChildRun(wall_s=found["wall_s"], cpu_s=found["cpu_s"], peak_mib=found["peak_mib"], stdout=done.stdout)
+
+
+def peak_growth_mib(call: Callable[[], object]) -> float | None:
+    """By how much a call raises this process's resident set at its highest; None where no system says it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew: proc(5)
+    except OSError:
+        call()
+        return None
+    before = _status_mib("VmRSS")
+    call()
+    return max(0.0, _status_mib("VmHWM") - before)
+
+
+def _status_mib(name: str) -> float:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024.0
+
+
+def available_bytes() -> int | None:
+    """Memory that could be had without swapping; None where the system does not say (Linux does)."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)

@@ -1,0 +1,191 @@
+"""``nodule-diag bench``: one command a part, ``all`` of them, and the report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.everything import run_all
+from benchmarks.report import write_report
+from benchmarks.results import Part, read_part
+from benchmarks.session import run_part
+from benchmarks.subject import Settings
+from nodule_diag.errors import UsageError
+from nodule_diag.threads import resolve_threads
+from nodule_diag_cli.points import XyzCommand, parse_xyz
+
+app = typer.Typer(
+    name="bench", help="Measure speed and memory, with peers beside.", no_args_is_help=True, add_completion=False
+)
+
+Ct = Annotated[
+    Path | None, typer.Option("--ct", help="A CT; else LIDC-IDRI-0314 in NODULE_DIAG_DATA, else the phantom.")
+]
+Xyz = Annotated[str | None, typer.Option("--xyz", metavar="X Y Z", help="A nodule in it, LPS mm.")]
+BundlePath = Annotated[Path | None, typer.Option("--bundle", help="A bundle instead of the packaged one.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option("--checkpoint", help="model.safetensors for the peers in torch, instead of the bundle's.")
+]
+Networks = Annotated[
+    list[Path] | None,
+    typer.Option("--network", help="Another ONNX file of the model, beside the bundle's; repeatable."),
+]
+MostCases = Annotated[
+    int, typer.Option("--most-cases", min=100, help="Size of the largest case base; the part retrieval alone asks.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of every runtime; every core if left out.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Tiny sizes, two calls: shows that it works, measures nothing.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Write the JSON here instead of to stdout.")]
+
+
+def settled(
+    *,
+    ct: Path | None,
+    xyz: str | None,
+    bundle: Path | None,
+    checkpoint: Path | None,
+    network: list[Path] | None,
+    most_cases: int,
+    threads: int | None,
+    quick: bool,
+) -> Settings:
+    """Options as settings."""
+    return Settings(
+        ct=ct,
+        xyz_mm=parse_xyz(xyz) if xyz is not None else None,
+        bundle=bundle,
+        checkpoint=checkpoint,
+        networks=tuple(network or ()),
+        most_cases=most_cases,
+        threads=resolve_threads(threads),
+        quick=quick,
+    )
+
+
+def as_words(settings: Settings) -> list[str]:
+    """Settings as the words of a command line, for a part in a process of its own."""
+    words = ["--threads", str(settings.threads), "--most-cases", str(settings.most_cases)]
+    if settings.ct is not None and settings.xyz_mm is not None:
+        words += ["--ct", str(settings.ct), "--xyz", *map(str, settings.xyz_mm)]
+    for name in ("bundle", "checkpoint"):
+        given: Path | None = getattr(settings, name)
+        words += [f"--{name}", str(given)] if given is not None else []
+    for network in settings.networks:
+        words += ["--network", str(network)]
+    return words + ["--quick"] * settings.quick
+
+
+def emit(part: Part, out: Path | None) -> None:
+    """Write a part, and say on stderr what held."""
+    if out is None:
+        sys.stdout.write(part.to_json())
+    else:
+        part.write(out)
+    for check in part.checks:
+        says = "holds" if check.holds else "MISSED"
+        typer.echo(f"{says:>7}  {check.name}: {check.value:.4g} {check.rule} {check.limit:g} {check.unit}", err=True)
+    for note in part.notes:
+        typer.echo(f"   note  {note}", err=True)
+
+
+def _add(name: str, help_text: str) -> None:
+    """Add the command of a part whose code is ``benchmarks.part_NAME:run``; imported when it is called."""
+
+    def command(
+        ct: Ct = None,
+        xyz: Xyz = None,
+        bundle: BundlePath = None,
+        checkpoint: Checkpoint = None,
+        network: Networks = None,
+        most_cases: MostCases = Settings.most_cases,
+        threads: Threads = None,
+        quick: Quick = False,
+        out: Out = None,
+    ) -> None:
+        settings = settled(
+            ct=ct,
+            xyz=xyz,
+            bundle=bundle,
+            checkpoint=checkpoint,
+            network=network,
+            most_cases=most_cases,
+            threads=threads,
+            quick=quick,
+        )
+        run: Callable[..., object] = import_module(f"benchmarks.part_{name}").run
+        emit(run_part(name, run, settings), out)  # type: ignore[arg-type]
+
+    app.command(name, cls=XyzCommand, help=help_text)(command)
+
+
+PARTS = {
+    "predict": "Each stage of a diagnosis, warm.",
+    "cold": "The command in a fresh process: time and peak memory, beside the least it could take.",
+    "peers": "File to answer, beside the paper to the letter and MONAI. Takes minutes.",
+    "backends": "The network alone: every backend, torch, torch.compile, plain runtimes, and their answers.",
+    "roofline": "The network's rate beside a measured matrix-product ceiling.",
+    "growth": "Slices, nodules, batch and threads.",
+    "retrieval": "Case bases of 10^2 to 10^6, beside numpy and faiss.",
+}
+"""What there is, in the order of ``all`` and of the report."""
+for _name, _help in PARTS.items():
+    _add(_name, _help)
+
+
+@app.command("all", cls=XyzCommand)
+def all_command(
+    out: Annotated[Path, typer.Option("--out", help="The folder of the results, one JSON a part.", show_default=False)],
+    ct: Ct = None,
+    xyz: Xyz = None,
+    bundle: BundlePath = None,
+    checkpoint: Checkpoint = None,
+    network: Networks = None,
+    most_cases: MostCases = Settings.most_cases,
+    threads: Threads = None,
+    quick: Quick = False,
+    part: Annotated[
+        list[str] | None, typer.Option("--part", help="Only this part; repeatable. Every one if left out.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure what the folder has already, too.")] = False,
+) -> None:
+    """Run every part that the folder has not yet, each in a process of its own; a quarter of an hour on two cores."""
+    unknown = sorted(set(part or ()) - set(PARTS))
+    if unknown:
+        raise UsageError(f"there is no part {', '.join(unknown)}", hint=f"parts are {', '.join(PARTS)}")
+    settings = settled(
+        ct=ct,
+        xyz=xyz,
+        bundle=bundle,
+        checkpoint=checkpoint,
+        network=network,
+        most_cases=most_cases,
+        threads=threads,
+        quick=quick,
+    )
+    names = [name for name in PARTS if not part or name in part]
+    run_all(
+        names,
+        settings=settings,
+        options=as_words(settings),
+        folder=out,
+        again=again,
+        say=lambda text: typer.echo(text, err=True),
+    )
+
+
+@app.command("report")
+def report_command(
+    results: Annotated[list[Path], typer.Argument(help="JSON files of the parts.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The Markdown file to write.", show_default=False)],
+    plots: Annotated[Path, typer.Option("--plots", help="The folder for its plots.", show_default=False)],
+) -> None:
+    """Write one page with its plots from results, and from nothing else."""
+    order = list(PARTS)
+    parts = sorted((read_part(path) for path in results), key=lambda part: order.index(part.part))
+    write_report(parts, out=out, plots=plots)
+    typer.echo(f"wrote {out}", err=True)

@@ -1,0 +1,124 @@
+"""``bench cold``: the whole command in a fresh process, beside the least that such a process could cost."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.child import ChildRun, run_module
+from benchmarks.results import Cell, Check, Column, Plot, Table
+from benchmarks.session import Findings
+from benchmarks.subject import Bench
+from nodule_diag.pipeline import Diagnoser
+from nodule_diag.volume import read_ct
+from nodule_diag_cli.demo import write_ct
+
+TITLE = "nodule-diag predict in a fresh process"
+RUNS, QUICK_RUNS = 7, 1
+MOST_OVER_YARDSTICK = 2.0
+MEMORY_TIMES, MEMORY_MIB = 1.5, 400.0
+"""Peak memory may be so many times the CT's bytes, and so much more."""
+STAGES = ("read", "lung_mask", "patch", "inference", "retrieval", "total")
+
+
+def run(bench: Bench) -> Findings:
+    """Run command and yardstick in turns, after one run of each that is not counted."""
+    threads = bench.settings.threads
+    ct = read_ct(bench.subject.path)
+    plain = write_ct(bench.folder / "ct.nii", ct)
+    runtime = Diagnoser.load(bench.bundle, threads=threads).runtime
+    model = bench.folder / "model.onnx"
+    model.write_bytes(bench.bundle.read(bench.bundle.manifest.model.file))
+    xyz = [str(value) for value in bench.subject.xyz_mm]
+    bundle = ["--bundle", str(bench.settings.bundle)] if bench.settings.bundle else []
+    predict = ["nodule_diag_cli", "predict", str(plain), "--xyz", *xyz, "--json", *bundle]
+    least = ["benchmarks.yardstick", str(plain), str(model), runtime.backend, runtime.precision, str(threads)]
+    commands = {
+        "predict, .nii": predict,
+        "yardstick, .nii": least,
+        f"predict, {_suffix(bench.subject.path)}": [*predict[:2], str(bench.subject.path), *predict[3:]],
+        "predict --help": ["nodule_diag_cli", "predict", "--help"],
+    }
+    found: dict[str, list[ChildRun]] = {name: [] for name in commands}
+    for number in range(1 + (QUICK_RUNS if bench.settings.quick else RUNS)):
+        for name, command in commands.items():
+            ended = run_module(command, threads=threads)
+            if number:
+                found[name].append(ended)
+    ratio = _median([one.wall_s for one in found["predict, .nii"]]) / _median(
+        [one.wall_s for one in found["yardstick, .nii"]]
+    )
+    ct_mib = ct.hu.nbytes / 2**20
+    checks = (
+        Check(
+            name="cold predict, times imports, file and one inference",
+            value=ratio,
+            rule="at most",
+            limit=MOST_OVER_YARDSTICK,
+        ),
+        Check(
+            name="cold predict, peak memory",
+            value=max(one.peak_mib for one in found["predict, .nii"]),
+            rule="at most",
+            limit=MEMORY_TIMES * ct_mib + MEMORY_MIB,
+            unit="MiB",
+        ),
+    )
+    note = (
+        f"{runtime.backend} {runtime.precision}, {threads} threads; the CT has {ct_mib:.0f} MiB of HU, and its file was"
+        " read before. The yardstick makes predict's imports, reads the file's bytes, loads the network with the"
+        " runtime alone and runs it once."
+    )
+    return Findings(title=TITLE, tables=(_table(found, note), _stage_table(found)), checks=checks)
+
+
+def _suffix(path: Path) -> str:
+    return "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix or "folder"
+
+
+_median = statistics.median
+
+
+def _table(found: dict[str, list[ChildRun]], note: str) -> Table:
+    columns = {
+        "command": "command",
+        "p50_s": "p50 s",
+        "best_s": "best s",
+        "worst_s": "worst s",
+        "cpu_s": "CPU s",
+        "peak_mib": "peak MiB",
+        "runs": "runs",
+    }
+    rows = []
+    for name, runs in found.items():
+        walls = [one.wall_s for one in runs]
+        cpu, peak = _median([one.cpu_s for one in runs]), max(one.peak_mib for one in runs)
+        rows.append((name, _median(walls), min(walls), max(walls), cpu, peak, len(runs)))
+    return Table(
+        name="cold",
+        title="Fresh processes",
+        columns=tuple(Column(key=key, label=label) for key, label in columns.items()),
+        rows=tuple(rows),
+        note=note,
+        plot=Plot(kind="bars", x="command", y=("p50_s",), y_label="s, median"),
+    )
+
+
+def _stage_table(found: dict[str, list[ChildRun]]) -> Table:
+    """What the command itself says of its stages (``timing_ms``)."""
+    rows: list[tuple[Cell, ...]] = []
+    for name, runs in found.items():
+        if not name.startswith("predict, "):
+            continue
+        said: Sequence[dict[str, float]] = [json.loads(one.stdout)["timing_ms"] for one in runs]
+        rows.append((name, *(_median([one[stage] for one in said]) for stage in STAGES)))
+    labels = (Column(key=stage, label=f"{stage.replace('_', ' ')} ms") for stage in STAGES)
+    return Table(
+        name="cold-stages",
+        title="Stages in a fresh process, as the command reports them",
+        columns=(Column(key="command", label="command"), *labels),
+        rows=tuple(rows),
+        note="Medians. Start-up, imports and loading the bundle come on top.",
+    )

@@ -1,0 +1,169 @@
+"""``bench retrieval``: case bases of 10^2 to 10^6 cases, beside numpy and faiss, with the recall."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.measure import Clock, Plan, in_turns
+from benchmarks.peers.vector_search import Base, Engine, engines
+from benchmarks.results import Cell, Check, Column, Plot, Table
+from benchmarks.session import Findings
+from benchmarks.subject import Bench
+from benchmarks.threads import limited
+
+TITLE = "Retrieval from large case bases"
+SIZES, QUICK_SIZES = (100, 1_000, 10_000, 100_000, 1_000_000), (100, 300)
+QUERIES, QUICK_QUERIES = 200, 5
+K = 20
+DUPLICATES = 0.3
+PLAN = Plan(warmup=1, window=2, agreeing=3, spread=0.05, budget_s=3.0)
+"""A call asks every query once."""
+MOST_P99_MS, LEAST_RECALL, MOST_LOAD_S = 0.2, 0.999, 2.0
+SAME_DISTANCE = 1e-6
+"""Relative: how far float32 may move a distance that is the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What an engine did on one base; times in seconds, but queries in milliseconds."""
+
+    engine: str
+    cases: int
+    duplicates: bool
+    build_s: float
+    save_s: float
+    load_s: float
+    file_mib: float
+    p50_ms: float
+    p99_ms: float
+    recall: float
+
+
+def run(bench: Bench) -> Findings:
+    """Every engine on every size; the largest once more with exact duplicates, for nodule-diag and the exact peers."""
+    sizes = [size for size in (QUICK_SIZES if bench.settings.quick else SIZES) if size <= bench.settings.most_cases]
+    found: list[Found] = []
+    with limited(bench.settings.threads):
+        for size in sizes:
+            found += _compare(bench, Base.random(size, seed=size), list(engines(bench)))
+        base = Base.random(sizes[-1], seed=1, duplicates=DUPLICATES)
+        found += _compare(bench, base, [one for one in engines(bench) if one.name in {"nodule-diag", "numpy"}])
+    return Findings(title=TITLE, subject="made-up cases", tables=(_table(found),), checks=tuple(_checks(found)))
+
+
+def _compare(bench: Bench, base: Base, candidates: list[Engine]) -> Iterator[Found]:
+    """Build, save, load each engine, then ask all of them in turns."""
+    watch = Clock()
+    queries = base.queries(QUICK_QUERIES if bench.settings.quick else QUERIES)
+    limits = base.farthest_of_nearest(queries, K)
+    times: dict[str, tuple[float, float, float, float]] = {}
+    samples: dict[str, list[float]] = {engine.name: [] for engine in candidates}
+    recall: dict[str, float] = {}
+    for engine in candidates:
+        folder = bench.folder / f"{engine.name}-{len(base)}-{base.duplicates}"
+        folder.mkdir(parents=True)
+        start = watch.wall()
+        engine.build(base)
+        built = watch.wall()
+        engine.save(folder)
+        saved = watch.wall()
+        engine.forget()
+        gc.collect()
+        before = watch.wall()
+        engine.load(folder)
+        times[engine.name] = (built - start, saved - built, watch.wall() - before, _size_mib(folder))
+        recall[engine.name] = _recall(engine, base, queries, limits)
+
+    def ask(engine: Engine) -> None:
+        for query in queries:
+            begin = watch.wall()
+            engine.nearest(query, K)
+            samples[engine.name].append((watch.wall() - begin) * 1000.0)
+
+    in_turns({engine.name: partial(ask, engine) for engine in candidates}, plan=bench.plan(PLAN))
+    for engine in candidates:
+        build_s, save_s, load_s, file_mib = times[engine.name]
+        p50, p99 = np.percentile(samples[engine.name], (50, 99))
+        yield Found(
+            engine=engine.name,
+            cases=len(base),
+            duplicates=base.duplicates > 0,
+            build_s=build_s,
+            save_s=save_s,
+            load_s=load_s,
+            file_mib=file_mib,
+            p50_ms=float(p50),
+            p99_ms=float(p99),
+            recall=recall[engine.name],
+        )
+
+
+def _recall(engine: Engine, base: Base, queries: NDArray[np.float32], limits: NDArray[np.float64]) -> float:
+    """Share of the K nearest that were found: by distance, so that any of several equal ones counts."""
+    right = 0
+    for query, limit in zip(queries, limits, strict=True):
+        rows = np.unique(engine.nearest(query, K))
+        right += min(K, int((base.distances(query, rows) <= limit * (1.0 + SAME_DISTANCE)).sum()))
+    return right / (min(K, len(base)) * len(queries))
+
+
+def _size_mib(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
+
+
+def _table(found: list[Found]) -> Table:
+    columns = {
+        "engine": "engine",
+        "cases": "cases",
+        "duplicates": "30 % duplicates",
+        "build": "build s",
+        "save": "save s",
+        "load": "load s",
+        "mib": "files, MiB",
+        "p50": "query p50 ms",
+        "p99": "query p99 ms",
+        "recall": "recall@20",
+    }
+    rows: list[tuple[Cell, ...]] = [
+        (
+            one.engine + (", duplicates" if one.duplicates else ""),
+            one.cases,
+            one.duplicates,
+            one.build_s,
+            one.save_s,
+            one.load_s,
+            one.file_mib,
+            one.p50_ms,
+            one.p99_ms,
+            one.recall,
+        )
+        for one in found
+    ]
+    return Table(
+        name="retrieval",
+        title="Case bases",
+        columns=tuple(Column(key=key, label=label) for key, label in columns.items()),
+        rows=tuple(rows),
+        note="Space machine+expert, K = 20, one query a call, one thread a query. nodule-diag builds, saves and loads"
+        " the whole bundle: three spaces, the cases with what is known of them, and every check; the peers hold"
+        " the vectors of one space. Recall counts by distance: any of several equally near cases is right.",
+        plot=Plot(kind="lines", x="cases", y=("p99",), series="engine", y_label="query p99 ms", log_x=True, log_y=True),
+    )
+
+
+def _checks(found: list[Found]) -> Iterator[Check]:
+    largest = max(one.cases for one in found)
+    for one in found:
+        if one.engine != "nodule-diag" or one.cases != largest:
+            continue
+        what = f"retrieval from {largest:,} cases" + (", 30 % duplicates" if one.duplicates else "")
+        yield Check(name=f"{what}: p99", value=one.p99_ms, rule="at most", limit=MOST_P99_MS, unit="ms")
+        yield Check(name=f"{what}: recall@20", value=one.recall, rule="at least", limit=LEAST_RECALL)
+        yield Check(name=f"{what}: load", value=one.load_s, rule="at most", limit=MOST_LOAD_S, unit="s")

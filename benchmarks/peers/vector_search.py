@@ -1,0 +1,213 @@
+"""Engines that find the nearest cases: nodule-diag's case base, numpy, and two indexes of faiss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.subject import Bench
+from nodule_diag.bundle import Bundle, write_bundle
+from nodule_diag.case_base import Case
+from nodule_diag.retrieval import CaseIndex, build_index
+from nodule_diag.vector_index import HNSW_EF_CONSTRUCTION, HNSW_EF_SEARCH, HNSW_M
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """Made-up cases.
+
+    Attributes:
+        points: (N, 2) float32: P, and (score - 1) / 4, as a bundle has them.
+        duplicates: Share of rows that repeat another exactly.
+    """
+
+    points: Float
+    duplicates: float = 0.0
+
+    @classmethod
+    def random(cls, count: int, *, seed: int, duplicates: float = 0.0) -> Base:
+        """Points along the diagonal, as P and score go together, with spread."""
+        rng = np.random.default_rng(seed)
+        malignancy = rng.beta(0.7, 0.7, count)
+        score = np.clip(malignancy + rng.normal(0.0, 0.15, count), 0.0, 1.0)
+        points = np.stack([malignancy, score], axis=1).astype(np.float32)
+        copies = rng.choice(count, int(duplicates * count), replace=False)
+        points[copies] = points[rng.integers(0, count, len(copies))]
+        return cls(points, duplicates)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def queries(self, count: int) -> Float:
+        """(count, 2) float32: new nodules, which are no cases; the first is one, where there are duplicates."""
+        queries = Base.random(count, seed=len(self) + 1).points
+        return np.concatenate([self.points[:1], queries[1:]]) if self.duplicates else queries
+
+    def distances(self, query: Float, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        """From a query to some rows, in float64."""
+        difference = self.points[rows].astype(np.float64) - query.astype(np.float64)
+        return np.asarray(np.sqrt((difference**2).sum(axis=1)))
+
+    def farthest_of_nearest(self, queries: Float, k: int) -> NDArray[np.float64]:
+        """(Q,) distance of the k-th nearest row, by comparing with every one in float64."""
+        rows = np.arange(len(self))
+        last = min(k, len(self)) - 1
+        return np.array([np.partition(self.distances(query, rows), last)[last] for query in queries])
+
+
+class Engine(Protocol):
+    """Something that can be built, saved, loaded and asked."""
+
+    @property
+    def name(self) -> str:
+        """As in results."""
+
+    def build(self, base: Base) -> None:
+        """Make it from cases."""
+
+    def save(self, folder: Path) -> None:
+        """Write it into an empty folder."""
+
+    def forget(self) -> None:
+        """Give the memory back."""
+
+    def load(self, folder: Path) -> None:
+        """Read it again, ready to be asked."""
+
+    def nearest(self, query: Float, k: int) -> NDArray[np.intp]:
+        """Rows of the k nearest."""
+
+
+class OwnCases:
+    """The SDK: ``build_index`` into a copy of the bundle, ``Bundle.open`` and ``CaseIndex``, ``search``."""
+
+    name = "nodule-diag"
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._built: Any = None
+        self._cases: CaseIndex | None = None
+
+    def build(self, base: Base) -> None:
+        """Cases with ids in the order of their rows."""
+        self._built = build_index(
+            [
+                Case(
+                    case_id=f"{row:08}",
+                    patient_id=f"{row // 2:08}",
+                    label=int(malignancy > 0.5),
+                    label_source="made up",
+                    label_certainty="nodule",
+                    malignancy=malignancy,
+                    expert_score=1.0 + 4.0 * score,
+                )
+                for row, (malignancy, score) in enumerate(base.points.tolist())
+            ]
+        )
+
+    def save(self, folder: Path) -> None:
+        """A whole bundle."""
+        manifest = self._bundle.manifest.model_copy(update={"retrieval": self._built.retrieval})
+        model = manifest.model.file
+        files = {model: self._bundle.read(model), "MODEL_CARD.md": self._bundle.read("MODEL_CARD.md")}
+        write_bundle(folder / "bundle", manifest=manifest, files={**files, **self._built.files})
+
+    def forget(self) -> None:
+        """Drop what was built."""
+        self._built = self._cases = None
+
+    def load(self, folder: Path) -> None:
+        """With every check."""
+        self._cases = CaseIndex(Bundle.open(folder / "bundle"))
+
+    def nearest(self, query: Float, k: int) -> NDArray[np.intp]:
+        """Through the public search."""
+        if self._cases is None:
+            raise RuntimeError("nothing is loaded")
+        found = self._cases.search(
+            "machine+expert", malignancy=float(query[0]), expert_score=1.0 + 4.0 * float(query[1]), k=k
+        )
+        return np.array([int(case.case_id) for case in found], dtype=np.intp)
+
+
+class Numpy:
+    """Every case compared, in float32."""
+
+    name = "numpy"
+
+    def __init__(self) -> None:
+        self._points: Float = np.empty((0, 2), dtype=np.float32)
+
+    def build(self, base: Base) -> None:
+        """Nothing to build."""
+        self._points = base.points
+
+    def save(self, folder: Path) -> None:
+        """One ``.npy``."""
+        np.save(folder / "points.npy", self._points)
+
+    def forget(self) -> None:
+        """Drop the points."""
+        self._points = np.empty((0, 2), dtype=np.float32)
+
+    def load(self, folder: Path) -> None:
+        """Into memory."""
+        self._points = np.load(folder / "points.npy")
+
+    def nearest(self, query: Float, k: int) -> NDArray[np.intp]:
+        """Distances, then a partition."""
+        squared = ((self._points - query) ** 2).sum(axis=1)
+        return np.argpartition(squared, k - 1)[:k] if k < len(squared) else np.arange(len(squared))
+
+
+class Faiss:
+    """``IndexFlatL2``, or ``IndexHNSWFlat`` with the parameters that the SDK gives hnswlib."""
+
+    def __init__(self, *, graph: bool) -> None:
+        self.name = "faiss HNSW" if graph else "faiss flat"
+        self._graph = graph
+        self._index: Any = None
+
+    def build(self, base: Base) -> None:
+        """Add the points."""
+        if self._graph:
+            self._index = faiss.IndexHNSWFlat(base.points.shape[1], HNSW_M)
+            self._index.hnsw.efConstruction = HNSW_EF_CONSTRUCTION
+        else:
+            self._index = faiss.IndexFlatL2(base.points.shape[1])
+        self._index.add(base.points)
+
+    def save(self, folder: Path) -> None:
+        """In a file of its own kind."""
+        faiss.write_index(self._index, str(folder / "index.faiss"))
+
+    def forget(self) -> None:
+        """Drop the index."""
+        self._index = None
+
+    def load(self, folder: Path) -> None:
+        """Read it."""
+        self._index = faiss.read_index(str(folder / "index.faiss"))
+        if self._graph:
+            self._index.hnsw.efSearch = HNSW_EF_SEARCH
+
+    def nearest(self, query: Float, k: int) -> NDArray[np.intp]:
+        """One query."""
+        _, rows = self._index.search(query[None], k)
+        return np.asarray(rows[0][rows[0] >= 0], dtype=np.intp)
+
+
+def engines(bench: Bench) -> Iterator[Engine]:
+    """All of them, nodule-diag first."""
+    yield OwnCases(bench.bundle)
+    yield Numpy()
+    yield Faiss(graph=False)
+    yield Faiss(graph=True)

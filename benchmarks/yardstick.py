@@ -1,0 +1,54 @@
+"""The least that a diagnosis in a fresh process can cost: its imports, the file's bytes, one inference.
+
+``python -m benchmarks.yardstick CT MODEL BACKEND PRECISION THREADS``, a process of :mod:`benchmarks.part_cold`. The
+model is loaded by the runtime itself, without the SDK's checks; nothing is computed but the network on an empty patch.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+# What predict imports, and with it everything that these import.
+import nodule_diag.nifti
+import nodule_diag.pipeline  # noqa: F401
+import nodule_diag_cli.main  # noqa: F401
+
+Float = NDArray[np.float32]
+
+
+def infer_onnxruntime(model: Path, patch: Float, *, threads: int) -> None:
+    """One run of ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]).run(None, {"patch": patch})
+
+
+def infer_openvino(model: Path, patch: Float, *, precision: str, threads: int) -> None:
+    """One run of OpenVINO."""
+    from nodule_diag.backends.openvino import PRECISIONS, import_runtime
+
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
+    import_runtime().Core().compile_model(model, "CPU", settings)({"patch": patch})
+
+
+def main() -> None:
+    """Do it."""
+    ct, model, backend, precision, threads = sys.argv[1:]
+    Path(ct).read_bytes()
+    patch = np.zeros((1, 2, 64, 64, 64), dtype=np.float32)
+    if backend == "onnxruntime":
+        infer_onnxruntime(Path(model), patch, threads=int(threads))
+    elif backend == "openvino":
+        infer_openvino(Path(model), patch, precision=precision, threads=int(threads))
+    else:
+        raise SystemExit(f"there is no yardstick for {backend}")
+
+
+if __name__ == "__main__":
+    main()
