@@ -1,7 +1,8 @@
 """ONNX Runtime on a GPU: buffers that stay there, bound once for each batch size, and CUDA graphs.
 
 Without binding, every run allocates its tensors and copies through pageable memory. A CUDA graph needs the same
-addresses in every run; ONNX Runtime records one for each ``gpu_graph_id``, here the batch size, and replays it after that.
+addresses in every run; ONNX Runtime records one for each ``gpu_graph_id``, here the batch size, and replays it after
+that.
 
 Binding is tested on the CPU, where it works the same way; that graphs are recorded and replayed has not yet been seen
 on a GPU.
