@@ -238,12 +238,12 @@ def test_a_wrong_backend_fails_its_step(settings: Settings, monkeypatch: pytest.
 
 
 def test_the_peer_in_torch_has_the_bundles_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The packaged network, on the CPU: fp32 within 1e-4, autocast to bf16 within its gate."""
+    """The packaged network in both memory formats, on the CPU and so in fp32: within 1e-4."""
     monkeypatch.setattr("benchmarks.gpu_check.networks.BATCH", 1)
     np.save(tmp_path / "one.npy", patches_of(Settings(work=tmp_path))[0][:1])
     settings = Settings(work=tmp_path, device="cpu", batches=(), patches=tmp_path / "one.npy")
     reference(settings, Findings(settings, "reference"))
     found = Findings(settings, "torch")
     torch_peer.eager(settings, found)
-    assert [row["precision"] for row in found.result["parity"]] == ["fp32", "bf16"]
+    assert [row["precision"] for row in found.result["parity"]] == ["fp32", "fp32"]
     assert [row["beyond_gate"] for row in found.result["parity"]] == [[], []]
