@@ -112,7 +112,7 @@ def plain_steps(nodules: Sequence[Nodule], *, config: TrainingConfig, device: st
     model = build_model(config)
     for module in model.modules():
         if isinstance(module, DilatedConv3d):
-            module.__class__ = nn.Conv3d
+            module.__class__ = nn.Conv3d  # type: ignore[assignment]
     model.to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     for step in range(config.steps):

@@ -27,7 +27,10 @@ BACKENDS = ("onnxruntime", "openvino", "winograd")
 def eager(*, channels_last: bool) -> Callable[[], object]:
     """The model in torch, with random weights, which take as long as others."""
     layout = torch.channels_last_3d if channels_last else torch.contiguous_format
-    model = SynergicModel().eval().to(memory_format=layout)
+    model = SynergicModel().eval()
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.ndim == 5:
+            tensor.data = tensor.data.contiguous(memory_format=layout)
     patch = torch.from_numpy(probe_patch()).contiguous(memory_format=layout)
 
     def call() -> object:

@@ -8,7 +8,9 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from nodule_diag.bundle import Bundle, write_bundle
-from nodule_diag.case_base import Case, parse_cases
+from nodule_diag.case_base import Case
+from nodule_diag.case_files import parse_cases
+from nodule_diag.case_table import CaseTable
 from nodule_diag.errors import UsageError
 from nodule_diag.manifest import MANIFEST_NAME, MODEL_CARD_NAME
 from nodule_diag.retrieval import build_index
@@ -19,8 +21,10 @@ NOTICE = "\n## Case base of this copy\n\n"
 """Opens what a replaced case base appends to the model card."""
 
 
-def read_cases(path: Path) -> tuple[Case, ...]:
-    """Read cases in the format of a bundle's ``cases.json``; their features come from ``nodule-diag predict --json``.
+def read_cases(path: Path) -> CaseTable:
+    """Read cases in the format of a bundle's ``cases.json``, or ``cases.npz`` where the name ends so.
+
+    Their features come from ``nodule-diag predict --json``.
 
     Raises:
         UsageError: If the file cannot be read.
@@ -30,7 +34,7 @@ def read_cases(path: Path) -> tuple[Case, ...]:
         text = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}", hint="name a cases.json") from error
-    return parse_cases(text, name=path.name).cases
+    return parse_cases(text, name=path.name)
 
 
 def replace_case_base(
@@ -60,14 +64,15 @@ def replace_case_base(
         OutputError: If it cannot be written.
     """
     old = bundle.manifest
+    table = CaseTable.of(cases)
     built = build_index(
-        cases,
+        table,
         k=old.retrieval.k if k is None else k,
         exact_up_to=old.retrieval.exact_up_to if exact_up_to is None else exact_up_to,
     )
     dropped = {MANIFEST_NAME, old.retrieval.cases, *(spec.file for spec in old.retrieval.spaces.values())}
     files = {**{name: bundle.read(name) for name in old.files if name not in dropped}, **built.files}
-    counts = CaseCounts.of(cases)
+    counts = CaseCounts.of(table)
     card = files[MODEL_CARD_NAME].decode(errors="replace").split(NOTICE)[0]
     notice = (
         f"{counts.cases} nodules of {counts.patients} patients, {counts.malignant} malignant "

@@ -14,6 +14,7 @@ import typer
 
 from nodule_diag.atomic import write_bytes
 from nodule_diag.bundle import Bundle
+from nodule_diag.case_table import CaseTable
 from nodule_diag.engine_build import MAX_BATCH, TENSORRT, TENSORRT_RTX, Flavour
 from nodule_diag.errors import UsageError
 from nodule_diag.parity import misses
@@ -309,7 +310,8 @@ def build_command(
     bundle: Annotated[Path, typer.Argument(help="The bundle whose network and card are taken.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="The bundle to write: a directory or a .zip.", show_default=False)],
     cases: Annotated[
-        Path | None, typer.Option("--cases", help="Own cases, in the format of cases.json.", show_default=False)
+        Path | None,
+        typer.Option("--cases", help="Own cases, in the format of cases.json or cases.npz.", show_default=False),
     ] = None,
     data: Data = None,
     k: Annotated[
@@ -323,10 +325,11 @@ def build_command(
     """Write a copy of a bundle with another case base: own cases, or without --cases LIDC's, judged by its network."""
     opened = Bundle.open(bundle)
     if cases is not None:
-        found, source = list(read_cases(cases)), cases.name
+        found, source = read_cases(cases), cases.name
     else:
         model = OnnxModel(opened.read(opened.manifest.model.file), threads=threads)
-        found, source = cases_of(model, diagnosed_patches(_required(data))), "LIDC-IDRI with TCIA's diagnoses"
+        found = CaseTable.of(cases_of(model, diagnosed_patches(_required(data))))
+        source = "LIDC-IDRI with TCIA's diagnoses"
     written = replace_case_base(opened, found, out=out, source=source, k=k, exact_up_to=exact_up_to)
     typer.echo(f"wrote {out}: {len(found)} cases, sha256 {written.sha256}")
 
@@ -344,7 +347,7 @@ def info_command(
         document = {**asdict(counts), "base_rate": counts.base_rate, "k": retrieval.k, "exact": index.exact}
         typer.echo(json.dumps(document, indent=1))
         return
-    search = "every case is compared" if index.exact else "HNSW"
+    search = "every case is compared" if index.exact else "HNSW in two dimensions, bisection in one"
     typer.echo(f"cases      {counts.cases} of {counts.patients} patients")
     typer.echo(f"malignant  {counts.malignant} (base rate {counts.base_rate:.2f})")
     typer.echo(f"certain    {counts.certain} diagnosed themselves, {counts.certain_malignant} of them malignant")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodule_diag.case_base import Case
+from nodule_diag.case_table import CaseTable
 from nodule_diag_training.evaluate import case_generator
 from nodule_diag_training.lidc import Nodule, SureLabel, load_nodules
 from nodule_diag_training.patches import PatchSampler, load_all, load_voxels
@@ -113,13 +114,13 @@ class CaseCounts:
     @classmethod
     def of(cls, cases: Sequence[Case]) -> CaseCounts:
         """Count them; ``certain`` are those whose diagnosis is of the nodule and not of its patient."""
-        certain = [case for case in cases if case.label_certainty == "nodule"]
+        table = CaseTable.of(cases)
         return cls(
-            cases=len(cases),
-            malignant=sum(case.label for case in cases),
-            patients=len({case.patient_id for case in cases}),
-            certain=len(certain),
-            certain_malignant=sum(case.label for case in certain),
+            cases=len(table),
+            malignant=int(table.labels.sum(dtype=np.int64)),
+            patients=len(table.patient_names),
+            certain=int(table.certain.sum()),
+            certain_malignant=int(table.labels[table.certain].sum(dtype=np.int64)),
         )
 
     @property

@@ -1,14 +1,12 @@
-"""``cases.json`` of a bundle: the diagnosed nodules that retrieval compares with, as pydantic models."""
+"""A diagnosed nodule that retrieval compares with, and ``cases.json`` of a bundle, as pydantic models."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from nodule_diag.errors import BundleError
 from nodule_diag.manifest import ShortText, Strict
 
 INDEX_FAULT = "bundle-index-invalid"
@@ -44,7 +42,7 @@ class Case(Strict):
 
 
 class CaseBase(Strict):
-    """All cases, in the order of their ids: a case's row is its label in the indexes and settles ties."""
+    """The document in ``cases.json``: all cases, in the order of their ids."""
 
     cases: tuple[Case, ...]
 
@@ -55,60 +53,3 @@ class CaseBase(Strict):
                 fault = "appears twice" if first.case_id == second.case_id else "comes before its turn"
                 raise ValueError(f"case_id {second.case_id!r} {fault}; cases stand in the order of their ids")
         return self
-
-    @property
-    def base_rate(self) -> float:
-        """Share of malignant cases."""
-        return sum(case.label for case in self.cases) / len(self.cases)
-
-    @classmethod
-    def of(cls, cases: Sequence[Case]) -> CaseBase:
-        """Sort and check cases.
-
-        Raises:
-            BundleError: ``bundle-no-cases`` or ``bundle-index-invalid``.
-        """
-        try:
-            base = cls(cases=tuple(sorted(cases, key=lambda case: case.case_id)))
-        except ValidationError as error:
-            raise _invalid("the case base", error) from error
-        return _require_cases(base, "the case base")
-
-    def to_json(self) -> bytes:
-        """The bytes of ``cases.json``."""
-        return (self.model_dump_json(indent=1) + "\n").encode()
-
-
-def parse_cases(text: bytes, *, name: str) -> CaseBase:
-    """Read ``cases.json``.
-
-    Args:
-        text: Its bytes, whose hash was checked.
-        name: Its path in the bundle, for messages.
-
-    Raises:
-        BundleError: ``bundle-no-cases`` or ``bundle-index-invalid``.
-    """
-    try:
-        base = CaseBase.model_validate_json(text)
-    except ValidationError as error:
-        raise _invalid(name, error) from error
-    return _require_cases(base, name)
-
-
-def _require_cases(base: CaseBase, name: str) -> CaseBase:
-    if not base.cases:
-        raise BundleError(
-            f"{name} holds no cases, so there is nothing to retrieve from",
-            hint="build the index of the bundle from at least one diagnosed nodule",
-            code=NO_CASES,
-        )
-    return base
-
-
-def _invalid(name: str, error: ValidationError) -> BundleError:
-    fault = error.errors(include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in fault["loc"]) or "its top"
-    return BundleError(
-        f"{name} is invalid at {where}: {fault['msg']}", hint="build the index of the bundle again", code=INDEX_FAULT
-    )

@@ -215,9 +215,14 @@ class ScoreScale(Strict):
 
 
 class IndexSpec(Strict):
-    """One hnswlib file."""
+    """The index of one space.
 
-    file: RelativePath
+    Attributes:
+        file: An hnswlib file; None where one dimension of more than ``exact_up_to`` cases is searched by bisection.
+        dim: Numbers a vector.
+    """
+
+    file: RelativePath | None = None
     dim: Annotated[int, Field(ge=1, le=2)]
 
 
@@ -226,9 +231,9 @@ class RetrievalSpec(Strict):
 
     Attributes:
         k: How many cases make a diagnosis unless the caller says otherwise (paper: 20).
-        cases: ``cases.json``.
+        cases: ``cases.json``, or the columns of very many cases in ``cases.npz``.
         spaces: One index a feature space.
-        exact_up_to: Up to so many cases the index files are brute-force ones; above, HNSW graphs.
+        exact_up_to: Up to so many cases the index files are brute-force ones; above, HNSW graphs of distinct vectors.
         base_rate: Share of malignant cases, which every diagnosis must be read against.
     """
 
@@ -309,5 +314,5 @@ class Manifest(Strict):
         named = [MODEL_CARD_NAME, self.model.file, self.retrieval.cases]
         named += [model.file for model in self.model.reduced.values()]
         named += [] if self.model.winograd is None else [self.model.winograd.file, self.model.winograd.kernels]
-        named += [index.file for index in self.retrieval.spaces.values()]
+        named += [index.file for index in self.retrieval.spaces.values() if index.file is not None]
         return tuple(dict.fromkeys(named))

@@ -1,8 +1,11 @@
-"""Similar diagnosed cases (paper 3.3): three hnswlib indexes over what the model said about each case.
+"""Similar diagnosed cases (paper 3.3): search over what the model said about each case, by hnswlib and by bisection.
 
 A nodule is one or two numbers here: CNet's probability P, RNet's normalised score ``(expert_score - 1) / 4``, or both.
-hnswlib proposes candidates in float32; their order is settled in float64 by (distance, case id), and the boundary at
-the K-th place is widened until no tie is cut, so that the answer is the one that an exhaustive sort gives.
+A search structure proposes vectors; their order is settled in float64 by (distance, case id), and the boundary at the
+K-th place is widened until no tie is cut, so that the answer is the one that an exhaustive sort gives.
+
+Up to ``exact_up_to`` cases hnswlib compares every one, in each space. Above, the two-dimensional space is an HNSW graph
+of its distinct vectors, which is the one approximate part, and the two others are sorted numbers.
 """
 
 from __future__ import annotations
@@ -14,19 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodule_diag.bundle import Bundle
-from nodule_diag.case_base import INDEX_FAULT, Case, CaseBase, parse_cases
+from nodule_diag.case_base import INDEX_FAULT, Case
+from nodule_diag.case_files import parse_cases, to_columns, to_json
+from nodule_diag.case_table import CaseTable
 from nodule_diag.errors import BundleError, UsageError
+from nodule_diag.index_file import index_fault
 from nodule_diag.manifest import SPACES, IndexSpec, RetrievalSpec, Space
 from nodule_diag.results import SimilarCase
-from nodule_diag.vector_index import VectorIndex, serialise_index
+from nodule_diag.vector_groups import VectorGroups
+from nodule_diag.vector_index import HnswlibIndex, LineIndex, VectorIndex, serialise_index
 
 EXACT_SEARCH_LIMIT = 10_000
-"""Cases up to which every one is compared, which needs no tuning and misses nothing. Measured on 2 cores in two
-dimensions, both ways take 0.1 ms a query at 10,000 cases; above, the graph is faster (0.2 against 0.5 ms at 50,000)."""
-TIE_TOLERANCE = 1e-5
-"""Relative slack on hnswlib's float32 squared distances when looking for ties: some eighty float32 roundings."""
-TIE_FLOOR = 1e-30
-"""Absolute slack on them: what float32 underflow hides."""
+"""Cases up to which every one is compared, which needs no tuning and misses nothing, and up to which the case base is a
+file that people can read. Above, the graph is faster and the columns load sooner."""
 DEFAULT_K = 20
 """Paper 3.3: "K is empirically set to 20"."""
 
@@ -46,36 +49,45 @@ def features(space: Space, malignancy: float, expert_score: float) -> NDArray[np
     return np.array([parts[name] for name in space.split("+")], dtype=np.float32)
 
 
-def _matrix(cases: Sequence[Case], space: Space) -> NDArray[np.float32]:
-    """(N, dim) float32 features of all cases."""
-    return np.stack([features(space, case.malignancy, case.expert_score) for case in cases])
+def _matrix(table: CaseTable, space: Space) -> NDArray[np.float32]:
+    """(N, dim) float32 :func:`features` of all cases."""
+    parts = {"machine": table.malignancy, "expert": (table.expert_score - 1.0) / 4.0}
+    return np.stack([parts[name] for name in space.split("+")], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class BuiltIndex:
-    """What :func:`build_index` adds to a bundle.
+    """What :func:`build_index` adds to a bundle; :class:`CaseIndex` can load it as it is.
 
     Attributes:
         retrieval: The manifest's ``retrieval``.
-        files: Content by relative path: ``cases.json`` and the three hnswlib files.
+        files: Content by relative path: the cases and the hnswlib files.
     """
 
     retrieval: RetrievalSpec
     files: Mapping[str, bytes]
 
+    def read(self, name: str) -> bytes:
+        """The bytes of one file."""
+        return self.files[name]
+
 
 def build_index(
     cases: Sequence[Case], *, k: int = DEFAULT_K, exact_up_to: int = EXACT_SEARCH_LIMIT, folder: str = "index"
 ) -> BuiltIndex:
-    """Make the case base and its three indexes, ready to be written into a bundle.
+    """Make the case base and its indexes, ready to be written into a bundle.
 
     The result depends on the cases alone: they are sorted by id, and HNSW graphs are built by one thread from a
-    fixed seed.
+    fixed seed. Of very many cases, :meth:`CaseTable.of_columns` makes the table without an object for each::
+
+        built = build_index(CaseTable.of_columns(case_id=..., patient_id=..., ...))
+        CaseIndex(built).search("machine+expert", malignancy=0.7, expert_score=4.0, k=20)
 
     Args:
         cases: The diagnosed cases.
         k: How many cases make a diagnosis.
-        exact_up_to: Up to so many cases the files are brute-force indexes.
+        exact_up_to: Up to so many cases the files are ``cases.json`` and three brute-force indexes; above,
+            ``cases.npz`` and one HNSW graph.
         folder: Where in the bundle the files go.
 
     Returns:
@@ -84,16 +96,20 @@ def build_index(
     Raises:
         BundleError: Without cases, or when two have the same id.
     """
-    base = CaseBase.of(cases)
-    files = {f"{folder}/cases.json": base.to_json()}
+    table = CaseTable.of(cases)
+    exact = len(table) <= exact_up_to
+    cases_file = f"{folder}/cases.json" if exact else f"{folder}/cases.npz"
+    files = {cases_file: to_json(table) if exact else to_columns(table)}
     spaces: dict[Space, IndexSpec] = {}
     for space, dim in SPACES.items():
+        if dim == 1 and not exact:
+            spaces[space] = IndexSpec(dim=dim)
+            continue
         file = f"{folder}/{space.replace('+', '_')}.hnsw"
-        files[file] = serialise_index(_matrix(base.cases, space), exact=len(base.cases) <= exact_up_to)
+        vectors = _matrix(table, space)
+        files[file] = serialise_index(vectors if exact else VectorGroups.of(vectors).vectors, exact=exact)
         spaces[space] = IndexSpec(file=file, dim=dim)
-    retrieval = RetrievalSpec(
-        k=k, cases=f"{folder}/cases.json", spaces=spaces, exact_up_to=exact_up_to, base_rate=base.base_rate
-    )
+    retrieval = RetrievalSpec(k=k, cases=cases_file, spaces=spaces, exact_up_to=exact_up_to, base_rate=table.base_rate)
     return BuiltIndex(retrieval, files)
 
 
@@ -101,18 +117,22 @@ class CaseIndex:
     """The case base of a bundle, searchable in each feature space; safe to use from several threads.
 
     Args:
-        bundle: A checked bundle.
+        source: A checked bundle, or what :func:`build_index` made.
+
+    Attributes:
+        cases: All cases, in the order of their ids.
+        base_rate: Share of malignant cases.
+        exact: Whether hnswlib compares every case.
 
     Raises:
         BundleError: ``bundle-index-invalid`` when cases and index files do not belong together;
             ``bundle-no-cases`` when there are no cases.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        retrieval = bundle.manifest.retrieval
-        base = parse_cases(bundle.read(retrieval.cases), name=retrieval.cases)
-        self.cases = base.cases
-        self.base_rate = base.base_rate
+    def __init__(self, source: Bundle | BuiltIndex) -> None:
+        retrieval = source.manifest.retrieval if isinstance(source, Bundle) else source.retrieval
+        self.cases = parse_cases(source.read(retrieval.cases), name=retrieval.cases)
+        self.base_rate = self.cases.base_rate
         self.exact = len(self.cases) <= retrieval.exact_up_to
         if abs(self.base_rate - retrieval.base_rate) > 1e-6:
             raise BundleError(
@@ -120,11 +140,22 @@ class CaseIndex:
                 hint="build the index of the bundle again",
                 code=INDEX_FAULT,
             )
-        self._matrices = {space: _matrix(self.cases, space) for space in retrieval.spaces}
-        self._indexes = {
-            space: VectorIndex(bundle.read(spec.file), name=spec.file, vectors=self._matrices[space], exact=self.exact)
-            for space, spec in retrieval.spaces.items()
-        }
+        self._spaces: dict[Space, tuple[VectorGroups, VectorIndex]] = {}
+        for space, spec in retrieval.spaces.items():
+            vectors = _matrix(self.cases, space)
+            groups = VectorGroups.apart(vectors) if self.exact else VectorGroups.of(vectors)
+            self._spaces[space] = groups, self._open(source, spec, groups.vectors)
+
+    def _open(self, source: Bundle | BuiltIndex, spec: IndexSpec, vectors: NDArray[np.float32]) -> VectorIndex:
+        """The search structure of a space: only a line of too many cases to compare does without a file."""
+        on_line = spec.dim == 1 and not self.exact
+        if spec.file is None:
+            if not on_line:
+                raise index_fault("the manifest", f"a space of {spec.dim} numbers and {len(self)} cases needs a file")
+            return LineIndex(vectors)
+        if on_line:
+            raise index_fault(spec.file, f"one number of {len(self)} cases is searched without a file")
+        return HnswlibIndex(source.read(spec.file), name=spec.file, vectors=vectors, exact=self.exact)
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -151,56 +182,42 @@ class CaseIndex:
         if k < 1:
             raise UsageError(f"k is {k}; it must be at least 1", hint="leave k out to use the bundle's")
         excluded = self._excluded(exclude)
-        query = features(space, malignancy, expert_score)
-        candidates = self._candidates(space, query, k, excluded)
-        difference = self._matrices[space][candidates].astype(np.float64) - query.astype(np.float64)
-        distances = np.sqrt((difference**2).sum(axis=1))
-        # Cases are sorted by id, so the row number stands for it.
-        order = np.lexsort((candidates, distances))[:k]
-        return tuple(_similar(self.cases[candidates[i]], float(distances[i])) for i in order)
+        rows, distances = self._nearest(space, features(space, malignancy, expert_score), k, excluded)
+        return self.cases.similar(rows, distances)
 
-    def _excluded(self, exclude: Collection[str]) -> NDArray[np.bool_]:
-        names = {exclude} if isinstance(exclude, str) else set(exclude)
-        mask = np.array([bool(names) and not names.isdisjoint((case.case_id, case.patient_id)) for case in self.cases])
-        if mask.all():
+    def _excluded(self, exclude: Collection[str]) -> NDArray[np.intp]:
+        """Rows to leave out, ascending."""
+        if not exclude:
+            return np.zeros(0, dtype=np.intp)
+        rows = self.cases.rows_named({exclude} if isinstance(exclude, str) else set(exclude))
+        if len(rows) == len(self):
             raise UsageError(
-                f"all {len(self.cases)} cases are excluded", hint="exclude fewer cases or patients from retrieval"
+                f"all {len(self)} cases are excluded", hint="exclude fewer cases or patients from retrieval"
             )
-        return mask
+        return rows
 
-    def _candidates(
-        self, space: Space, query: NDArray[np.float32], k: int, excluded: NDArray[np.bool_]
-    ) -> NDArray[np.intp]:
-        """Rows that certainly hold the K nearest: fetched ever wider until the last one is clearly beyond the K-th."""
-        total = len(self.cases)
-        count = min(total, k + int(excluded.sum()) + 1)
+    def _nearest(
+        self, space: Space, query: NDArray[np.float32], k: int, excluded: NDArray[np.intp]
+    ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Rows and distances of the K nearest: fetched ever wider until what is left out is beyond the K-th."""
+        groups, index = self._spaces[space]
+        wanted = k + len(excluded)
+        count = min(len(groups), wanted + 1)
         while True:
-            labels, squared = self._indexes[space].nearest(query, count)
-            kept = ~excluded[labels]
-            if count == total:
-                return labels[kept]
-            if np.count_nonzero(kept) >= k:
-                boundary = float(np.sort(squared[kept])[k - 1]) * (1.0 + TIE_TOLERANCE) + TIE_FLOOR
-                if squared.max() > boundary:
-                    return labels[kept]
-            count = min(total, count * 2)
+            places, beyond = index.nearest(query, count)
+            rows, counts = groups.members(places, limit=wanted)
+            distances = np.repeat(groups.distances(places, query), counts)
+            if len(excluded):
+                kept = ~np.isin(rows, excluded)
+                rows, distances = rows[kept], distances[kept]
+            # Cases are sorted by id, so the row number stands for it.
+            order = np.lexsort((rows, distances))[:k]
+            rows, distances = rows[order], distances[order]
+            if count == len(groups) or (len(rows) == k and beyond > distances[-1]):
+                return rows, distances
+            count = min(len(groups), count * 2)
 
 
 def mean_label(similar: Sequence[SimilarCase]) -> float:
     """The diagnosis of eq. 14: the share of malignant ones among the retrieved cases."""
     return sum(case.label for case in similar) / len(similar)
-
-
-def _similar(case: Case, distance: float) -> SimilarCase:
-    return SimilarCase(
-        case_id=case.case_id,
-        patient_id=case.patient_id,
-        distance=distance,
-        label=case.label,
-        label_source=case.label_source,
-        label_certainty=case.label_certainty,
-        malignancy=case.malignancy,
-        expert_score=case.expert_score,
-        reader_scores=case.reader_scores,
-        diameter_mm=case.diameter_mm,
-    )

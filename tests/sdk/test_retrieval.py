@@ -17,25 +17,13 @@ from nodule_diag.bundle import Bundle, write_bundle
 from nodule_diag.case_base import Case
 from nodule_diag.errors import BundleError, UsageError
 from nodule_diag.manifest import Space
-from nodule_diag.retrieval import CaseIndex, build_index, features, mean_label
+from nodule_diag.retrieval import BuiltIndex, CaseIndex, build_index, features, mean_label
 
 SPACES: tuple[Space, ...] = ("machine", "expert", "machine+expert")
 
 
-class InMemory:
-    """Stands for a bundle: an index needs its bytes and the manifest's ``retrieval``, nothing else."""
-
-    def __init__(self, cases: Sequence[Case], exact_up_to: int) -> None:
-        built = build_index(cases, exact_up_to=exact_up_to)
-        self.files = built.files
-        self.manifest = type("Manifest", (), {"retrieval": built.retrieval})
-
-    def read(self, name: str) -> bytes:
-        return self.files[name]
-
-
 def index_of(cases: Sequence[Case], *, exact_up_to: int = 10_000) -> CaseIndex:
-    return CaseIndex(InMemory(cases, exact_up_to))  # type: ignore[arg-type]
+    return CaseIndex(build_index(cases, exact_up_to=exact_up_to))
 
 
 def brute_force(
@@ -83,7 +71,7 @@ close = st.integers(0, 3).map(lambda n: 0.5 + n * 2.0**-24)  # float32 neighbour
 value = st.one_of(coarse, fine, close)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     pairs=st.lists(st.tuples(value, value), min_size=1, max_size=60),
     query=st.tuples(value, value),
@@ -150,6 +138,43 @@ def test_graph_search_survives_duplicates_and_large_k() -> None:
     index = index_of(cases, exact_up_to=10)
     for k in (5, 299, 300, 1000):
         assert found(index, "machine", 0.3, 3.0, k) == brute_force(cases, "machine", 0.3, 3.0, k)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pairs=st.lists(st.tuples(value, value), min_size=12, max_size=60),
+    copies=st.integers(0, 40),
+    query=st.tuples(value, value),
+    k=st.integers(1, 70),
+    space=st.sampled_from(SPACES),
+    exclude=st.lists(st.integers(0, 60), max_size=6),
+)
+def test_large_search_is_the_exhaustive_sort(
+    pairs: list[tuple[float, float]],
+    copies: int,
+    query: tuple[float, float],
+    k: int,
+    space: Space,
+    exclude: list[int],
+) -> None:
+    """What serves a million cases, on few: graph and bisection, duplicates, ties, neighbours in float32."""
+    pairs = [*pairs, *[pairs[i % 5] for i in range(copies)]]
+    cases = [case(i, p, 1 + 4 * s, patient=i // 2) for i, (p, s) in enumerate(pairs)]
+    names = [f"c{n:05}" if n % 2 else f"p{n // 2:05}" for n in exclude]
+    p, score = query[0], 1 + 4 * query[1]
+    index = index_of(cases[::-1], exact_up_to=10)
+    if len(brute_force(cases, space, p, score, len(cases), names)) == 0:
+        return
+    assert found(index, space, p, score, k, names) == brute_force(cases, space, p, score, k, names)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_a_model_that_is_sure(space: Space) -> None:
+    """Probabilities down to 1e-30: their squared differences are nothing in float32, and still they have an order."""
+    cases = [case(i, 10.0 ** -(1 + i / 10), 3.0) for i in range(300)]
+    index = index_of(cases, exact_up_to=10)
+    for p in (0.0, 1e-29, 1e-20, 1e-3):
+        assert found(index, space, p, 3.0, 20) == brute_force(cases, space, p, 3.0, 20)
 
 
 def test_recall_of_a_large_graph() -> None:
@@ -232,27 +257,54 @@ def spoiled(tmp_path: Path, exact_up_to: int, name: str, data: bytes) -> Bundle:
     return write_bundle(tmp_path / "spoiled", manifest=manifest, files={**files, name: data})
 
 
+def with_word(data: bytes, at: int, value: int) -> bytes:
+    return data[:at] + value.to_bytes(4, "little") + data[at + 4 :]
+
+
+GRAPH_HEADER = 96
+"""Bytes before the first row of an HNSW file: the word there counts that row's links, which follow it."""
+
+
 @pytest.mark.parametrize("exact_up_to", [10_000, 1])
 @pytest.mark.parametrize(
-    "fault", ["empty", "noise", "short", "other-cases", "fewer-cases", "other-space", "huge-header"]
+    "fault",
+    [
+        *("empty", "noise", "short", "other-cases", "fewer-cases", "other-space", "huge-header"),
+        *("entry", "link-count", "link", "label"),
+    ],
 )
 def test_index_file_that_is_not_of_these_cases(tmp_path: Path, exact_up_to: int, fault: str) -> None:
     """Well hashed and still wrong: refused before hnswlib's parser, which checks nothing, can read past the end."""
     good = tiny_parts(exact_up_to=exact_up_to)[1]
-    name = "index/machine.hnsw"
+    graph = exact_up_to == 1
+    name = "index/machine_expert.hnsw" if graph else "index/machine.hnsw"
+    content = good[name]
     data = {
         "empty": b"",
         "noise": np.random.default_rng(0).bytes(4000),
-        "short": good[name][:-30],
+        "short": content[: len(content) // 2] if graph else content[:-30],
         "other-cases": build_index(tiny_cases(seed=1), exact_up_to=exact_up_to).files[name],
         "fewer-cases": build_index(tiny_cases(59), exact_up_to=exact_up_to).files[name],
-        "other-space": good["index/machine_expert.hnsw"],
-        "huge-header": b"\xff" * 16 + good[name][16:],
+        "other-space": good["index/cases.npz" if graph else "index/machine_expert.hnsw"],
+        "huge-header": b"\xff" * 16 + content[16:],
+        "entry": with_word(content, 52, 10_000),
+        "link-count": with_word(content, GRAPH_HEADER, 60_000),
+        "link": with_word(content, GRAPH_HEADER + 4, 10_000),
+        "label": content[: GRAPH_HEADER + 108] + b"\1" * 8 + content[GRAPH_HEADER + 116 :],
     }[fault]
     with pytest.raises(BundleError) as caught:
         CaseIndex(spoiled(tmp_path, exact_up_to, name, data))
     assert caught.value.code == "bundle-index-invalid"
     assert name in caught.value.message
+
+
+def test_index_files_that_the_number_of_cases_forbids() -> None:
+    for exact_up_to in (1, 10_000):
+        built = build_index(tiny_cases(), exact_up_to=exact_up_to)
+        other = built.retrieval.model_copy(update={"exact_up_to": 10_001 - exact_up_to})
+        with pytest.raises(BundleError, match="file") as caught:
+            CaseIndex(BuiltIndex(other, built.files))
+        assert caught.value.code == "bundle-index-invalid"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodule_diag.backends import Backend, BackendStatus, Device, Outputs
+from nodule_diag.backends.onnxruntime_binding import BoundSession
 from nodule_diag.backends.tensors import MAX_REASON, Node, check_tensors, checked_outputs, output_names, unreadable
 from nodule_diag.bundle import Bundle
 from nodule_diag.errors import BackendError, MissingExtraError, NoduleDiagError
@@ -108,6 +109,8 @@ class OnnxRuntimeBackend:
         bundle: A checked bundle.
         device: Where to run. ``auto`` takes CUDA where the provider loads and the CPU otherwise.
         threads: CPU threads of one call.
+        cuda_graphs: On a GPU: whether to record each batch size as a CUDA graph; None does so where the session takes
+            it. Answers are the same either way, and the attribute of this name says what came of it.
 
     Raises:
         BackendError: ``device-unavailable`` when CUDA was asked for and cannot be used; see :func:`import_runtime`.
@@ -117,17 +120,22 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
     precision = "fp32"
 
-    def __init__(self, bundle: Bundle, *, device: Device, threads: int) -> None:
+    def __init__(self, bundle: Bundle, *, device: Device, threads: int, cuda_graphs: bool | None = None) -> None:
         self._runtime = import_runtime()
+        self.cuda_graphs = False
         self._spec = bundle.manifest.model
         self.threads = threads
-        self._session, self.device = self._open(self._network(bundle), device)
+        self._session, self.device = self._open(self._network(bundle), device, cuda_graphs)
         check_tensors(self._spec, inputs=self._session.get_inputs(), outputs=self._session.get_outputs())
+        self._bound = None if self.device == "cpu" else self._bind("cuda", device.index)
 
     def infer(self, patches: NDArray[np.float32]) -> Outputs:
         """Run the network; see :class:`nodule_diag.backends.Backend`."""
         names = output_names(self._spec)
-        arrays = self._session.run(list(names.values()), {self._spec.input.name: patches})
+        if self._bound is None:
+            arrays = self._session.run(list(names.values()), {self._spec.input.name: patches})
+        else:
+            arrays = self._bound.run(list(names.values()), patches)
         return checked_outputs(dict(zip(names, arrays, strict=True)), device=self.device)
 
     def _network(self, bundle: Bundle) -> bytes:
@@ -148,23 +156,32 @@ class OnnxRuntimeBackend:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options
 
-    def _open(self, model: bytes, device: Device) -> tuple[_Session, str]:
+    def _bind(self, device: str, index: int) -> BoundSession:
+        return BoundSession(
+            self._runtime, self._session, spec=self._spec, device=device, index=index, graphs=self.cuda_graphs
+        )
+
+    def _open(self, model: bytes, device: Device, cuda_graphs: bool | None) -> tuple[_Session, str]:
         """Session and the name of the device that it really uses."""
         if device.kind == "cpu":
             return self._session_on(model, [CPU_PROVIDER]), "cpu"
         available = CUDA_PROVIDER in self._runtime.get_available_providers()
         why = "this onnxruntime was built without CUDA"
         if available:
-            # TF32 keeps 10 bits of mantissa: results would differ from the CPU's by more than the promised 1e-4.
-            options = {"device_id": device.index, "use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}
             if hasattr(self._runtime, "preload_dlls"):
                 self._runtime.preload_dlls()  # CUDA and cuDNN from their pip packages, where those are installed
-            try:
-                session = self._session_on(model, [(CUDA_PROVIDER, options), CPU_PROVIDER])
-            except BackendError as error:
-                why = error.message
-            else:
+            # A session refuses graphs when a node is left to the CPU.
+            for graphs in (True, False) if cuda_graphs is None else (cuda_graphs,):
+                # TF32 keeps 10 bits of mantissa: results would differ from the CPU's by more than the promised 1e-4.
+                options = {"device_id": device.index, "use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}
+                options["enable_cuda_graph"] = int(graphs)
+                try:
+                    session = self._session_on(model, [(CUDA_PROVIDER, options), CPU_PROVIDER])
+                except BackendError as error:
+                    why = error.message
+                    continue
                 if CUDA_PROVIDER in session.get_providers():
+                    self.cuda_graphs = graphs
                     return session, f"cuda:{device.index}"
                 why = "its CUDA libraries or a GPU are missing"
         if device.kind == "cuda":

@@ -85,6 +85,7 @@ class TensorRTBackend:
         threads: Unused on a GPU; reported as given.
         flavour: Which of the two runtimes.
         cache: Where engines are kept.
+        cuda_graphs: Record each batch size as a CUDA graph. Answers are the same without.
 
     Raises:
         MissingExtraError: When the runtime or pycuda is not installed.
@@ -102,7 +103,9 @@ class TensorRTBackend:
         threads: int,
         flavour: Flavour = TENSORRT,
         cache: EngineCache | None = None,
+        cuda_graphs: bool = True,
     ) -> None:
+        self._cuda_graphs = cuda_graphs
         self._trt = import_flavour(flavour)
         if device.kind == "cpu":
             raise BackendError(
@@ -201,7 +204,8 @@ class TensorRTBackend:
             return tuple(made)
         kernels = f"{self._key.digest}.kernels"
         config = self._engine.create_runtime_config()
-        config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        strategies = self._trt.CudaGraphStrategy
+        config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if self._cuda_graphs else strategies.DISABLED
         jit = config.create_runtime_cache()
         kept = self._cache.load_blob(kernels)
         if kept is not None:
@@ -231,7 +235,7 @@ class TensorRTBackend:
             index=index,
             spec=self._spec,
             cuda=self._cuda,
-            record=config is None,
+            record=config is None and self._cuda_graphs,
         )
         warm = np.zeros((self._profiles[index].typical, *PATCH_SHAPE), np.float32)
         runner.run(warm)

@@ -34,5 +34,14 @@ class TensorRTRTXBackend(shared.TensorRTBackend):
         precision: str,
         threads: int,
         cache: EngineCache | None = None,
+        cuda_graphs: bool = True,
     ) -> None:
-        super().__init__(bundle, device=device, precision=precision, threads=threads, flavour=TENSORRT_RTX, cache=cache)
+        super().__init__(
+            bundle,
+            device=device,
+            precision=precision,
+            threads=threads,
+            flavour=TENSORRT_RTX,
+            cache=cache,
+            cuda_graphs=cuda_graphs,
+        )

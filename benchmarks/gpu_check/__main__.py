@@ -1,0 +1,56 @@
+"""The command; see the package."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.gpu_check import __doc__ as description
+from benchmarks.gpu_check.plan import BATCHES, DEADLINE_S, STEPS, Settings
+from benchmarks.gpu_check.runner import run_all
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run it.
+
+    Returns:
+        1 when a step failed or was cut off, which is not so for one that the machine cannot run; else 0.
+    """
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.gpu_check", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("gpu_check.json"), help="the file to write")
+    parser.add_argument("--wheels", type=Path, help="folder of wheels, and pycuda's source, to install from")
+    parser.add_argument("--bundle", type=Path, help="a bundle; the packaged one when left out")
+    parser.add_argument("--patches", type=Path, help=".npy of (N, 2, 64, 64, 64) float32; made-up ones when left out")
+    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: the same code without a GPU")
+    parser.add_argument("--matrix", type=int, default=Settings.matrix, help="edge of the ceiling's matrices")
+    parser.add_argument("--budget", type=float, default=Settings.budget_s, help="seconds of each timing")
+    parser.add_argument("--deadline", type=float, default=DEADLINE_S, help="seconds for everything")
+    parser.add_argument("--steps", nargs="+", choices=[step.name for step in STEPS], help="these alone")
+    parser.add_argument("--work", type=Path, help="folder to keep what steps hand on in; needed to resume")
+    parser.add_argument("--resume", action="store_true", help="keep the steps that --out says are done")
+    options = parser.parse_args(arguments)
+    if options.resume and options.work is None:
+        parser.error("--resume needs --work, the folder of the run that it goes on with")
+    with tempfile.TemporaryDirectory(prefix="nodule-diag-gpu-") as folder:
+        settings = Settings(
+            work=(options.work or Path(folder)).resolve(),
+            device=options.device,
+            wheels=options.wheels and options.wheels.resolve(),
+            bundle=options.bundle and options.bundle.resolve(),
+            patches=options.patches and options.patches.resolve(),
+            batches=tuple(options.batches),
+            budget_s=options.budget,
+            matrix=options.matrix,
+        )
+        chosen = [step for step in STEPS if not options.steps or step.name in options.steps]
+        document = run_all(settings, out=options.out, steps=chosen, deadline_s=options.deadline, resume=options.resume)
+    return int(any(document["steps"][step.name]["state"] in {"failed", "timed-out"} for step in chosen))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""The process of one step: ``python -m benchmarks.gpu_check.child STEP SETTINGS ...``.
+
+A step's function takes the settings and its findings and writes what it has found as it goes. It is imported when
+it runs, and with it what it needs: a package that is missing is then that step's finding.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from importlib import import_module
+
+from benchmarks.gpu_check.findings import LACKS, Findings, UnavailableError
+from benchmarks.gpu_check.plan import Settings
+
+FUNCTIONS = {
+    "wheels": "benchmarks.gpu_check.install:wheels",
+    "machine": "benchmarks.gpu_check.machine:machine",
+    "pycuda": "benchmarks.gpu_check.install:pycuda",
+    "reference": "benchmarks.gpu_check.networks:reference",
+    "ceiling": "benchmarks.gpu_check.torch_peer:ceiling",
+    "torch": "benchmarks.gpu_check.torch_peer:eager",
+    "torch-compile": "benchmarks.gpu_check.torch_peer:compiled",
+}
+BACKEND = "benchmarks.gpu_check.networks:backend"
+"""Of every other step."""
+
+
+def main() -> int:
+    """Run one step."""
+    step, settings, *arguments = sys.argv[1:]
+    asked = Settings.of_json(settings)
+    findings = Findings(asked, step)
+    module, _, name = FUNCTIONS.get(step, BACKEND).partition(":")
+    try:
+        getattr(import_module(module), name)(asked, findings, *arguments)
+    except UnavailableError as error:
+        findings.end("unavailable", str(error))
+    except ImportError as error:
+        findings.end("unavailable", f"cannot be imported: {error}")
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what this step found out
+        traceback.print_exc()
+        # Of a NoduleDiagError, without importing the SDK, which may be what is missing.
+        lacking = getattr(error, "code", None) in LACKS
+        findings.end("unavailable" if lacking else "failed", f"{type(error).__name__}: {error}")
+        return 0 if lacking else 1
+    else:
+        findings.end("done")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

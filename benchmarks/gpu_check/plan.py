@@ -1,0 +1,104 @@
+"""Which steps there are, in their order, and how long each may take. Nothing but Python is imported here."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+SCHEMA: Final = "nodule-diag/gpu-check/1"
+DEADLINE_S: Final = 450.0
+"""For all steps together: the promise is eight minutes, and starting processes takes time too."""
+BATCHES: Final = (1, 2, 4, 8, 16, 32, 64)
+State = Literal["done", "unavailable", "failed", "timed-out", "skipped"]
+"""``unavailable``: the machine lacks what the step needs, and ``reason`` says what, in the words of who said it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A step.
+
+    Attributes:
+        name: In the command and in the file.
+        limit_s: When it is killed.
+        arguments: Of the step's function in :mod:`benchmarks.gpu_check.child`.
+    """
+
+    name: str
+    limit_s: float
+    arguments: tuple[str, ...] = ()
+
+
+STEPS: Final = (
+    Step(name="wheels", limit_s=90),
+    Step(name="machine", limit_s=20),
+    Step(name="pycuda", limit_s=90),
+    Step(name="reference", limit_s=60),
+    Step(name="ceiling", limit_s=45),
+    Step(name="onnxruntime-fp32", limit_s=60, arguments=("onnxruntime", "fp32")),
+    Step(name="torch", limit_s=60),
+    Step(name="tensorrt-rtx-fp32", limit_s=60, arguments=("tensorrt-rtx", "fp32")),
+    Step(name="tensorrt-fp32", limit_s=90, arguments=("tensorrt", "fp32")),
+    Step(name="tensorrt-bf16", limit_s=90, arguments=("tensorrt", "bf16")),
+    Step(name="torch-compile", limit_s=90),
+    Step(name="tensorrt-rtx-bf16", limit_s=60, arguments=("tensorrt-rtx", "bf16")),
+    Step(name="tensorrt-fp16", limit_s=60, arguments=("tensorrt", "fp16")),
+)
+"""What others need comes first, then the best known, then what is likeliest to run out of time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the command line asks for; travels to the steps as JSON.
+
+    Attributes:
+        work: Folder for what steps hand on: installed wheels, the reference's answers, each step's findings.
+        device: ``cuda``; ``cpu`` runs the same code on CPU backends, for tests.
+        wheels: Folder of wheels (and pycuda's source), if any.
+        bundle: A bundle, if not the packaged one.
+        patches: A ``.npy`` file of (N, 2, 64, 64, 64) float32 patches, if not made-up ones.
+        batches: Batch sizes to measure.
+        budget_s: Seconds of timed calls of one batch size.
+        matrix: Edge of the matrices of the ceiling.
+    """
+
+    work: Path
+    device: str = "cuda"
+    wheels: Path | None = None
+    bundle: Path | None = None
+    patches: Path | None = None
+    batches: tuple[int, ...] = BATCHES
+    budget_s: float = 1.0
+    matrix: int = 8192
+
+    @property
+    def site(self) -> Path:
+        """Where wheels are installed."""
+        return self.work / "site"
+
+    def found(self, step: str) -> Path:
+        """The file with a step's findings."""
+        return self.work / f"{step}.json"
+
+    def to_json(self) -> str:
+        """For :meth:`of_json`."""
+        return json.dumps(
+            {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
+        )
+
+    @classmethod
+    def of_json(cls, text: str) -> Settings:
+        """What :meth:`to_json` wrote."""
+        values = json.loads(text)
+        for name in ("work", "wheels", "bundle", "patches"):
+            values[name] = None if values[name] is None else Path(values[name])
+        return cls(**{**values, "batches": tuple(values["batches"])})
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Replace a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)

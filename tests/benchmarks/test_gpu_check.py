@@ -1,0 +1,249 @@
+"""The GPU check as far as a CPU goes: isolation, time boxes, resuming, the document, its figures on CPU backends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.gpu_check import __main__ as command
+from benchmarks.gpu_check import runner, torch_peer
+from benchmarks.gpu_check.findings import Findings, WrongAnswerError
+from benchmarks.gpu_check.machine import driver_says
+from benchmarks.gpu_check.networks import backend, beyond_gate, differences, examine, patches_of, reference
+from benchmarks.gpu_check.plan import DEADLINE_S, SCHEMA, STEPS, Settings, Step
+from nodule_diag.backends import Outputs
+
+STATES = {"done", "unavailable", "failed", "timed-out", "skipped"}
+
+CHILD = """
+import json, os, pathlib, subprocess, sys, time
+step, settings, *arguments = sys.argv[1:]
+work = pathlib.Path(json.loads(settings)["work"])
+with open(work / "ran", "a") as file:
+    file.write(step + "\\n")
+def found(**document):
+    (work / f"{step}.json").write_text(json.dumps(document))
+if step == "crash":
+    found(result={"rows": [1]})
+    os.abort()
+if step == "hang":
+    found(result={"rows": [1, 2]})
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    (work / "grandchild").write_text(str(child.pid))
+    time.sleep(60)
+if step == "silent":
+    sys.exit(0)
+if step == "exit":
+    print("told on the way out")
+    sys.exit(3)
+if step == "lacks":
+    found(state="unavailable", reason="no CUDA device: nobody home", result={})
+if step == "good":
+    found(state="done", reason="", result={"arguments": arguments})
+"""
+
+
+def run(tmp_path: Path, *steps: Step, **options: Any) -> dict[str, Any]:
+    script = tmp_path / "child.py"
+    script.write_text(CHILD)
+    settings = Settings(work=tmp_path / "work")
+    return runner.run_all(
+        settings, out=tmp_path / "out.json", steps=steps, child=(sys.executable, "-S", str(script)), **options
+    )
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+
+
+def test_a_step_that_dies_or_hangs_costs_nothing_but_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("crash", "hang", "silent", "exit", "lacks")
+    document = run(
+        tmp_path, *(Step(name=name, limit_s=4) for name in names), Step(name="good", limit_s=20, arguments=("a", "b"))
+    )
+    steps = document["steps"]
+    assert {name: entry["state"] for name, entry in steps.items()} == {
+        "crash": "failed",
+        "hang": "timed-out",
+        "silent": "failed",
+        "exit": "failed",
+        "lacks": "unavailable",
+        "good": "done",
+    }
+    assert steps["crash"]["reason"] == "signal SIGABRT"
+    assert steps["crash"]["result"] == {"rows": [1]}  # what it had found stays
+    assert steps["hang"]["result"] == {"rows": [1, 2]}
+    assert steps["hang"]["wall_s"] < 10
+    assert "told on the way out" in steps["exit"]["log"]
+    assert steps["lacks"]["reason"] == "no CUDA device: nobody home"
+    assert steps["good"]["result"] == {"arguments": ["a", "b"]}
+    assert json.loads((tmp_path / "out.json").read_text()) == document
+    assert "hang: timed-out: killed after 4 s" in capsys.readouterr().out
+    grandchild = int((tmp_path / "work" / "grandchild").read_text())
+    deadline = time.monotonic() + 5
+    while alive(grandchild) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(grandchild)
+
+
+def test_the_file_is_written_after_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[list[str]] = []
+    write = runner.write_json
+    monkeypatch.setattr(
+        runner, "write_json", lambda path, document: (written.append(list(document["steps"])), write(path, document))
+    )
+    run(tmp_path, Step(name="lacks", limit_s=9), Step(name="good", limit_s=9))
+    assert written == [["lacks"], ["lacks", "good"]]
+
+
+def test_time_for_all_steps_is_bounded(tmp_path: Path) -> None:
+    document = run(tmp_path, Step(name="hang", limit_s=60), Step(name="good", limit_s=60), deadline_s=5.5)
+    assert document["steps"]["hang"]["state"] == "timed-out"
+    assert document["steps"]["good"]["state"] == "skipped"
+    assert document["wall_s"] < 12
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    steps = (Step(name="good", limit_s=20), Step(name="exit", limit_s=20))
+    run(tmp_path, *steps)
+    document = run(tmp_path, *steps, resume=True)
+    assert (tmp_path / "work" / "ran").read_text().split() == ["good", "exit", "exit"]
+    assert document["steps"]["good"]["state"] == "done"
+    run(tmp_path, *steps)
+    assert (tmp_path / "work" / "ran").read_text().split()[3:] == ["good", "exit"]
+
+
+def test_the_plan_keeps_its_promise() -> None:
+    assert DEADLINE_S <= 460  # eight minutes, less what starting costs
+    assert len({step.name for step in STEPS}) == len(STEPS)
+    settings = Settings(work=Path("a"), wheels=Path("b"), batches=(1, 2), budget_s=0.5)
+    assert Settings.of_json(settings.to_json()) == settings
+
+
+def test_without_a_gpu_each_step_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The real command, steps that need no network: nothing fails, everything is explained."""
+    if driver_says().partition(" ")[0].isdigit():
+        pytest.skip("this machine has a GPU")
+    out = tmp_path / "gpu_check.json"
+    code = command.main(["--out", str(out), "--steps", "wheels", "machine", "pycuda", "ceiling"])
+    document = json.loads(out.read_text())
+    assert (code, document["schema"]) == (0, SCHEMA)
+    steps = document["steps"]
+    assert list(steps) == ["wheels", "machine", "pycuda", "ceiling"]
+    for entry in steps.values():
+        assert entry.keys() == {"state", "reason", "result", "wall_s", "log"}
+        assert entry["state"] in STATES
+    assert steps["machine"]["state"] == "done"
+    assert "libcuda" in steps["machine"]["result"]["driver"]
+    assert steps["pycuda"]["state"] == "unavailable"
+    assert steps["pycuda"]["reason"]
+    assert (steps["ceiling"]["state"], steps["ceiling"]["reason"][:14]) == ("unavailable", "no CUDA device")
+    assert "ceiling: unavailable" in capsys.readouterr().out
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_bundle: Path) -> Settings:
+    work = tmp_path / "work"
+    work.mkdir()
+    patches = np.random.default_rng(0).random((3, 2, 64, 64, 64), dtype=np.float32)
+    np.save(tmp_path / "patches.npy", patches)
+    return Settings(
+        work=work,
+        device="cpu",
+        bundle=tiny_bundle,
+        patches=tmp_path / "patches.npy",
+        batches=(1, 2),
+        budget_s=0.01,
+        matrix=128,
+    )
+
+
+def test_parity_and_latency_on_the_cpu(settings: Settings) -> None:
+    reference(settings, Findings(settings, "reference"))
+    found = Findings(settings, "onnxruntime-fp32")
+    backend(settings, found, "onnxruntime", "fp32")
+    (parity,) = found.result["parity"]
+    assert (parity["malignancy"], parity["beyond_gate"]) == (0.0, [])
+    assert [row["batch"] for row in found.result["latency"]] == [1, 2]
+    for row in found.result["latency"]:
+        assert 0 < row["p50_ms"] <= row["p99_ms"]
+        assert row["nodules_per_s"] == pytest.approx(1000 * row["batch"] / row["p50_ms"])
+    stored = json.loads(settings.found("onnxruntime-fp32").read_text())
+    assert stored["result"] == found.result
+    ceiling = Findings(settings, "ceiling")
+    torch_peer.ceiling(settings, ceiling)
+    assert ceiling.result["tflops"].keys() == {"bf16", "fp16", "fp32"}
+    shares = runner.shares_of_ceiling({"ceiling": {"result": ceiling.result}, "onnxruntime-fp32": stored})
+    flops, first = ceiling.result["flops_per_nodule"], found.result["latency"][0]
+    assert shares[0]["share"] == pytest.approx(flops * first["nodules_per_s"] / 1e12 / ceiling.result["tflops"]["fp32"])
+    assert 30e9 < flops < 40e9  # 34.3 GFLOP a nodule
+
+
+def test_a_wrong_answer_is_a_failure(settings: Settings) -> None:
+    reference(settings, Findings(settings, "reference"))
+    patches, _ = patches_of(settings)
+
+    def infer(given: np.ndarray) -> Outputs:
+        count = len(given)
+        maps = np.full((count, 16, 16, 16), 0.5, np.float32)
+        return Outputs(*(np.full(count, 0.5, np.float32) for _ in "abc"), maps, maps)
+
+    found = Findings(settings, "wrong")
+    missed = examine(settings, found, way="wrong", precision="fp32", infer=infer)
+    assert len(patches) == 3
+    assert any(word.startswith("malignancy") for word in missed)
+    assert found.result["parity"][0]["beyond_gate"] == missed
+
+
+def test_a_batch_that_fails_stops_no_other(settings: Settings) -> None:
+    reference(settings, Findings(settings, "reference"))
+
+    def infer(given: np.ndarray) -> Outputs:
+        if len(given) == 1:
+            raise MemoryError("no room for one")
+        maps = np.zeros((len(given), 16, 16, 16), np.float32)
+        return Outputs(*(np.zeros(len(given), np.float32) for _ in "abc"), maps, maps)
+
+    found = Findings(settings, "some")
+    examine(settings, found, way="some", precision="fp32", infer=infer)
+    assert found.result["failures"] == [{"way": "some", "batch": 1, "reason": "MemoryError: no room for one"}]
+    assert [row["batch"] for row in found.result["latency"]] == [2]
+
+
+def test_not_a_number_misses_every_gate() -> None:
+    numbers, maps = np.ones(2, np.float32), np.ones((2, 16, 16, 16), np.float32)
+    wanted = Outputs(numbers, numbers, numbers, maps, maps)
+    found = Outputs(*(array * np.float32(np.nan) for array in vars(wanted).values()))
+    assert len(beyond_gate(differences(found, wanted, precision="fp32"), precision="fp32")) == 4
+    assert beyond_gate(differences(wanted, wanted, precision="fp32"), precision="fp32") == []
+
+
+def test_a_wrong_backend_fails_its_step(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference(settings, Findings(settings, "reference"))
+    monkeypatch.setattr("benchmarks.gpu_check.networks.beyond_gate", lambda *_, **__: ["P by 1"])
+    with pytest.raises(WrongAnswerError, match="P by 1"):
+        backend(settings, Findings(settings, "onnxruntime-fp32"), "onnxruntime", "fp32")
+    assert settings.found("onnxruntime-fp32").is_file()
+
+
+def test_the_peer_in_torch_has_the_bundles_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The packaged network in both memory formats, on the CPU and so in fp32: within 1e-4."""
+    monkeypatch.setattr("benchmarks.gpu_check.networks.BATCH", 1)
+    np.save(tmp_path / "one.npy", patches_of(Settings(work=tmp_path))[0][:1])
+    settings = Settings(work=tmp_path, device="cpu", batches=(), patches=tmp_path / "one.npy")
+    reference(settings, Findings(settings, "reference"))
+    found = Findings(settings, "torch")
+    torch_peer.eager(settings, found)
+    assert [row["precision"] for row in found.result["parity"]] == ["fp32", "fp32"]
+    assert [row["beyond_gate"] for row in found.result["parity"]] == [[], []]
