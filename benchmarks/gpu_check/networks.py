@@ -154,7 +154,6 @@ def _in_equal_parts(infer: Callable[[Float], Outputs], patches: Float) -> Output
 
 def backend(settings: Settings, findings: Findings, name: str, precision: str) -> None:
     """A backend of the SDK with CUDA graphs and without, from host memory to host memory."""
-    stored_reference(settings)
     bundle = _holding(opened(settings), precision, settings)
     missed: list[str] = []
     for graphs in (True, False) if settings.device == "cuda" else (False,):

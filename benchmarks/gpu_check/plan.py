@@ -35,7 +35,7 @@ STEPS: Final = (
     Step(name="wheels", limit_s=90),
     Step(name="machine", limit_s=20),
     Step(name="pycuda", limit_s=90),
-    Step(name="reference", limit_s=60),
+    Step(name="reference", limit_s=120),
     Step(name="ceiling", limit_s=45),
     Step(name="onnxruntime-fp32", limit_s=60, arguments=("onnxruntime", "fp32")),
     Step(name="torch", limit_s=60),

@@ -65,7 +65,7 @@ def _require(settings: Settings) -> None:
 
 
 def lowered(settings: Settings) -> str:
-    """The peer's precision. On a CPU fp32: without instructions for it, one bf16 patch takes torch minutes."""
+    """The peer's precision. On a CPU fp32: without instructions for bf16, one patch takes torch minutes."""
     return "bf16" if settings.device == "cuda" else "fp32"
 
 
@@ -87,7 +87,7 @@ def eager(settings: Settings, findings: Findings) -> None:
 
 
 def compiled(settings: Settings, findings: Findings) -> None:
-    """``torch.compile`` of channels last in :func:`lowered`, without CUDA graphs and with (``reduce-overhead``)."""
+    """``torch.compile``, channels last in :func:`lowered`, without CUDA graphs and with (``reduce-overhead``)."""
     _require(settings)
     torch.backends.cudnn.benchmark = True
     network = torch_network(opened(settings)).to(settings.device)
