@@ -9,26 +9,30 @@ from __future__ import annotations
 import shutil
 import stat
 import tempfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from nodule_diag.dicom_files import DicomFile
 from nodule_diag.errors import CTError
 from nodule_diag.limits import MAX_ARCHIVE_BYTES, MAX_FILES, MAX_SLICE_BYTES
+from nodule_diag.side_by_side import in_order
 
 _ENCRYPTED = 0x1
 _GIB = 2**30
 
 
 @contextmanager
-def unpacked(path: Path) -> Iterator[list[DicomFile]]:
+def unpacked(path: Path, *, threads: int) -> Iterator[list[DicomFile]]:
     """Unpack an archive for as long as the block runs.
 
     Args:
         path: The ``.zip``.
+        threads: How many files are inflated at once; zlib does not hold the interpreter's lock.
 
     Yields:
         The unpacked files, with the names they have in the archive.
@@ -47,7 +51,7 @@ def unpacked(path: Path) -> Iterator[list[DicomFile]]:
             hint="copy or download the file again",
         ) from error
     with archive, tempfile.TemporaryDirectory(prefix="nodule-diag-") as folder:
-        yield _unpack(archive, _checked(archive, path), Path(folder), path)
+        yield _unpack(archive, _checked(archive, path), Path(folder), path, threads)
 
 
 def _checked(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:
@@ -106,19 +110,34 @@ def _is_clutter(name: str) -> bool:
     return name.startswith("__MACOSX/") or PurePosixPath(name).name.startswith("._")
 
 
-def _unpack(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], folder: Path, path: Path) -> list[DicomFile]:
-    files = []
-    for number, entry in enumerate(entries):
-        target = folder / f"{number:06d}"
+def _unpack(
+    archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], folder: Path, path: Path, threads: int
+) -> list[DicomFile]:
+    unpack = partial(_unpack_one, archive=archive, folder=folder, path=path, lock=threading.Lock())
+    with in_order(unpack, enumerate(entries), threads=threads) as files:
+        return list(files)
+
+
+def _unpack_one(
+    numbered: tuple[int, zipfile.ZipInfo], *, archive: zipfile.ZipFile, folder: Path, path: Path, lock: threading.Lock
+) -> DicomFile:
+    number, entry = numbered
+    target = folder / f"{number:06d}"
+    try:
+        # Reading an open entry is safe beside others; an archive counts its open entries without a lock.
+        with lock:
+            source = archive.open(entry)
         try:
-            # zipfile stops at the size the directory promises, which has been added up, and checks the CRC.
-            with archive.open(entry) as source, target.open("wb") as copy:
+            with target.open("wb") as copy:
+                # zipfile stops at the size the directory promises, which has been added up, and checks the CRC.
                 shutil.copyfileobj(source, copy)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise CTError(
-                f"{path} is damaged: {entry.filename!r} cannot be unpacked ({error})",
-                code="ct-damaged",
-                hint="copy or download the archive again",
-            ) from error
-        files.append(DicomFile(target, entry.filename))
-    return files
+        finally:
+            with lock:
+                source.close()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise CTError(
+            f"{path} is damaged: {entry.filename!r} cannot be unpacked ({error})",
+            code="ct-damaged",
+            hint="copy or download the archive again",
+        ) from error
+    return DicomFile(target, entry.filename)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
 import numpy as np
 from isal import isal_zlib
@@ -20,7 +21,7 @@ _BLOCK_BYTES = 2**20
 
 
 class ByteStream:
-    """Reads exact numbers of bytes, holding one block of the file at a time.
+    """Reads exact numbers of bytes: a plain file's straight into the caller's buffer, a compressed one's by blocks.
 
     Args:
         file: Open at the first byte to read.
@@ -28,12 +29,13 @@ class ByteStream:
         path: The file, for messages.
     """
 
-    def __init__(self, file: BinaryIO, *, compressed: bool, path: str) -> None:
+    def __init__(self, file: BufferedReader, *, compressed: bool, path: str) -> None:
         self._path = path
-        self._chunks = self._inflate(file) if compressed else iter(lambda: file.read(_BLOCK_BYTES), b"")
+        self._file = file
+        self._chunks = self._inflate(file) if compressed else None
         self._rest = b""
 
-    def _inflate(self, file: BinaryIO) -> Iterator[bytes]:
+    def _inflate(self, file: BufferedReader) -> Iterator[bytes]:
         """Decompressed chunks; ends early, without an error, where the file does."""
         unpacker = isal_zlib.decompressobj(wbits=ANY_DEFLATE)
         try:
@@ -55,6 +57,8 @@ class ByteStream:
 
     def fill(self, buffer: memoryview) -> int:
         """Fill the buffer as far as the data goes; returns the number of bytes."""
+        if self._chunks is None:
+            return self._file.readinto(buffer)
         done = 0
         while done < len(buffer):
             if not self._rest:

@@ -2,47 +2,51 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from nodule_diag.dicom_files import DicomFile, SliceHeader, files_in, slice_headers
+from nodule_diag.dicom_files import DicomFile, SliceHeader, files_in, gdcm_reader, slice_headers
 from nodule_diag.dicom_stack import stack
 from nodule_diag.errors import CTError
 from nodule_diag.hounsfield import HounsfieldArray
 from nodule_diag.itk_quiet import quiet
+from nodule_diag.side_by_side import in_order
 from nodule_diag.volume import CTVolume
 
 _GRAYSCALE = ("MONOCHROME2", "")
 
 
-def read_folder(folder: Path, *, series: str | None) -> CTVolume:
+def read_folder(folder: Path, *, series: str | None, threads: int) -> CTVolume:
     """Read a series from the files under a folder.
 
     Args:
         folder: Searched with all folders in it.
         series: SeriesInstanceUID; needed when there are several.
+        threads: How many may work at once.
 
     Raises:
         CTError: When there is no such series, or it is no CT that can be diagnosed from.
     """
-    return read_files(files_in(folder), source=str(folder), series=series)
+    return read_files(files_in(folder), source=str(folder), series=series, threads=threads)
 
 
-def read_files(files: list[DicomFile], *, source: str, series: str | None) -> CTVolume:
+def read_files(files: list[DicomFile], *, source: str, series: str | None, threads: int) -> CTVolume:
     """Read a series from some files.
 
     Args:
         files: DICOM slices of any number of series, and anything else.
         source: The folder or archive, for messages and the result.
         series: SeriesInstanceUID; needed when there are several.
+        threads: How many may work at once.
 
     Raises:
         CTError: As `read_folder`.
     """
     with quiet():
-        headers = slice_headers(files, source=source)
+        headers = slice_headers(files, source=source, threads=threads)
         if not headers:
             raise CTError(
                 f"{source} holds no DICOM images (files looked at: {len(files)})",
@@ -54,22 +58,21 @@ def read_files(files: list[DicomFile], *, source: str, series: str | None) -> CT
         ordered, grid = stack(chosen, source=source)
         canonical = grid.canonical()
         voxels = HounsfieldArray(canonical, path=source)
-        reader = sitk.ImageFileReader()
-        reader.SetImageIO("GDCMImageIO")
-        for number, header in enumerate(ordered):
-            image = _decode(reader, header, source)
-            # The view is valid as long as ``image`` lives; add() copies it. GDCM has applied slope and intercept.
-            pixels = sitk.GetArrayViewFromImage(image).reshape(1, header.rows, header.columns)
-            voxels.add(number, pixels)
+        # Another thread decodes; this one checks and copies what has been decoded.
+        with in_order(partial(_decode, source=source), ordered, threads=min(threads - 1, 1)) as images:
+            for number, (header, image) in enumerate(zip(ordered, images, strict=True)):
+                # The view is valid as long as ``image`` lives; add() copies it. GDCM has applied slope and intercept.
+                pixels = sitk.GetArrayViewFromImage(image).reshape(1, header.rows, header.columns)
+                voxels.add(number, pixels)
     return CTVolume.from_grid(
         voxels.finish(), canonical, path=source, series_uid=chosen[0].series_uid or None, warnings=grid.warnings()
     )
 
 
-def _decode(reader: sitk.ImageFileReader, header: SliceHeader, source: str) -> sitk.Image:
-    reader.SetFileName(str(header.file.path))
+def _decode(header: SliceHeader, *, source: str) -> sitk.Image:
     try:
-        image: sitk.Image = reader.Execute()
+        with gdcm_reader(header.file.path) as reader:
+            image: sitk.Image = reader.Execute()
     except RuntimeError as error:
         raise CTError(
             f"{source}: {header.file.name} cannot be decoded: its pixel data is damaged or of an unknown kind",

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +15,7 @@ import SimpleITK as sitk
 
 from nodule_diag.errors import CTError
 from nodule_diag.limits import MAX_FILES, check_payload
+from nodule_diag.side_by_side import in_order
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
@@ -28,6 +33,22 @@ CT_CLASSES = (
 
 UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 """Transfer syntaxes whose pixel data takes the space the header says (DICOM PS3.5, annex A)."""
+
+_GDCM = threading.Lock()
+
+
+@contextmanager
+def gdcm_reader(path: Path) -> Iterator[sitk.ImageFileReader]:
+    """A reader of a DICOM file, for one thread of the process at a time.
+
+    Nobody promises that GDCM may run in two threads, and crashes have been reported (SimpleITK's issues 805 and 1466):
+    so looking at files, inflating, checking and copying run beside GDCM, but never GDCM beside itself.
+    """
+    with _GDCM:
+        reader = sitk.ImageFileReader()
+        reader.SetImageIO("GDCMImageIO")
+        reader.SetFileName(str(path))
+        yield reader
 
 
 @dataclass(frozen=True)
@@ -90,41 +111,21 @@ def files_in(folder: Path) -> list[DicomFile]:
     return found
 
 
-def slice_headers(files: list[DicomFile], *, source: str) -> list[SliceHeader]:
+def slice_headers(files: list[DicomFile], *, source: str, threads: int) -> list[SliceHeader]:
     """The headers of all DICOM images among some files; reports, segmentations and other objects are passed over.
 
     Args:
         files: Any files.
         source: The folder or archive, for messages.
+        threads: How many files are opened at once.
 
     Raises:
         CTError: ``ct-empty``, ``ct-truncated`` or ``ct-damaged``, for a file that should be a CT slice.
     """
-    headers = []
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    for file in files:
-        meta = _sniff(file, source)
-        if meta is None:
-            continue
-        reader.SetFileName(str(file.path))
-        try:
-            reader.ReadImageInformation()
-        except RuntimeError as error:
-            if meta.sop_class and meta.sop_class not in CT_CLASSES:
-                continue
-            raise CTError(
-                f"{source}: {file.name} is truncated or damaged: GDCM cannot read it",
-                code="ct-truncated",
-                hint="copy or export the series again",
-            ) from error
-        header = _interpret(reader, file)
-        if meta.transfer_syntax in UNCOMPRESSED:
-            bits = _text(reader, "0028|0100")
-            promised = header.rows * header.columns * header.frames * (int(bits) // 8 if bits.isdigit() else 2)
-            check_payload(promised, file.path.stat().st_size, compressed=False, path=f"{source}: {file.name}")
-        headers.append(header)
-    return headers
+    with in_order(partial(_sniff, source=source), files, threads=threads) as sniffed:
+        found = ((file, meta) for file, meta in zip(files, sniffed, strict=True) if meta is not None)
+        headers = (_header(file, meta, source) for file, meta in found)
+        return [header for header in headers if header is not None]
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,28 @@ class _Meta:
     transfer_syntax: str
 
 
-def _sniff(file: DicomFile, source: str) -> _Meta | None:
+def _header(file: DicomFile, meta: _Meta, source: str) -> SliceHeader | None:
+    """What GDCM reads; None for a DICOM object that is no image."""
+    with gdcm_reader(file.path) as reader:
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError as error:
+            if meta.sop_class and meta.sop_class not in CT_CLASSES:
+                return None
+            raise CTError(
+                f"{source}: {file.name} is truncated or damaged: GDCM cannot read it",
+                code="ct-truncated",
+                hint="copy or export the series again",
+            ) from error
+        header = _interpret(reader, file)
+        bits = _text(reader, "0028|0100")
+    if meta.transfer_syntax in UNCOMPRESSED:
+        promised = header.rows * header.columns * header.frames * (int(bits) // 8 if bits.isdigit() else 2)
+        check_payload(promised, file.path.stat().st_size, compressed=False, path=f"{source}: {file.name}")
+    return header
+
+
+def _sniff(file: DicomFile, *, source: str) -> _Meta | None:
     """The meta group of a DICOM file, empty when it has none; None when it is something else."""
     claims = file.name.lower().endswith(DICOM_SUFFIXES)
     with file.path.open("rb") as stream:

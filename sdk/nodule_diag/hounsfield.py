@@ -41,8 +41,9 @@ MAX_DENSE_FRACTION = 1e-2
 SAMPLING = (slice(None), slice(None, None, 4), slice(None, None, 4))
 """Every 16th voxel is counted for those shares: enough for a thousandth, and fast."""
 
-SLAB_BYTES = 8 * 2**20
-"""Voxels decoded at a time; small beside a CT, large beside the cost of a call."""
+SLAB_BYTES = 2 * 2**20
+"""Voxels decoded at a time: few enough to stay in a core's cache while they are checked and copied, and many beside the
+cost of a call."""
 
 
 class HounsfieldArray:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from nodule_diag.errors import CTError, UsageError
 from nodule_diag.grid import Axes, CanonicalGrid, Flips, StoredGrid, Triple
 from nodule_diag.hounsfield import HounsfieldArray
+from nodule_diag.threads import resolve_threads
 
 DICOM_FILE_SUFFIXES = (".dcm", ".dicom", ".ima")
 FORMATS = ".nii, .nii.gz, .mha, .mhd, .nrrd, a DICOM folder, or a .zip of one"
@@ -152,23 +153,25 @@ class CTVolume:
         )
 
 
-def read_ct(path: str | os.PathLike[str], *, series: str | None = None) -> CTVolume:
+def read_ct(path: str | os.PathLike[str], *, series: str | None = None, threads: int | None = None) -> CTVolume:
     """Read a CT of any supported format, or say exactly why it must not be used.
 
     Args:
         path: ``.nii``, ``.nii.gz``, ``.mha``, ``.mhd``, ``.nrrd``, a DICOM directory, or a ``.zip`` of one.
         series: The SeriesInstanceUID to read, where DICOM holds several.
+        threads: CPU threads that reading DICOM may use; ``OMP_NUM_THREADS`` or every available core when left out.
 
     Returns:
         The volume in HU on canonical LPS axes.
 
     Raises:
         CTError: With a ``code`` of its own for each kind of rejection; docs/bad-input.md lists them.
-        UsageError: When ``series`` is given for a format that has none.
+        UsageError: When ``series`` is given for a format that has none, or ``threads`` is no number of threads.
     """
     source = Path(path)
+    count = resolve_threads(threads)
     try:
-        return _read(source, series)
+        return _read(source, series, count)
     except OSError as error:
         raise CTError(
             f"{source} cannot be read: {error.strerror or error}",
@@ -177,7 +180,7 @@ def read_ct(path: str | os.PathLike[str], *, series: str | None = None) -> CTVol
         ) from error
 
 
-def _read(source: Path, series: str | None) -> CTVolume:
+def _read(source: Path, series: str | None, threads: int) -> CTVolume:
     """Choose the reader. Each is imported when used: SimpleITK is heavy and NIfTI does without it."""
     name = source.name.lower()
     if not source.exists():
@@ -186,9 +189,9 @@ def _read(source: Path, series: str | None) -> CTVolume:
         from nodule_diag import archive, dicom
 
         if source.is_dir():
-            return dicom.read_folder(source, series=series)
-        with archive.unpacked(source) as files:
-            return dicom.read_files(files, source=str(source), series=series)
+            return dicom.read_folder(source, series=series, threads=threads)
+        with archive.unpacked(source, threads=threads) as files:
+            return dicom.read_files(files, source=str(source), series=series, threads=threads)
     if name.endswith(DICOM_FILE_SUFFIXES):
         raise CTError(
             f"{source} is a single DICOM file; a CT is a folder of them",

@@ -2,6 +2,7 @@
 
 import tempfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel
 import numpy as np
@@ -148,6 +149,51 @@ def test_archive_is_unpacked_privately_and_removed(tmp_path, monkeypatch, truth)
     assert len(seen) == 12
     assert all(name.startswith(str(scratch)) for name in seen)
     assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_any_number_of_threads_reads_the_same(tmp_path, truth, threads):
+    folder = make.save_series(tmp_path / "series", make.dicom_slices())
+    for path in (folder, make.zipped(folder, tmp_path / "scan.zip")):
+        assert_same(read_ct(path, threads=threads), truth, atol=0)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_of_several_bad_slices_the_first_is_named(tmp_path, threads):
+    folder = make.save_series(tmp_path / "series", make.dicom_slices())
+    files = sorted(folder.iterdir())
+    for path in files[3:]:
+        path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(CTError, match=files[3].name) as caught:
+        read_ct(folder, threads=threads)
+    assert caught.value.code == "ct-truncated"
+    with pytest.raises(CTError, match=files[3].name):
+        read_ct(make.zipped(folder, tmp_path / "scan.zip"), threads=threads)
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_the_first_slice_that_cannot_be_decoded_is_named(tmp_path, threads):
+    items = make.dicom_slices()
+    for item in items:
+        item.file_meta = pydicom.dataset.FileMetaDataset()
+        item.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        item.compress(RLELossless, generate_instance_uid=False)
+    folder = make.save_series(tmp_path / "series", items)
+    files = sorted(folder.iterdir())
+    for path in files[5:]:
+        data = path.read_bytes()
+        path.write_bytes(data[:-600])
+    with pytest.raises(CTError, match=files[5].name) as caught:
+        read_ct(folder, threads=threads)
+    assert caught.value.code in {"ct-damaged", "ct-truncated"}
+
+
+def test_reading_in_several_threads_at_once(tmp_path, truth):
+    folder = make.save_series(tmp_path / "series", make.dicom_slices())
+    path = make.zipped(folder, tmp_path / "scan.zip")
+    with ThreadPoolExecutor(6) as pool:
+        for ct in pool.map(read_ct, [folder, path] * 6):
+            assert_same(ct, truth, atol=0)
 
 
 @pytest.mark.real_data
