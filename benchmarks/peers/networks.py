@@ -17,6 +17,7 @@ from benchmarks.peers.weights import torch_network
 from benchmarks.subject import Bench
 from nodule_diag.backends import BACKENDS, PRECISIONS, Outputs, create_backend
 from nodule_diag.errors import BackendError
+from nodule_diag.parity import probe_patch
 from nodule_diag_export.onnx_graph import OUTPUTS
 from nodule_diag_export.parity import OnnxModel
 
@@ -91,6 +92,11 @@ def torch_networks(bench: Bench, notes: list[str]) -> Iterator[Network]:
     else:
         # The batch is fixed, as it is in what is timed: the compiler may use it.
         compiled = TorchNetwork(torch.compile(last, dynamic=False), torch.channels_last_3d)
+        try:
+            compiled.infer(probe_patch())
+        except RuntimeError as error:  # the base of dynamo's and inductor's errors
+            notes.append(f"torch.compile was left out: {str(error).splitlines()[0]}")
+            return
         yield Network(name="torch.compile, channels last", precision="fp32", runs=compiled, peer=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ torch = pytest.importorskip("torch", reason="the extra bench is not installed")
 pytest.importorskip("monai", reason="the extra bench is not installed")
 
 from benchmarks import part_peers  # noqa: E402
+from benchmarks.peers import networks  # noqa: E402
 from benchmarks.peers.answer import Answer, Difference, TorchTail  # noqa: E402
 from benchmarks.peers.monai_style import MonaiStyle, bytes_needed, lung_mask  # noqa: E402
 from benchmarks.peers.networks import TorchNetwork  # noqa: E402
@@ -126,3 +128,20 @@ def test_differences_are_absolute() -> None:
     assert Difference.between(answer(0.25), answer(0.75)) == Difference(
         malignancy=0.5, expert_score=2.0, diagnosis=0.5, cam=0.5, segmentation=0.5
     )
+
+
+def test_a_compiler_that_fails_is_left_out_with_the_reason(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such compiler\nand a long story")
+
+    monkeypatch.setattr(networks, "torch_network", lambda *_, **__: torch.nn.Identity())
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: fail)
+    monkeypatch.setenv("CXX", "true")
+    notes: list[str] = []
+    slow = replace(bench, settings=replace(bench.settings, quick=False))
+    names = [network.name for network in networks.torch_networks(slow, notes)]
+    assert names == ["torch eager", "torch eager, channels last"]
+    assert notes == ["torch.compile was left out: no such compiler"]
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert len(list(networks.torch_networks(slow, notes))) == 2
+    assert notes[1:] == ["torch.compile was left out: it needs a C++ compiler, and there is no no-such-compiler"]
