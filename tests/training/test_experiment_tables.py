@@ -205,6 +205,11 @@ def test_table_7_takes_sides_from_scores_and_readers_against_each_other(tmp_path
     assert found["one reader against the others"].value == 1.0
     assert found["one reader against the others"].n == 16
     assert found["diameter alone"].value == pytest.approx(6 / 16)
+    split = fold_record(0, [*map(nodule, range(8)), nodule(12, reader_scores=(1, 5))])
+    one_reader = yardsticks([split], "scores", "12/45")[1].auc
+    # The 1 stands against a 5, and the 5 against a 1: 8 malignant of 4 or 5 and a 1, 8 benign of 1 or 2 and a 5.
+    right = 8 * 8 + 4 * 0.5 + 4 * 0.5
+    assert (one_reader.n, one_reader.value) == (18, pytest.approx(right / 81))
     save(tmp_path, record, name="table7/C")
     text = make_table("7", tmp_path, command="x")
     assert "8 (4 malignant)" in text

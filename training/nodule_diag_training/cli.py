@@ -75,7 +75,7 @@ def _read_config(path: Path | None, *, default: TrainingConfig) -> TrainingConfi
 def run(
     out: Annotated[Path, typer.Option("--out", help="Folder of the runs; unfinished ones in it are continued.")],
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Row of the paper's tables: table1/J (see: train list).")
+        str | None, typer.Argument(metavar="NAME", help="Row of the paper's tables: table1/J (see: train list).")
     ] = None,
     fold: Annotated[
         int | None,
