@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.backends import Backend, BackendStatus, Device, Outputs
+from nodule_diag.backends import CPU_BATCH, GPU_BATCH, Backend, BackendStatus, Device, Outputs
 from nodule_diag.backends.tensors import MAX_REASON, Node, check_tensors, checked_outputs, output_names, unreadable
 from nodule_diag.bundle import Bundle
 from nodule_diag.errors import BackendError, MissingExtraError, NoduleDiagError
@@ -123,6 +123,7 @@ class OnnxRuntimeBackend:
         self.threads = threads
         model = bundle.read(self._spec.file)
         self._session, self.device = self._open(model, device)
+        self.batch = CPU_BATCH if self.device == "cpu" else GPU_BATCH
         check_tensors(self._spec, inputs=self._session.get_inputs(), outputs=self._session.get_outputs())
 
     def infer(self, patches: NDArray[np.float32]) -> Outputs:
