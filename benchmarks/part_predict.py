@@ -13,11 +13,12 @@ from benchmarks.session import Findings
 from benchmarks.subject import Bench, Point
 from benchmarks.threads import limited
 from nodule_diag.backends import create_backend
+from nodule_diag.document import prediction_document
 from nodule_diag.lungs import lung_mask
 from nodule_diag.manifest import SPACES
 from nodule_diag.overlay import write_cam, write_segmentation
 from nodule_diag.patch import extract_patches
-from nodule_diag.pipeline import BATCH, Diagnoser, prediction_document
+from nodule_diag.pipeline import Diagnoser
 from nodule_diag.volume import CTVolume, read_ct
 
 TITLE = "A diagnosis, stage by stage, warm"
@@ -25,6 +26,8 @@ PLAN = Plan(warmup=2, settle=1, window=7, agreeing=3, spread=0.03, budget_s=8.0)
 MOST_MASK_MS, MOST_PATCH_MS = 250.0, 10.0
 MOST_FURTHER_NODULE = 1.3
 """Times a nodule of bare batched inference."""
+BATCH = 8
+"""Further nodules of a call, and patches of a bare one."""
 NODULES = (1, 1 + BATCH)
 FILE_TO_ANSWER = "file to answer"
 TIMING_COLUMNS = (

@@ -56,7 +56,8 @@ class Request:
 
         The bundle comes first: when it or the backend cannot serve, nobody waits for the CT to be read.
         """
-        from nodule_diag.pipeline import Diagnoser, prediction_document
+        from nodule_diag.document import prediction_document
+        from nodule_diag.pipeline import Diagnoser
         from nodule_diag.volume import read_ct
 
         with render.progress("loading the bundle"):

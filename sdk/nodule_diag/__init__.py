@@ -18,7 +18,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nodule_diag.batch import Scan, ScanResult
     from nodule_diag.bundle import Bundle
+    from nodule_diag.document import prediction_document
     from nodule_diag.errors import (
         BackendError,
         BundleError,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
         OutputError,
         UsageError,
     )
-    from nodule_diag.pipeline import Diagnoser, prediction_document
+    from nodule_diag.pipeline import Diagnoser
     from nodule_diag.results import (
         Cam,
         Diagnosis,
@@ -59,6 +61,8 @@ __all__ = [
     "OutputError",
     "Prediction",
     "Runtime",
+    "Scan",
+    "ScanResult",
     "Segmentation",
     "SimilarCase",
     "UsageError",
@@ -68,7 +72,9 @@ __all__ = [
 ]
 
 _HOME = {
+    "batch": ("Scan", "ScanResult"),
     "bundle": ("Bundle",),
+    "document": ("prediction_document",),
     "errors": (
         "BackendError",
         "BundleError",
@@ -79,7 +85,7 @@ _HOME = {
         "OutputError",
         "UsageError",
     ),
-    "pipeline": ("Diagnoser", "prediction_document"),
+    "pipeline": ("Diagnoser",),
     "results": ("Cam", "Diagnosis", "Faithfulness", "Prediction", "Runtime", "Segmentation", "SimilarCase"),
     "volume": ("CTVolume", "read_ct"),
 }

@@ -56,7 +56,7 @@ def window_channels(hu: ArrayLike) -> NDArray[np.float32]:
     Returns:
         (2, ...) float32 in [0, 1]: lung window, mediastinal window.
     """
-    values = np.asarray(hu)
+    values = np.asarray(hu, dtype=np.float32)
     channels = np.empty((2, *values.shape), dtype=np.float32)
     for channel, (low, high) in zip(channels, (LUNG_WINDOW_HU, MEDIASTINAL_WINDOW_HU), strict=True):
         np.subtract(values, np.float32(low), out=channel)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
 
 import nodule_diag
 from nodule_diag.backends import Backend, Outputs, create_backend
+from nodule_diag.batch import Scan, ScanResult, predict_batch, predict_batch_async
 from nodule_diag.bundle import Bundle
 from nodule_diag.errors import UsageError
 from nodule_diag.geometry import Points, require_inside, stored_voxel, to_lps
@@ -22,13 +21,12 @@ from nodule_diag.manifest import SPACES, Space
 from nodule_diag.patch import extract_patches
 from nodule_diag.results import Cam, Diagnosis, Faithfulness, Prediction, Runtime, Segmentation, SimilarCase
 from nodule_diag.retrieval import CaseIndex, mean_label
+from nodule_diag.stopwatch import Stopwatch
 from nodule_diag.symmetry import SymmetricBackend, require_views
 from nodule_diag.threads import filter_threads, resolve_threads
 from nodule_diag.volume import CTVolume
+from nodule_diag.warm_up import made_up_ct
 
-PREDICTION_SCHEMA = "nodule-diag/prediction/1"
-BATCH = 8
-"""Nodules a run of the network: 17 MB of patches, some 100 MB of activations."""
 OFF_CENTRE_MM = 5.0
 """A nodule that begins further from the given position than this may not be the one that was meant: 3 mm, the
 smallest nodule of the paper's range, and 2 mm, a cell of the segmentation's grid."""
@@ -37,25 +35,6 @@ STAGES = ("lung_mask", "patch", "inference", "retrieval")
 OUTSIDE_LUNG = "the position is outside the lung mask"
 NOTHING_SEGMENTED = "no nodule was segmented at the position: volume and diameter are 0"
 TOUCHES_EDGE = "the segmented nodule reaches the edge of the 32 mm cube: volume and diameter are lower bounds"
-
-
-class _Stopwatch:
-    """Wall time of each stage of one call, summed over its chunks."""
-
-    def __init__(self) -> None:
-        self._start = perf_counter()
-        self._ms = dict.fromkeys(STAGES, 0.0)
-
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            self._ms[stage] += (perf_counter() - start) * 1000.0
-
-    def result(self) -> dict[str, float]:
-        return {**self._ms, "total": (perf_counter() - self._start) * 1000.0}
 
 
 class Diagnoser:
@@ -169,7 +148,7 @@ class Diagnoser:
         exclude: Collection[str] = (),
     ) -> Prediction:
         """:meth:`predict`, with the time that each stage took. Same arguments and errors."""
-        stopwatch = _Stopwatch()
+        stopwatch = Stopwatch(STAGES)
         wanted = self.bundle.manifest.retrieval.k if k is None else k
         if isinstance(wanted, bool) or wanted < 1:
             raise UsageError(f"k is {wanted}; it must be at least 1", hint="leave k out to use the bundle's")
@@ -187,8 +166,8 @@ class Diagnoser:
             require_inside(ct, center, in_lung=lambda point: lungs().contains(point))
         mask = lungs()
         diagnoses: list[Diagnosis] = []
-        for start in range(0, len(centers_xyz_mm), BATCH):
-            chunk = slice(start, start + BATCH)
+        for start in range(0, len(centers_xyz_mm), self._backend.batch):
+            chunk = slice(start, start + self._backend.batch)
             outputs = self._infer(ct, centers_xyz_mm[chunk], mask, stopwatch)
             for row, (name, center) in enumerate(zip(names[chunk], centers_xyz_mm[chunk], strict=True)):
                 with stopwatch.time("retrieval"):
@@ -198,7 +177,49 @@ class Diagnoser:
                 diagnoses.append(self._diagnosis(ct, mask, name, center, outputs, row, similar, wanted))
         return Prediction(tuple(diagnoses), stopwatch.result())
 
-    def _infer(self, ct: CTVolume, centers_xyz_mm: Points, mask: LungMask, stopwatch: _Stopwatch) -> Outputs:
+    def predict_batch(self, scans: Iterable[Scan], *, prefetch: int = 1) -> Generator[ScanResult, None, None]:
+        """Diagnose the nodules of several CTs; the next CT is read while the network looks at the current one.
+
+        .. code-block:: python
+
+            for result in diagnoser.predict_batch(nd.Scan(path, points) for path, points in worklist):
+                if result.error is not None:
+                    print(result.scan.ct, result.error)
+                    continue
+                store(result.diagnoses)
+
+        A CT that fails with a :class:`NoduleDiagError` is delivered in its place, with the error, and stops no other.
+        Leaving the loop, or ``close()``, ends the reading: after the CT that is being read, no other is opened.
+
+        Args:
+            scans: The CTs, in any number: they are taken one by one, at most ``prefetch`` in advance.
+            prefetch: How many CTs are read in advance. So many, the current one, and those whose results the caller
+                keeps are in memory at a time.
+
+        Returns:
+            One result a CT, in the order of ``scans``.
+
+        Raises:
+            UsageError: When ``prefetch`` is below 1.
+        """
+        return predict_batch(self, scans, prefetch=prefetch)
+
+    def predict_batch_async(self, scans: Iterable[Scan], *, prefetch: int = 1) -> AsyncGenerator[ScanResult, None]:
+        """:meth:`predict_batch` for ``async for``; same arguments, results and errors.
+
+        All work is done in threads of its own, so that the event loop is never held up. Cancelled, it waits for the
+        nodules that are being diagnosed and for the CT that is being read, and then stops.
+        """
+        return predict_batch_async(self, scans, prefetch=prefetch)
+
+    def warm_up(self) -> None:
+        """Diagnose a made-up CT, so that the first call of :meth:`predict` is as fast as the others.
+
+        It loads what is loaded late (SimpleITK, the runtime's kernels) and takes the memory that a call needs.
+        """
+        self.predict(made_up_ct(), [(0.0, 0.0, 0.0)])
+
+    def _infer(self, ct: CTVolume, centers_xyz_mm: Points, mask: LungMask, stopwatch: Stopwatch) -> Outputs:
         """Patches as the bundle wants them (paper 4.2, step 8 or not), through the network."""
         masked = self.bundle.manifest.preprocessing.masked_input
         with stopwatch.time("patch"):
@@ -281,36 +302,3 @@ def _warnings(in_lung: bool, segmentation: Segmentation) -> Iterator[str]:
         yield f"the nearest segmented nodule begins {offset_mm:.1f} mm from the position: it may be another structure"
     if segmentation.touches_edge:
         yield TOUCHES_EDGE
-
-
-def prediction_document(
-    diagnoser: Diagnoser, ct: CTVolume, prediction: Prediction, *, read_ms: float = 0.0
-) -> dict[str, object]:
-    """Write a prediction as the document that other programs read (``nodule-diag/prediction/1``).
-
-    Args:
-        diagnoser: What made it.
-        ct: The CT; described as its file stores it, which is what ``voxel_xyz`` counts in.
-        prediction: The result of :meth:`Diagnoser.predict_timed`.
-        read_ms: How long reading the CT took; counted in ``total``.
-
-    Returns:
-        A dict of JSON types.
-    """
-    timing_ms = {"read": read_ms, **prediction.timing_ms, "total": read_ms + prediction.timing_ms["total"]}
-    manifest = diagnoser.bundle.manifest
-    return {
-        "schema": PREDICTION_SCHEMA,
-        "ct": {
-            "path": ct.path,
-            "size_xyz": list(ct.stored_size_xyz),
-            "spacing_xyz_mm": list(ct.stored_spacing_xyz_mm),
-            "orientation": ct.stored_orientation,
-            "series_uid": ct.series_uid,
-            "warnings": list(ct.warnings),
-        },
-        "bundle": {"name": manifest.name, "version": manifest.version, "sha256": diagnoser.bundle.sha256},
-        "runtime": diagnoser.runtime.to_dict(),
-        "nodules": [diagnosis.to_dict() for diagnosis in prediction.diagnoses],
-        "timing_ms": {stage: round(value, 3) for stage, value in timing_ms.items()},
-    }

@@ -49,6 +49,7 @@ def _results(
                 result = pending.popleft().result()
                 pending.extend(pool.submit(work, item) for item in islice(source, 1))
                 yield result
+                del result  # the caller may be done with it, and the next one be long in coming
         finally:
             for future in pending:
                 future.cancel()

@@ -23,6 +23,12 @@ EDGE_TOLERANCE = 1e-3
 position meant to lie on a face must not fall inside or outside by their rounding."""
 
 
+ONE_THREAD_PRODUCTS = 2**18
+"""Multiplications up to which OpenBLAS, numpy's BLAS, uses the calling thread alone (its ``SMP_THRESHOLD_MIN`` times
+``GEMM_MULTITHREAD_THRESHOLD``). Above, it wakes threads for every core: for a nodule's cube they take twice the CPU
+time, and then spin for 20 ms more, into the network's run."""
+
+
 def bspline_matrix(size: int, positions: ArrayLike) -> NDArray[np.float32]:
     """Matrix that interpolates ``size`` samples at ``positions`` with a cubic B-spline.
 
@@ -81,14 +87,22 @@ def resample(
         (C, M_z, M_y, M_x) float32.
     """
     along_z, along_y, along_x = matrices_zyx
-    count, depth, height, width = channels.shape
-    size_z, size_y, size_x = along_z.shape[0], along_y.shape[0], along_x.shape[0]
-    # Few large products instead of one per slice: a small product costs more to hand to BLAS's threads than to do.
-    box = along_z @ channels.reshape(count, depth, height * width)
-    box = box.reshape(count * size_z * height, width) @ along_x.T
-    box = box.reshape(count * size_z, height, size_x).swapaxes(1, 2).reshape(count * size_z * size_x, height)
-    box = box @ along_y.T
-    return np.ascontiguousarray(box.reshape(count, size_z, size_x, size_y).swapaxes(2, 3))
+    box = _products(along_z, channels.swapaxes(1, 2))  # (C, y, M_z, x)
+    box = _products(box, along_x.T)  # (C, y, M_z, M_x)
+    return _products(along_y, box.swapaxes(1, 2))
+
+
+def _products(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``left @ right``, of which one is a stack of matrices, in equal parts that BLAS does in this thread."""
+    *stack, rows, inner = left.shape if left.ndim > right.ndim else (*right.shape[:-2], *left.shape)
+    columns = right.shape[-1]
+    result = np.empty((*stack, rows, columns), dtype=np.float32)
+    parts = max(1, math.ceil(rows * inner * columns / ONE_THREAD_PRODUCTS))
+    width = math.ceil(columns / parts)
+    for start in range(0, columns, max(1, width)):
+        part = slice(start, start + width)
+        np.matmul(left, right[..., part], out=result[..., part])
+    return result
 
 
 def _cubic_weights(fraction: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -74,6 +74,7 @@ class SymmetricBackend:
         self.device = backend.device
         self.precision = backend.precision
         self.threads = backend.threads
+        self.batch = backend.batch
 
     def infer(self, patches: Float) -> Outputs:
         """Run the network on every view of (N, 2, 64, 64, 64) patches."""

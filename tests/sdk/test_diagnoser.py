@@ -12,11 +12,12 @@ import pytest
 import nodule_diag as nd
 from bundle_factory import make_tiny_bundle, tiny_cases, tiny_model_in_numpy
 from nodule_diag import pipeline
+from nodule_diag.document import prediction_document
 from nodule_diag.geometry import to_lps
 from nodule_diag.lungs import lung_mask
 from nodule_diag.patch import extract_patches
 from nodule_diag.phantom import Phantom, chest_phantom
-from nodule_diag.pipeline import Diagnoser, prediction_document
+from nodule_diag.pipeline import Diagnoser
 from nodule_diag.results import Diagnosis
 from nodule_diag.segmentation import Segmentation
 from nodule_diag.volume import CTVolume
@@ -110,7 +111,7 @@ def test_more_than_a_batch(
     monkeypatch: pytest.MonkeyPatch,
     diagnoses: list[Diagnosis],
 ) -> None:
-    monkeypatch.setattr(pipeline, "BATCH", 2)
+    monkeypatch.setattr(diagnoser._backend, "batch", 2)
     many = diagnoser.predict(phantom.ct, [*points, *points[:2]], ids=list("abcde"))
     assert [diagnosis.id for diagnosis in many] == list("abcde")
     for first, second in zip(many, [*diagnoses, *diagnoses[:2]], strict=True):

@@ -13,7 +13,7 @@ from nodule_diag.symmetry import SYMMETRIES, VIEWS, SymmetricBackend
 class Equivariant:
     """A network that turns with its input: the maps are pooled from the patch, the numbers are sums over it."""
 
-    name, device, precision, threads = "stand-in", "cpu", "fp32", 1
+    name, device, precision, threads, batch = "stand-in", "cpu", "fp32", 1, 1
 
     def __init__(self) -> None:
         self.calls = 0

@@ -13,7 +13,7 @@ from nodule_diag_training.symmetric import SymmetricModel
 class TorchBackend:
     """The model as the exported graph answers."""
 
-    name, device, precision, threads = "torch", "cpu", "fp32", 1
+    name, device, precision, threads, batch = "torch", "cpu", "fp32", 1, 1
 
     def __init__(self, model: SynergicModel) -> None:
         self.model = model

@@ -27,6 +27,11 @@ _MODULES = {
 """Each a :class:`BackendModule` that is imported when it is first needed."""
 BACKENDS = tuple(_MODULES)
 """Every backend that can be asked for."""
+CPU_BATCH = 1
+"""On a CPU, where the activations of one patch stay nearer to the cores than those of several: by CPU time, a nodule
+costs 6 % less than in a batch of 8. And an answer does not depend on what else is asked for in the same call."""
+GPU_BATCH = 8
+"""On a GPU, which a single patch does not fill: 17 MB of patches, some 100 MB of activations."""
 _DEVICE = re.compile(r"auto|cpu|cuda(?::(\d{1,3}))?")
 
 
@@ -56,6 +61,8 @@ class Backend(Protocol):
     device: str
     precision: str
     threads: int
+    batch: int
+    """Patches a run that it is fastest with, a patch; it takes any number, in memory that grows with it."""
 
     def infer(self, patches: NDArray[np.float32]) -> Outputs:
         """Run the network.

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.backends import Backend, BackendStatus, Device, Outputs
+from nodule_diag.backends import CPU_BATCH, GPU_BATCH, Backend, BackendStatus, Device, Outputs
 from nodule_diag.backends.onnxruntime_binding import BoundSession
 from nodule_diag.backends.tensors import MAX_REASON, Node, check_tensors, checked_outputs, output_names, unreadable
 from nodule_diag.bundle import Bundle
@@ -126,6 +126,7 @@ class OnnxRuntimeBackend:
         self._spec = bundle.manifest.model
         self.threads = threads
         self._session, self.device = self._open(self._network(bundle), device, cuda_graphs)
+        self.batch = CPU_BATCH if self.device == "cpu" else GPU_BATCH
         check_tensors(self._spec, inputs=self._session.get_inputs(), outputs=self._session.get_outputs())
         self._bound = None if self.device == "cpu" else self._bind("cuda", device.index)
 

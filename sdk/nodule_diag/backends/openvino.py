@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.backends import Backend, BackendStatus, Device, Outputs
+from nodule_diag.backends import CPU_BATCH, Backend, BackendStatus, Device, Outputs
 from nodule_diag.backends.onnx_weights import require_own_weights
 from nodule_diag.backends.tensors import check_tensors, checked_outputs, output_names, unreadable
 from nodule_diag.bundle import Bundle
@@ -124,6 +124,7 @@ class OpenVinoBackend:
 
     name = "openvino"
     device = "cpu"
+    batch = CPU_BATCH
 
     def __init__(self, bundle: Bundle, *, device: Device, precision: str, threads: int) -> None:
         if device.kind == "cuda":

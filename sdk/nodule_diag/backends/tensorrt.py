@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.backends import Backend, BackendStatus, Device, Outputs
+from nodule_diag.backends import GPU_BATCH, Backend, BackendStatus, Device, Outputs
 from nodule_diag.backends.cuda import CudaDevice, CudaGraph, import_pycuda, list_gpus
 from nodule_diag.backends.tensors import checked_outputs, output_names
 from nodule_diag.bundle import Bundle
@@ -93,6 +93,8 @@ class TensorRTBackend:
             and what the GPU reports.
         BundleError: ``bundle-tensor-missing`` or ``bundle-tensor-shape``.
     """
+
+    batch = GPU_BATCH
 
     def __init__(
         self,

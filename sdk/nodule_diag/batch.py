@@ -1,0 +1,172 @@
+"""Many CTs, one after the other: the next one is read while the network looks at the current one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING, cast
+
+import numpy.typing as npt
+
+from nodule_diag.document import prediction_document
+from nodule_diag.errors import NoduleDiagError, UsageError
+from nodule_diag.geometry import Space
+from nodule_diag.results import Diagnosis, Prediction
+from nodule_diag.side_by_side import in_order
+from nodule_diag.volume import CTVolume, read_ct
+
+if TYPE_CHECKING:
+    from nodule_diag.pipeline import Diagnoser
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One CT of a batch, and what to diagnose in it; the fields are the arguments of :meth:`Diagnoser.predict`.
+
+    Attributes:
+        ct: Where it is, as for :func:`nodule_diag.read_ct`, or the volume itself.
+        points: (N, 3) positions, N >= 1.
+        space: What they are given in.
+        ids: A name for each nodule.
+        series: Which series of a DICOM folder.
+        k: How many similar cases.
+        exclude: Case ids and patient ids that retrieval must not return.
+    """
+
+    ct: str | os.PathLike[str] | CTVolume
+    points: npt.ArrayLike
+    space: Space = "lps"
+    ids: Sequence[str] | None = None
+    series: str | None = None
+    k: int | None = None
+    exclude: Collection[str] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ScanResult:
+    """What came of one CT of a batch.
+
+    Attributes:
+        scan: As it was given.
+        ct: The CT, for overlays; None where it could not be read.
+        outcome: The diagnoses with their times, or why there are none.
+        read_ms: How long reading took.
+    """
+
+    scan: Scan
+    ct: CTVolume | None
+    outcome: Prediction | NoduleDiagError
+    read_ms: float
+
+    @property
+    def error(self) -> NoduleDiagError | None:
+        """Why there are no diagnoses; None where there are."""
+        return self.outcome if isinstance(self.outcome, NoduleDiagError) else None
+
+    @property
+    def prediction(self) -> Prediction:
+        """As :meth:`Diagnoser.predict_timed` returns it.
+
+        Raises:
+            NoduleDiagError: The error of this CT, where it has one.
+        """
+        if isinstance(self.outcome, NoduleDiagError):
+            raise self.outcome
+        return self.outcome
+
+    @property
+    def diagnoses(self) -> list[Diagnosis]:
+        """As :meth:`Diagnoser.predict` returns them; raises as :attr:`prediction`."""
+        return list(self.prediction.diagnoses)
+
+    def document(self, diagnoser: Diagnoser) -> dict[str, object]:
+        """As :func:`nodule_diag.prediction_document` writes it; raises as :attr:`prediction`."""
+        prediction = self.prediction
+        # There is no prediction without a CT.
+        return prediction_document(diagnoser, cast(CTVolume, self.ct), prediction, read_ms=self.read_ms)
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A CT that was read, or why it was not."""
+
+    scan: Scan
+    ct: CTVolume | NoduleDiagError
+    ms: float
+
+
+def predict_batch(
+    diagnoser: Diagnoser, scans: Iterable[Scan], *, prefetch: int = 1
+) -> Generator[ScanResult, None, None]:
+    """See :meth:`nodule_diag.Diagnoser.predict_batch`."""
+    if isinstance(prefetch, bool) or prefetch < 1:
+        raise UsageError(f"prefetch is {prefetch}; it must be at least 1", hint="leave prefetch out")
+    return _results(diagnoser, scans, prefetch)
+
+
+def predict_batch_async(
+    diagnoser: Diagnoser, scans: Iterable[Scan], *, prefetch: int = 1
+) -> AsyncGenerator[ScanResult, None]:
+    """See :meth:`nodule_diag.Diagnoser.predict_batch_async`."""
+    return _in_a_thread(predict_batch(diagnoser, scans, prefetch=prefetch))
+
+
+def _results(diagnoser: Diagnoser, scans: Iterable[Scan], prefetch: int) -> Generator[ScanResult, None, None]:
+    with in_order(_read, scans, threads=1, ahead=prefetch) as reads:
+        # No name here keeps a CT while the next one is waited for.
+        yield from map(partial(_diagnosed, diagnoser), reads)
+
+
+async def _in_a_thread(results: Generator[ScanResult, None, None]) -> AsyncGenerator[ScanResult, None]:
+    # A thread of its own: the generator is only ever used by this one, and the loop's pool is left to others.
+    pool = ThreadPoolExecutor(1, thread_name_prefix="nodule-diag-batch")
+    loop = asyncio.get_running_loop()
+    try:
+        while True:
+            result = await loop.run_in_executor(pool, next, results, None)
+            if result is None:
+                return
+            yield result
+            del result
+    finally:
+        # In the same thread, so after whatever it is computing now.
+        closed = loop.run_in_executor(pool, results.close)
+        pool.shutdown(wait=False)
+        await asyncio.shield(closed)
+
+
+def _read(scan: Scan) -> _Read:
+    start = perf_counter()
+    try:
+        # One thread: the others are the network's, which works meanwhile.
+        ct = scan.ct if isinstance(scan.ct, CTVolume) else read_ct(scan.ct, series=scan.series, threads=1)
+    except NoduleDiagError as error:
+        return _Read(scan, _without_frames(error), 0.0)
+    return _Read(scan, ct, (perf_counter() - start) * 1000.0)
+
+
+def _diagnosed(diagnoser: Diagnoser, read: _Read) -> ScanResult:
+    scan, ct = read.scan, read.ct
+    if isinstance(ct, NoduleDiagError):
+        return ScanResult(scan, None, ct, read.ms)
+    try:
+        prediction = diagnoser.predict_timed(
+            ct, scan.points, space=scan.space, k=scan.k, ids=scan.ids, exclude=scan.exclude
+        )
+    except NoduleDiagError as error:
+        return ScanResult(scan, ct, _without_frames(error), read.ms)
+    return ScanResult(scan, ct, prediction, read.ms)
+
+
+def _without_frames(error: NoduleDiagError) -> NoduleDiagError:
+    """The error without its tracebacks, which would keep the voxels of a CT while the caller keeps the error."""
+    fault: BaseException | None = error
+    while fault is not None:
+        fault.__traceback__ = None
+        fault = fault.__cause__ or fault.__context__
+    return error
