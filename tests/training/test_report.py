@@ -8,6 +8,7 @@ from nodule_diag_training import metrics
 from nodule_diag_training.crossval import FoldResult, retrieve, sections_of
 from nodule_diag_training.evaluate import Judgement
 from nodule_diag_training.lidc import TrainingDataError
+from nodule_diag_training.report import symmetry_section
 
 
 def judgement(index: int, *, form: str = "cube", fold: int = 0, patient: str | None = None, **changes) -> Judgement:
@@ -88,3 +89,14 @@ def test_retrieval_takes_the_nearest_of_other_patients():
     assert diagnosis["machine"] == {"case-100": 1.0, "case-101": 0.0}
     with pytest.raises(TrainingDataError, match="among the queries"):
         retrieve(cases, [judgement(3)])
+
+
+def test_symmetries_are_compared_case_by_case():
+    single = [judgement(i, dice_grid=0.5, expert_score=3.0) for i in range(6)]
+    averaged = [judgement(i, dice_grid=0.6, expert_score=4.0, malignancy=0.2) for i in reversed(range(6))]
+    rows = {row.metric: row for row in symmetry_section(single, averaged, views=8).rows}
+    assert rows["SegNet Dice on its 16-grid, difference"].value == pytest.approx(0.1)
+    # Readers say 5 or 1: moving the score from 3 to 4 mends as much as it spoils.
+    name = "Expert score (RNet) against the readers' mean"
+    assert rows[f"{name}: absolute error, difference"].value == pytest.approx(0.0)
+    assert rows["P against the readers' mean: Spearman, alone"].value == pytest.approx(1.0)

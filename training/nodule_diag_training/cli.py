@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,14 +10,14 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from nodule_diag.atomic import write_bytes, writing
 from nodule_diag.errors import UsageError
 
 from .allocator import keep_freed_memory
 from .checkpoint import MODEL, load_model
 from .config import PACKAGED, PRETRAINED, TrainingConfig
-from .crossval import FOLD, HELD_OUT, judge_fold, sections_of
-from .engine import LOG, Run, StepLog, read_log
+from .crossval import FOLD, HELD_OUT
+from .engine import Run, StepLog
+from .evaluation_commands import evaluate, plot, symmetries
 from .execution import Execution
 from .experiments.commands import (
     DEFAULT_FOLDS,
@@ -53,6 +49,9 @@ app.command("list")(list_command)
 app.command("judge")(judge_command)
 app.command("table")(table_command)
 app.command("figure")(figure_command)
+app.command()(evaluate)
+app.command()(symmetries)
+app.command()(plot)
 
 SPLIT_SEED = 0
 PACKAGED_FOLDS = 3
@@ -245,79 +244,3 @@ def _run_configuration(
         ).train(on_step=show)  # fmt: skip
     if processes.first:
         typer.echo(f"wrote {out / MODEL}")
-
-
-def _finite(value: object) -> object:
-    """JSON has no NaN: an undefined figure is null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
-
-
-@app.command()
-def evaluate(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, each trained with its own --fold.")],
-    out: Annotated[Path, typer.Option("--out", help="JSON report.")],
-    data: DataOption = DEFAULT_DATA,
-    symmetries: Annotated[int, typer.Option(metavar="1|8|48", help="Views of each patch that are averaged.")] = 1,
-) -> None:
-    """Judge each fold's held-out patients and write every figure with its interval and yardsticks."""
-    begin = time.perf_counter()
-    nodules = load_nodules(data)
-    voxels = load_all(nodules)
-    results = [judge_fold(path / MODEL, nodules, voxels, symmetries=symmetries) for path in runs]
-    _, config, provenance = load_model(runs[0] / MODEL)
-    sections = sections_of(results)
-    report = {
-        "sections": [section.to_dict() for section in sections],
-        "command": f"nodule-diag train evaluate {' '.join(map(str, runs))} --symmetries {symmetries} --out {out}",
-        "folds": {"judged": sorted({j.fold for r in results for j in r.judgements}), "of": provenance["folds"]},
-        "config": config.model_dump(mode="json"),
-        "seconds": time.perf_counter() - begin,
-        "judgements": [j.to_dict() for result in results for j in result.judgements],
-        "retrieved": [dict(result.retrieved) for result in results],
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(out, (json.dumps(_finite(report), indent=1) + os.linesep).encode())
-    for section in sections:
-        typer.echo(f"\n{section.title}")
-        for row in section.rows:
-            goal = f"   target {row.target}" if row.target else ""
-            typer.echo(f"  {row.metric:58s} {row.value:6.3f}  [{row.low:.3f}, {row.high:.3f}]  n={row.n}{goal}")
-
-
-@app.command()
-def plot(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
-    out: Annotated[Path, typer.Option("--out", help="PNG or SVG.")],
-) -> None:
-    """Plot a run's losses, smoothed over fifty steps."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-    import numpy as np
-
-    lines = read_log(run_folder / LOG)
-    if not lines:
-        raise UsageError(f"{run_folder} has no {LOG}", hint="give the folder of a run")
-    window = min(50, len(lines))
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    for name, label in (
-        ("classification", "BCE (eq. 3)"),
-        ("cam", "ad-CSL (eq. 11)"),
-        ("segmentation", "Dice (eq. 1)"),
-        ("score", "MSE (eq. 2)"),
-    ):
-        values = np.asarray([getattr(line, name) for line in lines])
-        smooth = np.convolve(values, np.full(window, 1 / window), mode="valid")
-        axes.plot(np.arange(len(smooth)) + window, smooth, label=label)
-    axes.set(xlabel="step", ylabel="loss", yscale="log", title=f"{run_folder.name}: mean of {window} steps")
-    axes.legend()
-    with writing(out) as temporary:
-        figure.savefig(temporary, format=out.suffix.lstrip(".") or "png", dpi=120)
-    plt.close(figure)

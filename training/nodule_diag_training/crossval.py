@@ -12,10 +12,21 @@ from nodule_diag.manifest import SPACES, Space
 from nodule_diag.retrieval import features
 
 from .checkpoint import load_model
+from .config import Modality
 from .evaluate import Judgement, judge, samples_of
 from .lidc import Nodule, TrainingDataError
+from .model import SynergicModel
 from .patches import NoduleVoxels, PatchSampler
-from .report import CERTAIN, Section, calibration_section, cube_section, cut_section, diagnosis_section, side_section
+from .report import (
+    CERTAIN,
+    Section,
+    calibration_section,
+    cube_section,
+    cut_section,
+    diagnosis_section,
+    side_section,
+    symmetry_section,
+)
 from .symmetric import SymmetricModel
 
 RETRIEVED_CASES = 20
@@ -63,6 +74,20 @@ def retrieve(cases: Sequence[Judgement], queries: Sequence[Judgement]) -> dict[s
     return diagnoses
 
 
+def _fold_model(path: Path) -> tuple[SynergicModel, Modality, int, set[str]]:
+    """A fold's model that can be reported on, its input, the fold, and the patients that it never saw."""
+    model, config, provenance = load_model(path)
+    if not (config.modules.segnet and config.modules.rnet and config.modules.cnet):
+        raise TrainingDataError(
+            f"{path} is of system {config.system}, and the report needs SegNet, RNet and CNet",
+            hint="evaluate a system with all three, such as D, F or J",
+        )
+    held_out = provenance.get(HELD_OUT)
+    if not isinstance(held_out, list) or not held_out:
+        raise TrainingDataError(f"{path} was trained on all patients", hint="evaluate models trained with --fold")
+    return model, config.input, int(str(provenance[FOLD])), set(held_out)
+
+
 def judge_fold(
     path: Path, nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels], *, symmetries: int = 1
 ) -> FoldResult:
@@ -78,24 +103,13 @@ def judge_fold(
         TrainingDataError: If the model lacks SegNet, RNet or CNet, whose figures the report has, or does not say which
             patients were held out.
     """
-    single, config, provenance = load_model(path)
+    single, modality, fold, held_out = _fold_model(path)
     model = single if symmetries == 1 else SymmetricModel(single, views=symmetries)
-    if not (config.modules.segnet and config.modules.rnet and config.modules.cnet):
-        raise TrainingDataError(
-            f"{path} is of system {config.system}, and the report needs SegNet, RNet and CNet",
-            hint="evaluate a system with all three, such as D, F or J",
-        )
-    held_out = provenance.get(HELD_OUT)
-    if not isinstance(held_out, list) or not held_out:
-        raise TrainingDataError(f"{path} was trained on all patients", hint="evaluate models trained with --fold")
-    fold = int(str(provenance[FOLD]))
-    unseen = [n for n in nodules if n.patient_id in set(held_out)]
+    unseen = [n for n in nodules if n.patient_id in held_out]
     sampler = PatchSampler(voxels, nodules)
 
     def judged(some: Sequence[Nodule], form: str) -> list[Judgement]:
-        return judge(
-            model, some, samples_of(some, voxels, sampler, form=form, modality=config.input), fold=fold, form=form
-        )
+        return judge(model, some, samples_of(some, voxels, sampler, form=form, modality=modality), fold=fold, form=form)
 
     cubes = [n for n in unseen if n.is_cube]
     judgements = [
@@ -103,12 +117,24 @@ def judge_fold(
         *judged(cubes, "cube"),
         *judged(cubes, "cube-cut"),
     ]
-    seen = [n for n in diagnosed_once(nodules) if n.patient_id not in set(held_out)]
+    seen = [n for n in diagnosed_once(nodules) if n.patient_id not in held_out]
     cases = [*judged([n for n in seen if not n.is_cube], "voi"), *judged([n for n in seen if n.is_cube], "cube")]
     queries = [
         j for j in judgements if j.case_id in {n.case_id for n in diagnosed_once(unseen)} and j.form != "cube-cut"
     ]
     return FoldResult(judgements=tuple(judgements), retrieved=retrieve(cases, queries))
+
+
+def symmetry_gain(path: Path, nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels], *, views: int) -> Section:
+    """What averaging over views is worth on the held-out cubes of a fold. Arguments and errors as ``judge_fold``."""
+    model, modality, fold, held_out = _fold_model(path)
+    cubes = [n for n in nodules if n.is_cube and n.patient_id in held_out]
+    samples = samples_of(
+        cubes, voxels, PatchSampler(voxels, [n for n in nodules if n.is_cube]), form="cube", modality=modality
+    )
+    single = judge(model, cubes, samples, fold=fold, form="cube")
+    averaged = judge(SymmetricModel(model, views=views), cubes, samples, fold=fold, form="cube")
+    return symmetry_section(single, averaged, views=views)
 
 
 def sections_of(folds: Sequence[FoldResult]) -> list[Section]:

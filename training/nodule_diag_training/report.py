@@ -76,6 +76,10 @@ def _lookup(diagnosis: Mapping[str, float]) -> Callable[[Judgement], float]:
     return lambda judgement: diagnosis[judgement.case_id]
 
 
+def _malignancy(judgement: Judgement) -> float:
+    return judgement.malignancy
+
+
 def _nothing(_judgement: Judgement) -> float:
     return 0.0
 
@@ -160,6 +164,36 @@ def calibration_section(diagnosed: Sequence[Judgement]) -> Section:
         metric = f"Malignant where P is {low:.1f} to {high:.1f}"
         rows.append(_row(metric, mean_value, inside, _nothing, _label, note=f"mean P {mean:.2f}" if inside else None))
     return Section(title="Calibration of P (all diagnosed nodules)", rows=tuple(rows))
+
+
+def symmetry_section(single: Sequence[Judgement], averaged: Sequence[Judgement], *, views: int) -> Section:
+    """What averaging over views changes on the same nodules, case by case: figures with it minus figures without."""
+    by_case = {j.case_id: j for j in averaged}
+    pairs = [(one, by_case[one.case_id]) for one in single]
+    patients = [one.patient_id for one in single]
+
+    def mean(metric: str, value: Callable[[Judgement], float]) -> Row:
+        differences = [value(mean) - value(one) for one, mean in pairs]
+        return Row(metric=metric, **asdict(estimate(mean_value, [0.0] * len(pairs), differences, patients)))
+
+    def reader_error(judgement: Judgement) -> float:
+        return abs(judgement.expert_score - judgement.reader_score)
+
+    score = "Expert score (RNet) against the readers' mean"
+    return Section(
+        title=f"Averaged over {views} views of each patch, minus the patch alone (cubes of patients not trained on)",
+        rows=(
+            mean("SegNet Dice on its 16-grid, difference", lambda j: j.dice_grid),
+            mean("SegNet Dice at 0.5 mm, difference", lambda j: j.dice_half_mm),
+            mean("Diameter error, mm (absolute), difference", lambda j: abs(j.diameter_error_mm)),
+            mean(f"{score}: absolute error, difference", reader_error),
+            mean("CAM margin (eq. 8 - eq. 9, reader mask), difference", lambda j: j.margin),
+            _row(f"{score}: Spearman, alone", spearman, single, _reader_score, lambda j: j.expert_score),
+            _row(f"{score}: Spearman, averaged", spearman, averaged, _reader_score, lambda j: j.expert_score),
+            _row("P against the readers' mean: Spearman, alone", spearman, single, _reader_score, _malignancy),
+            _row("P against the readers' mean: Spearman, averaged", spearman, averaged, _reader_score, _malignancy),
+        ),
+    )
 
 
 def diagnosis_section(
