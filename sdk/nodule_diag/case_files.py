@@ -1,7 +1,7 @@
 """The case base as a file: ``cases.json``, which people can read and write, or ``cases.npz`` for up to millions.
 
 ``cases.npz`` is what ``numpy.load`` reads: the columns of :class:`CaseTable`, one ``.npy`` each, in an uncompressed
-zip. It is read here without pickle and without trusting any size it states.
+zip. It is read here without unpickling anything or trusting any size it states.
 """
 
 from __future__ import annotations

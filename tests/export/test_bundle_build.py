@@ -27,6 +27,8 @@ FILES = {
     "index/machine.hnsw",
     "index/machine_expert.hnsw",
     "model.onnx",
+    "model.winograd-kernels.onnx",
+    "model.winograd.onnx",
 }
 
 

@@ -215,7 +215,7 @@ def test_neither_installed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_statuses_cover_every_backend() -> None:
     statuses = {status.name: status for status in backend_statuses()}
-    assert set(statuses) == {"onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"}
+    assert set(statuses) == {"onnxruntime", "openvino", "winograd", "tensorrt", "tensorrt-rtx"}
     assert statuses["onnxruntime"].usable
     assert statuses["onnxruntime"].version == onnxruntime.__version__
     assert "cpu" in statuses["onnxruntime"].devices

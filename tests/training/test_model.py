@@ -245,8 +245,8 @@ def test_segnet_can_reach_0_and_1():
     target = torch.zeros(1, 1, 6, 6, 6)
     target[..., 2:4, 2:4, 2:4] = 1.0
     features = torch.relu(torch.randn(1, 256, 6, 6, 6) * 0.1 + torch.randn(1, 256, 1, 1, 1) * target)
-    optimizer = torch.optim.Adam(segnet.parameters(), lr=1e-2)
-    for _ in range(60):
+    optimizer = torch.optim.Adam(segnet.parameters(), lr=1e-3)
+    for _ in range(200):
         loss = losses.dice_loss(torch.sigmoid(segnet(features)), target).mean()
         optimizer.zero_grad()
         loss.backward()
