@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from nodule_diag.backends.onnxruntime import import_runtime
-from nodule_diag.parity import REDUCED_GATE
+from nodule_diag.parity import REDUCED_GATE, cases_in_common
 from nodule_diag.retrieval import CaseIndex
 
 from .backend_parity import cube_patches
@@ -143,19 +143,12 @@ def measure_reduced(
 
 def _overlap(cases: CaseIndex, wanted: dict[str, Float], found: dict[str, Float], k: int) -> float:
     """Share of common cases among the nearest ones in the joint space."""
-    near = [
-        {
-            case.case_id
-            for case in cases.search(
-                "machine+expert",
-                malignancy=float(np.clip(answer["malignancy"][0], 0.0, 1.0)),
-                expert_score=float(answer["expert_score"][0]),
-                k=k,
-            )
-        }
+    pairs = [
+        (float(np.clip(answer["malignancy"][0], 0.0, 1.0)), float(answer["expert_score"][0]))
         for answer in (wanted, found)
     ]
-    return len(near[0] & near[1]) / len(near[0])
+    common, retrieved = cases_in_common(cases, "machine+expert", wanted=pairs[0], found=pairs[1], k=k)
+    return common / retrieved
 
 
 def require_reduced(parity: ReducedParity) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.manifest import SPACES, ParityFigures
+from nodule_diag.manifest import SPACES, ParityFigures, Space
 from nodule_diag.patch import PATCH_SIZE
 
 if TYPE_CHECKING:
@@ -112,21 +112,35 @@ def _overlap(reference: Outputs, candidate: Outputs, cases: CaseIndex, k: int) -
         common = total = 0
         for row in range(len(reference.malignancy)):
             wanted, found = (
-                {
-                    case.case_id
-                    for case in cases.search(
-                        space,
-                        malignancy=float(outputs.malignancy[row]),
-                        expert_score=float(outputs.expert_score[row]),
-                        k=k,
-                    )
-                }
-                for outputs in (reference, candidate)
+                (float(outputs.malignancy[row]), float(outputs.expert_score[row])) for outputs in (reference, candidate)
             )
-            common += len(wanted & found)
-            total += len(wanted)
+            shared, retrieved = cases_in_common(cases, space, wanted=wanted, found=found, k=k)
+            common += shared
+            total += retrieved
         shares.append(common / total)
     return min(shares)
+
+
+def cases_in_common(
+    cases: CaseIndex, space: Space, *, wanted: tuple[float, float], found: tuple[float, float], k: int
+) -> tuple[int, int]:
+    """How many of one patch's similar cases two answers retrieve alike.
+
+    Args:
+        cases: The case base.
+        space: Where to search.
+        wanted: The reference's answer: P in [0, 1] and the expert score in [1, 5].
+        found: The other one's.
+        k: How many similar cases to retrieve.
+
+    Returns:
+        How many cases both retrieve, and how many the reference does.
+    """
+    near_wanted, near_found = (
+        {case.case_id for case in cases.search(space, malignancy=malignancy, expert_score=expert_score, k=k)}
+        for malignancy, expert_score in (wanted, found)
+    )
+    return len(near_wanted & near_found), len(near_wanted)
 
 
 def infer_all(backend: Backend, patches: NDArray[np.float32]) -> Outputs:

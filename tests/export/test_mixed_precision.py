@@ -143,7 +143,7 @@ def test_a_missed_gate_fails_and_leaves_nothing(gate, value, monkeypatch, tmp_pa
         monkeypatch.setattr(reduced_parity, "OVERLAP_GATE", value)
     else:
         monkeypatch.setitem(reduced_parity.GATES, gate, value)
-    monkeypatch.setattr("nodule_diag_export.cli.compared_patches", lambda _: ("two patches", patches))
+    monkeypatch.setattr("nodule_diag_export.graph_commands.compared_patches", lambda _: ("two patches", patches))
     bundle = make_tiny_bundle(tmp_path / "b", model=tiny_network())
     for command in ("onnx", "precision"):
         out = tmp_path / "out"
@@ -154,7 +154,7 @@ def test_a_missed_gate_fails_and_leaves_nothing(gate, value, monkeypatch, tmp_pa
 
 
 def test_a_bundle_gets_a_graph_of_reduced_precision(monkeypatch, tmp_path, patches):
-    monkeypatch.setattr("nodule_diag_export.cli.compared_patches", lambda _: ("two patches", patches))
+    monkeypatch.setattr("nodule_diag_export.graph_commands.compared_patches", lambda _: ("two patches", patches))
     bundle = make_tiny_bundle(tmp_path / "b", model=tiny_network())
     with pytest.raises(BackendError, match="the bundle holds fp32") as caught:
         bundle.manifest.model.file_of("bf16")

@@ -105,11 +105,14 @@ def judge_command(
 
 def list_command(results: ResultsOption = DEFAULT_RESULTS) -> None:
     """Show every row of the paper's tables: system, parameters, the paper's AUC, and the results that are there."""
+    import torch
+
     from nodule_diag_training.model import SynergicModel, count_weights
 
     from .paper import paper_figures
 
-    weights = {system: count_weights(SynergicModel(modules)) for system, modules in SYSTEMS.items()}
+    with torch.device("meta"):  # shapes alone: no weight is drawn or stored
+        weights = {system: count_weights(SynergicModel(modules)) for system, modules in SYSTEMS.items()}
     typer.echo(f"{'experiment':34s} {'system':11s} {'weights':>9s} {'paper AUC':>9s}  results, title")
     for row in catalogue():
         paper = paper_figures(row.name)

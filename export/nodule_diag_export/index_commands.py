@@ -1,0 +1,66 @@
+"""``nodule-diag index build`` and ``info``: case bases."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nodule_diag.bundle import Bundle
+from nodule_diag.case_table import CaseTable
+from nodule_diag.retrieval import CaseIndex
+
+from .case_base import read_cases, replace_case_base
+from .index import CaseCounts, cases_of, diagnosed_patches
+from .options import Data, Threads, required_data
+from .parity import OnnxModel
+
+
+def build_command(
+    bundle: Annotated[Path, typer.Argument(help="The bundle whose network and card are taken.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The bundle to write: a directory or a .zip.", show_default=False)],
+    cases: Annotated[
+        Path | None,
+        typer.Option("--cases", help="Own cases, in the format of cases.json or cases.npz.", show_default=False),
+    ] = None,
+    data: Data = None,
+    k: Annotated[
+        int | None, typer.Option("--k", min=1, help="Cases that make a diagnosis.", show_default=False)
+    ] = None,
+    exact_up_to: Annotated[
+        int | None, typer.Option(min=0, help="Cases up to which every one is compared.", show_default=False)
+    ] = None,
+    threads: Threads = 0,
+) -> None:
+    """Write a copy of a bundle with another case base: own cases, or without --cases LIDC's, judged by its network."""
+    opened = Bundle.open(bundle)
+    if cases is not None:
+        found, source = read_cases(cases), cases.name
+    else:
+        model = OnnxModel(opened.read(opened.manifest.model.file), threads=threads)
+        found = CaseTable.of(cases_of(model, diagnosed_patches(required_data(data))))
+        source = "LIDC-IDRI with TCIA's diagnoses"
+    written = replace_case_base(opened, found, out=out, source=source, k=k, exact_up_to=exact_up_to)
+    typer.echo(f"wrote {out}: {len(found)} cases, sha256 {written.sha256}")
+
+
+def info_command(
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle; the packaged one when left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Describe a bundle's case base."""
+    opened = Bundle.default() if bundle is None else Bundle.open(bundle)
+    index, retrieval = CaseIndex(opened), opened.manifest.retrieval
+    counts = CaseCounts.of(index.cases)
+    if as_json:
+        document = {**asdict(counts), "base_rate": counts.base_rate, "k": retrieval.k, "exact": index.exact}
+        typer.echo(json.dumps(document, indent=1))
+        return
+    search = "every case is compared" if index.exact else "HNSW in two dimensions, bisection in one"
+    typer.echo(f"cases      {counts.cases} of {counts.patients} patients")
+    typer.echo(f"malignant  {counts.malignant} (base rate {counts.base_rate:.2f})")
+    typer.echo(f"certain    {counts.certain} diagnosed themselves, {counts.certain_malignant} of them malignant")
+    typer.echo(f"search     K = {retrieval.k}, {search}")
