@@ -43,8 +43,17 @@ def narrow(monkeypatch):
     monkeypatch.setattr(provenance, "_revision", lambda _: None)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Another number of threads sums in another order, and an earlier test may have set one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(TINY_RUN.parent), *sys.path])}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TINY_RUN.parent), *sys.path])}
 
 
 def test_a_run_killed_at_a_random_moment_ends_byte_for_byte_as_if_it_had_not_been(tmp_path, tiny_nodules, tiny_voxels):
