@@ -318,4 +318,4 @@ def test_real_nodules_answer_as_the_sdk_does(script, packaged_fused, data_root, 
     ct = read_ct(data_root / "ct" / file)
     points = [point, *lps_from_index(ct, [(1.0, ct.size_xyz[1] - 2.0, ct.size_xyz[2] - 1.0)])]
     answers = run_example(script, packaged_fused, ct, points, flips=(True, True, False))
-    agree(answers, Diagnoser.load(device="cpu", threads=1).predict(ct, points))
+    agree(answers, Diagnoser.load(backend="onnxruntime", device="cpu", threads=1).predict(ct, points))
