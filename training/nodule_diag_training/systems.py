@@ -8,7 +8,7 @@ from typing import Literal
 Guidance = Literal["none", "csl", "ad-csl", "cam-loss"]
 """What is asked of the CAM: nothing, CSL (eq. 10), ad-CSL (eq. 11), or CAM-loss (Wang et al. 2021)."""
 
-SystemName = Literal["A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "R", "CSF", "CSF+ad-CSL", "D+CSL", "D+ad-CSL"]
+SystemName = Literal["A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "R", "CSF", "CSF+ad-CSL", "D+ad-CSL"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,6 @@ SYSTEMS: dict[SystemName, System] = {
     "R": System(rnet=True, cnet=False),
     "CSF": System(segnet=True, fnet=True),
     "CSF+ad-CSL": System(segnet=True, fnet=True, guidance="ad-csl"),
-    "D+CSL": System(segnet=True, rnet=True, guidance="csl"),
     "D+ad-CSL": System(segnet=True, rnet=True, guidance="ad-csl"),
 }
 """A to J are Table 1's, with its parameter counts; R is Table 6's regression structure, CSF Table 7's rows without
