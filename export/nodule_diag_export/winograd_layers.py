@@ -22,6 +22,8 @@ TILE = 4
 """Outputs of a tile along an axis: 8 products in 3-D for what takes 27 at 3 taps; larger tiles round more."""
 MAX_TAPS = 4
 """Taps along an axis after space to depth."""
+SLAB_BYTES = 24 * 2**20
+"""Of products that are held at a time: more only takes memory, fewer begin to cost time."""
 _SCOPE = "winograd/"
 """In front of every inner name, so that none can be the network's."""
 
@@ -143,12 +145,28 @@ def winograd(layers: Layers, x: str, convolution: Convolution) -> str:
     tiles = (z // TILE, y // TILE, x_size // TILE)
     split = layers.reshape(x, -1, z, c.factor, y, c.factor, x_size, c.factor, c.inputs)
     if c.stride > 1:
-        factors = _tiled(layers, layers.transpose(split, 0, 1, 3, 5, 2, 4, 6, 7), c, sizes)
+        parts = layers.transpose(split, 0, 1, 3, 5, 2, 4, 6, 7)
     elif tiles == (1, 1, 1):
         factors = _one_tile(layers, layers.transpose(split, 1, 3, 5, 0, 2, 4, 6, 7), c)
+        return _outputs(layers, layers.add("MatMul", factors, _kernels(layers, c)), c, tiles)
     else:
-        factors = _tiled(layers, layers.transpose(split, 0, 2, 4, 6, 1, 3, 5, 7), c, sizes)
-    return _outputs(layers, layers.add("MatMul", factors, _kernels(layers, c)), c, tiles)
+        parts = layers.transpose(split, 0, 2, 4, 6, 1, 3, 5, 7)
+    kernels = _kernels(layers, c)
+    slabs = []
+    for rows in _slabs(c, tiles):
+        factors = _tiled(layers, parts, c, sizes, rows)
+        products = layers.add("MatMul", factors, kernels)
+        slabs.append(_outputs(layers, products, c, (len(rows), *tiles[1:])))
+    return slabs[0] if len(slabs) == 1 else layers.add("Concat", *slabs, axis=1)
+
+
+def _slabs(c: Convolution, tiles: tuple[int, int, int]) -> list[range]:
+    """Rows of tiles along z that are computed at a time; all of them where sub-lattices share the tiles."""
+    if c.dilation > 1:
+        return [range(tiles[0])]
+    row_bytes = 4 * c.points**3 * tiles[1] * tiles[2] * c.outputs
+    rows = max(1, SLAB_BYTES // row_bytes)
+    return [range(start, min(start + rows, tiles[0])) for start in range(0, tiles[0], rows)]
 
 
 def _one_tile(layers: Layers, parts: str, c: Convolution) -> str:
@@ -160,27 +178,27 @@ def _one_tile(layers: Layers, parts: str, c: Convolution) -> str:
     return layers.reshape(layers.apply(np.kron(own, own), planes), c.points**3, -1, c.channels)
 
 
-def _tiled(layers: Layers, parts: str, c: Convolution, sizes: tuple[int, int, int]) -> str:
-    """[B', Z, Y, X, C] to factors [points^3, B' tiles^3, C]."""
+def _tiled(layers: Layers, parts: str, c: Convolution, sizes: tuple[int, int, int], rows: range) -> str:
+    """[B', Z, Y, X, C] to factors [points^3, B' rows tiles^2, C] of some rows of tiles along z."""
     x = parts
-    for axis, size in enumerate(sizes):  # each product leaves its points and tiles left of the axes still to come
+    _, ty, tx = (size // TILE for size in sizes)
+    for axis, (size, tiles) in enumerate(zip(sizes, (rows, range(ty), range(tx)), strict=True)):
+        # Each product leaves its points and tiles left of the axes still to come.
         inner = math.prod(sizes[axis + 1 :]) * c.channels
-        x = layers.apply(_axis_matrix(size, c), layers.reshape(x, -1, size, inner))
-    tz, ty, tx = (size // TILE for size in sizes)
-    grid = layers.reshape(x, -1, c.points, tz, c.points, ty, c.points, tx * c.channels)
+        x = layers.apply(_axis_matrix(size, c, tiles), layers.reshape(x, -1, size, inner))
+    grid = layers.reshape(x, -1, c.points, len(rows), c.points, ty, c.points, tx * c.channels)
     return layers.reshape(layers.transpose(grid, 1, 3, 5, 0, 2, 4, 6), c.points**3, -1, c.channels)
 
 
-def _axis_matrix(size: int, c: Convolution) -> Matrix:
+def _axis_matrix(size: int, c: Convolution, tiles: range) -> Matrix:
     """[points T, size]: tiles, padding and input transform of an axis, ordered (point, tile)."""
     inputs = filtering(TILE, c.taps).inputs
-    tiles = size // TILE
-    matrix = np.zeros((c.points, tiles, size))
-    for tile in range(tiles):
+    matrix = np.zeros((c.points, len(tiles), size))
+    for row, tile in enumerate(tiles):
         for column in range(c.points):
             cell = TILE * tile + column - c.reach
             if 0 <= cell < size:
-                matrix[:, tile, cell] = inputs[:, column]
+                matrix[:, row, cell] = inputs[:, column]
     return matrix.reshape(-1, size)
 
 
@@ -213,7 +231,7 @@ def _outputs(layers: Layers, products: str, c: Convolution, tiles: tuple[int, in
     grid = layers.reshape(planes, TILE, TILE, TILE, -1, *[c.dilation] * 3, *tiles, c.outputs)
     # A cell is (tile, place in the tile, sub-lattice).
     cells = layers.transpose(grid, 3, 7, 0, 4, 8, 1, 5, 9, 2, 6, 10)
-    return layers.reshape(cells, -1, *(size // c.stride for size in c.sizes), c.outputs)
+    return layers.reshape(cells, -1, *(count * TILE * c.dilation for count in tiles), c.outputs)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

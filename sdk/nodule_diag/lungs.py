@@ -10,7 +10,7 @@ thresholded at the CT's own voxels, gives the mask there: only for the voxels so
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,9 @@ GRID_MM = 2.0
 
 OTSU_CEILING_HU = 400
 """Brighter voxels count as this in Otsu's histogram: metal and contrast say nothing about tissue against air."""
+
+PARTS = 16
+"""Slabs that a volume is counted in: numpy makes int64 of what it counts, which so stays in the cache."""
 
 THRESHOLD_RANGE_HU = (-700.0, -200.0)
 """Step 1: Otsu's threshold is kept in here, between inflated lung and fat. On a chest CT it lies near -470; only
@@ -197,8 +200,10 @@ def otsu_threshold(hu: HU) -> float:
         The threshold in HU, not yet limited to :data:`THRESHOLD_RANGE_HU`; a constant image's only value.
     """
     lowest = float(hu.min())
-    above = np.minimum(hu, np.asarray(OTSU_CEILING_HU, dtype=hu.dtype)) - np.asarray(lowest, dtype=hu.dtype)
-    counts = np.bincount(np.maximum(above, 0).astype(np.uint16).ravel()).astype(np.float64)
+    ceiling, offset = (np.asarray(value, dtype=hu.dtype) for value in (OTSU_CEILING_HU, lowest))
+    # A CT that is brighter than the ceiling everywhere is constant.
+    heights = (np.maximum(np.minimum(part, ceiling) - offset, 0) for part in np.array_split(hu, PARTS))
+    counts = _counts(height.astype(np.uint16) for height in heights)
     levels = np.arange(counts.size)
     below = np.cumsum(counts)[:-1]
     over = counts.sum() - below
@@ -209,17 +214,31 @@ def otsu_threshold(hu: HU) -> float:
     return lowest + float(np.argmax(below * over * difference**2))
 
 
+def _body(hu: HU) -> NDArray[np.bool_]:
+    """Steps 1 and 2: the largest piece of what is denser than air."""
+    threshold = float(np.clip(otsu_threshold(hu), *THRESHOLD_RANGE_HU))
+    labels = _components(hu > threshold)
+    sizes = _counts(np.array_split(labels, PARTS))
+    sizes[0] = 0
+    return np.asarray(labels == max(int(sizes.argmax()), 1))
+
+
+def _counts(parts: Iterable[NDArray[np.unsignedinteger]]) -> NDArray[np.int64]:
+    """How often 0, 1, ... up to the greatest value occur in all parts together."""
+    counts = [np.bincount(part.ravel()) for part in parts]
+    total = np.zeros(max(part.size for part in counts), dtype=np.int64)
+    for part in counts:
+        total[: part.size] += part
+    return total
+
+
 def _air_inside_body(hu: HU) -> NDArray[np.bool_]:
-    """Steps 1 to 4: C, the air that the body surrounds in its axial slice.
+    """Steps 3 and 4: C, the air that the body surrounds in its axial slice.
 
     Holes are filled slice by slice: the lungs are open to the outside in 3-D where the scan ends within them or within
     the trachea, and a hole in 3-D is a hole in each slice, so the 3-D filling would add nothing.
     """
-    threshold = float(np.clip(otsu_threshold(hu), *THRESHOLD_RANGE_HU))
-    labels = _components(hu > threshold)
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    body = labels == max(int(sizes.argmax()), 1)
+    body = _body(hu)
     depth, height, width = body.shape
     # All slices under one another in one image, a blank row between them: one labelling in 2-D serves them all.
     sheet = np.zeros((depth, height + 1, width), dtype=bool)

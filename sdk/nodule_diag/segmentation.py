@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nodule_diag.cubemap import GRID_SIZE, GRID_SPACING_MM, CubeMap
+from nodule_diag.spline import resample
 
 FOREGROUND = 0.5
 """Probability from which a sub-voxel belongs to the nodule."""
@@ -17,30 +18,25 @@ SUBVOXELS = 4
 SUBVOXEL_MM = GRID_SPACING_MM / SUBVOXELS
 
 
-def _upsampling_matrix() -> NDArray[np.float64]:
+FINE_SIZE = GRID_SIZE * SUBVOXELS
+
+
+@cache
+def _upsampling_matrix() -> NDArray[np.float32]:
     """(64, 16) linear interpolation from cell centres to sub-voxel centres, clamped beyond the outermost centres."""
-    fine = GRID_SIZE * SUBVOXELS
-    cell = np.clip((np.arange(fine) + 0.5) / SUBVOXELS - 0.5, 0.0, GRID_SIZE - 1.0)
+    cell = np.clip((np.arange(FINE_SIZE) + 0.5) / SUBVOXELS - 0.5, 0.0, GRID_SIZE - 1.0)
     lower = np.minimum(cell.astype(np.intp), GRID_SIZE - 2)
-    matrix = np.zeros((fine, GRID_SIZE))
-    matrix[np.arange(fine), lower] = 1.0 - (cell - lower)
-    matrix[np.arange(fine), lower + 1] = cell - lower
+    matrix = np.zeros((FINE_SIZE, GRID_SIZE), dtype=np.float32)
+    matrix[np.arange(FINE_SIZE), lower] = 1.0 - (cell - lower)
+    matrix[np.arange(FINE_SIZE), lower + 1] = cell - lower
     return matrix
 
 
-def _grow(seed_zyx: tuple[int, ...], foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The 6-connected component of ``foreground`` that holds ``seed_zyx``."""
-    padded = np.pad(foreground, 1)
-    strides = [stride // padded.itemsize for stride in padded.strides]
-    flat, component = padded.ravel(), np.zeros(padded.size, dtype=np.bool_)
-    front = np.array([np.dot(np.array(seed_zyx) + 1, strides)])
-    component[front] = True
-    steps = np.array([*strides, *(-stride for stride in strides)])
-    while front.size:
-        near = (front[:, None] + steps).ravel()
-        front = np.unique(near[flat[near] & ~component[near]])
-        component[front] = True
-    return component.reshape(padded.shape)[1:-1, 1:-1, 1:-1]
+@cache
+def _distance_mm() -> NDArray[np.float64]:
+    """(64, 64, 64) from the cube's centre to each sub-voxel's."""
+    square = ((np.arange(FINE_SIZE) - (FINE_SIZE - 1) / 2) * SUBVOXEL_MM) ** 2
+    return np.asarray(np.sqrt(square[:, None, None] + square[:, None] + square))
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,16 +51,16 @@ class Segmentation(CubeMap):
     @cached_property
     def nodule(self) -> NDArray[np.bool_]:
         """(64, 64, 64) bool, zyx, on the patch's 0.5 mm grid; all False when nothing was segmented."""
+        import SimpleITK as sitk
+
         matrix = _upsampling_matrix()
-        fine = self.values.astype(np.float64)
-        for axis in range(3):
-            fine = np.moveaxis(np.tensordot(matrix, fine, axes=(1, axis)), 0, axis)
-        foreground: NDArray[np.bool_] = fine >= FOREGROUND
+        foreground: NDArray[np.bool_] = resample(self.values[None], (matrix, matrix, matrix))[0] >= FOREGROUND
         if not foreground.any():
             return foreground
-        voxels = np.argwhere(foreground)
-        distance = ((voxels - (len(matrix) - 1) / 2) ** 2).sum(axis=1)
-        return _grow(tuple(voxels[distance.argmin()]), foreground)
+        nearest = np.where(foreground, _distance_mm(), np.inf).argmin()
+        seed_xyz = [int(index) for index in np.unravel_index(nearest, foreground.shape)[::-1]]
+        image = sitk.GetImageFromArray(foreground.view(np.uint8))
+        return np.asarray(sitk.GetArrayFromImage(sitk.ConnectedThreshold(image, [seed_xyz], 1, 1))).view(np.bool_)
 
     @property
     def volume_mm3(self) -> float:
@@ -87,8 +83,7 @@ class Segmentation(CubeMap):
         """From the cube's centre to the nearest sub-voxel centre of the nodule, mm; None without a nodule."""
         if not self.nodule.any():
             return None
-        offset = (np.argwhere(self.nodule) - (self.nodule.shape[0] - 1) / 2) * SUBVOXEL_MM
-        return float(np.sqrt((offset**2).sum(axis=1).min()))
+        return float(_distance_mm()[self.nodule].min())
 
     def to_dict(self) -> dict[str, float]:
         """The prediction document's ``segmentation``."""

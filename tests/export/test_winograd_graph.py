@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bundle_factory import tiny_model
 from nodule_diag.bundle import Bundle
+from nodule_diag_export import winograd_layers
 from nodule_diag_export.errors import ExportError
 from nodule_diag_export.mixed_precision import mixed_graph
 from nodule_diag_export.onnx_graph import OUTPUTS
@@ -90,6 +91,20 @@ def test_a_convolution_is_the_direct_one(kind, tiles, channels, batch, seed):
     wanted = direct(x, weight, c)
     assert found.shape == wanted.shape
     np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (7, 2)])
+def test_rows_of_tiles_apart_are_the_same_convolution(monkeypatch, kernel, stride, rows):
+    c = Convolution(weight="w", inputs=2, outputs=3, kernel=kernel, stride=stride, dilation=1, sizes=(16 * stride,) * 3)
+    x, weight = drawn(c, batch=2, seed=1)
+    whole, slabs = Layers(), Layers()
+    wanted = run(whole, winograd(whole, "x", c), x, weight)
+    monkeypatch.setattr(winograd_layers, "SLAB_BYTES", rows * 4 * c.points**3 * 4 * 4 * c.outputs)
+    found = run(slabs, winograd(slabs, "x", c), x, weight)
+    (joined,) = (node for node in slabs.nodes if node.op_type == "Concat")
+    assert len(joined.input) == -(-4 // rows)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize(
