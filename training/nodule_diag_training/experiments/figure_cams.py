@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from nodule_diag_training.lidc import Nodule, TrainingDataError
 
 from .drawing import canvas, frame, show_cam, show_contour, show_patch
 from .judging import Judge
+
+LABEL_CHARACTERS = 18
+"""Of a line of a row's title, which stands upright beside a panel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ def draw_cams(models: Sequence[Model], nodules: Sequence[Nodule], *, title: str)
         axes[0, column].set_title(_truth(nodule), fontsize=7)
     axes[0, 0].set_ylabel("input", fontsize=7)
     for row, model in enumerate(models, start=1):
-        axes[row, 0].set_ylabel(model.title, fontsize=7)
+        axes[row, 0].set_ylabel(textwrap.fill(model.title, LABEL_CHARACTERS), fontsize=7)
         for column, nodule in enumerate(nodules):
             panel = axes[row, column]
             sample = model.judge.sample(nodule)
