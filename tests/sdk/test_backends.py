@@ -299,6 +299,7 @@ def test_answer_that_is_not_a_number(backend_name: str, tmp_path: Path) -> None:
 
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("nodule_diag.threads.cpu_quota", lambda: None)  # tests/sdk/test_cpu_quota.py
     if hasattr(os, "sched_getaffinity"):
         assert resolve_threads() == len(os.sched_getaffinity(0))
     for text, expected in (("3", 3), ("2,4", 2), (" 5 ", 5)):
