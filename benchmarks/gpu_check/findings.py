@@ -57,6 +57,7 @@ def lacks(error: Exception) -> bool:
 
 
 def _code(error: Exception) -> str | None:
+    """Of a NoduleDiagError, without importing the SDK, which may be what is missing."""
     return getattr(error, "code", None) if hasattr(error, "hint") else None
 
 
