@@ -12,12 +12,14 @@ from benchmarks.gpu_check.findings import Findings, IncompleteError, Unavailable
 from benchmarks.gpu_check.plan import Settings
 from nodule_diag.backends import create_backend, parse_device
 from nodule_diag.bundle import Bundle, write_bundle
+from nodule_diag.engine_build import TENSORRT, TENSORRT_RTX, import_flavour
 from nodule_diag.errors import UsageError
 from nodule_diag.manifest import ReducedModel
 from nodule_diag.parity import probe_patch
 from nodule_diag.threads import resolve_threads
 
 PATCH_SHAPE = (2, 64, 64, 64)
+FLAVOURS = {flavour.name: flavour for flavour in (TENSORRT, TENSORRT_RTX)}
 MADE_UP = 16
 """Patches where none are given."""
 
@@ -80,6 +82,8 @@ def _torch_on_cpu(bundle: Bundle) -> Infer:
 
 def backend(settings: Settings, findings: Findings, name: str, precision: str) -> None:
     """A backend of the SDK with CUDA graphs and without, from host memory to host memory."""
+    if name in FLAVOURS:
+        import_flavour(FLAVOURS[name])  # before its graph is made: the first reason is the one to hear
     findings.doing(f"the {precision} graph")
     bundle = _holding(opened(settings), precision, settings)
     ways = [
@@ -102,13 +106,17 @@ def _load(bundle: Bundle, name: str, precision: str, *, graphs: bool, settings: 
 
         return OnnxRuntimeBackend(bundle, device=device, threads=threads, cuda_graphs=graphs).infer
     from nodule_diag.backends.tensorrt import TensorRTBackend
-    from nodule_diag.engine_build import TENSORRT, TENSORRT_RTX
 
-    flavour = next(flavour for flavour in (TENSORRT, TENSORRT_RTX) if flavour.name == name)
     # One engine for both ways, and none left behind in the user's cache.
     cache = EngineCache(settings.work / "engines")
     return TensorRTBackend(
-        bundle, device=device, precision=precision, threads=threads, flavour=flavour, cache=cache, cuda_graphs=graphs
+        bundle,
+        device=device,
+        precision=precision,
+        threads=threads,
+        flavour=FLAVOURS[name],
+        cache=cache,
+        cuda_graphs=graphs,
     ).infer
 
 
@@ -119,7 +127,7 @@ def _holding(bundle: Bundle, precision: str, settings: Settings) -> Bundle:
     import onnx
 
     from nodule_diag_export.mixed_precision import Precision, mixed_graph
-    from nodule_diag_export.onnx_graph import opset_of
+    from nodule_diag_export.opset import opset_of
 
     model = bundle.manifest.model
     lowered: Precision = "bf16" if precision == "bf16" else "fp16"
