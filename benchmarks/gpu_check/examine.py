@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.gpu_check.findings import Findings, IncompleteError, UnavailableError, WrongAnswerError, in_words
-from benchmarks.gpu_check.plan import Settings
+from benchmarks.gpu_check.plan import CALLS, Settings
 from benchmarks.measure import Plan, measure
 from nodule_diag.backends import Outputs
 from nodule_diag.parity import BATCH, gate_of
@@ -88,8 +88,9 @@ def examine(settings: Settings, findings: Findings, ways: Sequence[Way], *, batc
 
 
 def _time(settings: Settings, findings: Findings, way: Way, call: Callable[[], Outputs], *, batch: int) -> None:
+    warmup, window = CALLS[settings.device]
     try:
-        timing = measure(way.name, call, plan=Plan(warmup=3, window=5, budget_s=settings.budget_s))
+        timing = measure(way.name, call, plan=Plan(warmup=warmup, window=window, budget_s=settings.budget_s))
     except Exception as error:  # noqa: BLE001 - out of memory at one size says nothing of the others
         findings.append("failures", {"way": way.name, "batch": batch, "reason": in_words(error)})
         return

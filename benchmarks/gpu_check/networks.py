@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.gpu_check.examine import FIELDS, Float, Infer, Way, examine, in_equal_parts
 from benchmarks.gpu_check.findings import Findings, IncompleteError, UnavailableError, in_words, lacks
-from benchmarks.gpu_check.plan import Settings
+from benchmarks.gpu_check.plan import MADE_UP, Settings
 from nodule_diag.backends import create_backend, parse_device
 from nodule_diag.bundle import Bundle, write_bundle
 from nodule_diag.engine_build import TENSORRT, TENSORRT_RTX, import_flavour
@@ -20,8 +20,6 @@ from nodule_diag.threads import resolve_threads
 
 PATCH_SHAPE = (2, 64, 64, 64)
 FLAVOURS = {flavour.name: flavour for flavour in (TENSORRT, TENSORRT_RTX)}
-MADE_UP = 16
-"""Patches where none are given."""
 
 
 def opened(settings: Settings) -> Bundle:
@@ -33,12 +31,12 @@ def patches_of(settings: Settings) -> tuple[Float, str]:
     """What the backends are compared on, and what it is."""
     if settings.patches is None:
         rng = np.random.default_rng(0)
-        bases = np.concatenate([probe_patch()] * MADE_UP)
+        bases = np.concatenate([probe_patch()] * MADE_UP[settings.device])
         # Brightness and contrast of each its own, and the ball moved: answers differ from patch to patch.
         for patch in bases:
             patch[:] = np.roll(patch, tuple(rng.integers(-16, 17, 3)), axis=(1, 2, 3)) * rng.uniform(0.3, 1.0)
             patch += rng.uniform(0.0, 0.3) * rng.random(PATCH_SHAPE, dtype=np.float32)
-        return bases.clip(0.0, 1.0), f"{MADE_UP} made-up patches"
+        return bases.clip(0.0, 1.0), f"{len(bases)} made-up patches"
     given = np.load(settings.patches, allow_pickle=False)
     if given.dtype != np.float32 or given.shape[1:] != PATCH_SHAPE or not len(given):
         raise UsageError(f"{settings.patches.name} is {given.dtype} of {given.shape}", hint="give (N, 2, 64, 64, 64)")

@@ -13,6 +13,10 @@ DEADLINE_S: Final = 450.0
 """For all steps together: the promise is eight minutes, and starting processes takes time too."""
 BATCHES: Final = {"cuda": (1, 2, 4, 8, 16, 32, 64), "cpu": (1, 2)}
 """What is measured where nothing else is asked for. On a CPU: enough to run every line in a few minutes."""
+MADE_UP: Final = {"cuda": 16, "cpu": 8}
+"""Patches where none are given."""
+CALLS: Final = {"cuda": (3, 5), "cpu": (1, 3)}
+"""Calls before those that count, and calls of a window."""
 MATRIX: Final = {"cuda": 8192, "cpu": 1024}
 BUDGET_S: Final = {"cuda": 1.0, "cpu": 0.2}
 State = Literal["done", "unavailable", "failed", "timed-out", "skipped"]
