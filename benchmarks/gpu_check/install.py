@@ -31,15 +31,18 @@ def wheels(settings: Settings, findings: said.Findings) -> None:
     if wanted and install("--no-deps", *map(str, wanted), site=settings.site):
         # One that does not fit stops all. They are not installed one by one: packages may share a folder, as NVIDIA's
         # do, and a second call of pip leaves a folder alone that is there.
-        fitting = []
+        fitting: dict[str, Path] = {}
         for wheel in wanted:
             findings.doing(f"trying {wheel.name}")
             why = install("--no-deps", "--dry-run", str(wheel), site=settings.site)
             states[wheel.name] = NOT_FOR_THIS_PYTHON if "not a supported wheel" in why else why
-            fitting += [] if why else [wheel]
+            if not why:
+                if (other := fitting.get(_package(wheel))) is not None:
+                    states[other.name] = f"left out for {wheel.name}"
+                fitting[_package(wheel)] = wheel
         findings.doing(f"installing {len(fitting)} wheels")
-        why = install("--no-deps", *map(str, fitting), site=settings.site) if fitting else ""
-        states |= dict.fromkeys((wheel.name for wheel in fitting), why)
+        why = install("--no-deps", *map(str, fitting.values()), site=settings.site) if fitting else ""
+        states |= dict.fromkeys((wheel.name for wheel in fitting.values()), why)
     states |= {wheel.name: "installed" for wheel in wanted if not states.get(wheel.name)}
     findings.add(wheels=states)
     missing = [wheel.name for wheel in wanted if not installed(_package(wheel))]

@@ -50,7 +50,7 @@ STEPS: Final = (
     Step(name="tensorrt-bf16", limit_s=90, arguments=("tensorrt", "bf16")),
     Step(name="torch-compile-graphs", limit_s=90, arguments=("reduce-overhead",)),
     Step(name="tensorrt-fp32", limit_s=90, arguments=("tensorrt", "fp32")),
-    Step(name="torch-compile", limit_s=60, arguments=("default",)),
+    Step(name="torch-compile", limit_s=90, arguments=("default",)),
     Step(name="tensorrt-rtx-bf16", limit_s=45, arguments=("tensorrt-rtx", "bf16")),
     Step(name="tensorrt-fp16", limit_s=60, arguments=("tensorrt", "fp16")),
 )

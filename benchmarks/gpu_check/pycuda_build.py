@@ -16,6 +16,8 @@ from benchmarks.gpu_check.machine import DRIVER
 from benchmarks.gpu_check.plan import Settings
 
 PYCUDA = "pycuda"
+LOADED = "/libcuda.so"
+"""Of the driver's library, in the list of what a process has loaded."""
 CUDA_FOLDERS = ("/usr/local/cuda", "/opt/cuda", "/usr")
 HEADERS = ("cuda.h", "cudaProfiler.h")
 CONFIGURATION = """\
@@ -123,7 +125,7 @@ def configured(archive: Path, *, root: Path, library: Path, work: Path) -> Path:
 def driver_file() -> Path:
     """Where the loaded driver's library lies: machines have it in folders that no linker searches."""
     with Path("/proc/self/maps").open(encoding="utf-8") as maps:
-        return next(Path(line.split(maxsplit=5)[5].strip()) for line in maps if "/libcuda.so" in line)
+        return next(Path(line.split(maxsplit=5)[5].strip()) for line in maps if LOADED in line)
 
 
 def cuda_roots() -> list[Path]:
