@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -14,6 +15,9 @@ from benchmarks.gpu_check.plan import Settings
 
 NOT_FOR_THIS_PYTHON = "not for this Python or platform"
 """A folder may hold the wheels of several."""
+
+ERROR = re.compile(r" error: |^\w+Error: ")
+"""What pip repeats of a compiler or a traceback."""
 
 
 def wheels(settings: Settings, findings: said.Findings) -> None:
@@ -68,7 +72,7 @@ def install(*arguments: str, site: Path) -> str:
     """``pip install`` into a folder, without a network.
 
     Returns:
-        An empty string, or what went wrong: a compiler's first error, else the last line of what pip said.
+        An empty string, or what went wrong: a compiler's or Python's first error, else the last line of what pip said.
     """
     site.mkdir(parents=True, exist_ok=True)
     # Compiling every module of a runtime takes longer than copying it.
@@ -85,4 +89,5 @@ def install(*arguments: str, site: Path) -> str:
         return ""
     print(done.stdout, done.stderr)
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return next((line for line in lines if " error: " in line), lines[-1] if lines else f"exit code {done.returncode}")
+    last = lines[-1] if lines else f"exit code {done.returncode}"
+    return next((line for line in lines if ERROR.search(line)), last)

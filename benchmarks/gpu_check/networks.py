@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -13,12 +15,14 @@ from benchmarks.gpu_check.plan import MADE_UP, Settings
 from nodule_diag.backends import create_backend, parse_device
 from nodule_diag.bundle import Bundle, write_bundle
 from nodule_diag.engine_build import TENSORRT, TENSORRT_RTX, import_flavour
-from nodule_diag.errors import UsageError
+from nodule_diag.errors import BackendError, UsageError
 from nodule_diag.manifest import ReducedModel
 from nodule_diag.parity import probe_patch
 from nodule_diag.threads import resolve_threads
 
 PATCH_SHAPE = (2, 64, 64, 64)
+PROVIDER_FILES = ("libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so")
+"""The second finds the first's symbols where that is loaded already."""
 FLAVOURS = {flavour.name: flavour for flavour in (TENSORRT, TENSORRT_RTX)}
 
 
@@ -92,7 +96,25 @@ def backend(settings: Settings, findings: Findings, name: str, precision: str) -
         )
         for graphs in ((True, False) if settings.device == "cuda" else (False,))
     ]
-    examine(settings, findings, ways, batches=settings.batches)
+    try:
+        examine(settings, findings, ways, batches=settings.batches)
+    except BackendError as error:
+        if name == "onnxruntime" and error.code == "device-unavailable":
+            findings.add(cuda_provider=_provider_says())
+        raise
+
+
+def _provider_says() -> str:
+    """Why ONNX Runtime's CUDA provider does not load: it tells its own log alone, and the loader knows which file."""
+    import onnxruntime
+
+    folder = Path(onnxruntime.__file__).parent / "capi"
+    try:
+        for name in PROVIDER_FILES:
+            ctypes.CDLL(str(folder / name), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        return str(error)
+    return "it loads"
 
 
 def _load(bundle: Bundle, name: str, precision: str, *, graphs: bool, settings: Settings) -> Infer:

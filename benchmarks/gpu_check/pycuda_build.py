@@ -26,17 +26,16 @@ CUDA_INC_DIR = [{include!r}]
 CUDADRV_LIB_DIR = [{library!r}]
 CUDA_ENABLE_CURAND = False
 try:
-    from pybind11.setup_helpers import ParallelCompile
+    __import__("pybind11.setup_helpers", fromlist=["x"]).ParallelCompile().install()
 except ImportError:
     pass
-else:
-    ParallelCompile().install()
 """
 """pycuda's ``siteconf.py``, which its ``setup.py`` runs.
 
 By itself that asks no environment variable where CUDA is, only the ``PATH`` for ``nvcc``, which may be a script
 elsewhere or missing. Random numbers would need cuRAND's headers, and are not used. One after the other its 60 files
-take a core two minutes: pybind11, where it is installed, compiles them side by side.
+take a core two minutes: pybind11, where it is installed, compiles them side by side. The
+file may define no other names.
 """
 
 

@@ -342,6 +342,20 @@ def test_a_batch_that_fails_stops_no_other(settings: Settings) -> None:
     assert [row["batch"] for row in found.result["latency"]] == [2]
 
 
+def test_onnxruntime_without_cuda_says_which_file_is_missing(settings: Settings) -> None:
+    if driver_says().partition(" ")[0].isdigit():
+        pytest.skip("this machine has a GPU")
+    reference(settings, Findings(settings, "reference"))
+    found = Findings(settings, "onnxruntime-fp32")
+    with pytest.raises(BackendError, match="cuda:0 cannot be used"):
+        backend(replace(settings, device="cuda"), found, "onnxruntime", "fp32")
+    assert "libonnxruntime_providers_cuda.so: cannot open" in found.result["cuda_provider"]
+    assert [row["way"] for row in found.result["failures"]] == [
+        "onnxruntime, CUDA graphs on",
+        "onnxruntime, CUDA graphs off",
+    ]
+
+
 def test_not_a_number_misses_every_gate() -> None:
     numbers, maps = np.ones(2, np.float32), np.ones((2, 16, 16, 16), np.float32)
     wanted = Outputs(numbers, numbers, numbers, maps, maps)

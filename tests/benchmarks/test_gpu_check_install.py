@@ -113,6 +113,8 @@ def test_pycuda_is_told_where_cuda_is(tmp_path: Path, monkeypatch: pytest.Monkey
     said = runpy.run_path(str(source / "siteconf.py"))
     assert (said["CUDA_ROOT"], said["CUDA_INC_DIR"]) == ("/some/cuda", ["/some/cuda/include"])
     assert said["CUDA_ENABLE_CURAND"] is False
+    known = {"CUDA_ROOT", "CUDA_INC_DIR", "CUDADRV_LIB_DIR", "CUDA_ENABLE_CURAND"}
+    assert {name for name in said if not name.startswith("__")} == known  # pycuda refuses any other name
     (links,) = said["CUDADRV_LIB_DIR"]
     assert Path(links, "libcuda.so").resolve() == driver
 
