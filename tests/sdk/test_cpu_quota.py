@@ -98,6 +98,16 @@ def test_version_1(tmp_path: Path, group: str, mounted: str, inside: str) -> Non
     assert cpu_quota(v1(tmp_path, group=group, mounted=mounted, inside=inside)) == 2.5
 
 
+def test_what_lies_outside_of_the_hierarchy_is_no_limit(tmp_path: Path) -> None:
+    root = v1(tmp_path, group="/../other", mounted="/")
+    for folder in ("other", "cpuset", "."):
+        place = root / "sys/fs/cgroup" / folder
+        place.mkdir(exist_ok=True)
+        (place / "cpu.cfs_quota_us").write_text("100000")
+        (place / "cpu.cfs_period_us").write_text("100000")
+    assert cpu_quota(root) == 2.5
+
+
 def test_both_versions_at_once(tmp_path: Path) -> None:
     """systemd's hybrid: the controller may be in either, and the other says nothing."""
     mounts = [(V1, "/", "/sys/fs/cgroup/cpu"), (V2, "/", "/sys/fs/cgroup/unified")]
