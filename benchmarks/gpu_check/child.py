@@ -10,17 +10,18 @@ import sys
 import traceback
 from importlib import import_module
 
-from benchmarks.gpu_check.findings import LACKS, Findings, UnavailableError
+from benchmarks.gpu_check.findings import Findings, in_words, lacks
 from benchmarks.gpu_check.plan import Settings
 
 FUNCTIONS = {
     "wheels": "benchmarks.gpu_check.install:wheels",
     "machine": "benchmarks.gpu_check.machine:machine",
-    "pycuda": "benchmarks.gpu_check.install:pycuda",
+    "pycuda": "benchmarks.gpu_check.pycuda_build:pycuda",
     "reference": "benchmarks.gpu_check.networks:reference",
     "ceiling": "benchmarks.gpu_check.torch_peer:ceiling",
     "torch": "benchmarks.gpu_check.torch_peer:eager",
     "torch-compile": "benchmarks.gpu_check.torch_peer:compiled",
+    "torch-compile-graphs": "benchmarks.gpu_check.torch_peer:compiled",
 }
 BACKEND = "benchmarks.gpu_check.networks:backend"
 """Of every other step."""
@@ -34,15 +35,10 @@ def main() -> int:
     module, _, name = FUNCTIONS.get(step, BACKEND).partition(":")
     try:
         getattr(import_module(module), name)(asked, findings, *arguments)
-    except UnavailableError as error:
-        findings.end("unavailable", str(error))
-    except ImportError as error:
-        findings.end("unavailable", f"cannot be imported: {error}")
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what this step found out
         traceback.print_exc()
-        # Of a NoduleDiagError, without importing the SDK, which may be what is missing.
-        lacking = getattr(error, "code", None) in LACKS
-        findings.end("unavailable" if lacking else "failed", f"{type(error).__name__}: {error}")
+        lacking = lacks(error)
+        findings.end("unavailable" if lacking else "failed", in_words(error))
         return 0 if lacking else 1
     else:
         findings.end("done")

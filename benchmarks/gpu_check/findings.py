@@ -21,12 +21,44 @@ LACKS: Final = frozenset(
 """Codes of the SDK's errors that say that a machine cannot do something, as TensorRT for RTX says of some GPUs."""
 
 
-class UnavailableError(Exception):
+OURS: Final = frozenset({"benchmarks", "nodule_diag", "nodule_diag_cli", "nodule_diag_training", "nodule_diag_export"})
+"""Modules that come with the checkout: one that is missing is a fault, not the machine's."""
+
+
+class StepError(Exception):
+    """What a step has to say itself; the message is a sentence."""
+
+
+class UnavailableError(StepError):
     """The machine lacks what a step needs; the message says what."""
 
 
-class WrongAnswerError(Exception):
+class WrongAnswerError(StepError):
     """A backend's answers are not the reference's."""
+
+
+class IncompleteError(StepError):
+    """A part of a step failed, others did not; the message says which and why."""
+
+
+def in_words(error: Exception) -> str:
+    """An error as the document says it: the SDK's own are sentences, others need their type."""
+    # Of a NoduleDiagError, without importing the SDK, which may be what is missing.
+    return (
+        str(error) if isinstance(error, StepError) or _code(error) is not None else f"{type(error).__name__}: {error}"
+    )
+
+
+def lacks(error: Exception) -> bool:
+    """Whether an error says that the machine lacks something, and not that something is wrong."""
+    if isinstance(error, ModuleNotFoundError) and _code(error) is None:
+        return (error.name or "").partition(".")[0] not in OURS
+    return isinstance(error, UnavailableError) or _code(error) in LACKS
+
+
+def _code(error: Exception) -> str | None:
+    """Of a NoduleDiagError, without importing the SDK, which may be what is missing."""
+    return getattr(error, "code", None) if hasattr(error, "hint") else None
 
 
 class Findings:
@@ -34,12 +66,18 @@ class Findings:
 
     def __init__(self, settings: Settings, step: str) -> None:
         self._path = settings.found(step)
+        self._doing = ""
         self.result: dict[str, Any] = {}
+
+    def doing(self, what: str) -> None:
+        """What comes next; the reason of a step that is killed says it."""
+        self._doing = what
+        self.add()
 
     def add(self, **values: object) -> None:
         """Add to the result."""
         self.result |= values
-        write_json(self._path, {"result": self.result})
+        write_json(self._path, {"doing": self._doing, "result": self.result})
 
     def append(self, name: str, row: dict[str, Any]) -> None:
         """Add a row to a list of the result."""

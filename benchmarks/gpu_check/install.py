@@ -1,10 +1,10 @@
-"""The steps that install what was carried along, without a network."""
+"""The step that installs the wheels that were carried along, without a network."""
 
 from __future__ import annotations
 
 import importlib
 import os
-import shutil
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -13,89 +13,54 @@ from pathlib import Path
 import benchmarks.gpu_check.findings as said
 from benchmarks.gpu_check.plan import Settings
 
-CUDA_FOLDERS = ("/usr/local/cuda", "/opt/cuda")
-PYCUDA = "pycuda"
+NOT_FOR_THIS_PYTHON = "not for this Python or platform"
+"""A folder may hold the wheels of several."""
+
+ERROR = re.compile(r" error: |^\w+Error: ")
+"""What pip repeats of a compiler or a traceback."""
 
 
 def wheels(settings: Settings, findings: said.Findings) -> None:
-    """Install every wheel of the folder that this Python takes, one by one: one that fails must not stop the others."""
+    """Install every wheel of the folder that this Python takes; one that fails must not stop the others."""
     if settings.wheels is None:
         raise said.UnavailableError("no --wheels folder: what is installed here is used")
     found = sorted(settings.wheels.glob("*.whl"))
     if not found:
         raise said.UnavailableError(f"{settings.wheels.name} holds no wheels")
-    failed = []
-    for wheel in found:
-        # A package that is there already stays: two copies of torch or CUDA in one process do not go together.
-        name = wheel.name.partition("-")[0]
-        if _installed(name):
-            findings.append("wheels", {"wheel": wheel.name, "state": "already installed"})
-            continue
-        why = _pip("--no-index", "--no-deps", str(wheel), site=settings.site)
-        findings.append("wheels", {"wheel": wheel.name, "state": why or "installed"})
-        failed += [wheel.name] if why else []
-    if failed:
-        raise RuntimeError(f"not installed: {', '.join(failed)}")
+    # A package that is there already stays: two copies of torch or CUDA in one process do not go together.
+    wanted = [wheel for wheel in found if not installed(_package(wheel))]
+    states = {wheel.name: "already installed" for wheel in found if wheel not in wanted}
+    findings.add(wheels=states)
+    findings.doing(f"installing {len(wanted)} wheels")
+    if wanted and install("--no-deps", *map(str, wanted), site=settings.site):
+        # One that does not fit stops all. They are not installed one by one: packages may share a folder, as NVIDIA's
+        # do, and a second call of pip leaves a folder alone that is there.
+        fitting: dict[str, Path] = {}
+        for wheel in wanted:
+            findings.doing(f"trying {wheel.name}")
+            why = install("--no-deps", "--dry-run", str(wheel), site=settings.site)
+            states[wheel.name] = NOT_FOR_THIS_PYTHON if "not a supported wheel" in why else why
+            if not why:
+                if (other := fitting.get(_package(wheel))) is not None:
+                    states[other.name] = f"left out for {wheel.name}"
+                fitting[_package(wheel)] = wheel
+        findings.doing(f"installing {len(fitting)} wheels")
+        why = install("--no-deps", *map(str, fitting.values()), site=settings.site) if fitting else ""
+        states |= dict.fromkeys((wheel.name for wheel in fitting.values()), why)
+    states |= {wheel.name: "installed" for wheel in wanted if not states.get(wheel.name)}
+    findings.add(wheels=states)
+    missing = [wheel.name for wheel in wanted if not installed(_package(wheel))]
+    if missing:
+        raise said.IncompleteError("; ".join(f"{name}: {states[name]}" for name in missing))
 
 
-def pycuda(settings: Settings, findings: said.Findings) -> None:
-    """Build pycuda where it is not installed, then use it as the TensorRT backends do."""
-    if not _installed(PYCUDA):
-        _build_pycuda(settings, findings)
-    import numpy as np
-
-    from nodule_diag.backends.cuda import CudaDevice, import_pycuda
-
-    driver = import_pycuda("tensorrt")
-    findings.add(version=metadata.version(PYCUDA), gpus=driver.Device.count())
-    device = CudaDevice(driver, index=0)
-    with device.current():
-        host, back = device.pinned((1 << 20,)), device.pinned((1 << 20,))
-        host[:], back[:] = np.arange(len(host)), 0
-        memory = device.allocate(host.nbytes)
-
-        def there_and_back() -> None:
-            device.upload(memory, host)
-            device.download(back, memory)
-
-        graph = device.capture(there_and_back)
-        device.stream.synchronize()
-        recorded_only = not back.any()
-        graph.launch()
-        device.stream.synchronize()
-        copied = bool((host == back).all())
-        graph.close()
-    findings.add(gpu=vars(device.gpu), graph_runs_only_when_launched=recorded_only, graph_copies=copied)
-    if not (recorded_only and copied):
-        raise said.WrongAnswerError("a CUDA graph of two copies did not do what was recorded")
+def _package(wheel: Path) -> str:
+    return wheel.name.partition("-")[0]
 
 
-def _build_pycuda(settings: Settings, findings: said.Findings) -> None:
-    sources = sorted(settings.wheels.glob("pycuda-*.tar.gz")) if settings.wheels else []
-    if not sources:
-        raise said.UnavailableError("pycuda is not installed, and --wheels brings no source of it")
-    root = next((folder for folder in _cuda_roots() if Path(folder, "include", "cuda.h").is_file()), None)
-    if root is None:
-        raise said.UnavailableError("pycuda cannot be built here: there are no CUDA headers (cuda.h)")
-    if shutil.which("c++") is None and shutil.which("g++") is None:
-        raise said.UnavailableError("pycuda cannot be built here: there is no C++ compiler")
-    environment = {"CUDA_ROOT": root, "PATH": os.pathsep.join([f"{root}/bin", os.environ.get("PATH", "")])}
-    why = _pip(
-        "--no-index", "--no-deps", "--no-build-isolation", str(sources[-1]), site=settings.site, environment=environment
-    )
-    findings.add(built_with=root)
-    if why:
-        raise RuntimeError(f"pycuda was not built: {why}")
-    importlib.invalidate_caches()
-
-
-def _cuda_roots() -> list[str]:
-    named = [os.environ[name] for name in ("CUDA_HOME", "CUDA_ROOT", "CUDA_PATH") if os.environ.get(name)]
-    nvcc = shutil.which("nvcc")
-    return [*named, *([str(Path(nvcc).resolve().parents[1])] if nvcc else []), *CUDA_FOLDERS]
-
-
-def _installed(name: str) -> bool:
+def installed(name: str) -> bool:
+    """Whether a distribution can be imported by this process."""
+    importlib.invalidate_caches()  # what was installed a moment ago too
     try:
         metadata.distribution(name)
     except metadata.PackageNotFoundError:
@@ -103,17 +68,26 @@ def _installed(name: str) -> bool:
     return True
 
 
-def _pip(*arguments: str, site: Path, environment: dict[str, str] | None = None) -> str:
-    """Install into ``site``; an empty string, or the last line of what pip said."""
+def install(*arguments: str, site: Path) -> str:
+    """``pip install`` into a folder, without a network.
+
+    Returns:
+        An empty string, or what went wrong: a compiler's or Python's first error, else the last line of what pip said.
+    """
     site.mkdir(parents=True, exist_ok=True)
+    # Compiling every module of a runtime takes longer than copying it.
+    options = ["--no-index", "--no-compile", "--no-cache-dir", "--disable-pip-version-check", "--quiet"]
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(site), *arguments],
+        [sys.executable, "-m", "pip", "install", *options, "--target", str(site), *arguments],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, **(environment or {})},
+        # A machine's own settings may name an index, or another folder.
+        env={**os.environ, "PIP_CONFIG_FILE": os.devnull},
     )
     if done.returncode == 0:
         return ""
-    print(done.stderr)
-    return next(reversed(done.stderr.strip().splitlines()), f"exit code {done.returncode}")
+    print(done.stdout, done.stderr)
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    last = lines[-1] if lines else f"exit code {done.returncode}"
+    return next((line for line in lines if ERROR.search(line)), last)

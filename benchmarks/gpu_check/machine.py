@@ -26,7 +26,10 @@ def machine(settings: Settings, findings: Findings) -> None:  # noqa: ARG001 - a
     """Python, packages, driver and GPU."""
     findings.add(python=sys.version.split()[0], platform=platform.platform(), cores=os.cpu_count())
     findings.add(packages={name: version for name in PACKAGES if (version := _version(name))})
-    findings.add(driver=driver_says(), nvidia_smi=_nvidia_smi())
+    findings.doing("asking the driver")
+    findings.add(driver=driver_says())
+    findings.doing("running nvidia-smi")
+    findings.add(nvidia_smi=_nvidia_smi())
 
 
 def driver_says() -> str:

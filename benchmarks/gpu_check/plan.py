@@ -11,7 +11,14 @@ from typing import Any, Final, Literal
 SCHEMA: Final = "nodule-diag/gpu-check/1"
 DEADLINE_S: Final = 450.0
 """For all steps together: the promise is eight minutes, and starting processes takes time too."""
-BATCHES: Final = (1, 2, 4, 8, 16, 32, 64)
+BATCHES: Final = {"cuda": (1, 2, 4, 8, 16, 32, 64), "cpu": (1, 2)}
+"""What is measured where nothing else is asked for. On a CPU: enough to run every line in a few minutes."""
+MADE_UP: Final = {"cuda": 16, "cpu": 8}
+"""Patches where none are given."""
+CALLS: Final = {"cuda": (3, 5), "cpu": (1, 3)}
+"""Calls before those that count, and calls of a window."""
+MATRIX: Final = {"cuda": 8192, "cpu": 1024}
+BUDGET_S: Final = {"cuda": 1.0, "cpu": 0.2}
 State = Literal["done", "unavailable", "failed", "timed-out", "skipped"]
 """``unavailable``: the machine lacks what the step needs, and ``reason`` says what, in the words of who said it."""
 
@@ -34,16 +41,17 @@ class Step:
 STEPS: Final = (
     Step(name="wheels", limit_s=90),
     Step(name="machine", limit_s=20),
-    Step(name="pycuda", limit_s=90),
-    Step(name="reference", limit_s=120),
-    Step(name="ceiling", limit_s=45),
-    Step(name="onnxruntime-fp32", limit_s=60, arguments=("onnxruntime", "fp32")),
-    Step(name="torch", limit_s=60),
-    Step(name="tensorrt-rtx-fp32", limit_s=60, arguments=("tensorrt-rtx", "fp32")),
-    Step(name="tensorrt-fp32", limit_s=90, arguments=("tensorrt", "fp32")),
+    Step(name="pycuda", limit_s=120),
+    Step(name="reference", limit_s=60),
+    Step(name="ceiling", limit_s=30),
+    Step(name="torch", limit_s=50),
+    Step(name="onnxruntime-fp32", limit_s=50, arguments=("onnxruntime", "fp32")),
+    Step(name="tensorrt-rtx-fp32", limit_s=45, arguments=("tensorrt-rtx", "fp32")),
     Step(name="tensorrt-bf16", limit_s=90, arguments=("tensorrt", "bf16")),
-    Step(name="torch-compile", limit_s=90),
-    Step(name="tensorrt-rtx-bf16", limit_s=60, arguments=("tensorrt-rtx", "bf16")),
+    Step(name="torch-compile-graphs", limit_s=90, arguments=("reduce-overhead",)),
+    Step(name="tensorrt-fp32", limit_s=90, arguments=("tensorrt", "fp32")),
+    Step(name="torch-compile", limit_s=90, arguments=("default",)),
+    Step(name="tensorrt-rtx-bf16", limit_s=45, arguments=("tensorrt-rtx", "bf16")),
     Step(name="tensorrt-fp16", limit_s=60, arguments=("tensorrt", "fp16")),
 )
 """What others need comes first, then the best known, then what is likeliest to run out of time."""
@@ -69,14 +77,19 @@ class Settings:
     wheels: Path | None = None
     bundle: Path | None = None
     patches: Path | None = None
-    batches: tuple[int, ...] = BATCHES
-    budget_s: float = 1.0
-    matrix: int = 8192
+    batches: tuple[int, ...] = BATCHES["cuda"]
+    budget_s: float = BUDGET_S["cuda"]
+    matrix: int = MATRIX["cuda"]
 
     @property
     def site(self) -> Path:
         """Where wheels are installed."""
         return self.work / "site"
+
+    @property
+    def reference(self) -> Path:
+        """The patches and the reference's answers."""
+        return self.work / "reference.npz"
 
     def found(self, step: str) -> Path:
         """The file with a step's findings."""

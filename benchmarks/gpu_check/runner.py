@@ -21,6 +21,8 @@ PACKAGES = ("", "sdk", "cli", "training", "export")
 """Folders of the checkout that are imported from: a bare machine has nothing installed."""
 LOG_CHARACTERS = 3000
 """Of a step's own output, its end is kept."""
+TOLD_CHARACTERS = 300
+"""Of a reason, on the terminal; the file has all of it."""
 LEAST_S = 5.0
 """A step is not begun with less."""
 CHILD = (sys.executable, "-m", "benchmarks.gpu_check.child")
@@ -50,7 +52,9 @@ def run_all(
     """
     begin = time.monotonic()
     settings.work.mkdir(parents=True, exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
     document = _begun(out, resume=resume)
+    write_json(out, document)  # if it cannot be written, now is the time to know
     for step in steps:
         if document["steps"].get(step.name, {}).get("state") == "done":
             continue
@@ -63,7 +67,8 @@ def run_all(
         document["wall_s"] = round(time.monotonic() - begin, 1)
         document["shares_of_ceiling"] = shares_of_ceiling(document["steps"])
         write_json(out, document)
-        print(f"{step.name}: {entry['state']}{': ' + entry['reason'] if entry.get('reason') else ''}", flush=True)
+        for line in told(step.name, entry):
+            print(line, flush=True)
     return document
 
 
@@ -116,14 +121,31 @@ def _entry(findings: Path, code: int | None, *, limit_s: float) -> dict[str, Any
         found: dict[str, Any] = json.loads(findings.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = {"result": {}}
+    doing = found.pop("doing", "")
+    during = f", {doing}" if doing else ""
     if code is None:
-        return {**found, "state": "timed-out", "reason": f"killed after {limit_s:g} s"}
+        return {**found, "state": "timed-out", "reason": f"killed after {limit_s:.0f} s{during}"}
     if code != 0:
-        died = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        died = (f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}") + during
         return {**found, "state": "failed", "reason": found.get("reason") or died}
     if "state" not in found:
-        return {**found, "state": "failed", "reason": "it ended without a word"}
+        return {**found, "state": "failed", "reason": f"it ended without a word{during}"}
     return found
+
+
+def told(name: str, entry: dict[str, Any]) -> list[str]:
+    """A step as the terminal shows it: the reason in one line, and of each way the ends of its range."""
+    reason = " ".join(entry.get("reason", "").split())
+    lines = [f"{name}: {entry['state']}{': ' + reason[:TOLD_CHARACTERS] if reason else ''}"]
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in entry.get("result", {}).get("latency", []):
+        rows.setdefault((row["way"], row["precision"]), []).append(row)
+    for (way, precision), measured in rows.items():
+        least, best = measured[0], max(measured, key=lambda row: float(row["nodules_per_s"]))
+        first = f"batch {least['batch']} in {least['p50_ms']:.2f} ms"
+        most = f"at most {best['nodules_per_s']:.1f} nodules/s at batch {best['batch']}"
+        lines.append(f"  {way} ({precision}): {first}, {most}")
+    return lines
 
 
 def shares_of_ceiling(steps: dict[str, Any]) -> list[dict[str, Any]]:

@@ -6,33 +6,41 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from benchmarks.flops import direct_flops
-from benchmarks.gpu_check.findings import Findings, UnavailableError, WrongAnswerError
-from benchmarks.gpu_check.networks import examine, opened
+from benchmarks.gpu_check.examine import Float, Infer, Way, examine
+from benchmarks.gpu_check.findings import Findings, UnavailableError
+from benchmarks.gpu_check.networks import opened
 from benchmarks.gpu_check.plan import Settings
 from benchmarks.peers.weights import torch_network
 from nodule_diag.backends import Outputs
+from nodule_diag.bundle import Bundle
 from nodule_diag_export.onnx_graph import OUTPUTS
 
-Float = NDArray[np.float32]
 REPEATS = 20
 ROUNDS = 5
 COMPILED_BATCHES = (1, 8, 64)
 """Each is compiled for by itself, which takes its time."""
+GRAPHS = "reduce-overhead"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def ceiling(settings: Settings, findings: Findings) -> None:
-    """TFLOP/s of a square matrix product in each precision (fp32 without TF32), the best of a few rounds."""
+    """TFLOP/s of a square matrix product in each precision (fp32 without TF32), the best of a few rounds.
+
+    On a CPU in fp32 alone: without instructions for the others, one product takes torch half a minute.
+    """
     _require(settings)
     findings.add(flops_per_nodule=direct_flops(), matrix=settings.matrix, torch=torch.__version__)
+    if settings.device == "cuda":
+        findings.add(gpu=torch.cuda.get_device_name(), cuda=torch.version.cuda)
     torch.backends.cuda.matmul.allow_tf32 = False
     found: dict[str, float] = {}
     for name, dtype in DTYPES.items():
+        if settings.device == "cpu" and dtype is not torch.float32:
+            continue
+        findings.doing(f"the matrix product in {name}")
         left, right = (torch.randn(settings.matrix, settings.matrix, device=settings.device).to(dtype) for _ in "ab")
         repeats = REPEATS if settings.device == "cuda" else 1
         best = min(_seconds(partial(torch.matmul, left, right), repeats, settings.device) for _ in range(ROUNDS))
@@ -72,38 +80,44 @@ def lowered(settings: Settings) -> str:
 def eager(settings: Settings, findings: Findings) -> None:
     """Eager fp32, then channels last in :func:`lowered`."""
     _require(settings)
+    bundle, precision = opened(settings), lowered(settings)
+    ways = [
+        Way(name="torch eager", precision="fp32", load=partial(eager_fp32, bundle, device=settings.device)),
+        Way(
+            name="torch eager, channels_last_3d",
+            precision=precision,
+            load=partial(_channels_last, bundle, precision, settings.device),
+        ),
+    ]
+    examine(settings, findings, ways, batches=settings.batches)
+
+
+def compiled(settings: Settings, findings: Findings, mode: str) -> None:
+    """``torch.compile`` in one of its modes, channels last in :func:`lowered`; ``reduce-overhead`` uses CUDA graphs."""
+    _require(settings)
+    if settings.device != "cuda" and mode == GRAPHS:
+        raise UnavailableError("CUDA graphs need a GPU; on a CPU this mode is the default one")
+    batches = [batch for batch in COMPILED_BATCHES if batch in settings.batches] or settings.batches
+    precision = lowered(settings)
+    name = f"torch.compile, channels_last_3d, CUDA graphs {'on' if mode == GRAPHS else 'off'}"
+    load = partial(_channels_last, opened(settings), precision, settings.device, mode=mode)
+    examine(settings, findings, [Way(name=name, precision=precision, load=load)], batches=batches)
+
+
+def eager_fp32(bundle: Bundle, *, device: str) -> Infer:
+    """The network in torch, fp32 without TF32."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
-    network = torch_network(opened(settings)).to(settings.device)
-    ways = {"torch eager": ("fp32", network, torch.contiguous_format)}
-    ways["torch eager, channels_last_3d"] = (lowered(settings), network, torch.channels_last_3d)
-    missed: list[str] = []
-    for way, (precision, module, layout) in ways.items():
-        module.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs leave it out
-        infer = _infer(module, layout, precision, settings.device)
-        missed += examine(settings, findings, way=way, precision=precision, infer=infer)
-    if missed:
-        raise WrongAnswerError("; ".join(missed))
+    return _infer(torch_network(bundle).to(device), torch.contiguous_format, "fp32", device)
 
 
-def compiled(settings: Settings, findings: Findings) -> None:
-    """``torch.compile``, channels last in :func:`lowered`, without CUDA graphs and with (``reduce-overhead``)."""
-    _require(settings)
+def _channels_last(bundle: Bundle, precision: str, device: str, *, mode: str = "") -> Infer:
+    """A network of its own: the memory format is the weights' too."""
     torch.backends.cudnn.benchmark = True
-    network = torch_network(opened(settings)).to(settings.device)
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    batches = tuple(batch for batch in COMPILED_BATCHES if batch in settings.batches) or settings.batches
-    missed: list[str] = []
-    for mode, graphs in (("default", "off"), ("reduce-overhead", "on")):
-        torch.compiler.reset()
-        module = torch.compile(network, dynamic=False, mode=mode)
-        infer = _infer(module, torch.channels_last_3d, lowered(settings), settings.device)
-        way = f"torch.compile, channels_last_3d, CUDA graphs {graphs}"
-        missed += examine(settings, findings, way=way, precision=lowered(settings), infer=infer, batches=batches)
-        if settings.device != "cuda":
-            break  # CUDA graphs are the other mode's whole difference
-    if missed:
-        raise WrongAnswerError("; ".join(missed))
+    network = torch_network(bundle).to(device)
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stubs leave it out
+    module = torch.compile(network, dynamic=False, mode=mode) if mode else network
+    return _infer(module, torch.channels_last_3d, precision, device)
 
 
 def _infer(
@@ -111,7 +125,7 @@ def _infer(
     layout: torch.memory_format,
     precision: str,
     device: str,
-) -> Callable[[Float], Outputs]:
+) -> Infer:
     """From host memory to host memory, as the SDK's backends are measured."""
 
     def infer(patches: Float) -> Outputs:

@@ -19,7 +19,8 @@ from nodule_diag.manifest import ModelSpec, Preprocessing
 from .errors import ExportError
 from .fused_graph import HuType, fuse, tensors_of
 from .fused_parity import FusedParity, measure_fused
-from .onnx_graph import opset_of, with_metadata
+from .onnx_graph import with_metadata
+from .opset import opset_of
 
 CONTRACT = "nodule-diag/fused/1"
 """Name of the contract of inputs and outputs, in the file's metadata; ``docs/fused-graph.md`` describes it."""

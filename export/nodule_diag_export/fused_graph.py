@@ -17,7 +17,8 @@ from nodule_diag.manifest import ModelSpec, Preprocessing
 from nodule_diag.patch import PATCH_SIZE
 
 from .errors import ExportError
-from .onnx_graph import PRODUCER, opset_of
+from .onnx_graph import PRODUCER
+from .opset import opset_of
 
 HuType = Literal["float32", "int16"]
 HU_TYPES: Final[dict[HuType, int]] = {"float32": TensorProto.FLOAT, "int16": TensorProto.INT16}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, version_converter
 
 from .errors import ExportError
-from .onnx_graph import opset_of
+from .opset import opset_of
 
 Precision = Literal["fp16", "bf16"]
 REDUCED: dict[Precision, tuple[int, np.dtype[np.generic]]] = {

@@ -18,7 +18,8 @@ from nodule_diag.atomic import write_bytes
 from nodule_diag_training.checkpoint import load_model
 
 from .errors import ExportError
-from .onnx_graph import ExportGraph, opset_of, public_graph, trace, with_metadata
+from .onnx_graph import ExportGraph, public_graph, trace, with_metadata
+from .opset import opset_of
 from .parity import Parity, measure, require
 
 LICENSE = "Apache-2.0"

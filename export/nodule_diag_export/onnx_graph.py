@@ -168,9 +168,3 @@ def with_metadata(proto: ModelProto, metadata: Mapping[str, str]) -> ModelProto:
     described.CopyFrom(proto)
     onnx.helper.set_model_props(described, dict(sorted(metadata.items())))
     return described
-
-
-def opset_of(proto: ModelProto) -> int:
-    """Version of the standard operator set that a graph uses."""
-    versions: list[int] = [entry.version for entry in proto.opset_import if entry.domain in {"", "ai.onnx"}]
-    return versions[0]

@@ -19,7 +19,8 @@ from nodule_diag.retrieval import CaseIndex
 
 from .errors import ExportError
 from .mixed_precision import Precision, mixed_graph
-from .onnx_graph import opset_of, with_metadata
+from .onnx_graph import with_metadata
+from .opset import opset_of
 from .reduced_parity import ReducedParity, measure_reduced, require_reduced
 
 PRECISION_KEY = "precision"

@@ -26,7 +26,8 @@ from nodule_diag.parity import compare, infer_all, misses
 from nodule_diag.retrieval import CaseIndex
 
 from .errors import ParityError
-from .onnx_graph import opset_of, with_metadata
+from .onnx_graph import with_metadata
+from .opset import opset_of
 from .reduced import parse_onnx
 from .winograd_graph import winograd_graph
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from nodule_diag.cpu_quota import cpu_quota
 from nodule_diag.errors import UsageError
 
 MAX_THREADS = 1024
@@ -18,7 +20,7 @@ def resolve_threads(threads: int | None = None) -> int:
 
     Args:
         threads: What the caller asked for; None takes ``OMP_NUM_THREADS`` where it is set to a number, else every
-            core this process may run on.
+            core this process may run on, and no more than its container's share of CPU time, rounded up.
 
     Returns:
         At least 1.
@@ -37,9 +39,9 @@ def resolve_threads(threads: int | None = None) -> int:
     wished = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if wished.isdecimal() and 1 <= int(wished) <= MAX_THREADS:
         return int(wished)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else min(cores, math.ceil(quota))
 
 
 class _FilterThreads:

@@ -185,22 +185,30 @@ def test_devices() -> None:
     assert parse_device("cuda:3") == Device("cuda", 3)
 
 
-def installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    def distribution(name: str) -> object:
-        if name in names:
-            return object()
+def installed(monkeypatch: pytest.MonkeyPatch, **folders: Path) -> None:
+    def distribution(name: str) -> metadata.Distribution:
+        if name in folders:
+            return metadata.PathDistribution(folders[name] / f"{name}.dist-info")
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(ort_backend.metadata, "distribution", distribution)
 
 
-def test_both_distributions_installed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(monkeypatch, "onnxruntime", "onnxruntime-gpu")
+def test_both_distributions_installed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    installed(monkeypatch, **{"onnxruntime": tmp_path, "onnxruntime-gpu": tmp_path})
     with pytest.raises(BackendError) as caught:
         create_backend(bundle, threads=1)
     assert caught.value.code == "onnxruntime-conflict"
     assert "pip uninstall --yes onnxruntime onnxruntime-gpu && pip install 'nodule-diag[cpu]'" in caught.value.hint
     assert not backend_statuses()[0].usable
+
+
+def test_both_distributions_in_folders_of_their_own(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As with ``pip install --target`` beside a machine's own: neither overwrites the other."""
+    installed(monkeypatch, **{"onnxruntime": tmp_path / "a", "onnxruntime-gpu": tmp_path / "b"})
+    assert create_backend(bundle, name="onnxruntime", device="cpu", threads=1).name == "onnxruntime"
 
 
 def test_neither_installed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,6 +307,7 @@ def test_answer_that_is_not_a_number(backend_name: str, tmp_path: Path) -> None:
 
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("nodule_diag.threads.cpu_quota", lambda: None)  # tests/sdk/test_cpu_quota.py
     if hasattr(os, "sched_getaffinity"):
         assert resolve_threads() == len(os.sched_getaffinity(0))
     for text, expected in (("3", 3), ("2,4", 2), (" 5 ", 5)):

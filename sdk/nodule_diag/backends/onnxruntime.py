@@ -43,11 +43,11 @@ def import_runtime() -> ModuleType:
         The module.
 
     Raises:
-        BackendError: ``onnxruntime-conflict`` when both distributions are installed.
+        BackendError: ``onnxruntime-conflict`` when both distributions are installed into one folder.
         MissingExtraError: When none is.
     """
-    installed = _installed_distributions()
-    if len(installed) > 1:
+    installed = _colliding_distributions()
+    if installed:
         raise BackendError(
             f"{' and '.join(installed)} are installed together; they overwrite each other's files",
             hint=f"pip uninstall --yes {' '.join(installed)} && pip install 'nodule-diag[cpu]'"
@@ -66,15 +66,15 @@ def import_runtime() -> ModuleType:
         ) from error
 
 
-def _installed_distributions() -> tuple[str, ...]:
-    found = []
+def _colliding_distributions() -> tuple[str, ...]:
+    """Those that share a folder; in a folder of its own, the first one on the path hides the other unharmed."""
+    places = {}
     for name in DISTRIBUTIONS:
         try:
-            metadata.distribution(name)
+            places[name] = str(metadata.distribution(name).locate_file("onnxruntime"))
         except metadata.PackageNotFoundError:
             continue
-        found.append(name)
-    return tuple(found)
+    return tuple(name for name in places if list(places.values()).count(places[name]) > 1)
 
 
 def status() -> BackendStatus:
