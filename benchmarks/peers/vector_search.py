@@ -115,10 +115,11 @@ class OwnCases:
         )
 
     def save(self, folder: Path) -> None:
-        """A whole bundle."""
-        manifest = self._bundle.manifest.model_copy(update={"retrieval": self._built.retrieval})
-        model = manifest.model.file
-        files = {model: self._bundle.read(model), "MODEL_CARD.md": self._bundle.read("MODEL_CARD.md")}
+        """A whole bundle: the same model with these cases."""
+        old = self._bundle.manifest
+        manifest = old.model_copy(update={"retrieval": self._built.retrieval})
+        replaced = {old.retrieval.cases, *(spec.file for spec in old.retrieval.spaces.values())}
+        files = {name: self._bundle.read(name) for name in old.files if name not in replaced}
         write_bundle(folder / "bundle", manifest=manifest, files={**files, **self._built.files})
 
     def forget(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import starmap
 from math import isnan
 from typing import Self, overload
 
@@ -204,7 +203,7 @@ class CaseTable(Sequence[Case]):
             [None if isnan(diameter) else diameter for diameter in self.diameter_mm[rows].tolist()],
             strict=True,
         )
-        return tuple(starmap(SimilarCase, columns))
+        return tuple(map(SimilarCase._make, columns))
 
     def __len__(self) -> int:
         return len(self.case_ids)

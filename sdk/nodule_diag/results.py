@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,10 @@ class Cam(CubeMap):
     """CAM_c of paper eq. 6, min-max normalised to [0, 1]: where the malignancy came from."""
 
 
-@dataclass(frozen=True)
-class SimilarCase:
+class SimilarCase(NamedTuple):
     """A diagnosed nodule of the case base, as near to the new one as the model sees it.
+
+    A named tuple, for a search makes sixty of them in a fraction of a millisecond.
 
     Attributes:
         case_id: Its identifier.
@@ -51,18 +52,7 @@ class SimilarCase:
 
     def to_dict(self) -> dict[str, object]:
         """One entry of the prediction document's ``similar``."""
-        return {
-            "case_id": self.case_id,
-            "patient_id": self.patient_id,
-            "distance": self.distance,
-            "label": self.label,
-            "label_source": self.label_source,
-            "label_certainty": self.label_certainty,
-            "malignancy": self.malignancy,
-            "expert_score": self.expert_score,
-            "reader_scores": list(self.reader_scores),
-            "diameter_mm": self.diameter_mm,
-        }
+        return {**self._asdict(), "reader_scores": list(self.reader_scores)}
 
 
 @dataclass(frozen=True)

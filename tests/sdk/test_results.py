@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import numpy as np
@@ -177,7 +176,7 @@ def test_faithfulness_of_extremes() -> None:
 
 def test_results_are_frozen_and_plain_json() -> None:
     similar = SimilarCase("c", "p", 0.1, 1, "biopsy", "nodule", 0.7, 3.8, (3.0, 4.0), None)
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         similar.label = 0  # type: ignore[misc]
     assert json.loads(json.dumps(similar.to_dict()))["reader_scores"] == [3.0, 4.0]
     assert issubclass(CTError, ValueError)
