@@ -51,7 +51,7 @@ def evaluate(
     sections = sections_of(results)
     report = {
         "sections": [section.to_dict() for section in sections],
-        "command": f"nodule-diag train evaluate {' '.join(map(str, runs))} --symmetries {symmetries} --out {out}",
+        "command": f"nodule-diag train evaluate {' '.join(map(_shown, runs))} --symmetries {symmetries} --out {_shown(out)}",
         "folds": {"judged": sorted({j.fold for r in results for j in r.judgements}), "of": provenance["folds"]},
         "config": config.model_dump(mode="json"),
         "seconds": time.perf_counter() - begin,
@@ -86,7 +86,7 @@ def symmetries(
     )
     report = {
         "sections": [section.to_dict()],
-        "command": f"nodule-diag train symmetries {run_folder} --views {views} --out {out}",
+        "command": f"nodule-diag train symmetries {_shown(run_folder)} --views {views} --out {_shown(out)}",
         "seconds": time.perf_counter() - begin,
     }
     _write_report(out, report, [section])
@@ -122,3 +122,8 @@ def plot(
     with writing(out) as temporary:
         figure.savefig(temporary, format=out.suffix.lstrip(".") or "png", dpi=120)
     plt.close(figure)
+
+
+def _shown(path: Path) -> str:
+    """A path as a report may name it: nobody's folders."""
+    return path.name if path.is_absolute() else str(path)
