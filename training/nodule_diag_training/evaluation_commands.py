@@ -51,7 +51,8 @@ def evaluate(
     sections = sections_of(results)
     report = {
         "sections": [section.to_dict() for section in sections],
-        "command": f"nodule-diag train evaluate {' '.join(map(_shown, runs))} --symmetries {symmetries} --out {_shown(out)}",
+        "command": f"nodule-diag train evaluate {' '.join(map(_shown, runs))} --symmetries {symmetries}"
+        f" --out {_shown(out)}",
         "folds": {"judged": sorted({j.fold for r in results for j in r.judgements}), "of": provenance["folds"]},
         "config": config.model_dump(mode="json"),
         "seconds": time.perf_counter() - begin,
