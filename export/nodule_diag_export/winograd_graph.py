@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from .errors import ExportError
-from .winograd_layers import Convolution, GroupNorm, Layers, group_norm, pointwise, winograd
+from .winograd_layers import Convolution, GroupNorm, Layers, from_one_channel, group_norm, pointwise, winograd
 
 MIN_CHANNELS = 16
 """Of a convolution's input after space to depth, and of its output: below, the transforms take what is saved."""
@@ -159,6 +159,10 @@ class _Rewriting:
         x, output = node.input[0], node.output[0]
         if convolution.kernel == 1 and x in self._last:
             self._last[output] = pointwise(self._layers, self._last[x], convolution)
+            return True
+        if convolution.inputs == convolution.stride == 1 and convolution.outputs >= MIN_CHANNELS:
+            self._as_it_was(x)
+            self._last[output] = from_one_channel(self._layers, x, convolution)
             return True
         if not convolution.fits or min(convolution.channels, convolution.outputs) < MIN_CHANNELS:
             return False

@@ -282,3 +282,22 @@ def pointwise(layers: Layers, x: str, convolution: Convolution) -> str:
         x = layers.add("Slice", x, *(layers.constant(value) for value in (zeros, ends, axes, steps)))
     matrix = layers.transpose(layers.reshape(c.weight, c.outputs, c.inputs), 1, 0)
     return layers.add("MatMul", x, matrix)
+
+
+def from_one_channel(layers: Layers, x: str, convolution: Convolution) -> str:
+    """A convolution of stride 1 of a single channel: the neighbours of each cell become its channels, then one product.
+
+    Args:
+        layers: Where the nodes go.
+        x: [B, 1, D, H, W]; with one channel, first and last are the same in memory.
+        convolution: Of one input.
+
+    Returns:
+        [B, D, H, W, outputs].
+    """
+    c = convolution
+    taps = c.kernel**3
+    shifts = layers.constant(np.eye(taps, dtype=np.float32).reshape(taps, 1, c.kernel, c.kernel, c.kernel))
+    neighbours = layers.add("Conv", x, shifts, dilations=[c.dilation] * 3, pads=[c.padding] * 6)
+    matrix = layers.transpose(layers.reshape(c.weight, c.outputs, taps), 1, 0)
+    return layers.add("MatMul", layers.transpose(neighbours, 0, 2, 3, 4, 1), matrix)

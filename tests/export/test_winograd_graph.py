@@ -23,6 +23,7 @@ from nodule_diag_export.winograd_layers import (
     Convolution,
     GroupNorm,
     Layers,
+    from_one_channel,
     group_norm,
     pointwise,
     winograd,
@@ -123,6 +124,16 @@ def test_a_pointwise_convolution(stride):
     x, weight = drawn(c, batch=2, seed=1)
     layers = Layers()
     np.testing.assert_allclose(run(layers, pointwise(layers, "x", c), x, weight), direct(x, weight, c), atol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (3, 2), (5, 1)])
+def test_a_convolution_of_one_channel(kernel, dilation):
+    c = Convolution(weight="w", inputs=1, outputs=7, kernel=kernel, stride=1, dilation=dilation, sizes=(5, 6, 7))
+    x, weight = drawn(c, batch=2, seed=1)
+    layers = Layers()
+    first = layers.transpose("x", 0, 4, 1, 2, 3)
+    found = run(layers, from_one_channel(layers, first, c), x, weight)
+    np.testing.assert_allclose(found, direct(x, weight, c), atol=1e-5)
 
 
 def test_group_normalisation():
