@@ -1,4 +1,4 @@
-"""Engines that find the nearest cases: nodule-diag's case base, numpy, and two indexes of faiss."""
+"""Engines that find the nearest cases: nodule-diag's case base, numpy, a graph of hnswlib, and two indexes of faiss."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import faiss
+import hnswlib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,9 +16,11 @@ from benchmarks.subject import Bench
 from nodule_diag.bundle import Bundle, write_bundle
 from nodule_diag.case_base import Case
 from nodule_diag.retrieval import CaseIndex, build_index
-from nodule_diag.vector_index import HNSW_EF_CONSTRUCTION, HNSW_EF_SEARCH, HNSW_M
 
 Float = NDArray[np.float32]
+
+HNSW_M, HNSW_EF_CONSTRUCTION, HNSW_EF_SEARCH = 16, 200, 64
+"""hnswlib's own defaults while building; several times K candidates while searching. For both graphs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,8 +173,42 @@ class Numpy:
         return np.argpartition(squared, k - 1)[:k] if k < len(squared) else np.arange(len(squared))
 
 
+class Hnswlib:
+    """A graph in hnswlib: approximate."""
+
+    name = "hnswlib HNSW"
+
+    def __init__(self) -> None:
+        self._index: Any = None
+
+    def build(self, base: Base) -> None:
+        """Add the points."""
+        self._index = hnswlib.Index(space="l2", dim=base.points.shape[1])
+        self._index.init_index(len(base), M=HNSW_M, ef_construction=HNSW_EF_CONSTRUCTION)
+        self._index.add_items(base.points)
+
+    def save(self, folder: Path) -> None:
+        """In a file of its own kind."""
+        self._index.save_index(str(folder / "index.hnsw"))
+
+    def forget(self) -> None:
+        """Drop the index."""
+        self._index = None
+
+    def load(self, folder: Path) -> None:
+        """Read it."""
+        self._index = hnswlib.Index(space="l2", dim=2)
+        self._index.load_index(str(folder / "index.hnsw"))
+        self._index.set_ef(HNSW_EF_SEARCH)
+
+    def nearest(self, query: Float, k: int) -> NDArray[np.intp]:
+        """One query."""
+        rows, _ = self._index.knn_query(query[None], k=min(k, self._index.get_current_count()), num_threads=1)
+        return np.asarray(rows[0], dtype=np.intp)
+
+
 class Faiss:
-    """``IndexFlatL2``, or ``IndexHNSWFlat`` with the parameters that the SDK gives hnswlib."""
+    """``IndexFlatL2``, or ``IndexHNSWFlat`` with hnswlib's parameters."""
 
     def __init__(self, *, graph: bool) -> None:
         self.name = "faiss HNSW" if graph else "faiss flat"
@@ -211,5 +248,6 @@ def engines(bench: Bench) -> Iterator[Engine]:
     """All of them, nodule-diag first."""
     yield OwnCases(bench.bundle)
     yield Numpy()
+    yield Hnswlib()
     yield Faiss(graph=False)
     yield Faiss(graph=True)

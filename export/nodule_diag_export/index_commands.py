@@ -56,10 +56,10 @@ def info_command(
     index, retrieval = CaseIndex(opened), opened.manifest.retrieval
     counts = CaseCounts.of(index.cases)
     if as_json:
-        document = {**asdict(counts), "base_rate": counts.base_rate, "k": retrieval.k, "exact": index.exact}
+        document = {**asdict(counts), "base_rate": counts.base_rate, "k": retrieval.k, "exhaustive": index.exhaustive}
         typer.echo(json.dumps(document, indent=1))
         return
-    search = "every case is compared" if index.exact else "HNSW in two dimensions, bisection in one"
+    search = "every case is compared" if index.exhaustive else "boxes in two dimensions, bisection in one"
     typer.echo(f"cases      {counts.cases} of {counts.patients} patients")
     typer.echo(f"malignant  {counts.malignant} (base rate {counts.base_rate:.2f})")
     typer.echo(f"certain    {counts.certain} diagnosed themselves, {counts.certain_malignant} of them malignant")

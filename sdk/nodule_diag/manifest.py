@@ -218,7 +218,7 @@ class IndexSpec(Strict):
     """The index of one space.
 
     Attributes:
-        file: An hnswlib file; None where one dimension of more than ``exact_up_to`` cases is searched by bisection.
+        file: An hnswlib file; None above ``exact_up_to`` cases.
         dim: Numbers a vector.
     """
 
@@ -233,7 +233,7 @@ class RetrievalSpec(Strict):
         k: How many cases make a diagnosis unless the caller says otherwise (paper: 20).
         cases: ``cases.json``, or the columns of very many cases in ``cases.npz``.
         spaces: One index a feature space.
-        exact_up_to: Up to so many cases the index files are brute-force ones; above, HNSW graphs of distinct vectors.
+        exact_up_to: Up to so many cases hnswlib compares every one; above, the spaces have no files.
         base_rate: Share of malignant cases, which every diagnosis must be read against.
     """
 

@@ -1,11 +1,11 @@
-"""Similar diagnosed cases (paper 3.3): search over what the model said about each case, by hnswlib and by bisection.
+"""Similar diagnosed cases (paper 3.3): an exact search over what the model said about each case.
 
 A nodule is one or two numbers here: CNet's probability P, RNet's normalised score ``(expert_score - 1) / 4``, or both.
 A search structure proposes vectors; their order is settled in float64 by (distance, case id), and the boundary at the
 K-th place is widened until no tie is cut, so that the answer is the one that an exhaustive sort gives.
 
-Up to ``exact_up_to`` cases hnswlib compares every one, in each space. Above, the two-dimensional space is an HNSW graph
-of its distinct vectors, which is the one approximate part, and the two others are sorted numbers.
+Up to ``exact_up_to`` cases hnswlib compares every one, in each space. Above, distinct vectors are searched by bisection
+on a line and by boxes in the plane, which need no file.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from nodule_diag.index_file import index_fault
 from nodule_diag.manifest import SPACES, IndexSpec, RetrievalSpec, Space
 from nodule_diag.results import SimilarCase
 from nodule_diag.vector_groups import VectorGroups
-from nodule_diag.vector_index import HnswlibIndex, LineIndex, VectorIndex, serialise_index
+from nodule_diag.vector_index import HnswlibIndex, LineIndex, PlaneIndex, VectorIndex, serialise_index
 
 EXACT_SEARCH_LIMIT = 10_000
-"""Cases up to which every one is compared, which needs no tuning and misses nothing, and up to which the case base is a
-file that people can read. Above, the graph is faster and the columns load sooner."""
+"""Cases up to which every one is compared, and up to which the case base is a file that people can read. Above,
+bisection and boxes are faster, and columns load sooner."""
 DEFAULT_K = 20
 """Paper 3.3: "K is empirically set to 20"."""
 
@@ -77,8 +77,8 @@ def build_index(
 ) -> BuiltIndex:
     """Make the case base and its indexes, ready to be written into a bundle.
 
-    The result depends on the cases alone: they are sorted by id, and HNSW graphs are built by one thread from a
-    fixed seed. Of very many cases, :meth:`CaseTable.of_columns` makes the table without an object for each::
+    The result depends on the cases alone, not on their order. Of very many cases, :meth:`CaseTable.of_columns` makes
+    the table without an object for each::
 
         built = build_index(CaseTable.of_columns(case_id=..., patient_id=..., ...))
         CaseIndex(built).search("machine+expert", malignancy=0.7, expert_score=4.0, k=20)
@@ -87,7 +87,7 @@ def build_index(
         cases: The diagnosed cases.
         k: How many cases make a diagnosis.
         exact_up_to: Up to so many cases the files are ``cases.json`` and three brute-force indexes; above,
-            ``cases.npz`` and one HNSW graph.
+            ``cases.npz`` alone.
         folder: Where in the bundle the files go.
 
     Returns:
@@ -102,12 +102,11 @@ def build_index(
     files = {cases_file: to_json(table) if exact else to_columns(table)}
     spaces: dict[Space, IndexSpec] = {}
     for space, dim in SPACES.items():
-        if dim == 1 and not exact:
+        if not exact:
             spaces[space] = IndexSpec(dim=dim)
             continue
         file = f"{folder}/{space.replace('+', '_')}.hnsw"
-        vectors = _matrix(table, space)
-        files[file] = serialise_index(vectors if exact else VectorGroups.of(vectors).vectors, exact=exact)
+        files[file] = serialise_index(_matrix(table, space))
         spaces[space] = IndexSpec(file=file, dim=dim)
     retrieval = RetrievalSpec(k=k, cases=cases_file, spaces=spaces, exact_up_to=exact_up_to, base_rate=table.base_rate)
     return BuiltIndex(retrieval, files)
@@ -122,7 +121,7 @@ class CaseIndex:
     Attributes:
         cases: All cases, in the order of their ids.
         base_rate: Share of malignant cases.
-        exact: Whether hnswlib compares every case.
+        exhaustive: Whether hnswlib compares every case, up to ``exact_up_to`` of them.
 
     Raises:
         BundleError: ``bundle-index-invalid`` when cases and index files do not belong together;
@@ -133,7 +132,7 @@ class CaseIndex:
         retrieval = source.manifest.retrieval if isinstance(source, Bundle) else source.retrieval
         self.cases = parse_cases(source.read(retrieval.cases), name=retrieval.cases)
         self.base_rate = self.cases.base_rate
-        self.exact = len(self.cases) <= retrieval.exact_up_to
+        self.exhaustive = len(self.cases) <= retrieval.exact_up_to
         if abs(self.base_rate - retrieval.base_rate) > 1e-6:
             raise BundleError(
                 f"the manifest's base_rate is {retrieval.base_rate}; its cases give {self.base_rate:.6f}",
@@ -143,19 +142,18 @@ class CaseIndex:
         self._spaces: dict[Space, tuple[VectorGroups, VectorIndex]] = {}
         for space, spec in retrieval.spaces.items():
             vectors = _matrix(self.cases, space)
-            groups = VectorGroups.apart(vectors) if self.exact else VectorGroups.of(vectors)
+            groups = VectorGroups.apart(vectors) if self.exhaustive else VectorGroups.of(vectors)
             self._spaces[space] = groups, self._open(source, spec, groups.vectors)
 
     def _open(self, source: Bundle | BuiltIndex, spec: IndexSpec, vectors: NDArray[np.float32]) -> VectorIndex:
-        """The search structure of a space: only a line of too many cases to compare does without a file."""
-        on_line = spec.dim == 1 and not self.exact
+        """The search structure of a space: of few cases hnswlib's, which has a file, of many one that has none."""
+        if not self.exhaustive:
+            if spec.file is not None:
+                raise index_fault(spec.file, f"{len(self)} cases are searched without a file")
+            return LineIndex(vectors) if spec.dim == 1 else PlaneIndex(vectors)
         if spec.file is None:
-            if not on_line:
-                raise index_fault("the manifest", f"a space of {spec.dim} numbers and {len(self)} cases needs a file")
-            return LineIndex(vectors)
-        if on_line:
-            raise index_fault(spec.file, f"one number of {len(self)} cases is searched without a file")
-        return HnswlibIndex(source.read(spec.file), name=spec.file, vectors=vectors, exact=self.exact)
+            raise index_fault("the manifest", f"a space of {len(self)} cases needs a file")
+        return HnswlibIndex(source.read(spec.file), name=spec.file, vectors=vectors)
 
     def __len__(self) -> int:
         return len(self.cases)

@@ -1,8 +1,8 @@
 """Cases of one place: identical vectors are one point of a search, however many cases stand there.
 
-A graph of nearest neighbours that holds a vector many times links its copies to each other and to nothing else, so that
-a search cannot leave or enter them. A search structure is therefore built of distinct vectors, and the cases come back
-in here.
+Half of a case base may have the same score: were each case a point, a search would have to look at all of them before
+the order of their ids could settle who is in. A search structure is therefore built of distinct vectors, and the cases
+come back in here.
 """
 
 from __future__ import annotations
@@ -71,5 +71,10 @@ class VectorGroups:
         """
         starts = self.starts[groups]
         counts = np.minimum(self.starts[groups + 1] - starts, limit)
-        ends = np.add.accumulate(counts)
-        return self.rows[np.repeat(starts - ends + counts, counts) + np.arange(ends[-1])], counts
+        return self.rows[ranges(starts, counts)], counts
+
+
+def ranges(starts: NDArray[np.intp], counts: NDArray[np.intp]) -> NDArray[np.intp]:
+    """``starts[i], starts[i] + 1, ...``, ``counts[i]`` of them, one after the other for every i."""
+    ends = np.add.accumulate(counts)
+    return np.asarray(np.repeat(starts - ends + counts, counts) + np.arange(ends[-1]))

@@ -1,4 +1,4 @@
-"""The search structures of the feature spaces: hnswlib's two, and bisection where a space is a line.
+"""The search structures of the feature spaces: hnswlib's comparison with every vector, bisection, and packed boxes.
 
 Each proposes vectors and states how near those that it left out can be; :mod:`nodule_diag.retrieval` settles the order.
 """
@@ -7,31 +7,19 @@ from __future__ import annotations
 
 import tempfile
 import threading
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import hnswlib
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.index_file import check_exact_file, check_graph_file, index_fault
+from nodule_diag.index_file import check_exact_file, index_fault
+from nodule_diag.vector_groups import ranges
 
-GRAPH_SCALE = np.float32(2.0**60)
-"""Vectors are multiplied by this in a graph. A power of two changes no digit, and squares of differences down to 1e-37
-no longer vanish in float32: a model that is sure puts its probabilities that close to 0."""
-HNSW_M = 12
-"""Links a node; hnswlib's documentation calls 12..48 right for most uses, and two dimensions need few. From 8 to 16
-changes neither recall nor time here, only the size."""
-HNSW_EF_CONSTRUCTION = 100
-"""Candidates while building. 200 finds no more neighbours in two dimensions and takes twice as long."""
-HNSW_EF_SEARCH = 64
-"""Candidates while searching, at least; twice what is asked for where that is more. 32 loses one neighbour in 4,000."""
-HNSW_SEED = 0
-"""Levels are drawn from this seed by one thread, so that a graph depends on its vectors alone."""
-STRIP_THICKNESS = 8
-"""How many vectors lie side by side in a strip of the order of insertion: about the reach of a search."""
-FIRST_SHARE = 0.05
-"""Share of vectors that a graph is begun with, all over the space."""
+BOX_VECTORS = 128
+"""Vectors of a box; there are about as many boxes in a strip as strips."""
 FLOAT32_SLACK = 1e-5
 """Relative slack on hnswlib's float32 squared distances: some eighty float32 roundings."""
 FLOAT32_FLOOR = 1e-30
@@ -51,8 +39,6 @@ class VectorIndex(Protocol):
 class LineIndex:
     """One dimension: the nearest of sorted numbers stand side by side, so bisection finds them all, exactly.
 
-    HNSW could serve a line too. Bisection is exact, takes no file and no building, and is faster.
-
     Args:
         vectors: (U, 1) float32, strictly ascending.
     """
@@ -69,27 +55,101 @@ class LineIndex:
         return np.arange(low, high), min(below, above)
 
 
+class PlaneIndex:
+    """Two dimensions: vectors in boxes, of which a query looks into those that can hold one of the nearest. Exact.
+
+    The boxes are packed by sort-tile-recursive (Leutenegger, Lopez and Edgington, ICDE 1997): strips of equally many
+    vectors along the first coordinate, each cut into boxes along the second. A graph, such as hnswlib's, would only be
+    approximate: where scores end at 1 or 5 many vectors lie on a line, and a search that comes upon it does not leave
+    it again, however many candidates it may keep (docs/benchmarks.md).
+
+    Args:
+        vectors: (U, 2) float32, ascending by the first coordinate.
+    """
+
+    def __init__(self, vectors: NDArray[np.float32]) -> None:
+        count = len(vectors)
+        width = -(-count // max(1, round((count / BOX_VECTORS) ** 0.5)))
+        begins = np.arange(0, count, width)
+        boxes = [np.arange(begin, min(begin + width, count), BOX_VECTORS) for begin in begins]
+        self._places = np.lexsort((vectors[:, 1], np.arange(count) // width))
+        self._x, self._y = (axis[self._places].astype(np.float64) for axis in vectors.T)
+        self._strips = _Spans.of(self._x, begins)
+        self._strip_boxes = np.cumsum([0, *map(len, boxes)])
+        self._starts = np.concatenate(boxes)
+        self._counts = np.diff(self._starts, append=count)
+        self._box_x, self._box_y = (_Spans.of(axis, self._starts) for axis in (self._x, self._y))
+
+    def nearest(self, query: NDArray[np.float32], count: int) -> Found:
+        """The ``count`` nearest, and those as far as the last of them: see :class:`VectorIndex`."""
+        x, y = query.tolist()
+        to_strips = self._strips.squared(x)
+        home = int(to_strips.argmin())
+        bound = self._bound(x, y, self._to_boxes(x, y, home, home), home, count)
+        # Strips lie in order, so those that are near enough lie side by side.
+        strips = np.flatnonzero(to_strips <= bound)
+        to_boxes = self._to_boxes(x, y, int(strips[0]), int(strips[-1]))
+        near = np.flatnonzero(to_boxes <= bound)
+        boxes = near + self._strip_boxes[strips[0]]
+        rows = ranges(self._starts[boxes], self._counts[boxes])
+        squared = self._squared(x, y, rows)
+        found = squared <= np.partition(squared, count - 1)[count - 1]
+        to_strips[strips] = to_boxes[near] = np.inf
+        left_out = (squared[~found].min(initial=np.inf), to_boxes.min(), to_strips.min())
+        return self._places[rows[found]], float(min(left_out)) ** 0.5
+
+    def _bound(self, x: float, y: float, to_boxes: NDArray[np.float64], strip: int, count: int) -> float:
+        """A squared distance within which ``count`` vectors lie: in the nearest box of a strip, or round it."""
+        some = max(BOX_VECTORS, count)
+        box = self._strip_boxes[strip] + to_boxes.argmin()
+        start = max(0, min(int(self._starts[box]), len(self._places) - some))
+        return float(np.partition(self._squared(x, y, slice(start, start + some)), count - 1)[count - 1])
+
+    def _to_boxes(self, x: float, y: float, first: int, last: int) -> NDArray[np.float64]:
+        """Squared distances from the boxes of some strips."""
+        some = slice(self._strip_boxes[first], self._strip_boxes[last + 1])
+        return self._box_x.squared(x, some) + self._box_y.squared(y, some)
+
+    def _squared(self, x: float, y: float, rows: NDArray[np.intp] | slice) -> NDArray[np.float64]:
+        """Squared distances from some vectors."""
+        dx, dy = self._x[rows] - x, self._y[rows] - y
+        return np.asarray(dx * dx + dy * dy)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Spans:
+    """From where to where groups of numbers reach."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64], starts: NDArray[np.intp]) -> Self:
+        return cls(low=np.minimum.reduceat(values, starts), high=np.maximum.reduceat(values, starts))
+
+    def squared(self, at: float, some: slice = slice(None)) -> NDArray[np.float64]:
+        """Squared distances of some spans from a number; 0 inside."""
+        apart = np.maximum(np.maximum(self.low[some] - at, at - self.high[some]), 0.0)
+        return np.asarray(apart * apart)
+
+
 class HnswlibIndex:
-    """An index file of a bundle; safe to use from several threads.
+    """hnswlib's brute-force index, which compares every vector; safe to use from several threads.
 
     Args:
         data: Its bytes.
         name: Its path in the bundle, for messages.
-        vectors: (U, dim) float32 that it must hold, row = label; distinct ones for a graph.
-        exact: Whether it is a brute-force index, and not an HNSW graph.
+        vectors: (N, dim) float32 that it must hold, row = label.
 
     Raises:
         BundleError: ``bundle-index-invalid`` when the file is not an index of these vectors.
     """
 
-    def __init__(self, data: bytes, *, name: str, vectors: NDArray[np.float32], exact: bool) -> None:
-        self._vectors = vectors
-        self._scale = np.float32(1.0) if exact else GRAPH_SCALE
-        self._exact = exact
+    def __init__(self, data: bytes, *, name: str, vectors: NDArray[np.float32]) -> None:
+        check_exact_file(data, name=name, vectors=vectors)
+        self._count = len(vectors)
         self._lock = threading.Lock()
-        self._ef = 0
-        (check_exact_file if exact else check_graph_file)(data, name=name, vectors=vectors * self._scale)
-        self._index = (hnswlib.BFIndex if exact else hnswlib.Index)(space="l2", dim=vectors.shape[1])
+        self._index = hnswlib.BFIndex(space="l2", dim=vectors.shape[1])
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "index")
             path.write_bytes(data)
@@ -99,69 +159,29 @@ class HnswlibIndex:
                 raise index_fault(name, f"hnswlib cannot read it: {error}") from error
 
     def nearest(self, query: NDArray[np.float32], count: int) -> Found:
-        """The ``count`` nearest vectors: see :class:`VectorIndex`. A graph's are the nearest that it found."""
-        if count < len(self._vectors):
-            found = self._query(query * self._scale, count)
-            if found is not None:
-                return found
-        squared = ((self._vectors.astype(np.float64) - query.astype(np.float64)) ** 2).sum(axis=1)
-        places = np.argsort(squared, kind="stable")
-        return places[:count], float(np.sqrt(squared[places[count]])) if count < len(places) else np.inf
-
-    def _query(self, query: NDArray[np.float32], count: int) -> Found | None:
-        """Ask hnswlib; None when a graph is too poorly connected to reach so many."""
-        with self._lock:  # ef is a setting of the index, not of the query
-            ef = max(2 * count, HNSW_EF_SEARCH)
-            if not self._exact and ef != self._ef:
-                self._index.set_ef(ef)
-                self._ef = ef
-            try:
-                labels, squared = self._index.knn_query(query[None, :], k=count, num_threads=1)
-            except RuntimeError:
-                if self._exact:
-                    raise
-                return None
+        """The ``count`` nearest vectors: see :class:`VectorIndex`."""
+        if count == self._count:
+            return np.arange(count), np.inf
+        with self._lock:
+            labels, squared = self._index.knn_query(query[None, :], k=count, num_threads=1)
         furthest = max(float(squared.max()) * (1.0 - FLOAT32_SLACK) - FLOAT32_FLOOR, 0.0)
-        return labels[0].astype(np.intp), float(np.sqrt(furthest)) / float(self._scale)
+        return labels[0].astype(np.intp), float(np.sqrt(furthest))
 
 
-def serialise_index(vectors: NDArray[np.float32], *, exact: bool) -> bytes:
-    """Build an hnswlib index and return what hnswlib would save.
+def serialise_index(vectors: NDArray[np.float32]) -> bytes:
+    """Build hnswlib's brute-force index and return what hnswlib would save.
 
     Args:
-        vectors: (U, dim) float32; a vector's row is its label. Distinct ones for a graph.
-        exact: A brute-force index, or an HNSW graph.
+        vectors: (N, dim) float32; a vector's row is its label.
 
     Returns:
         The bytes of the file.
     """
     count, dim = vectors.shape
-    if exact:
-        index = hnswlib.BFIndex(space="l2", dim=dim)
-        index.init_index(max_elements=count)
-        index.add_items(vectors, np.arange(count))
-    else:
-        index = hnswlib.Index(space="l2", dim=dim)
-        index.init_index(max_elements=count, M=HNSW_M, ef_construction=HNSW_EF_CONSTRUCTION, random_seed=HNSW_SEED)
-        order = _insertion_order(vectors)
-        index.add_items(vectors[order] * GRAPH_SCALE, order, num_threads=1)
+    index = hnswlib.BFIndex(space="l2", dim=dim)
+    index.init_index(max_elements=count)
+    index.add_items(vectors, np.arange(count))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "index")
         index.save_index(str(path))
         return path.read_bytes()
-
-
-def _insertion_order(vectors: NDArray[np.float32]) -> NDArray[np.intp]:
-    """An order in which neighbours in space are neighbours in memory, which hnswlib lays out as vectors come.
-
-    Strips of the first coordinate, each along the second. A random sample goes first, so that every later vector finds
-    links in all directions. Against a random order this halves the time of building and takes a third off a query's.
-
-    Args:
-        vectors: (U, dim), ascending.
-    """
-    count = len(vectors)
-    strips = np.arange(count) // max(1, round(STRIP_THICKNESS * count**0.5))
-    order = np.lexsort((vectors[:, -1], strips))
-    first = np.random.default_rng(HNSW_SEED).random(count) < FIRST_SHARE
-    return np.concatenate((order[first], order[~first]))

@@ -137,7 +137,7 @@ def test_index_build_and_info_on_own_cases(tiny_bundle, tmp_path):
     assert "4 cases" in built.output
     shown = runner.invoke(index_app, ["info", str(out), "--json"])
     document = json.loads(shown.stdout)
-    assert (document["cases"], document["k"], document["exact"]) == (4, 3, True)
+    assert (document["cases"], document["k"], document["exhaustive"]) == (4, 3, True)
     assert "of 2 patients" in runner.invoke(index_app, ["info", str(out)]).output
 
 
