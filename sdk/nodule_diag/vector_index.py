@@ -59,9 +59,9 @@ class PlaneIndex:
     """Two dimensions: vectors in boxes, of which a query looks into those that can hold one of the nearest. Exact.
 
     The boxes are packed by sort-tile-recursive (Leutenegger, Lopez and Edgington, ICDE 1997): strips of equally many
-    vectors along the first coordinate, each cut into boxes along the second. A graph, such as hnswlib's, is approximate:
-    of a million cases with many scores of exactly 1 or 5 it misses one neighbour in two hundred, and one that is built in
-    the order of the vectors one in thirty, for a search that comes upon a dense line does not leave it again.
+    vectors along the first coordinate, each cut into boxes along the second. A graph, such as hnswlib's, is only
+    approximate: of a million cases with many scores of exactly 1 or 5 it misses one neighbour in two hundred, and one
+    built in the order of the vectors one in thirty. A search that comes upon such a dense line does not leave it again.
 
     Args:
         vectors: (U, 2) float32, ascending by the first coordinate.
