@@ -202,9 +202,9 @@ class CaseIndex:
         wanted = k + len(excluded)
         count = min(len(groups), wanted + 1)
         while True:
-            places, beyond = index.nearest(query, count)
+            places, distances, beyond = index.nearest(query, count)
             rows, counts = groups.members(places, limit=wanted)
-            distances = np.repeat(groups.distances(places, query), counts)
+            distances = np.repeat(distances, counts)
             if len(excluded):
                 kept = ~np.isin(rows, excluded)
                 rows, distances = rows[kept], distances[kept]

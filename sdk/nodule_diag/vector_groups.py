@@ -53,12 +53,6 @@ class VectorGroups:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def distances(self, groups: NDArray[np.intp], query: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Euclidean distances (eq. 13) of (G,) groups from a (dim,) query, in float64."""
-        difference = self.vectors[groups].astype(np.float64) - query
-        difference *= difference
-        return np.asarray(np.sqrt(np.add.reduce(difference, axis=1)))
-
     def members(self, groups: NDArray[np.intp], *, limit: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """The cases at some vectors.
 

@@ -198,11 +198,12 @@ def test_boxes_hold_the_nearest(seed: int, size: int, k: int, spread: float, box
     with mock.patch.object(vector_index, "BOX_VECTORS", box):
         index = PlaneIndex(groups.vectors)
         for query in np.concatenate((rng.random((5, 2)), points[:3], [[0.0, 0.0], [1.0, 0.0]])).astype(np.float32):
-            places, beyond = index.nearest(query, count)
-            distances = groups.distances(np.arange(len(groups)), query)
-            assert sorted(distances[places])[:count] == sorted(distances)[:count]
+            places, distances, beyond = index.nearest(query, count)
+            every = np.sqrt(((groups.vectors.astype(np.float64) - query) ** 2).sum(axis=1))
+            np.testing.assert_array_equal(distances, every[places])
+            assert sorted(distances)[:count] == sorted(every)[:count]
             assert len({*places}) == len(places)
-            assert np.delete(distances, places).min(initial=np.inf) >= beyond
+            assert np.delete(every, places).min(initial=np.inf) >= beyond
 
 
 def test_a_case_finds_neither_itself_nor_its_patient() -> None:
