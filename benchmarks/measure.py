@@ -79,6 +79,14 @@ class Timing:
     window_medians_ms: tuple[float, ...]
     settled: bool
 
+    def times_as_fast_as(self, other: Timing) -> float:
+        """The ratio to a call that took turns with this one: the median over the rounds that both ran.
+
+        Within a round both met the same machine; over all rounds one of them may have met more of its slow hours.
+        """
+        rounds = zip(other.window_medians_ms, self.window_medians_ms, strict=False)
+        return statistics.median(theirs / ours for theirs, ours in rounds)
+
 
 @dataclass(eq=False)
 class _Record:

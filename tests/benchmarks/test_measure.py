@@ -105,6 +105,18 @@ def test_calls_take_turns_and_each_stops_on_its_own() -> None:
     assert found["wild"].cpu_ms == pytest.approx(10_000.0), "two threads for 5 s a call on average"
 
 
+def test_calls_are_compared_round_by_round() -> None:
+    """The machine halves its speed after two rounds, in which one call has settled and the other goes on alone."""
+    time = FakeTime()
+    calls = {
+        "slow": time.call([6.0] * 4),
+        "fast": time.call([2.0, 1.0, 2.0, 3.0] + [4.0, 9.0] * 4),
+    }
+    found = in_turns(calls, plan=replace(PLAN, agreeing=2, budget_s=20.0), clock=time.clock)
+    assert [len(timing.window_medians_ms) for timing in found.values()] == [2, 3]
+    assert found["fast"].times_as_fast_as(found["slow"]) == pytest.approx((6 / 1.5 + 6 / 2.5) / 2)
+
+
 def test_once_is_one_call_and_settles_nothing() -> None:
     time = FakeTime()
     timing = measure("a", time.call([3.0]), plan=ONCE, clock=time.clock)
