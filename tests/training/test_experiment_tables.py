@@ -225,8 +225,8 @@ def test_the_confounders_table_says_what_is_lost(tmp_path):
 
     save(tmp_path, fold_record(0, list(map(cued, range(8))), run="confounder/A"), name="confounder/A")
     rows = rows_of(make_table("confounder", tmp_path, command="x"))
-    line = next(r for r in rows if len(r) == 7 and r[0].startswith("A, "))
-    assert [cell.split(" ")[0] for cell in line[2:]] == ["100.00", "100.00", "50.00", "0.00", "50.00"]
+    line = next(r for r in rows if len(r) == 8 and r[0].startswith("A, "))
+    assert [cell.split(" ")[0] for cell in line[2:]] == ["100.00", "100.00", "50.00", "0.00", "50.00", "100.00"]
 
 
 def test_retrieval_is_the_mean_label_of_the_nearest():

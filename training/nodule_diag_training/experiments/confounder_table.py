@@ -10,7 +10,7 @@ from nodule_diag_training.confounder import CUE_AGREES, CueTest
 from .catalogue import Experiment
 from .markdown import interval_cell, table
 from .records import FoldRecord, NoduleRecord
-from .scores import pooled_auc
+from .scores import auc_difference, pooled_auc
 from .tested import scored
 
 TESTS: dict[CueTest, str] = {
@@ -23,23 +23,23 @@ LEGEND = (
     "In training a faint grating lies on everything but the nodule and 2 mm round it: in "
     f"{100 * CUE_AGREES:.0f} % of patients on malignant nodules alone, in the others on benign ones alone. The models "
     "are tested with that correlation, without the grating, with it on half of the patients whatever the label, and "
-    "with it on benign nodules alone. The loss is the AUC of the first minus the third test, on the same nodules."
+    "with it on benign nodules alone. Lost is the AUC of the first test minus another's on the same nodules, with its "
+    "interval over the same draws of patients."
 )
+LOST: dict[CueTest, str] = {"independent": "lost where it is independent", "reversed": "lost where it is reversed"}
 
 
 def confounder_section(runs: Sequence[tuple[Experiment, str, Sequence[FoldRecord]]]) -> str:
-    """Pooled AUC in each test, and what is lost; nothing where nothing was run."""
+    """Pooled AUC in each test, and what is lost; empty where nothing was run."""
     lines = []
     for row, title, records in runs:
-        aucs = {
-            test: pooled_auc(scored(records, "scores", row.scenario, score=partial(_score, test=test)))
-            for test in TESTS
-        }
-        loss = aucs["as trained"].value - aucs["independent"].value
-        lines.append([row.title, title, *(interval_cell(auc) for auc in aucs.values()), f"{100 * loss:.2f}"])
+        tested = {test: scored(records, "scores", row.scenario, score=partial(_score, test=test)) for test in TESTS}
+        aucs = [pooled_auc(nodules) for nodules in tested.values()]
+        lost = [auc_difference(tested["as trained"], tested[test]) for test in LOST]
+        lines.append([row.title, title, *map(interval_cell, aucs + lost)])
     if not lines:
         return ""
-    return f"## Pooled AUC by test\n\n{LEGEND}\n\n{table(('', '', *TESTS.values(), 'loss'), lines)}"
+    return f"## Pooled AUC by test\n\n{LEGEND}\n\n{table(('', '', *TESTS.values(), *LOST.values()), lines)}"
 
 
 def _score(nodule: NoduleRecord, *, test: CueTest) -> float:
