@@ -153,7 +153,7 @@ def all_command(
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Measure what the folder has already, too.")] = False,
 ) -> None:
-    """Run every part that the folder has not yet, each in a process of its own; a quarter of an hour on two cores."""
+    """Run every part that the folder has not yet, each in a process of its own; twenty minutes on two cores."""
     unknown = sorted(set(part or ()) - set(PARTS))
     if unknown:
         raise UsageError(f"there is no part {', '.join(unknown)}", hint=f"parts are {', '.join(PARTS)}")

@@ -19,7 +19,7 @@ from .options import Data, Name, Threads, Version, required_data, use_threads
 
 Checkpoint = Annotated[Path, typer.Argument(help="model.safetensors of a finished run.", show_default=False)]
 K = Annotated[int, typer.Option("--k", min=1, help="Cases that make a diagnosis.")]
-ExactUpTo = Annotated[int, typer.Option(min=0, help="Cases up to which every one is compared; HNSW above.")]
+ExactUpTo = Annotated[int, typer.Option(min=0, help="Cases up to which hnswlib compares every one.")]
 
 
 def bundle_command(

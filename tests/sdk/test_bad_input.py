@@ -10,6 +10,7 @@ import pytest
 from bad_inputs import CASES, POINTS, BadInput, BadPoint, point_ct
 from nodule_diag import geometry
 from nodule_diag.errors import CoordinateError, CTError, NoduleDiagError, UsageError
+from nodule_diag.grid import MAX_SPACING_MM, WARN_SPACING_MM
 from nodule_diag.volume import CTVolume, read_ct
 
 UPDATE = "NODULE_DIAG_UPDATE_DOCS"
@@ -19,6 +20,9 @@ INTRODUCTION = f"""# Inputs that are refused
 
 A CT that cannot be diagnosed from is refused, with an exit code, a code for programs and a message that names what is
 wrong. This page is made by the test that checks it: `{UPDATE}=1 pytest tests/sdk/test_bad_input.py`.
+
+Slices may be up to {MAX_SPACING_MM:g} mm apart; above {WARN_SPACING_MM:g} mm, which is outside the paper's data, the
+result carries a warning.
 
 """
 

@@ -40,7 +40,7 @@ from .side_by_side import Job, run_side_by_side
 from .stored_data import load_stores
 
 app = typer.Typer(
-    help="Train and evaluate the synergic model on the shared LIDC-IDRI nodules.",
+    help="Train and evaluate the synergic model on LIDC-IDRI nodules.",
     no_args_is_help=True,
     add_completion=False,
 )

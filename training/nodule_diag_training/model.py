@@ -248,10 +248,10 @@ def build_model(config: TrainingConfig) -> SynergicModel:
 
 
 def count_weights(model: nn.Module) -> int:
-    """Convolution and fully connected parameters, which is what Table 1 counts (normalisation left out)."""
+    """Parameters of convolutions, fully connected layers and ARL, as Table 1 counts (normalisation left out)."""
     return sum(
         parameter.numel()
         for module in model.modules()
-        if isinstance(module, nn.Conv3d | nn.Linear)
+        if isinstance(module, nn.Conv3d | nn.Linear | SpatialAttention)
         for parameter in module.parameters(recurse=False)
     )

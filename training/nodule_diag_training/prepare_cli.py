@@ -12,6 +12,7 @@ from nodule_diag.errors import UsageError
 
 from .cohort import luna16_nodules, luna16_scans
 from .lidc import SET_DATA, TrainingDataError, load_nodules
+from .options import DEFAULT_DATA, DataOption
 from .prepare import Source, Summary, prepare
 from .sources import SharedSource, lidc_sources, sure_sources
 from .store import NoduleStore, Preprocessing
@@ -68,11 +69,9 @@ def sure(
 @app.command()
 def shared(
     out: OutOption,
-    data: Annotated[
-        Path, typer.Option("--data", envvar="NODULE_DIAG_DATA", help="Folder of the LIDC VOIs, cubes and tables.")
-    ] = Path("..") / "shared" / "data",
+    data: DataOption = DEFAULT_DATA,
 ) -> None:
-    """The shared LIDC VOIs and cubes."""
+    """The LIDC-IDRI VOIs and cubes of --data."""
     if not data.is_dir():
         raise TrainingDataError(f"{data} does not exist", hint=SET_DATA)
     _fill(out, "shared", [SharedSource(nodule=nodule) for nodule in load_nodules(data)], unit="nodule")
