@@ -2,7 +2,7 @@
 
 A window is a few calls in a row. A call is settled when the medians of its last windows lie within a stated spread of
 each other, and given up as unsettled when its time is spent; which of the two it was stands in the result. Calls that
-are compared run window by window in turns, so that a machine that slows down slows all of them.
+are compared run window by window in turns, all until the last has settled, so that a machine that slows down slows all.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Timing:
         best_ms: The shortest.
         cpu_ms: Mean CPU time of a call, over all threads.
         window_medians_ms: Median of each window, in order.
-        settled: Whether the last windows agreed; never after a single window.
+        settled: Whether as many windows in a row agreed as must; never after a single window.
     """
 
     name: str
@@ -127,11 +127,13 @@ def measure(name: str, call: Call, *, plan: Plan, clock: Clock | None = None) ->
 
 
 def in_turns(calls: Mapping[str, Call], *, plan: Plan, clock: Clock | None = None) -> dict[str, Timing]:
-    """Measure calls window by window in turns.
+    """Measure calls window by window in turns, until each has settled or spent its time.
+
+    One that has settled goes on while others have not, so that they can be compared over many rounds.
 
     Args:
         calls: What to call, by name.
-        plan: How long; each call settles, and spends its budget, on its own.
+        plan: How long.
         clock: Another than the machine's.
 
     Returns:
@@ -142,16 +144,15 @@ def in_turns(calls: Mapping[str, Call], *, plan: Plan, clock: Clock | None = Non
     for call in calls.values():
         for _ in range(plan.warmup):
             call()
-    settled: dict[str, bool] = {}
-    while len(settled) < len(calls):
+    settled, spent = (dict.fromkeys(calls, False) for _ in range(2))
+    while not all(settled[name] or spent[name] for name in calls):
         for name, call in calls.items():
-            if name in settled:
+            if spent[name]:
                 continue
             record = records[name]
             _run_window(call, record, plan=plan, watch=watch)
-            settles = agree([statistics.median(window) for window in record.windows], plan)
-            if settles or record.wall_s >= plan.budget_s:
-                settled[name] = settles
+            settled[name] |= agree([statistics.median(window) for window in record.windows], plan)
+            spent[name] = record.wall_s >= plan.budget_s
     return {name: records[name].timing(name, settled=settled[name]) for name in calls}
 
 

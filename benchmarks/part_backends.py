@@ -24,7 +24,7 @@ from nodule_diag.retrieval import CaseIndex
 from nodule_diag.volume import read_ct
 
 TITLE = "The network alone, on one patch"
-PLAN = Plan(warmup=2, settle=1, window=7, agreeing=3, spread=0.03, budget_s=8.0)
+PLAN = Plan(warmup=2, settle=1, window=7, agreeing=3, spread=0.03, budget_s=12.0)
 LEAST_OVER_EAGER, LEAST_FP32_OVER_EAGER = 3.0, 1.3
 COMPARED = 8
 """Patches on which answers are compared: the nodule's, and others a little beside it."""

@@ -4,6 +4,7 @@
 """
 
 import gzip
+import re
 import stat
 import struct
 import zipfile
@@ -132,6 +133,13 @@ def nifti_gz_truncated(folder):
     return path
 
 
+@case("gzipped NIfTI cut off in its checksum", "ct-truncated", "before their checksum")
+def nifti_gz_no_checksum(folder):
+    path = folder / "scan.nii.gz"
+    path.write_bytes(gzip.compress(make.write(folder / "scan.nii").read_bytes(), 0, mtime=0)[:-8])
+    return path
+
+
 @case("gzipped NIfTI with a flipped bit", "ct-damaged", "Incorrect checksum")
 def nifti_gz_corrupt(folder):
     data = bytearray(gzip.compress(make.write(folder / "scan.nii").read_bytes(), 0, mtime=0))
@@ -246,6 +254,22 @@ def zip_corrupt(folder):
     return path
 
 
+@case("archive compressed by LZMA", "ct-archive-compression", "series/000.dcm", "other than deflate")
+def zip_lzma(folder):
+    path = folder / "scan.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        for item in sorted(_slices(folder).iterdir()):
+            archive.write(item, f"series/{item.name}")
+    return path
+
+
+@case("archive with a damaged file name", "ct-truncated", "scan.zip")
+def zip_bad_name(folder):
+    path = _zip(folder, {"h\u00e4.dcm": b"x"})
+    path.write_bytes(path.read_bytes().replace("h\u00e4".encode(), b"h\xff\xff"))
+    return path
+
+
 # --- absurd sizes -----------------------------------------------------------------------------------------------
 
 
@@ -357,6 +381,13 @@ def dicom_no_position(folder):
 @case("NIfTI that does not say how the scan lies in the patient", "ct-no-orientation", "both 0")
 def nifti_no_orientation(folder):
     return make.patched(make.write(folder / "scan.nii"), 252, "<2h", 0, 0)
+
+
+@case("NRRD without an origin", "ct-no-orientation", "no space origin")
+def nrrd_no_origin(folder):
+    path = make.write(folder / "scan.nrrd")
+    path.write_bytes(re.sub(rb"space origin:[^\n]*\n", b"", path.read_bytes()))
+    return path
 
 
 @case("NRRD without a patient space", "ct-no-orientation", "scanner-xyz")

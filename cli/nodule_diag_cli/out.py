@@ -71,12 +71,16 @@ def write(
     from nodule_diag.atomic import write_bytes
     from nodule_diag.overlay import write_cam, write_segmentation
 
+    summary = folder / "prediction.json"
+    try:
+        summary.unlink(missing_ok=True)  # an earlier run's would stand for maps that are not its own
+    except OSError as error:
+        raise OutputError(f"{summary} cannot be replaced: {error.strerror}", hint="give another folder") from error
     written: list[Path] = []
     for diagnosis in diagnoses:
         cam, segmentation = (folder / f"{kind}_{stems[diagnosis.id]}.nii.gz" for kind in ("cam", "segmentation"))
         write_cam(cam, ct, diagnosis.cam)
         write_segmentation(segmentation, ct, diagnosis.segmentation)
         written += [cam, segmentation]
-    summary = folder / "prediction.json"
     write_bytes(summary, document_text(document).encode())
     return [*written, summary]

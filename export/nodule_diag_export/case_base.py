@@ -81,6 +81,6 @@ def replace_case_base(
     files[MODEL_CARD_NAME] = (card + NOTICE + notice).encode()
     case_base: dict[str, JsonValue] = {"cases": counts.cases, "malignant": counts.malignant, "source": source}
     training = {**old.training, "case_base": case_base}
-    return write_bundle(
-        out, manifest=old.model_copy(update={"retrieval": built.retrieval, "training": training}), files=files
-    )
+    # How many similar cases a backend has in common with the reference was measured on the cases that are gone.
+    changes = {"retrieval": built.retrieval, "training": training, "parity": ()}
+    return write_bundle(out, manifest=old.model_copy(update=changes), files=files)

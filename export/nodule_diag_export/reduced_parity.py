@@ -23,9 +23,10 @@ from .parity import OnnxModel, random_patches
 GATES = {
     "malignancy": REDUCED_GATE.malignancy,
     "expert_score": REDUCED_GATE.expert_score,
+    "segmentation": REDUCED_GATE.maps,
     "cam": REDUCED_GATE.maps,
 }
-"""Largest absolute difference over the patches; for the CAM, of each patch's mean absolute difference."""
+"""Largest absolute difference over the patches; for the maps, of each patch's mean absolute difference."""
 OVERLAP_GATE = REDUCED_GATE.overlap
 """Smallest mean share of the K nearest cases of ``machine+expert`` that both graphs retrieve."""
 SYNTHETIC_PATCHES = 8
@@ -157,7 +158,7 @@ def require_reduced(parity: ReducedParity) -> None:
     Raises:
         ParityError: Naming every gate that it misses.
     """
-    measured = {"malignancy": parity.malignancy, "expert_score": parity.expert_score, "cam": parity.cam}
+    measured = {name: float(getattr(parity, name)) for name in GATES}
     missed = [
         f"{name} {value:.3g} (at most {GATES[name]:g})" for name, value in measured.items() if value > GATES[name]
     ]

@@ -232,8 +232,8 @@ class _Rewriting:
         """Whether a tensor is a constant [C, 1, 1, 1]."""
         if name not in self._constants:
             return False
-        size, *ones = self._constants[name].dims
-        return list(ones) == [1, 1, 1] and channels in {None, size}
+        dims = list(self._constants[name].dims)
+        return len(dims) == 4 and dims[1:] == [1, 1, 1] and channels in {None, dims[0]}
 
     def _value(self, name: str) -> NDArray[np.float32]:
         tensor = self._constants.get(name)
@@ -241,7 +241,7 @@ class _Rewriting:
 
     def _axes(self, node: NodeProto) -> tuple[int, ...]:
         """Axes of a reduction that drops them; empty where they are not constant or are kept."""
-        kept = any(entry.name == "keepdims" and entry.i for entry in node.attribute)
+        kept = next((entry.i for entry in node.attribute if entry.name == "keepdims"), 1)  # ONNX's default
         is_squeeze = node.op_type == "Squeeze"
         if len(node.input) != 2 or (kept and not is_squeeze):
             return ()

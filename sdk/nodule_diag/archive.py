@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+import struct
 import tempfile
 import threading
 import zipfile
@@ -23,6 +24,7 @@ from nodule_diag.limits import MAX_ARCHIVE_BYTES, MAX_FILES, MAX_SLICE_BYTES
 from nodule_diag.side_by_side import in_order
 
 _ENCRYPTED = 0x1
+_SERVED_COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _GIB = 2**30
 
 
@@ -44,7 +46,7 @@ def unpacked(path: Path, *, threads: int) -> Iterator[list[DicomFile]]:
         raise CTError(f"{path} is empty", code="ct-empty", hint="copy or download the file again")
     try:
         archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError) as error:
         raise CTError(
             f"{path} is truncated or no zip archive: {error}",
             code="ct-truncated",
@@ -95,6 +97,12 @@ def _check_entry(entry: zipfile.ZipInfo, path: Path) -> None:
     if entry.flag_bits & _ENCRYPTED:
         raise CTError(
             f"{path} is encrypted: {name!r} needs a password", code="ct-archive-encrypted", hint="unpack it first"
+        )
+    if entry.compress_type not in _SERVED_COMPRESSION:
+        raise CTError(
+            f"{path} holds {name!r}, which is compressed in a way other than deflate",
+            code="ct-archive-compression",
+            hint="pack the DICOM folder again as an ordinary zip",
         )
     if entry.file_size > MAX_SLICE_BYTES:
         raise CTError(

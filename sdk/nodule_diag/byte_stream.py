@@ -27,6 +27,9 @@ class ByteStream:
         file: Open at the first byte to read.
         compressed: Whether it holds gzip members or a zlib stream; their checksums are verified at the end.
         path: The file, for messages.
+
+    Attributes:
+        cut_off: Whether compressed data were found to end before their checksum.
     """
 
     def __init__(self, file: BufferedReader, *, compressed: bool, path: str) -> None:
@@ -34,20 +37,27 @@ class ByteStream:
         self._file = file
         self._chunks = self._inflate(file) if compressed else None
         self._rest = b""
+        self.cut_off = False
 
     def _inflate(self, file: BufferedReader) -> Iterator[bytes]:
         """Decompressed chunks; ends early, without an error, where the file does."""
-        unpacker = isal_zlib.decompressobj(wbits=ANY_DEFLATE)
+        unpacker, block = isal_zlib.decompressobj(wbits=ANY_DEFLATE), file.read(_BLOCK_BYTES)
         try:
-            while block := file.read(_BLOCK_BYTES):
-                while block:
-                    yield unpacker.decompress(block, _BLOCK_BYTES)
-                    block = unpacker.unconsumed_tail
-                    if unpacker.eof:
-                        block = unpacker.unused_data
-                        if not block.startswith(GZIP_MAGIC):
-                            return
-                        unpacker = isal_zlib.decompressobj(wbits=ANY_DEFLATE)
+            while True:
+                chunk = unpacker.decompress(block, _BLOCK_BYTES)
+                yield chunk
+                if unpacker.eof:
+                    block = unpacker.unused_data
+                    if len(block) < len(GZIP_MAGIC):
+                        block += file.read(_BLOCK_BYTES)
+                    if not block.startswith(GZIP_MAGIC):
+                        return
+                    unpacker = isal_zlib.decompressobj(wbits=ANY_DEFLATE)
+                    continue
+                block = unpacker.unconsumed_tail or file.read(_BLOCK_BYTES)
+                if not block and not chunk:  # output may be pending when all input is used up
+                    self.cut_off = True
+                    return
         except isal_zlib.error as error:  # type: ignore[misc] # the stub takes the class for an instance
             raise CTError(
                 f"{self._path} is damaged: its compressed data cannot be decoded ({error})",
@@ -115,3 +125,9 @@ def read_voxels(
         voxels.add(start, slab * slope + intercept if scaled else slab)
     # One block more reaches the end of the compressed stream, where its checksum is verified.
     stream.read(_BLOCK_BYTES)
+    if stream.cut_off:
+        raise CTError(
+            f"{path} is truncated: its compressed data end before their checksum",
+            code="ct-truncated",
+            hint="copy or download the file again",
+        )

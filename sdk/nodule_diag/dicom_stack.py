@@ -132,6 +132,19 @@ def _axes(first: SliceHeader, source: str) -> npt.NDArray[np.float64]:
     return np.stack([row, column, normal / np.linalg.norm(normal)])
 
 
+def _check_drift(heights: npt.NDArray[np.float64], usual: float, source: str) -> None:
+    """Gaps that are all usual may still add up: no slice may lie half a slice from where the even grid has it."""
+    away = np.abs(heights - np.linspace(heights[0], heights[-1], len(heights)))
+    worst = int(away.argmax())
+    if away[worst] > usual / 2:
+        raise CTError(
+            f"{source} has slices whose spacing drifts: the one at {heights[worst]:.2f} mm lies {away[worst]:.2f} mm"
+            " from its place among evenly spaced ones",
+            code="ct-uneven-gaps",
+            hint="export one reconstruction of evenly spaced slices",
+        )
+
+
 def _check_gaps(ordered: list[SliceHeader], heights: npt.NDArray[np.float64], source: str) -> None:
     """Duplicate positions, missing slices, uneven gaps: in this order, as each would look like the next."""
     gaps = np.diff(heights)
@@ -149,6 +162,7 @@ def _check_gaps(ordered: list[SliceHeader], heights: npt.NDArray[np.float64], so
     tolerance = max(GAP_TOLERANCE * usual, GAP_TOLERANCE_MM)
     odd = np.flatnonzero(np.abs(gaps - usual) > tolerance)
     if not odd.size:
+        _check_drift(heights, usual, source)
         return
     multiples = np.rint(gaps[odd] / usual)
     whole = (multiples >= 2) & (np.abs(gaps[odd] - multiples * usual) <= tolerance * multiples)

@@ -65,6 +65,13 @@ def read(path: Path) -> CTVolume:
             code="ct-no-orientation",
             hint="convert the CT from its DICOM series again with a tool that keeps the orientation",
         )
+    missing = [field for field in ("space directions", "space origin") if field not in fields]
+    if missing:
+        raise CTError(
+            f"{name} does not say where the scan lies: it has no {' and no '.join(missing)}",
+            code="ct-no-orientation",
+            hint="convert the CT from its DICOM series again with a tool that keeps the orientation",
+        )
     with quiet():
         return _read_voxels(path, fields, path.stat().st_size - header_bytes)
 

@@ -101,6 +101,21 @@ def test_folder_that_is_a_file(command: Any, phantom_ct: Path, tiny_bundle: Path
         prepare(path / "below", ["1"])
 
 
+def test_a_summary_stands_for_its_own_maps_only(
+    command: Any, phantom_ct: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second run into a folder fails after its first map: the first run's summary must not stand beside it."""
+    call = ("predict", phantom_ct, *NODULE, "--bundle", tiny_bundle, "--json", "--out", tmp_path)
+    assert command(*call).code == 0
+
+    def full(*_: object) -> None:
+        raise OutputError("No space left on device", hint="")
+
+    monkeypatch.setattr("nodule_diag.overlay.write_segmentation", full)
+    assert command(*call).code == 1
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["cam_1.nii.gz", "segmentation_1.nii.gz"]
+
+
 def test_full_disk(
     command: Any, phantom_ct: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

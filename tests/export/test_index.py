@@ -13,10 +13,12 @@ from bundle_factory import tiny_cases
 from nodule_diag.bundle import Bundle
 from nodule_diag.errors import BundleError, UsageError
 from nodule_diag.retrieval import CaseIndex
+from nodule_diag_export.backend_parity import record_parity
 from nodule_diag_export.case_base import read_cases, replace_case_base
 from nodule_diag_export.cli import index_app
 from nodule_diag_export.errors import ExportError
 from nodule_diag_export.index import CaseCounts, cases_of, diagnosed_nodules, diagnosed_patches
+from nodule_diag_export.parity import random_patches
 from nodule_diag_training import lidc
 from nodule_diag_training.lidc import load_nodules
 
@@ -95,12 +97,16 @@ def test_the_diagnosed_lidc_nodules_are_those_of_the_data_description(data_root)
 
 
 def test_another_case_base_leaves_the_network_alone(tiny_bundle, tmp_path):
+    """And no figures of what was retrieved from the old one."""
     old = Bundle.open(tiny_bundle)
+    old = record_parity(old, random_patches(2, seed=1), out=tmp_path / "measured", threads=1)
+    assert old.manifest.parity
     cases = tiny_cases(7, seed=3)
     new = replace_case_base(old, cases, out=tmp_path / "mine", source="our hospital", k=5)
     assert new.read("model.onnx") == old.read("model.onnx")
     assert new.manifest.preprocessing == old.manifest.preprocessing
     assert new.manifest.retrieval.k == 5
+    assert new.manifest.parity == ()
     index = CaseIndex(new)
     assert [case.case_id for case in index.cases] == sorted(case.case_id for case in cases)
     assert new.manifest.retrieval.base_rate == pytest.approx(np.mean([case.label for case in cases]))

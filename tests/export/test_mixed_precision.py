@@ -136,7 +136,8 @@ def test_nothing_is_claimed_of_no_patches():
 
 
 @pytest.mark.parametrize(
-    ("gate", "value"), [("malignancy", 0.0), ("expert_score", 0.0), ("cam", 0.0), ("overlap", 1.1)]
+    ("gate", "value"),
+    [("malignancy", 0.0), ("expert_score", 0.0), ("segmentation", 0.0), ("cam", 0.0), ("overlap", 1.1)],
 )
 def test_a_missed_gate_fails_and_leaves_nothing(gate, value, monkeypatch, tmp_path, patches):
     if gate == "overlap":

@@ -113,6 +113,13 @@ def test_several_threads(backend: Backend) -> None:
         np.testing.assert_allclose(answers[row], expected[row], atol=1e-6)
 
 
+def test_a_failing_run_is_a_backend_error(bundle: Bundle) -> None:
+    backend = create_backend(bundle, name="onnxruntime", device="cpu", threads=1)
+    with pytest.raises(BackendError, match="onnxruntime failed on 1 patches on cpu") as caught:
+        backend.infer(np.zeros((1, 2, 64, 64, 63), np.float32))
+    assert caught.value.code == "inference-failed"
+
+
 def test_no_core_is_taken_between_calls(bundle: Bundle) -> None:
     """ONNX Runtime's threads would spin for 40 ms, in search of the next call's work."""
     backend = create_backend(bundle, name="onnxruntime", device="cpu", threads=2)

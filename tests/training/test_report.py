@@ -8,7 +8,7 @@ from nodule_diag_training import metrics
 from nodule_diag_training.crossval import FoldResult, retrieve, sections_of
 from nodule_diag_training.evaluate import Judgement
 from nodule_diag_training.lidc import TrainingDataError
-from nodule_diag_training.report import symmetry_section
+from nodule_diag_training.report import side_section, symmetry_section
 
 
 def judgement(index: int, *, form: str = "cube", fold: int = 0, patient: str | None = None, **changes) -> Judgement:
@@ -60,6 +60,20 @@ def test_figures_are_those_of_the_judgements(report):
     assert diagnosed["CNet (P), AUC"].value == 1.0
     assert diagnosed["CNet (P), AUC"].n == 16
     assert diagnosed["Base rate of malignancy"].value == 0.5
+
+
+def test_scenario_12_45_leaves_out_what_rounds_to_3(monkeypatch):
+    """A mean of 2.5 is a 3 and one of 3.5 a 4, as in training and in the paper's tables."""
+    monkeypatch.setattr(metrics, "BOOTSTRAP_DRAWS", 10)
+    scores = (1.0, 2.25, 2.5, 3.0, 3.25, 3.5, 5.0)
+    judged = [judgement(i, form="voi", reader_score=score) for i, score in enumerate(scores)]
+    assert {row.n for row in side_section(judged).rows} == {4}
+
+
+def test_a_patient_is_judged_once():
+    fold = FoldResult(judgements=(judgement(0),), retrieved={})
+    with pytest.raises(TrainingDataError, match="patient-0"):
+        sections_of([fold, fold])
 
 
 def test_calibration_is_counted_by_hand(report):

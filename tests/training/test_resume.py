@@ -138,3 +138,12 @@ def test_two_processes_make_the_steps_of_one(tmp_path, tiny_nodules, tiny_voxels
 def test_more_processes_than_nodules_are_refused(tmp_path, tiny_nodules, tiny_voxels):
     with pytest.raises(TrainingDataError, match="a batch has 2 nodules, for 3 processes"):
         Run(tmp_path, config=CONFIG, nodules=tiny_nodules, voxels=tiny_voxels, processes=Processes(size=3))
+
+
+def test_a_run_of_another_fold_is_not_gone_on_with(tiny_nodules, tiny_voxels, tmp_path):
+    """It would have learned from the patients that are now held out."""
+    Run(tmp_path, config=CONFIG, nodules=tiny_nodules, voxels=tiny_voxels).train(until=2)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(TrainingDataError, match="other nodules"):
+        Run(tmp_path, config=CONFIG, nodules=tiny_nodules[:-1], voxels=tiny_voxels).train()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

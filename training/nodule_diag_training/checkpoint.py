@@ -25,6 +25,7 @@ CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
 """The weights of a finished run."""
 CONFIG_KEY = "training_config"
+DATA_KEY = "data"
 STEP_KEY = "step"
 BEST_KEY = "best"
 LENGTH_BYTES = 8
@@ -55,9 +56,23 @@ class Progress:
 
 
 def save_checkpoint(
-    path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, config: TrainingConfig
+    path: Path,
+    *,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    config: TrainingConfig,
+    data: str,
 ) -> None:
     """Write everything that a run needs to go on, atomically. Any earlier checkpoint survives a failure.
+
+    Args:
+        path: The file.
+        model: Its weights.
+        optimizer: Its moments.
+        progress: How far the run is.
+        config: Of the run.
+        data: What it trains on, ``Origin.data``.
 
     Raises:
         OutputError: If it cannot be written, for want of space, say.
@@ -65,7 +80,7 @@ def save_checkpoint(
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{key}": value for key, value in state.items()}
-    metadata = {STEP_KEY: str(progress.steps), CONFIG_KEY: config.model_dump_json()}
+    metadata = {STEP_KEY: str(progress.steps), CONFIG_KEY: config.model_dump_json(), DATA_KEY: data}
     if progress.best is not None:
         tensors |= {f"best.{name}": tensor for name, tensor in progress.best.weights.items()}
         metadata[BEST_KEY] = json.dumps({"step": progress.best.step, "value": progress.best.value})
@@ -97,12 +112,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def load_checkpoint(
-    path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainingConfig
+    path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainingConfig, data: str
 ) -> Progress:
     """Restore a run and return how far it is.
 
     Raises:
-        TrainingDataError: If the file is damaged or was written by another configuration.
+        TrainingDataError: If the file is damaged, or was written by another configuration or from other nodules: of
+            another fold it would have learned from the patients that this one holds out.
     """
     tensors, metadata = _read(path)
     stored = TrainingConfig.model_validate_json(metadata[CONFIG_KEY])
@@ -110,6 +126,10 @@ def load_checkpoint(
         changed = [key for key in TrainingConfig.model_fields if getattr(stored, key) != getattr(config, key)]
         raise TrainingDataError(
             f"{path} belongs to another configuration (differs in {', '.join(changed)})", hint="use another run folder"
+        )
+    if metadata.get(DATA_KEY) != data:
+        raise TrainingDataError(
+            f"{path} was trained on other nodules, of another fold perhaps", hint="use another run folder"
         )
     model.load_state_dict(_below("model.", tensors))
     state: dict[int, dict[str, Tensor]] = {}

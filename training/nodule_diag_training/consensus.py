@@ -17,6 +17,9 @@ CONSENSUS = 0.5
 AXIAL_TOLERANCE = 1e-3
 """Largest deviation of a direction cosine: outlines are given by slice and pixel, so the slices must be axial."""
 
+SLICE_TOLERANCE = 0.1
+"""Share of a slice by which an outline may miss its slice: header rounding, not another slice."""
+
 
 def _filled(
     annotation: Annotation, start_xy: NDArray[np.int64], shape_zyx: tuple[int, int, int], first: int, ct: CTVolume
@@ -48,7 +51,7 @@ def slice_of(ct: CTVolume, z_mm: float) -> int:
     """
     position = (z_mm - ct.origin_xyz_mm[2]) / ct.spacing_zyx_mm[0]
     index = round(position)
-    if abs(position - index) > 0.5 or not 0 <= index < ct.hu.shape[0]:
+    if abs(position - index) > SLICE_TOLERANCE or not 0 <= index < ct.hu.shape[0]:
         raise TrainingDataError(
             f"a reader's outline lies at z = {z_mm:g} mm, where {ct.path} has no slice",
             hint="download the series again: it seems to be incomplete",

@@ -138,7 +138,20 @@ def symmetry_gain(path: Path, nodules: Sequence[Nodule], voxels: Mapping[str, No
 
 
 def sections_of(folds: Sequence[FoldResult]) -> list[Section]:
-    """The report over all folds."""
+    """The report over all folds.
+
+    Raises:
+        TrainingDataError: If two of them judged the same patient, whose nodules would count twice.
+    """
+    patients: set[str] = set()
+    for fold in folds:
+        own = {j.patient_id for j in fold.judgements}
+        if twice := sorted(own & patients):
+            raise TrainingDataError(
+                f"{len(twice)} patients are judged by two of the runs, {twice[0]} for one",
+                hint="give every fold of one split once",
+            )
+        patients |= own
     judgements = [j for fold in folds for j in fold.judgements]
     retrieved = {
         str(space): {case: value for fold in folds for case, value in fold.retrieved[space].items()} for space in SPACES

@@ -171,7 +171,7 @@ class Run:
             on_validation: Called after each look at the validation patients.
 
         Raises:
-            TrainingDataError: If the folder holds a run of another configuration.
+            TrainingDataError: If the folder holds a run of another configuration or of other nodules.
             NonFiniteLossError: If a loss is NaN or infinite.
             OutputError: If a file cannot be written; any earlier checkpoint is as it was.
         """
@@ -181,7 +181,11 @@ class Run:
         progress = Progress()
         if (self.folder / CHECKPOINT).exists():
             progress = load_checkpoint(
-                self.folder / CHECKPOINT, model=self.model, optimizer=self._optimizer, config=self.config
+                self.folder / CHECKPOINT,
+                model=self.model,
+                optimizer=self._optimizer,
+                config=self.config,
+                data=self._origin.data,
             )
         log = RunLog(self.folder, steps=progress.steps, writes=self._processes.first)
         self._write(CONFIG, self.config.model_dump_json(indent=1))
@@ -227,6 +231,7 @@ class Run:
                 optimizer=self._optimizer,
                 progress=progress,
                 config=self.config,
+                data=self._origin.data,
             )
 
     def _drawn(self, step: int) -> list[Drawn]:

@@ -30,6 +30,8 @@ DIAGNOSIS_METHODS = {
 }
 BENIGN_DIAGNOSIS = 1
 MALIGNANT_DIAGNOSES = (2, 3)
+DIAGNOSES = (0, BENIGN_DIAGNOSIS, *MALIGNANT_DIAGNOSES)
+"""0 is unknown."""
 
 SET_DATA = "set NODULE_DIAG_DATA (or --data) to the folder of the LIDC data"
 
@@ -123,6 +125,12 @@ def read_diagnoses(root: Path) -> dict[str, tuple[list[int], list[int]]]:
         pairs = []
         for nodule in range(NODULES_IN_DIAGNOSIS_TABLE):
             diagnosis, method = (_integer(cell) for cell in row[4 + 2 * nodule : 6 + 2 * nodule])
+            if diagnosis not in DIAGNOSES or method not in DIAGNOSIS_METHODS:
+                raise TrainingDataError(
+                    f"{path} has diagnosis {diagnosis} by method {method} for {row[0]}; known are diagnoses 0 to"
+                    f" {max(DIAGNOSES)} and methods 0 to {max(DIAGNOSIS_METHODS)}",
+                    hint="use TCIA's table as it is",
+                )
             if diagnosis:
                 pairs.append((diagnosis, method))
         diagnoses[str(row[0]).strip()] = ([d for d, _ in pairs], [m for _, m in pairs])
@@ -132,12 +140,15 @@ def read_diagnoses(root: Path) -> dict[str, tuple[list[int], list[int]]]:
 def _integer(cell: object) -> int:
     """A diagnosis or method code; blanks and unknowns are 0."""
     text = str(cell).strip()
-    return int(float(text)) if text and text.lower() != "nan" else 0
+    try:
+        return int(float(text)) if text and text.lower() != "nan" else 0
+    except ValueError as error:
+        raise TrainingDataError(f"{text!r} is no code of a diagnosis", hint="use TCIA's table as it is") from error
 
 
 def sure_label(diagnoses: Sequence[int], methods: Sequence[int], *, nodules: int) -> SureLabel | None:
     """The label that a patient's diagnoses give to each of the patient's ``nodules`` VOIs, or None."""
-    sides = {0 if diagnosis == BENIGN_DIAGNOSIS else 1 for diagnosis in diagnoses}
+    sides = {int(diagnosis in MALIGNANT_DIAGNOSES) for diagnosis in diagnoses}
     if len(sides) != 1:
         return None
     words = sorted({DIAGNOSIS_METHODS[method] for method in methods})

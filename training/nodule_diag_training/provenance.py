@@ -57,6 +57,11 @@ class Origin:
             voxels_sha256=arrays.hexdigest(),
         )
 
+    @property
+    def data(self) -> str:
+        """What it trains on, in a line."""
+        return f"{self.labels_sha256} {self.voxels_sha256}"
+
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return asdict(self)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 from .evaluate import Judgement
+from .labels import scenario_label
 from .metrics import Estimate, Statistic, auc, brier, estimate, mean_absolute_error, mean_value, spearman
 
 SMALL_NODULE_MM = 8.0
@@ -227,8 +228,8 @@ def diagnosis_section(
 
 
 def side_section(judgements: Sequence[Judgement]) -> Section:
-    """Scenario 12/45: scores below 3 against above 3, in the paper's cohort."""
-    clear = [j for j in judgements if j.in_paper_cohort and round(j.reader_score) != 3]
+    """Scenario 12/45 in the paper's cohort."""
+    clear = [j for j in judgements if j.in_paper_cohort and scenario_label("12/45", j.reader_score) is not None]
     return Section(
         title="Scenario 12/45: readers' scores 1, 2 against 4, 5 (paper's cohort, VOIs)",
         rows=(

@@ -133,10 +133,18 @@ class OnnxRuntimeBackend:
     def infer(self, patches: NDArray[np.float32]) -> Outputs:
         """Run the network; see :class:`nodule_diag.backends.Backend`."""
         names = output_names(self._spec)
-        if self._bound is None:
-            arrays = self._session.run(list(names.values()), {self._spec.input.name: patches})
-        else:
-            arrays = self._bound.run(list(names.values()), patches)
+        errors = self._runtime.capi.onnxruntime_pybind11_state
+        try:
+            if self._bound is None:
+                arrays = self._session.run(list(names.values()), {self._spec.input.name: patches})
+            else:
+                arrays = self._bound.run(list(names.values()), patches)
+        except (errors.Fail, errors.RuntimeException, errors.EPFail, errors.InvalidArgument, RuntimeError) as error:
+            raise BackendError(
+                f"onnxruntime failed on {len(patches)} patches on {self.device}: {_first_line(error)}",
+                hint="use fewer nodules a call, or --device cpu",
+                code="inference-failed",
+            ) from error
         return checked_outputs(dict(zip(names, arrays, strict=True)), device=self.device)
 
     def _network(self, bundle: Bundle) -> bytes:
