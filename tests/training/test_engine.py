@@ -68,9 +68,12 @@ def test_a_damaged_checkpoint_is_named(tmp_path, tiny_nodules, tiny_voxels):
 def test_a_nan_loss_stops_and_keeps_the_checkpoint(tmp_path, tiny_nodules, tiny_voxels):
     train(tmp_path, tiny_nodules, tiny_voxels, until=2)
     before = (tmp_path / CHECKPOINT).read_bytes()
-    broken = {name: replace(v, channels=v.channels * np.float16("nan")) for name, v in tiny_voxels.items()}
+    voxels = {name: replace(v, channels=v.channels.copy()) for name, v in tiny_voxels.items()}
+    run = Run(tmp_path, config=TINY, nodules=tiny_nodules, voxels=voxels)
+    for own in voxels.values():
+        own.channels[...] = np.nan  # after the run has seen that they are those of its checkpoint
     with pytest.raises(NonFiniteLossError, match="the loss is nan at step 2"):
-        train(tmp_path, tiny_nodules, broken)
+        run.train()
     assert (tmp_path / CHECKPOINT).read_bytes() == before
 
 
