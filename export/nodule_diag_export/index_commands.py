@@ -45,6 +45,12 @@ def build_command(
         source = "LIDC-IDRI with TCIA's diagnoses"
     written = replace_case_base(opened, found, out=out, source=source, k=k, exact_up_to=exact_up_to)
     typer.echo(f"wrote {out}: {len(found)} cases, sha256 {written.sha256}")
+    if opened.manifest.parity:
+        typer.echo(
+            "the parity figures of the old cases were left out, so --backend auto is onnxruntime until new ones are"
+            f" measured: nodule-diag export parity {out} --out NEW",
+            err=True,
+        )
 
 
 def info_command(

@@ -96,6 +96,17 @@ def test_the_diagnosed_lidc_nodules_are_those_of_the_data_description(data_root)
     assert (len(certain), sum(sure.malignant for sure in certain)) == (45, 29)
 
 
+def test_the_command_says_that_auto_has_lost_its_figures(tiny_bundle, tmp_path):
+    old = record_parity(Bundle.open(tiny_bundle), random_patches(2, seed=1), out=tmp_path / "old", threads=1)
+    cases = tmp_path / "cases.json"
+    cases.write_bytes(old.read(old.manifest.retrieval.cases))
+    for source, told in ((tmp_path / "old", True), (tmp_path / "new-True", False)):
+        out = tmp_path / f"new-{told}"
+        ended = CliRunner().invoke(index_app, ["build", str(source), "--cases", str(cases), "--out", str(out)])
+        assert ended.exit_code == 0, ended.output
+        assert ("export parity" in ended.stderr) is told
+
+
 def test_another_case_base_leaves_the_network_alone(tiny_bundle, tmp_path):
     """And no figures of what was retrieved from the old one."""
     old = Bundle.open(tiny_bundle)
