@@ -1,8 +1,12 @@
-"""A run on the small nodules in a process of its own: ``python tiny_run.py FOLDER CONFIG``, alone or under torchrun."""
+"""A run on the small nodules in a process of its own, alone or under torchrun.
+
+``python tiny_run.py FOLDER CONFIG``; ``--held`` behind them waits in the last step, for a kill that must not come late.
+"""
 
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 
 from nodule_diag_training import model
@@ -10,6 +14,7 @@ from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.engine import Run
 from nodule_diag_training.execution import Execution
 from nodule_diag_training.processes import joined
+from nodule_diag_training.runlog import StepLog
 from tiny_nodules import make_all_voxels, make_nodules
 
 NARROW = {
@@ -21,8 +26,14 @@ NARROW = {
 """The model's layers a quarter as wide; the last ones still go through Winograd's filtering."""
 
 
-def main(folder: Path, config: TrainingConfig) -> None:
+def main(folder: Path, config: TrainingConfig, *, held: bool) -> None:
     """Train, saying each step."""
+
+    def said(entry: StepLog) -> None:
+        print(entry.step, flush=True)
+        if held and entry.step + 1 == config.steps:
+            threading.Event().wait()
+
     for name, value in NARROW.items():
         setattr(model, name, value)
     nodules = make_nodules()
@@ -35,8 +46,8 @@ def main(folder: Path, config: TrainingConfig) -> None:
             execution=execution,
             processes=processes,
         )
-        run.train(on_step=lambda entry: print(entry.step, flush=True))
+        run.train(on_step=said)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), TrainingConfig.model_validate_json(sys.argv[2]))
+    main(Path(sys.argv[1]), TrainingConfig.model_validate_json(sys.argv[2]), held="--held" in sys.argv[3:])

@@ -62,9 +62,9 @@ def test_a_run_killed_at_a_random_moment_ends_byte_for_byte_as_if_it_had_not_bee
     seed = random.SystemRandom().randrange(2**32)
     chance = random.Random(seed)
     killed = tmp_path / "killed"
-    command = [sys.executable, str(TINY_RUN), str(killed), CONFIG.model_dump_json()]
+    command = [sys.executable, str(TINY_RUN), str(killed), CONFIG.model_dump_json(), "--held"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(), text=True) as process:
-        for _ in range(chance.randint(1, 5)):
+        for _ in range(chance.randint(1, CONFIG.steps)):
             assert process.stdout.readline(), "the run died by itself"
         time.sleep(chance.random() * 0.2)
         process.send_signal(signal.SIGKILL)
