@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from nodule_diag.case_base import Case
 from nodule_diag.manifest import MODEL_CARD_NAME, Manifest, ModelSpec, Preprocessing
 from nodule_diag.retrieval import DEFAULT_K, EXACT_SEARCH_LIMIT, build_index
 from nodule_diag.threads import resolve_threads
+from nodule_diag_training.training_data import TrainingData
 
 from .errors import ExportError
 from .index import CaseCounts, DiagnosedPatch, cases_of, diagnosed_patches
@@ -34,7 +36,7 @@ class BundleOptions:
     """What a bundle is called and how its case base is searched.
 
     Attributes:
-        identity: Name and version.
+        identity: Name, version and licence.
         masked_input: Whether the model was trained on CT times lung mask (paper 4.2, step 8).
         k: Cases that make a diagnosis.
         exact_up_to: Cases up to which every one is compared.
@@ -49,15 +51,15 @@ class BundleOptions:
 
 
 def export_bundle(
-    checkpoint: Path, *, results: Path, out: Path, data: Path, options: BundleOptions | None = None
+    checkpoint: Path, *, results: Path, out: Path, data: TrainingData, options: BundleOptions | None = None
 ) -> Bundle:
-    """Make the bundle of a finished model with the LIDC case base.
+    """Make the bundle of a finished model; the diagnosed nodules become its case base.
 
     Args:
         checkpoint: ``model.safetensors`` of a finished run.
         results: What ``nodule-diag train evaluate`` wrote.
         out: A directory, or a ``.zip``.
-        data: The LIDC data folder.
+        data: The nodules.
         options: Name, version, preprocessing and retrieval.
 
     Returns:
@@ -66,7 +68,7 @@ def export_bundle(
     Raises:
         ExportError: If the results or the checkpoint cannot be used.
         ParityError: If the ONNX file does not answer as the model does.
-        TrainingDataError: If the data are missing or damaged.
+        TrainingDataError: If voxels are missing or damaged.
         BundleError: If what would be written is no valid bundle.
         OutputError: If it cannot be written.
     """
@@ -77,9 +79,11 @@ def export_bundle(
     compared = [entry.patch for entry in patches[::step][:PARITY_NODULES]]
     exported = export_model(checkpoint, identity=settings.identity, nodules=compared, threads=settings.threads)
     archive = " --zip" if out.suffix == ".zip" else ""
+    license_ = "" if settings.identity.license == LICENSE else f" --license {shlex.quote(settings.identity.license)}"
     command = (
         f"nodule-diag export bundle {checkpoint.name} --results {results.name} --out {out.name}{archive}"
-        f" --name {settings.identity.name} --version {settings.identity.version}"
+        f"{''.join(f' --store {store.name}' for store in data.stores)}"
+        f" --name {settings.identity.name} --version {settings.identity.version}{license_}"
         f" --k {settings.k}{' --masked-input' if settings.masked_input else ''}"
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +135,7 @@ def assemble(
         name=options.identity.name,
         version=options.identity.version,
         created=created,
-        license=LICENSE,
+        license=options.identity.license,
         intended_use=INTENDED_USE,
         preprocessing=Preprocessing(masked_input=options.masked_input),
         model=model,

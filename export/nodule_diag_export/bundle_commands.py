@@ -11,11 +11,12 @@ from nodule_diag.bundle import Bundle
 from nodule_diag.parity import misses
 from nodule_diag.retrieval import DEFAULT_K, EXACT_SEARCH_LIMIT, CaseIndex
 from nodule_diag.threads import resolve_threads
+from nodule_diag_training.options import StoreOption
 
 from .backend_parity import cube_patches, record_parity
 from .bundle import BundleOptions, export_bundle
 from .onnx_file import DEFAULT_IDENTITY, Identity
-from .options import Data, Name, Threads, Version, required_data, use_threads
+from .options import Data, License, Name, Threads, Version, required_data, use_threads
 
 Checkpoint = Annotated[Path, typer.Argument(help="model.safetensors of a finished run.", show_default=False)]
 K = Annotated[int, typer.Option("--k", min=1, help="Cases that make a diagnosis.")]
@@ -27,9 +28,11 @@ def bundle_command(
     results: Annotated[Path, typer.Option("--results", help="What `train evaluate` wrote.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="The directory to write.", show_default=False)],
     data: Data = None,
+    store: StoreOption = None,
     as_zip: Annotated[bool, typer.Option("--zip", help="Write OUT.zip instead of a directory.")] = False,
     name: Name = DEFAULT_IDENTITY.name,
     version: Version = DEFAULT_IDENTITY.version,
+    license_: License = DEFAULT_IDENTITY.license,
     masked_input: Annotated[
         bool, typer.Option("--masked-input", help="The model was trained on CT x lung mask.")
     ] = False,
@@ -37,17 +40,18 @@ def bundle_command(
     exact_up_to: ExactUpTo = EXACT_SEARCH_LIMIT,
     threads: Threads = 0,
 ) -> None:
-    """Write a bundle: network, case base of the diagnosed LIDC nodules, indexes, model card, manifest."""
+    """Write a bundle: network, case base of the diagnosed nodules, indexes, model card, manifest."""
     use_threads(threads)
     options = BundleOptions(
-        identity=Identity(name=name, version=version),
+        identity=Identity(name=name, version=version, license=license_),
         masked_input=masked_input,
         k=k,
         exact_up_to=exact_up_to,
         threads=threads,
     )
     target = _zip_path(out, as_zip=as_zip)
-    bundle = export_bundle(checkpoint, results=results, out=target, data=required_data(data), options=options)
+    nodules = required_data(data, store)
+    bundle = export_bundle(checkpoint, results=results, out=target, data=nodules, options=options)
     typer.echo(f"wrote {target}: {len(CaseIndex(bundle))} cases, sha256 {bundle.sha256}")
 
 
@@ -55,15 +59,16 @@ def parity_command(
     bundle: Annotated[Path, typer.Argument(help="The bundle whose network is compared.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="The bundle to write: a directory or a .zip.", show_default=False)],
     data: Data = None,
+    store: StoreOption = None,
     threads: Threads = 0,
 ) -> None:
-    """Compare the backends that work here with onnxruntime on LIDC's cubes; write the bundle with the figures.
+    """Compare the backends that work here with onnxruntime and write the bundle with the figures.
 
-    They decide what `predict --backend auto` may take.
+    They are of nodules in their own surroundings, and decide what `predict --backend auto` may take.
     """
     opened = Bundle.open(bundle)
     count = resolve_threads(threads or None)
-    written = record_parity(opened, cube_patches(required_data(data)), out=out, threads=count)
+    written = record_parity(opened, cube_patches(required_data(data, store)), out=out, threads=count)
     for record in written.manifest.parity:
         verdict = "; ".join(misses(record, precision=record.precision)) or "passed"
         typer.echo(

@@ -28,15 +28,33 @@ LIMITS = """\
   are malignant, far more than in screening. P is calibrated to neither.
 - **Size.** On the 2 mm grid a nodule under 8 mm is a handful of cells: its segmentation and its diameter are rough.
 - **Readers' scores are opinions.** Where the readers disagree, so does any model taught by them.
-- **Surroundings.** Most training nodules came as tightly cut boxes, which were laid onto the lung tissue of other
-  patients; only a minority have their own surroundings.
 - **The cases of the case base were trained on.** The network is surer of them than of a new nodule, so a new nodule's
   distances to them are not those among themselves. The figures above, of patients that the judging model never saw,
   do not share this."""
 
+CUT_BOXES = """\
+- **Surroundings.** Most training nodules came as tightly cut boxes, which were laid onto the lung tissue of other
+  patients; only a minority have their own surroundings."""
+
 OPINION = """\
 - **P is partly the readers' opinion.** CNet also learned from undiagnosed nodules, from the side of 3 that the readers'
   mean score is on; the table of diagnosed nodules above says what P is worth against diagnoses."""
+
+LIDC_FOLDER = """\
+Nodules of LIDC-IDRI with the readers' masks and malignancy scores (unsure data) and, for some, a diagnosis published by
+TCIA (sure data)."""
+
+KINDS = {
+    "lidc": "nodules of LIDC-IDRI with the readers' masks and malignancy scores (unsure data)",
+    "shared": "nodules of LIDC-IDRI with the readers' masks and malignancy scores, some with TCIA's diagnosis",
+    "sure": "diagnosed nodules of CTs of the maker's own (sure data)",
+}
+"""What a store of ``train prepare`` holds."""
+LIDC_KINDS = ("lidc", "shared")
+
+OWN_DATA = (
+    "Trained on data of its maker alone: no public collection has to be named, and no image is part of this bundle."
+)
 
 ATTRIBUTION = """\
 Trained on data of the LIDC-IDRI collection of The Cancer Imaging Archive, licence

@@ -12,6 +12,8 @@ from nodule_diag.atomic import write_bytes
 from nodule_diag.bundle import Bundle
 from nodule_diag.errors import UsageError
 from nodule_diag.threads import resolve_threads
+from nodule_diag_training.options import StoreOption
+from nodule_diag_training.training_data import TrainingData
 
 from .bundle import PARITY_NODULES
 from .fused_file import export_fused, open_source
@@ -19,7 +21,17 @@ from .fused_graph import HuType
 from .index import diagnosed_patches
 from .mixed_precision import Precision
 from .onnx_file import DEFAULT_IDENTITY, Identity, export_model
-from .options import Data, ExportPrecision, Name, PrecisionOption, Threads, Version, use_threads
+from .options import (
+    Data,
+    ExportPrecision,
+    License,
+    Name,
+    PrecisionOption,
+    Threads,
+    Version,
+    optional_data,
+    use_threads,
+)
 from .parity import Parity
 from .reduced import ReducedExport, add_precision, parse_onnx, reduce_graph
 from .reduced_parity import ReducedParity, compared_patches
@@ -32,21 +44,25 @@ def onnx_command(
     ],
     out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.", show_default=False)],
     data: Data = None,
+    store: StoreOption = None,
     precision: PrecisionOption = ExportPrecision.fp32,
     name: Name = DEFAULT_IDENTITY.name,
     version: Version = DEFAULT_IDENTITY.version,
+    license_: License = DEFAULT_IDENTITY.license,
     threads: Threads = 0,
 ) -> None:
     """Write the model as ONNX once it answers as it should.
 
-    From a checkpoint: as torch does, on random patches, with --data on nodules too. In fp16 or bf16: as the fp32 graph
-    does, on every cube of --data, else on synthetic patches; a bundle's case base is compared as well.
+    From a checkpoint: as torch does, on random patches, with --data or --store on nodules too. In fp16 or bf16: as the
+    fp32 graph does, on nodules in their surroundings, else on synthetic patches; a bundle's case base is compared too.
     """
     use_threads(threads)
+    nodules = optional_data(data, store)
     bundle = Bundle.open(source) if source.is_dir() or source.suffix == ".zip" else None
     if bundle is None:
-        nodules = [] if data is None else [entry.patch for entry in diagnosed_patches(data, limit=PARITY_NODULES)]
-        exported = export_model(source, identity=Identity(name=name, version=version), nodules=nodules, threads=threads)
+        shown = [] if nodules is None else [e.patch for e in diagnosed_patches(nodules, limit=PARITY_NODULES)]
+        identity = Identity(name=name, version=version, license=license_)
+        exported = export_model(source, identity=identity, nodules=shown, threads=threads)
         patches = exported.parity.random_patches + exported.parity.nodule_patches
         typer.echo(f"largest difference from torch on {patches} patches:", err=True)
         _say_parity(exported.parity)
@@ -54,7 +70,7 @@ def onnx_command(
     else:
         network = bundle.read(bundle.manifest.model.file)
     if precision is not ExportPrecision.fp32:
-        network = _reduced(network, _precision(precision), data=data, bundle=bundle, threads=threads).data
+        network = _reduced(network, _precision(precision), data=nodules, bundle=bundle, threads=threads).data
     write_bytes(out, network)
     typer.echo(f"wrote {out} ({len(network) / 1e6:.1f} MB, {precision.value})")
 
@@ -64,6 +80,7 @@ def precision_command(
     out: Annotated[Path, typer.Option("--out", help="The bundle to write: a directory or a .zip.", show_default=False)],
     precision: PrecisionOption,
     data: Data = None,
+    store: StoreOption = None,
     threads: Threads = 0,
 ) -> None:
     """Write a copy of a bundle that also holds its network in fp16 or bf16, once that has passed its gate."""
@@ -71,7 +88,8 @@ def precision_command(
         raise UsageError("every bundle holds its network in fp32", hint="use --precision fp16 or bf16")
     bundle = Bundle.open(source)
     network = bundle.read(bundle.manifest.model.file)
-    reduced = _reduced(network, _precision(precision), data=data, bundle=bundle, threads=threads)
+    nodules = optional_data(data, store)
+    reduced = _reduced(network, _precision(precision), data=nodules, bundle=bundle, threads=threads)
     written = add_precision(bundle, reduced, out=out)
     typer.echo(f"wrote {out}: fp32, {', '.join(sorted(written.manifest.model.reduced))}, sha256 {written.sha256}")
 
@@ -80,13 +98,15 @@ def winograd_command(
     source: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle to copy.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="The bundle to write: a directory or a .zip.", show_default=False)],
     data: Data = None,
+    store: StoreOption = None,
     threads: Threads = 0,
 ) -> None:
     """Write a copy of a bundle that also holds its network with fewer products, once that has passed the fp32 gate.
 
-    It is compared on every cube of --data, else on synthetic patches. `export parity` then lets auto take it.
+    It is compared on nodules of --data or --store in their surroundings, else on synthetic patches. `export parity`
+    then lets auto take it.
     """
-    shown, patches = compared_patches(data)
+    shown, patches = compared_patches(optional_data(data, store))
     written, figures = add_winograd(
         Bundle.open(source), patches=np.stack(patches), out=out, threads=resolve_threads(threads or None)
     )
@@ -137,7 +157,7 @@ def _precision(precision: ExportPrecision) -> Precision:
 
 
 def _reduced(
-    network: bytes, precision: Precision, *, data: Path | None, bundle: Bundle | None, threads: int
+    network: bytes, precision: Precision, *, data: TrainingData | None, bundle: Bundle | None, threads: int
 ) -> ReducedExport:
     source, patches = compared_patches(data)
     proto = parse_onnx(network, name="the network")

@@ -1,10 +1,9 @@
-"""The packaged case base: what the exported network says of every LIDC nodule with a published diagnosis."""
+"""A bundle's case base: what the exported network says of every nodule with a diagnosis."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +11,9 @@ from numpy.typing import NDArray
 from nodule_diag.case_base import Case
 from nodule_diag.case_table import CaseTable
 from nodule_diag_training.evaluate import case_generator
-from nodule_diag_training.lidc import Nodule, SureLabel, load_nodules
-from nodule_diag_training.patches import PatchSampler, load_all, load_voxels
+from nodule_diag_training.lidc import Nodule, SureLabel
+from nodule_diag_training.patches import PatchSampler
+from nodule_diag_training.training_data import TrainingData
 
 from .errors import ExportError
 from .onnx_graph import SCORE_MAX, SCORE_MIN
@@ -27,7 +27,7 @@ class DiagnosedPatch:
     """A nodule with a diagnosis and the patch that the network sees of it.
 
     Attributes:
-        nodule: Its VOI entry, which names it and holds the readers' scores.
+        nodule: What names it and holds the readers' scores: of a VOI and its cube the VOI.
         sure: Its diagnosis.
         patch: [2, 64, 64, 64] float32.
         from_cube: Whether the surroundings are the nodule's own.
@@ -40,42 +40,44 @@ class DiagnosedPatch:
 
 
 def diagnosed_nodules(nodules: Iterable[Nodule]) -> list[tuple[Nodule, SureLabel]]:
-    """The VOIs with a diagnosis, in the order of their ids. Cubes are the same nodules again."""
-    return sorted(
-        ((n, n.sure) for n in nodules if n.sure is not None and not n.is_cube), key=lambda pair: pair[0].case_id
-    )
+    """Those with a diagnosis, in the order of their ids. The cube of a VOI is the same nodule again."""
+    named = (n for n in nodules if not n.is_cube or n.twin is None)
+    return sorted(((n, n.sure) for n in named if n.sure is not None), key=lambda pair: pair[0].case_id)
 
 
-def diagnosed_patches(root: Path, *, limit: int | None = None) -> Iterator[DiagnosedPatch]:
+def diagnosed_patches(data: TrainingData, *, limit: int | None = None) -> Iterator[DiagnosedPatch]:
     """The patches of the diagnosed nodules, the same in every run.
 
     A nodule that is also a cube is seen with its own surroundings; another one is laid onto other patients', chosen by
     a generator that depends on its name alone.
 
     Args:
-        root: The LIDC data folder.
+        data: Of all patients.
         limit: At most so many nodules, spread over the list.
 
     Yields:
         One nodule after the other, in the order of their case ids.
 
     Raises:
-        TrainingDataError: If the data are missing or damaged.
+        TrainingDataError: If voxels are missing or damaged.
         ExportError: If no nodule has a diagnosis.
     """
-    nodules = load_nodules(root)
-    by_id = {nodule.case_id: nodule for nodule in nodules}
-    chosen = diagnosed_nodules(nodules)
+    by_id = {nodule.case_id: nodule for nodule in data.nodules}
+    chosen = diagnosed_nodules(data.nodules)
     if not chosen:
-        raise ExportError(f"no nodule in {root} has a diagnosis", code="index-no-cases")
+        raise ExportError(
+            f"no nodule of {data.name} has a diagnosis",
+            hint="give a --store of diagnosed nodules too (train prepare sure)",
+            code="index-no-cases",
+        )
     if limit is not None and limit < len(chosen):
         chosen = [chosen[round(i)] for i in np.linspace(0, len(chosen) - 1, limit)]
-    cubes = [nodule for nodule in nodules if nodule.is_cube]
-    voxels = load_all(cubes)
+    cubes = [nodule for nodule in data.nodules if nodule.is_cube]
+    voxels = data.voxels_of(cubes)
     sampler = PatchSampler(voxels, cubes)
     for nodule, sure in chosen:
         seen = nodule if nodule.twin is None else by_id[nodule.twin]
-        source = voxels[seen.case_id] if seen.case_id in voxels else load_voxels(seen)
+        source = voxels[seen.case_id] if seen.is_cube else data.voxels_of([seen])[seen.case_id]
         sample = sampler.place(source, case_generator(seen.case_id), patient_id=seen.patient_id)
         yield DiagnosedPatch(nodule=nodule, sure=sure, patch=sample.patch, from_cube=seen.is_cube)
 

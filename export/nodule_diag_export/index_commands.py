@@ -11,7 +11,9 @@ import typer
 
 from nodule_diag.bundle import Bundle
 from nodule_diag.case_table import CaseTable
+from nodule_diag.errors import UsageError
 from nodule_diag.retrieval import CaseIndex
+from nodule_diag_training.options import StoreOption
 
 from .case_base import read_cases, replace_case_base
 from .index import CaseCounts, cases_of, diagnosed_patches
@@ -20,13 +22,17 @@ from .parity import OnnxModel
 
 
 def build_command(
-    bundle: Annotated[Path, typer.Argument(help="The bundle whose network and card are taken.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="The bundle to write: a directory or a .zip.", show_default=False)],
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(help="Whose network and card are taken; the packaged bundle when left out.", show_default=False),
+    ] = None,
     cases: Annotated[
         Path | None,
         typer.Option("--cases", help="Own cases, in the format of cases.json or cases.npz.", show_default=False),
     ] = None,
     data: Data = None,
+    store: StoreOption = None,
     k: Annotated[
         int | None, typer.Option("--k", min=1, help="Cases that make a diagnosis.", show_default=False)
     ] = None,
@@ -35,14 +41,25 @@ def build_command(
     ] = None,
     threads: Threads = 0,
 ) -> None:
-    """Write a copy of a bundle with another case base: own cases, or without --cases LIDC's, judged by its network."""
-    opened = Bundle.open(bundle)
+    """Write a copy of a bundle with another case base.
+
+    Own cases, or without --cases the diagnosed nodules of --store or LIDC, judged by the bundle's network.
+    """
+    opened = Bundle.default() if bundle is None else Bundle.open(bundle)
     if cases is not None:
+        if store:
+            raise UsageError("--cases and --store both give the cases", hint="give one of them")
         found, source = read_cases(cases), cases.name
     else:
+        if opened.manifest.preprocessing.masked_input:
+            raise UsageError(
+                f"{opened.manifest.name} takes CT x lung mask, and the nodules at hand are not masked",
+                hint="predict them with --json, and give the answers by --cases",
+            )
         model = OnnxModel(opened.read(opened.manifest.model.file), threads=threads)
-        found = CaseTable.of(cases_of(model, diagnosed_patches(required_data(data))))
-        source = "LIDC-IDRI with TCIA's diagnoses"
+        nodules = required_data(data, store)
+        found = CaseTable.of(cases_of(model, diagnosed_patches(nodules)))
+        source = nodules.name if nodules.stores else "LIDC-IDRI with TCIA's diagnoses"
     written = replace_case_base(opened, found, out=out, source=source, k=k, exact_up_to=exact_up_to)
     typer.echo(f"wrote {out}: {len(found)} cases, sha256 {written.sha256}")
     if opened.manifest.parity:

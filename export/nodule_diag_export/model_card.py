@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .card_text import ATTRIBUTION, FORBIDDEN, LIMITS, METHOD, OPINION
+from .card_history import of_cut_boxes, of_lidc, table_cell, trained_on
+from .card_text import ATTRIBUTION, CUT_BOXES, FORBIDDEN, LIMITS, METHOD, OPINION, OWN_DATA
 from .index import CaseCounts
-from .onnx_file import INTENDED_USE, LICENSE, Identity
+from .onnx_file import INTENDED_USE, Identity
 from .parity import TOLERANCE, Parity
 from .results import Results, Row, Section
 
 UNDEFINED = "not defined"
-LONGEST_LIST = 8
-"""Entries of a list that the card still spells out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +21,7 @@ class CardFacts:
     """Everything that a card says and that is not the same for all.
 
     Attributes:
-        identity: Name and version.
+        identity: Name, version and licence.
         created: When, ISO 8601.
         results: The evaluation.
         counts: The case base.
@@ -48,17 +47,18 @@ class CardFacts:
 
 def render(facts: CardFacts) -> str:
     """The card, in Markdown."""
+    data = facts.provenance.get("data", {})
     parts = [
         f"# {facts.identity.name} {facts.identity.version}",
-        f"{INTENDED_USE}\n\nLicence of the weights: {LICENSE}. Made {facts.created}.",
+        f"{INTENDED_USE}\n\nLicence of the weights: {facts.identity.license}. Made {facts.created}.",
         f"## What it is\n\n{METHOD.format(system=_system(facts))}",
         f"## What it must not be used for\n\n{FORBIDDEN}",
-        _trained_on(facts),
+        trained_on(data, facts.provenance.get("config", {})),
         _reaches(facts),
         _case_base(facts),
         f"## Limits\n\n{_limits(facts)}",
         _export(facts),
-        f"## Attribution\n\n{ATTRIBUTION}",
+        f"## Attribution\n\n{ATTRIBUTION if of_lidc(data) else OWN_DATA}",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -78,34 +78,12 @@ def _limits(facts: CardFacts) -> str:
         certain_malignant=counts.certain_malignant,
         base_rate=counts.base_rate,
     )
-    opinion = facts.provenance.get("config", {}).get("scores_teach_cnet")
-    return f"{text}\n{OPINION}" if opinion else text
-
-
-def _trained_on(facts: CardFacts) -> str:
-    rows = [*_flat(facts.provenance.get("data", {})), *_flat(facts.provenance.get("config", {}), "configuration: ")]
-    return "\n".join(
-        [
-            "## What it was trained on",
-            "",
-            "Nodules of LIDC-IDRI with the readers' masks and malignancy scores (unsure data) and, for some, a",
-            "diagnosis published by TCIA (sure data).",
-            "",
-            "| | |",
-            "|---|---|",
-            *(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows),
-        ]
-    )
-
-
-def _flat(entries: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Nested facts as rows; long lists (of patients, say) by their length."""
-    for key, value in entries.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}: ")
-        else:
-            long = isinstance(value, list) and len(value) > LONGEST_LIST
-            yield f"{prefix}{key}", f"{len(value)} entries" if long else value
+    limits = [text]
+    if of_cut_boxes(facts.provenance.get("data", {})):
+        limits.append(CUT_BOXES)
+    if facts.provenance.get("config", {}).get("scores_teach_cnet"):
+        limits.append(OPINION)
+    return "\n".join(limits)
 
 
 def _reaches(facts: CardFacts) -> str:
@@ -122,7 +100,9 @@ def _reaches(facts: CardFacts) -> str:
     trained = facts.provenance.get("config", {})
     changed = sorted(key for key in results.config.keys() & trained.keys() if results.config[key] != trained[key])
     if changed:
-        listed = ", ".join(f"{key} {_cell(results.config[key])} (here {_cell(trained[key])})" for key in changed)
+        listed = ", ".join(
+            f"{key} {table_cell(results.config[key])} (here {table_cell(trained[key])})" for key in changed
+        )
         parts.append(f"The models that were judged were trained otherwise than this one: {listed}.")
     took = "" if results.seconds is None else f" in {max(1, round(results.seconds / 60))} minutes"
     parts.append(f"Made{took} by:\n\n```\n{results.command}\n```")
@@ -139,8 +119,8 @@ def _section(section: Section) -> str:
     lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in section.rows:
         cells = [row.metric, _number(row.value), _interval(row), "" if row.n is None else str(row.n)]
-        cells += [_cell("" if row.target is None else row.target)] * with_target + [row.note or ""] * with_note
-        lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
+        cells += [table_cell("" if row.target is None else row.target)] * with_target + [row.note or ""] * with_note
+        lines.append(f"| {' | '.join(table_cell(cell) for cell in cells)} |")
     return "\n".join(lines)
 
 
@@ -150,11 +130,6 @@ def _number(value: float | None) -> str:
 
 def _interval(row: Row) -> str:
     return "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
-
-
-def _cell(value: object) -> str:
-    """Text that cannot end a table cell."""
-    return " ".join(str(value).replace("|", "\\|").split())
 
 
 def _case_base(facts: CardFacts) -> str:

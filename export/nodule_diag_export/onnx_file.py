@@ -32,10 +32,11 @@ LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What a bundle and its network are called."""
+    """What a bundle and its network are called, and under which licence they are given."""
 
     name: str = "lidc-synergic"
     version: str = "0.1.0"
+    license: str = LICENSE
 
 
 DEFAULT_IDENTITY = Identity()
@@ -100,7 +101,7 @@ def export_model(
         {
             "name": identity.name,
             "version": identity.version,
-            "license": LICENSE,
+            "license": identity.license,
             "intended_use": INTENDED_USE,
             "training": json.dumps(provenance, sort_keys=True),
             "parity": json.dumps(parity.to_dict(), sort_keys=True),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from onnx import ModelProto
 from nodule_diag.backends.onnxruntime import import_runtime
 from nodule_diag.parity import REDUCED_GATE, cases_in_common
 from nodule_diag.retrieval import CaseIndex
+from nodule_diag_training.training_data import TrainingData
 
 from .backend_parity import cube_patches
 from .errors import ParityError
@@ -71,11 +71,11 @@ class ReducedParity:
         return {**asdict(self), "gates": {**GATES, "overlap": OVERLAP_GATE}}
 
 
-def compared_patches(data: Path | None) -> tuple[str, list[Float]]:
-    """What is compared, in words and as patches: the LIDC cubes where there are data, else synthetic ones."""
+def compared_patches(data: TrainingData | None) -> tuple[str, list[Float]]:
+    """What is compared, in words and as patches: nodules in their surroundings where there are any, else synthetic."""
     if data is not None:
         cubes = list(cube_patches(data))
-        return f"{len(cubes)} LIDC-IDRI nodules with their own surroundings", cubes
+        return f"{len(cubes)} nodules of {data.name} with their own surroundings", cubes
     return (
         f"{SYNTHETIC_PATCHES} synthetic patches (noise, and a bright ball in every other one)",
         list(random_patches(SYNTHETIC_PATCHES, seed=SYNTHETIC_SEED)),

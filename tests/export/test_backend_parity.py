@@ -13,16 +13,17 @@ from nodule_diag.manifest import ParityRecord
 from nodule_diag.parity import misses
 from nodule_diag_export.backend_parity import cube_patches, record_parity
 from nodule_diag_export.cli import app
+from nodule_diag_training.training_data import TrainingData
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 
 
 @pytest.mark.usefixtures("diagnosed")
 def test_cube_patches(tiny_lidc):
-    patches = cube_patches(tiny_lidc)
+    patches = cube_patches(TrainingData.of(tiny_lidc))
     assert patches.shape == (2, 2, 64, 64, 64)
     assert patches.dtype == np.float32
-    np.testing.assert_array_equal(patches, cube_patches(tiny_lidc))
+    np.testing.assert_array_equal(patches, cube_patches(TrainingData.of(tiny_lidc)))
 
 
 @needs_openvino

@@ -19,6 +19,7 @@ from nodule_diag_export.errors import ExportError
 from nodule_diag_export.index import diagnosed_patches
 from nodule_diag_export.onnx_file import Identity
 from nodule_diag_training import lidc
+from nodule_diag_training.training_data import TrainingData
 
 FILES = {
     "MODEL_CARD.md",
@@ -49,7 +50,7 @@ def built(exported, tiny_lidc, results_json, tmp_path_factory) -> Bundle:
             exported.checkpoint,
             results=results_json,
             out=tmp_path_factory.mktemp("built") / "random",
-            data=tiny_lidc,
+            data=TrainingData.of(tiny_lidc),
             options=BundleOptions(identity=Identity(name="random", version="1.2.3"), k=2, threads=2),
         )
 
@@ -69,7 +70,7 @@ def test_the_bundle_opens_and_says_what_it_is(built, exported):
 
 def test_the_case_base_holds_what_the_sdk_predicts_for_the_same_patches(built, tiny_lidc, diagnosed):
     backend = create_backend(built, name="onnxruntime", device="cpu", precision="fp32", threads=2)
-    entries = list(diagnosed_patches(tiny_lidc))
+    entries = list(diagnosed_patches(TrainingData.of(tiny_lidc)))
     outputs = backend.infer(np.stack([entry.patch for entry in entries]))
     cases = CaseIndex(built).cases
     assert [case.case_id for case in cases] == [entry.nodule.case_id for entry in entries]
@@ -115,7 +116,7 @@ def test_the_command_writes_a_zip_of_the_same(built, exported, tiny_lidc, result
 def test_a_folder_that_is_no_bundle_is_left_alone(exported, tiny_lidc, results_json, tmp_path):
     (tmp_path / "thesis.tex").write_text("irreplaceable")
     with pytest.raises(OutputError, match="no bundle"):
-        export_bundle(exported.checkpoint, results=results_json, out=tmp_path, data=tiny_lidc)
+        export_bundle(exported.checkpoint, results=results_json, out=tmp_path, data=TrainingData.of(tiny_lidc))
     assert (tmp_path / "thesis.tex").read_text() == "irreplaceable"
 
 
@@ -126,15 +127,15 @@ def test_a_failure_on_the_way_leaves_nothing(exported, tiny_lidc, results_json, 
 
     monkeypatch.setattr("nodule_diag.bundle.write_bytes", fail)
     with pytest.raises(OutputError, match="No space left"):
-        export_bundle(exported.checkpoint, results=results_json, out=tmp_path / "b", data=tiny_lidc)
+        export_bundle(exported.checkpoint, results=results_json, out=tmp_path / "b", data=TrainingData.of(tiny_lidc))
     assert not list(tmp_path.iterdir())
 
 
-def test_unusable_results_are_refused_before_any_work(exported, tiny_lidc, tmp_path):
+def test_unusable_results_are_refused_before_any_work(exported, tmp_path):
     results = tmp_path / "results.json"
     results.write_text('{"sections": [], "command": "x"}')
     with pytest.raises(ExportError, match="sections") as caught:
-        export_bundle(exported.checkpoint, results=results, out=tmp_path / "b", data=tiny_lidc)
+        export_bundle(exported.checkpoint, results=results, out=tmp_path / "b", data=TrainingData([]))
     assert caught.value.code == "results-unreadable"
     assert not (tmp_path / "b").exists()
 
@@ -143,7 +144,7 @@ def test_a_checkpoint_that_is_none_is_refused(tmp_path, results_json, tiny_lidc,
     broken = tmp_path / "model.safetensors"
     broken.write_bytes(b"not tensors")
     with pytest.raises(lidc.TrainingDataError, match="not a checkpoint"):
-        export_bundle(broken, results=results_json, out=tmp_path / "b", data=tiny_lidc)
+        export_bundle(broken, results=results_json, out=tmp_path / "b", data=TrainingData.of(tiny_lidc))
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from nodule_diag_export.index import CaseCounts, cases_of, diagnosed_nodules, di
 from nodule_diag_export.parity import random_patches
 from nodule_diag_training import lidc
 from nodule_diag_training.lidc import load_nodules
+from nodule_diag_training.training_data import TrainingData
 
 
 class Brightness:
@@ -33,7 +34,7 @@ class Brightness:
 
 @pytest.mark.usefixtures("diagnosed")
 def test_the_cases_are_the_diagnosed_vois_in_the_order_of_their_ids(tiny_lidc):
-    entries = list(diagnosed_patches(tiny_lidc))
+    entries = list(diagnosed_patches(TrainingData.of(tiny_lidc)))
     assert [entry.nodule.case_id for entry in entries] == ["P0_R_1", "P1_R_1", "P2_R_1"]
     assert [entry.sure.malignant for entry in entries] == [1, 0, 1]
     assert all(entry.patch.shape == (2, 64, 64, 64) and entry.patch.dtype == np.float32 for entry in entries)
@@ -42,7 +43,7 @@ def test_the_cases_are_the_diagnosed_vois_in_the_order_of_their_ids(tiny_lidc):
 
 @pytest.mark.usefixtures("diagnosed")
 def test_a_nodule_that_is_a_cube_too_is_seen_with_its_own_surroundings(tiny_lidc):
-    entries = list(diagnosed_patches(tiny_lidc))
+    entries = list(diagnosed_patches(TrainingData.of(tiny_lidc)))
     assert [entry.from_cube for entry in entries] == [True, False, False]
     with np.load(tiny_lidc / "lidc_cubes" / "cube0.npz") as cube:
         lung = (np.clip(cube["hu"], -1000, 400) + 1000.0) / 1400.0
@@ -57,16 +58,16 @@ def test_a_nodule_that_is_a_cube_too_is_seen_with_its_own_surroundings(tiny_lidc
 
 @pytest.mark.usefixtures("diagnosed")
 def test_the_patches_are_the_same_in_every_run_and_do_not_depend_on_the_other_nodules(tiny_lidc):
-    first, second = (list(diagnosed_patches(tiny_lidc)) for _ in range(2))
+    first, second = (list(diagnosed_patches(TrainingData.of(tiny_lidc))) for _ in range(2))
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a.patch, b.patch)
-    (alone,) = diagnosed_patches(tiny_lidc, limit=1)
+    (alone,) = diagnosed_patches(TrainingData.of(tiny_lidc), limit=1)
     np.testing.assert_array_equal(alone.patch, first[0].patch)
 
 
 @pytest.mark.usefixtures("diagnosed")
 def test_a_case_holds_the_networks_answer_and_what_is_known(tiny_lidc):
-    entries = list(diagnosed_patches(tiny_lidc))
+    entries = list(diagnosed_patches(TrainingData.of(tiny_lidc)))
     cases = cases_of(Brightness(), entries)
     assert [case.label_source for case in cases] == [
         "biopsy",
@@ -84,7 +85,7 @@ def test_a_case_holds_the_networks_answer_and_what_is_known(tiny_lidc):
 def test_without_any_diagnosis_there_is_no_case_base(tiny_lidc, monkeypatch):
     monkeypatch.setattr(lidc, "read_diagnoses", lambda _: {})
     with pytest.raises(ExportError, match="no nodule") as caught:
-        list(diagnosed_patches(tiny_lidc))
+        list(diagnosed_patches(TrainingData.of(tiny_lidc)))
     assert caught.value.code == "index-no-cases"
 
 

@@ -21,6 +21,7 @@ from nodule_diag_export.mixed_precision import LARGEST, REDUCED, emulated_graph,
 from nodule_diag_export.parity import OnnxModel, random_patches
 from nodule_diag_export.reduced import precision_of, reduce_graph
 from nodule_diag_export.reduced_parity import compared_patches, measure_reduced
+from nodule_diag_training.training_data import TrainingData
 from tiny_network import tiny_network
 
 PRECISIONS = ("fp16", "bf16")
@@ -179,7 +180,7 @@ def test_a_bundle_gets_a_graph_of_reduced_precision(monkeypatch, tmp_path, patch
 def test_the_packaged_model_passes_the_gate_on_cubes(precision, data_root):
     from nodule_diag.retrieval import CaseIndex
 
-    source, cubes = compared_patches(data_root)
+    source, cubes = compared_patches(TrainingData.of(data_root))
     bundle = Bundle.default()
     proto = onnx.load_from_string(bundle.read("model.onnx"))
     found = measure_reduced(proto, precision, patches=cubes[::25], source=source, cases=CaseIndex(bundle))

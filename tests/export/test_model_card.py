@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -14,28 +15,48 @@ from nodule_diag_export.parity import Parity
 from nodule_diag_export.results import read_results
 
 PROVENANCE = {
-    "data": {"patients": 5, "started_from": {"config": {"seed": 6}, "held_out": [f"P{i}" for i in range(30)]}},
+    "data": {
+        "nodules": 12,
+        "patients": 5,
+        "cubes": 3,
+        "sure": 4,
+        "fold": 1,
+        "folds": 3,
+        "held_out_patients": ["P8", "P9"],
+        "seen": list(range(30)),
+        "started_from": {
+            "config": {
+                "seed": 6,
+                "an_older_setting": 2,
+                "stages": [{"size": 40, "steps": 30}, {"size": 64, "steps": 9}],
+            },
+            "steps_done": 35,
+            "then": "the last layer was set to 0",
+        },
+    },
     "config": {"system": "J", "seed": 7, "scores_teach_cnet": True},
     "checkpoint_sha256": "f" * 64,
 }
 
 
+def facts(results_json: Path, provenance: dict[str, object]) -> CardFacts:
+    return CardFacts(
+        identity=Identity(name="random", version="1.2.3"),
+        created="2024-01-01T00:00:00+00:00",
+        results=read_results(results_json),
+        counts=CaseCounts(cases=142, malignant=113, patients=74, certain=45, certain_malignant=29),
+        from_cubes=18,
+        k=20,
+        parity=Parity(difference={"cam": 4e-6}, mean_cam=1e-7, random_patches=6, nodule_patches=8),
+        provenance=provenance,
+        model_sha256="a" * 64,
+        command="nodule-diag export bundle model.safetensors",
+    )
+
+
 @pytest.fixture
 def card(results_json) -> str:
-    return render(
-        CardFacts(
-            identity=Identity(name="random", version="1.2.3"),
-            created="2024-01-01T00:00:00+00:00",
-            results=read_results(results_json),
-            counts=CaseCounts(cases=142, malignant=113, patients=74, certain=45, certain_malignant=29),
-            from_cubes=18,
-            k=20,
-            parity=Parity(difference={"cam": 4e-6}, mean_cam=1e-7, random_patches=6, nodule_patches=8),
-            provenance=PROVENANCE,
-            model_sha256="a" * 64,
-            command="nodule-diag export bundle model.safetensors",
-        )
-    )
+    return render(facts(results_json, PROVENANCE))
 
 
 def test_figures_stand_with_intervals_targets_notes_and_yardsticks(card):
@@ -59,10 +80,36 @@ def test_it_says_when_the_judged_models_were_trained_otherwise(card):
 
 
 def test_it_says_what_the_weights_went_through(card):
-    assert "| started_from: config: seed | 6 |" in card
-    assert "| started_from: held_out | 30 entries |" in card
-    assert "| configuration: seed | 7 |" in card
+    assert (
+        "The last of 2 runs learned from 12 nodules of 5 patients, 3 of them with their own surroundings, 4 diagnosed. "
+        "2 patients were left out (fold 1 of 3, counted from 0)." in card
+    )
+    first = "30 of 40-cubes + 9 of 64-cubes, 35 of 39 done; then the last layer was set to 0"
+    assert f"| 1 | {first} | an_older_setting 2, scores_teach_cnet False, seed 6 |" in card
+    assert "| seen | 30 entries |" in card
+    assert "| seed | 7 |" in card
+    assert "tightly cut boxes" in card
     assert "P is partly the readers' opinion" in card
+
+
+CLINIC = {"name": "clinic", "kind": "sure", "nodules": 7}
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        ({"stores": [CLINIC]}, False),
+        ({"stores": [CLINIC, {"name": "public", "kind": "lidc", "nodules": 9}]}, True),
+        ({"stores": [CLINIC, {"name": "public", "kind": "shared", "nodules": 9}]}, True),
+        ({"stores": [CLINIC], "started_from": {}}, True),
+        ({"stores": [CLINIC], "started_from": {"stores": [CLINIC]}}, False),
+    ],
+)
+def test_lidc_is_named_where_any_run_learned_from_it_and_only_there(results_json, data, named):
+    card = render(facts(results_json, {**PROVENANCE, "data": {"nodules": 7, "cubes": 7, **data}}))
+    assert "- clinic: 7 diagnosed nodules of CTs of the maker's own" in card
+    assert ("10.1118/1.3528204" in card) is named
+    assert ("no public collection has to be named" in card) is not named
 
 
 def test_it_says_that_only_some_folds_were_judged(card):

@@ -20,6 +20,7 @@ from nodule_diag_export.parity import OnnxModel, measure, random_patches
 from nodule_diag_training.losses import class_cam
 from nodule_diag_training.model import SynergicModel
 from nodule_diag_training.systems import SYSTEMS
+from nodule_diag_training.training_data import TrainingData
 
 GRID = (16, 16, 16)
 TOLERANCE = 1e-4
@@ -213,7 +214,7 @@ def test_the_sign_of_equation_6_is_not_compared_where_rounding_decides_it():
 @pytest.mark.real_data
 @pytest.mark.slow
 def test_real_nodules_answer_as_torch_does(exported, data_root):
-    patches = [entry.patch for entry in diagnosed_patches(data_root, limit=3)]
+    patches = [entry.patch for entry in diagnosed_patches(TrainingData.of(data_root), limit=3)]
     found = measure(exported.graph, exported.traced.SerializeToString(), nodules=patches, threads=2)
     assert found.nodule_patches == 3
     assert found.worst <= TOLERANCE

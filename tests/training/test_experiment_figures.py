@@ -13,8 +13,9 @@ from nodule_diag_training.experiments.figure_relabelling import draw_relabelling
 from nodule_diag_training.experiments.figure_retrieval import Answer, draw_retrieval
 from nodule_diag_training.experiments.records import NoduleRecord
 from nodule_diag_training.experiments.retrieval import Relabelled, retrieve
-from nodule_diag_training.experiments.running import FoldRun, TrainingData, judge_fold, train_fold
+from nodule_diag_training.experiments.running import FoldRun, judge_fold, train_fold
 from nodule_diag_training.lidc import TrainingDataError
+from nodule_diag_training.training_data import TrainingData
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from nodule_diag_training.engine import Run
 from nodule_diag_training.experiments import judging, running, schedules
 from nodule_diag_training.experiments.catalogue import catalogue, find
 from nodule_diag_training.experiments.records import read_record
-from nodule_diag_training.experiments.running import FoldRun, TrainingData, judge_fold, train_fold
+from nodule_diag_training.experiments.running import FoldRun, held_out_patients, judge_fold, train_fold
 from nodule_diag_training.lidc import TrainingDataError
+from nodule_diag_training.training_data import TrainingData
 
 FOLDS = 6
 RUNS = sorted({row.run for row in catalogue()})
@@ -55,7 +56,7 @@ def run(tmp_path, data, name: str):
 def test_every_run_of_the_catalogue_is_trained_and_judged(name, tmp_path, data):
     it, record = run(tmp_path, data, name)
     system = it.experiment.config.modules
-    assert {n.patient_id for n in record.nodules} == set(record.held_out) == data.held_out(it)
+    assert {n.patient_id for n in record.nodules} == set(record.held_out) == held_out_patients(it, data.nodules)
     assert len(record.nodules) == 4
     for nodule in record.nodules:
         assert 0.0 <= nodule.probability <= 1.0

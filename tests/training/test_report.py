@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from nodule_diag.case_base import Case
+from nodule_diag.manifest import SPACES
+from nodule_diag.retrieval import CaseIndex, build_index
 from nodule_diag_training import metrics
 from nodule_diag_training.crossval import FoldResult, retrieve, sections_of
 from nodule_diag_training.evaluate import Judgement
 from nodule_diag_training.lidc import TrainingDataError
 from nodule_diag_training.report import side_section, symmetry_section
+from nodule_diag_training.similar_cases import nearest_cases
 
 
 def judgement(index: int, *, form: str = "cube", fold: int = 0, patient: str | None = None, **changes) -> Judgement:
@@ -45,7 +50,9 @@ def report(monkeypatch) -> dict[str, dict]:
     retrieved = {
         space: {j.case_id: j.malignancy for j in cubes + vois} for space in ("machine", "expert", "machine+expert")
     }
-    sections = sections_of([FoldResult(judgements=(*cubes, *cut, *vois), retrieved=retrieved)])
+    sections = sections_of(
+        [FoldResult(judgements=(*cubes, *cut, *vois), diagnosed=(*cubes, *vois), retrieved=retrieved)]
+    )
     return {s.title.split(" ")[0] + str(i): {row.metric: row for row in s.rows} for i, s in enumerate(sections)}
 
 
@@ -67,11 +74,11 @@ def test_scenario_12_45_leaves_out_what_rounds_to_3(monkeypatch):
     monkeypatch.setattr(metrics, "BOOTSTRAP_DRAWS", 10)
     scores = (1.0, 2.25, 2.5, 3.0, 3.25, 3.5, 5.0)
     judged = [judgement(i, form="voi", reader_score=score) for i, score in enumerate(scores)]
-    assert {row.n for row in side_section(judged).rows} == {4}
+    assert {row.n for row in side_section("VOIs", judged).rows} == {4}
 
 
 def test_a_patient_is_judged_once():
-    fold = FoldResult(judgements=(judgement(0),), retrieved={})
+    fold = FoldResult(judgements=(judgement(0),), diagnosed=(), retrieved={})
     with pytest.raises(TrainingDataError, match="patient-0"):
         sections_of([fold, fold])
 
@@ -83,7 +90,7 @@ def test_calibration_is_counted_by_hand(report):
     low, high = calibration["Malignant where P is 0.0 to 0.2"], calibration["Malignant where P is 0.8 to 1.0"]
     assert (low.value, low.n, low.note) == (0.0, 8, "mean P 0.10")
     assert (high.value, high.n, high.note) == (1.0, 8, "mean P 0.90")
-    assert calibration["Malignant where P is 0.4 to 0.6"].n == 0
+    assert "Malignant where P is 0.4 to 0.6" not in calibration  # nothing is there
 
 
 def test_a_single_reader_is_no_yardstick_and_no_crash(report):
@@ -94,6 +101,58 @@ def test_a_single_reader_is_no_yardstick_and_no_crash(report):
 def test_the_cut_is_compared_case_by_case(report):
     assert report["The1"]["P, absolute difference"].value == pytest.approx(0.4)
     assert report["The1"]["P, difference"].value == pytest.approx(0.0)
+
+
+NAN = float("nan")
+NO_OUTLINE = {"dice_grid": NAN, "dice_half_mm": NAN, "diameter_error_mm": NAN, "cam_nodule": NAN, "cam_background": NAN}
+
+
+def test_what_is_not_known_of_a_nodule_does_not_count(monkeypatch):
+    """Half of the nodules have neither outline nor scores, as ``prepare sure`` stores them; nothing was retrieved."""
+    monkeypatch.setattr(metrics, "BOOTSTRAP_DRAWS", 10)
+    scored = [judgement(i, label=None) for i in range(6)]
+    sure = [judgement(i, reader_scores=(), reader_score=NAN, in_paper_cohort=False, **NO_OUTLINE) for i in range(6, 10)]
+    nothing = {space: {} for space in ("machine", "expert", "machine+expert")}
+    fold = FoldResult(judgements=(*scored, *sure), diagnosed=tuple(sure), retrieved=nothing)
+    sections = {section.title.split(" ")[0]: section for section in sections_of([fold])}
+    assert list(sections) == ["Nodules", "Diagnosed", "All", "Calibration", "Scenario"]
+    cubes = {row.metric: row for row in sections["Nodules"].rows}
+    assert cubes["Expert score (RNet) against the readers' mean: MAE"].n == 6
+    assert cubes["SegNet Dice on its 16-grid"].value == pytest.approx(0.525)
+    diagnosed = {row.metric: row.n for row in sections["All"].rows}
+    assert diagnosed["CNet (P), AUC"] == 4
+    assert not any("Retrieval" in name or "readers" in name or "margin" in name for name in diagnosed)
+
+
+def test_a_report_of_diagnosed_nodules_alone_has_no_empty_tables(monkeypatch):
+    monkeypatch.setattr(metrics, "BOOTSTRAP_DRAWS", 10)
+    sure = [judgement(i, reader_scores=(), reader_score=NAN, in_paper_cohort=False, **NO_OUTLINE) for i in range(4)]
+    retrieved = {space: {j.case_id: 0.5 for j in sure} for space in ("machine", "expert", "machine+expert")}
+    sections = sections_of([FoldResult(judgements=tuple(sure), diagnosed=tuple(sure), retrieved=retrieved)])
+    assert [section.title.split(" ")[0] for section in sections] == ["Diagnosed", "All", "Calibration"]
+
+
+def test_retrieval_is_the_sdks_to_the_last_tie():
+    """Many cases at the same distance: both give the same twenty, in the same order."""
+    rng = np.random.default_rng(3)
+    levels = rng.integers(0, 4, (2, 60)) / 4
+    found = [
+        judgement(int(i), malignancy=float(p), expert_score=float(1 + 4 * s))
+        for i, p, s in zip(rng.permutation(60), *levels, strict=True)
+    ]
+    cases = [
+        Case(
+            case_id=j.case_id, patient_id=j.patient_id, label=j.label or 0, label_source="biopsy",
+            label_certainty="nodule", malignancy=j.malignancy, expert_score=j.expert_score,
+        )
+        for j in found
+    ]  # fmt: skip
+    index = CaseIndex(build_index(cases, k=20))
+    for space in SPACES:
+        queries = [judgement(100 + n, malignancy=n / 8, expert_score=1 + n / 2) for n in range(9)]
+        for query, nearest in zip(queries, nearest_cases(queries, found, space=space), strict=True):
+            wanted = index.search(space, malignancy=query.malignancy, expert_score=query.expert_score, k=20)
+            assert [case.case_id for case in nearest] == [case.case_id for case in wanted]
 
 
 def test_retrieval_takes_the_nearest_of_other_patients():

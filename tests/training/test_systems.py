@@ -23,6 +23,7 @@ from nodule_diag_training.model import SynergicOutput, build_model
 from nodule_diag_training.objective import step_losses
 from nodule_diag_training.patches import Sample
 from nodule_diag_training.systems import SYSTEMS
+from nodule_diag_training.training_data import TrainingData
 
 SIDE = 16
 SCORE_LOSSES = ("mse", "cross-entropy", "ordinal")
@@ -252,7 +253,7 @@ def test_a_report_of_every_figure_needs_every_head(tmp_path):
     config = configuration("A")
     save_model(tmp_path / MODEL, build_model(config), config=config, provenance={})
     with pytest.raises(TrainingDataError, match="system A, and the report needs SegNet, RNet and CNet"):
-        judge_fold(tmp_path / MODEL, [], {})
+        judge_fold(tmp_path / MODEL, TrainingData([]))
 
 
 def test_a_diagnosis_is_the_end_of_the_readers_scale():

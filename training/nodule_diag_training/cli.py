@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,15 +29,14 @@ from .experiments.commands import (
     table_command,
 )
 from .experiments.figures import figure_command
-from .experiments.running import FoldRun, TrainingData
+from .experiments.running import FoldRun
 from .experiments.schedules import ScheduleName
-from .lidc import load_nodules, split_by_patient
+from .lidc import split_by_patient
 from .options import DEFAULT_DATA, DataOption
-from .patches import NoduleVoxels, load_all
 from .prepare_cli import app as prepare_app
 from .processes import COMMAND_MODULE, Processes, joined, start_processes
 from .side_by_side import Job, run_side_by_side
-from .stored_data import load_stores
+from .training_data import TrainingData
 
 app = typer.Typer(
     help="Train and evaluate the synergic model on LIDC-IDRI nodules.",
@@ -152,8 +151,7 @@ def run(
                 folds=folds or PACKAGED_FOLDS,
                 start=start,
                 config=config,
-                data=data,
-                stores=store or [],
+                data=TrainingData.of(data, store or ()),
                 execution=own,
                 processes=group,
             )
@@ -171,7 +169,7 @@ def run(
         waiting = [fold_run for fold_run in wanted if not fold_run.is_done()]
         run_side_by_side([_fold_job(fold_run, sys.argv[1:]) for fold_run in waiting], at_once=parallel, on_end=_ended)
         return
-    run_experiment(wanted, TrainingData(load_nodules(data)), execution=execution)
+    run_experiment(wanted, TrainingData.of(data), execution=execution)
 
 
 def _fold_job(fold_run: FoldRun, arguments: Sequence[str]) -> Job:
@@ -195,8 +193,7 @@ def _run_configuration(
     folds: int,
     start: Path | None,
     config: Path | None,
-    data: Path,
-    stores: Sequence[Path],
+    data: TrainingData,
     execution: Execution,
     processes: Processes,
 ) -> None:
@@ -205,18 +202,14 @@ def _run_configuration(
 
     keep_freed_memory()
     settings = _read_config(config, default=PRETRAINED if start is None else PACKAGED)
-    stored: Mapping[str, NoduleVoxels] | None = None
-    if stores:
-        nodules, stored = load_stores(stores)
-    else:
-        nodules = load_nodules(data)
-    provenance: dict[str, Any] = {}
+    nodules = data.nodules
+    provenance: dict[str, Any] = {"stores": [store.to_dict() for store in data.stores]} if data.stores else {}
     if fold is not None:
         if not 0 <= fold < folds:
             raise UsageError(f"--fold is {fold}", hint=f"give 0 to {folds - 1}, or more --folds")
         held_out = split_by_patient(nodules, folds=folds, seed=SPLIT_SEED)[fold]
         nodules = [n for n in nodules if n.patient_id not in held_out]
-        provenance = {FOLD: fold, "folds": folds, "split_seed": SPLIT_SEED, HELD_OUT: sorted(held_out)}
+        provenance |= {FOLD: fold, "folds": folds, "split_seed": SPLIT_SEED, HELD_OUT: sorted(held_out)}
     first = None
     if start is not None:
         first, first_config, first_provenance = load_model(start / MODEL)
@@ -227,7 +220,7 @@ def _run_configuration(
                 hint="start from a run of the same --fold and --folds",
             )
         provenance |= {"started_from": {"config": first_config.model_dump(mode="json"), **first_provenance}}
-    voxels = load_all(nodules) if stored is None else stored
+    voxels = data.voxels_of(nodules)
     initial = None if first is None else first.state_dict()
     with tqdm(total=settings.steps, unit="step", disable=not processes.first) as bar:
 

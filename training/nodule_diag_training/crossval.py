@@ -8,15 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from nodule_diag.manifest import SPACES, Space
-from nodule_diag.retrieval import features
+from nodule_diag.manifest import SPACES
 
 from .checkpoint import load_model
 from .config import Modality
-from .evaluate import Judgement, judge, samples_of
+from .evaluate import Form, Judgement, judge, samples_of
 from .lidc import Nodule, TrainingDataError
 from .model import SynergicModel
-from .patches import NoduleVoxels, PatchSampler
+from .patches import PatchSampler
 from .report import (
     CERTAIN,
     Section,
@@ -24,13 +23,14 @@ from .report import (
     cube_section,
     cut_section,
     diagnosis_section,
+    said,
     side_section,
     symmetry_section,
 )
+from .similar_cases import nearest_cases
 from .symmetric import SymmetricModel
+from .training_data import TrainingData, diagnosed_once
 
-RETRIEVED_CASES = 20
-"""K of eq. 14."""
 HELD_OUT = "held_out_patients"
 FOLD = "fold"
 
@@ -41,37 +41,25 @@ class FoldResult:
 
     Attributes:
         judgements: Of VOIs, cubes, and cubes cut as VOIs are.
-        retrieved: By feature space, eq. 14's diagnosis of each diagnosed case, from the training patients' cases.
+        diagnosed: Those of the diagnosed nodules, each in one form.
+        retrieved: By feature space, eq. 14's diagnosis of each of these, from the training patients' cases; nothing
+            where these have none.
     """
 
     judgements: tuple[Judgement, ...]
+    diagnosed: tuple[Judgement, ...]
     retrieved: Mapping[str, Mapping[str, float]]
-
-
-def diagnosed_once(nodules: Sequence[Nodule]) -> list[Nodule]:
-    """The diagnosed nodules, each in one form: the cube, whose surroundings are real, where there is one."""
-    return [n for n in nodules if n.sure is not None and (n.is_cube or n.twin is None)]
-
-
-def _feature_matrix(space: Space, judgements: Sequence[Judgement]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    return np.stack([features(space, j.malignancy, min(max(j.expert_score, 1.0), 5.0)) for j in judgements])
 
 
 def retrieve(cases: Sequence[Judgement], queries: Sequence[Judgement]) -> dict[str, dict[str, float]]:
     """Eq. 13 and 14 for queries whose patients are not among the cases: mean label of the K nearest, by space."""
-    shared = {j.patient_id for j in cases} & {j.patient_id for j in queries}
-    if shared:
-        raise TrainingDataError(f"patients {sorted(shared)} are in the case base and among the queries")
-    labels = np.asarray([case.label for case in cases], dtype=np.float64)
-    diagnoses: dict[str, dict[str, float]] = {}
-    for space in SPACES:
-        base, wanted = _feature_matrix(space, cases), _feature_matrix(space, queries)
-        distance = np.linalg.norm(wanted[:, None, :] - base[None, :, :], axis=2)
-        nearest = np.argsort(distance, axis=1, kind="stable")[:, :RETRIEVED_CASES]
-        diagnoses[space] = {
-            query.case_id: float(labels[rows].mean()) for query, rows in zip(queries, nearest, strict=True)
+    return {
+        space: {
+            query.case_id: float(np.mean([case.label or 0 for case in nearest]))
+            for query, nearest in zip(queries, nearest_cases(queries, cases, space=space), strict=True)
         }
-    return diagnoses
+        for space in SPACES
+    }
 
 
 def _fold_model(path: Path) -> tuple[SynergicModel, Modality, int, set[str]]:
@@ -88,57 +76,66 @@ def _fold_model(path: Path) -> tuple[SynergicModel, Modality, int, set[str]]:
     return model, config.input, int(str(provenance[FOLD])), set(held_out)
 
 
-def judge_fold(
-    path: Path, nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels], *, symmetries: int = 1
-) -> FoldResult:
+def judge_fold(path: Path, data: TrainingData, *, symmetries: int = 1) -> FoldResult:
     """Judge the patients that a fold's model never saw.
 
     Args:
         path: The finished model of the fold.
-        nodules: All of them.
-        voxels: Of all of them.
+        data: Of all patients.
         symmetries: Views of each patch that are averaged (``nodule_diag.symmetry``).
 
     Raises:
-        TrainingDataError: If the model lacks SegNet, RNet or CNet, whose figures the report has, or does not say which
-            patients were held out.
+        TrainingDataError: If the model lacks SegNet, RNet or CNet, whose figures the report has, does not say which
+            patients were held out, or if none of these is among the data.
     """
     single, modality, fold, held_out = _fold_model(path)
     model = single if symmetries == 1 else SymmetricModel(single, views=symmetries)
-    unseen = [n for n in nodules if n.patient_id in held_out]
-    sampler = PatchSampler(voxels, nodules)
+    nodules = data.nodules
+    unseen = _unseen(nodules, held_out, path)
+    sampler = PatchSampler(data.voxels, nodules)
 
-    def judged(some: Sequence[Nodule], form: str) -> list[Judgement]:
-        return judge(model, some, samples_of(some, voxels, sampler, form=form, modality=modality), fold=fold, form=form)
+    def judged(some: Sequence[Nodule], form: Form) -> list[Judgement]:
+        samples = samples_of(some, data.voxels, sampler, form=form, modality=modality)
+        return judge(model, some, samples, fold=fold, form=form)
 
     cubes = [n for n in unseen if n.is_cube]
     judgements = [
         *judged([n for n in unseen if not n.is_cube and (n.in_paper_cohort or n.sure is not None)], "voi"),
         *judged(cubes, "cube"),
-        *judged(cubes, "cube-cut"),
+        *judged([n for n in cubes if n.outlined], "cube-cut"),
     ]
     seen = [n for n in diagnosed_once(nodules) if n.patient_id not in held_out]
     cases = [*judged([n for n in seen if not n.is_cube], "voi"), *judged([n for n in seen if n.is_cube], "cube")]
-    queries = [
-        j for j in judgements if j.case_id in {n.case_id for n in diagnosed_once(unseen)} and j.form != "cube-cut"
-    ]
-    return FoldResult(judgements=tuple(judgements), retrieved=retrieve(cases, queries))
+    asked = {n.case_id for n in diagnosed_once(unseen)}
+    diagnosed = tuple(j for j in judgements if j.case_id in asked and j.form != "cube-cut")
+    retrieved = retrieve(cases, diagnosed) if cases else {space: {} for space in SPACES}
+    return FoldResult(judgements=tuple(judgements), diagnosed=diagnosed, retrieved=retrieved)
 
 
-def symmetry_gain(path: Path, nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels], *, views: int) -> Section:
+def _unseen(nodules: Sequence[Nodule], held_out: set[str], path: Path) -> list[Nodule]:
+    unseen = [n for n in nodules if n.patient_id in held_out]
+    if not unseen:
+        raise TrainingDataError(
+            f"none of the {len(held_out)} patients that {path} left out is among the data",
+            hint="give the --data or the --store that it was trained from",
+        )
+    return unseen
+
+
+def symmetry_gain(path: Path, data: TrainingData, *, views: int) -> Section:
     """What averaging over views is worth on the held-out cubes of a fold. Arguments and errors as ``judge_fold``."""
     model, modality, fold, held_out = _fold_model(path)
-    cubes = [n for n in nodules if n.is_cube and n.patient_id in held_out]
-    samples = samples_of(
-        cubes, voxels, PatchSampler(voxels, [n for n in nodules if n.is_cube]), form="cube", modality=modality
-    )
+    lenders = [n for n in data.nodules if n.is_cube]
+    cubes = [n for n in _unseen(data.nodules, held_out, path) if n.is_cube]
+    voxels = data.voxels_of(lenders)
+    samples = samples_of(cubes, voxels, PatchSampler(voxels, lenders), form="cube", modality=modality)
     single = judge(model, cubes, samples, fold=fold, form="cube")
     averaged = judge(SymmetricModel(model, views=views), cubes, samples, fold=fold, form="cube")
     return symmetry_section(single, averaged, views=views)
 
 
 def sections_of(folds: Sequence[FoldResult]) -> list[Section]:
-    """The report over all folds.
+    """The report over all folds; what no nodule says anything of is left out.
 
     Raises:
         TrainingDataError: If two of them judged the same patient, whose nodules would count twice.
@@ -156,11 +153,12 @@ def sections_of(folds: Sequence[FoldResult]) -> list[Section]:
     retrieved = {
         str(space): {case: value for fold in folds for case, value in fold.retrieved[space].items()} for space in SPACES
     }
-    diagnosed = [j for j in judgements if j.case_id in retrieved["machine"] and j.form != "cube-cut"]
+    diagnosed = [j for fold in folds for j in fold.diagnosed]
     certain = [j for j in diagnosed if j.certainty == CERTAIN]
     cubes = [j for j in judgements if j.form == "cube"]
     cut = [j for j in judgements if j.form == "cube-cut"]
-    return [
+    vois = [j for j in judgements if j.form == "voi"]
+    sections = [
         cube_section("Nodules in their real surroundings (cubes) of patients not trained on", cubes, targets=True),
         cut_section(cubes, cut),
         diagnosis_section("Diagnosed nodules whose own diagnosis is known without doubt", certain, retrieved),
@@ -171,5 +169,6 @@ def sections_of(folds: Sequence[FoldResult]) -> list[Section]:
             target="> 0.70",
         ),
         calibration_section(diagnosed),
-        side_section([j for j in judgements if j.form == "voi"]),
+        side_section("paper's cohort, VOIs", vois) if vois else side_section("paper's cohort", cubes),
     ]
+    return said(sections)

@@ -29,6 +29,7 @@ from .processes import Processes
 from .provenance import Origin
 from .runlog import LOG, RunLog, StepLog, ValidationLog, read_log
 from .shares import TermCounts, count_terms, weigh
+from .training_data import diagnosed_once
 from .validation import Validation, criterion, set_aside
 
 __all__ = ["LOG", "NonFiniteLossError", "Run", "StepLog", "damp_mean_direction", "learning_rate", "read_log"]
@@ -320,7 +321,7 @@ class Run:
         return {
             "nodules": len(self._nodules),
             "cubes": sum(n.is_cube for n in self._nodules),
-            "sure": sum(n.sure is not None and not n.is_cube for n in self._nodules),
+            "sure": len(diagnosed_once(self._nodules)),
             "patients": len(patients_of(self._nodules)),
             "steps": self.config.steps,
             **self._origin.to_dict(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from .symmetric import SymmetricModel
 
 BATCH = 2
 UNSAID = float("nan")
+Form = Literal["voi", "cube", "cube-cut"]
+"""How a nodule is seen: ``cube-cut`` is a cube treated as a VOI."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +32,11 @@ class Judgement:
     """What the model says of one nodule, and the truth that is known.
 
     What a system without CNet, SegNet or RNet does not say is NaN: malignancy and CAM, Dice and diameter, expert score.
+    So is what cannot be told without an outline (Dice, diameter, CAM) or without scores.
 
     Attributes:
-        form: ``voi``, ``cube``, or ``cube-cut`` for a cube treated as a VOI.
-        reader_score: Mean of the readers, 1..5.
+        form: How it was seen.
+        reader_score: Mean of the readers, 1..5; NaN without any.
         label: 1 malignant, 0 benign, None without a diagnosis.
         certainty: ``nodule``, ``patient`` or None, see ``lidc.SureLabel``.
         malignancy: P.
@@ -47,7 +51,7 @@ class Judgement:
     case_id: str
     patient_id: str
     fold: int
-    form: str
+    form: Form
     in_paper_cohort: bool
     diameter_mm: float
     reader_scores: tuple[int, ...]
@@ -87,7 +91,7 @@ def samples_of(
     voxels: Mapping[str, NoduleVoxels],
     sampler: PatchSampler,
     *,
-    form: str,
+    form: Form,
     modality: Modality = "64",
 ) -> list[Sample]:
     """The patches to judge, without augmentation, as a modality shows them; ``cube-cut`` treats cubes as VOIs."""
@@ -112,22 +116,25 @@ def _fine_mask(sample: Sample, occupancy: NDArray[np.float32]) -> NDArray[np.boo
 
 @dataclass(frozen=True, kw_only=True)
 class _Map:
-    """P and the averages of CAM_c over reader mask and background; NaN without CNet."""
+    """P and the averages of CAM_c over reader mask and background; NaN without CNet, these also without mask."""
 
     malignancy: float = UNSAID
     nodule: float = UNSAID
     background: float = UNSAID
 
 
-def _judge_map(output: SynergicOutput, sample: Sample, index: int) -> _Map:
+def _judge_map(output: SynergicOutput, sample: Sample, index: int, *, outlined: bool) -> _Map:
     if output.logit is None or output.cam is None:
         return _Map()
+    malignancy = torch.sigmoid(output.logit[index]).item()
+    if not outlined:
+        return _Map(malignancy=malignancy)
     one = slice(index, index + 1)
     average = losses.average_cam(
         losses.class_cam(output.cam[one], output.logit[one]), torch.from_numpy(sample.nodule)[None]
     )
     return _Map(
-        malignancy=torch.sigmoid(output.logit[index]).item(),
+        malignancy=malignancy,
         nodule=average.nodule.item(),
         background=average.background.item(),
     )
@@ -135,15 +142,15 @@ def _judge_map(output: SynergicOutput, sample: Sample, index: int) -> _Map:
 
 @dataclass(frozen=True, kw_only=True)
 class _Shape:
-    """SegNet against the reader mask; NaN without SegNet."""
+    """SegNet against the reader mask; NaN without one of them."""
 
     dice_grid: float = UNSAID
     dice_half_mm: float = UNSAID
     diameter_error_mm: float = UNSAID
 
 
-def _judge_shape(output: SynergicOutput, sample: Sample, index: int) -> _Shape:
-    if output.segmentation_logit is None:
+def _judge_shape(output: SynergicOutput, sample: Sample, index: int, *, outlined: bool) -> _Shape:
+    if output.segmentation_logit is None or not outlined:
         return _Shape()
     sem = torch.sigmoid(output.segmentation_logit[index]).numpy()
     found, wanted = _fine_mask(sample, sem), sample.fine_mask
@@ -172,7 +179,7 @@ def judge(
     samples: Sequence[Sample],
     *,
     fold: int,
-    form: str,
+    form: Form,
 ) -> list[Judgement]:
     """Run a model of any system over patches, which may differ in size."""
     judgements = []
@@ -180,8 +187,8 @@ def judge(
         with torch.inference_mode():
             output = model(torch.from_numpy(np.stack([s.patch for s in samples[part]])))
         for i, (nodule, sample) in enumerate(zip(nodules[part], samples[part], strict=True)):
-            map_ = _judge_map(output, sample, i)
-            shape = _judge_shape(output, sample, i)
+            map_ = _judge_map(output, sample, i, outlined=nodule.outlined)
+            shape = _judge_shape(output, sample, i, outlined=nodule.outlined)
             judgements.append(
                 Judgement(
                     case_id=nodule.case_id,

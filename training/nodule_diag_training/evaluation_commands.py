@@ -19,10 +19,9 @@ from nodule_diag.symmetry import require_views
 from .checkpoint import MODEL, load_model
 from .crossval import judge_fold, sections_of, symmetry_gain
 from .engine import LOG, read_log
-from .lidc import load_nodules
-from .options import DEFAULT_DATA, DataOption
-from .patches import load_all
+from .options import DEFAULT_DATA, DataOption, StoreOption
 from .report import Section
+from .training_data import TrainingData
 
 
 def _finite(value: object) -> object:
@@ -40,19 +39,19 @@ def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, each trained with its own --fold.")],
     out: Annotated[Path, typer.Option("--out", help="JSON report.")],
     data: DataOption = DEFAULT_DATA,
+    store: StoreOption = None,
     symmetries: Annotated[int, typer.Option(metavar="1|8|48", help="Views of each patch that are averaged.")] = 1,
 ) -> None:
     """Judge each fold's held-out patients and write every figure with its interval and yardsticks."""
     begin = time.perf_counter()
-    nodules = load_nodules(data)
-    voxels = load_all(nodules)
-    results = [judge_fold(path / MODEL, nodules, voxels, symmetries=symmetries) for path in runs]
+    loaded = TrainingData.of(data, store or ())
+    results = [judge_fold(path / MODEL, loaded, symmetries=symmetries) for path in runs]
     _, config, provenance = load_model(runs[0] / MODEL)
     sections = sections_of(results)
     report = {
         "sections": [section.to_dict() for section in sections],
-        "command": f"nodule-diag train evaluate {' '.join(map(_shown, runs))} --symmetries {symmetries}"
-        f" --out {_shown(out)}",
+        "command": f"nodule-diag train evaluate {' '.join(map(_shown, runs))}{_shown_stores(store)}"
+        f" --symmetries {symmetries} --out {_shown(out)}",
         "folds": {"judged": sorted({j.fold for r in results for j in r.judgements}), "of": provenance["folds"]},
         "config": config.model_dump(mode="json"),
         "seconds": time.perf_counter() - begin,
@@ -78,16 +77,15 @@ def symmetries(
     out: Annotated[Path, typer.Option("--out", help="JSON report.")],
     views: Annotated[int, typer.Option(metavar="8|48", help="Views of each patch that are averaged.")] = 8,
     data: DataOption = DEFAULT_DATA,
+    store: StoreOption = None,
 ) -> None:
     """Measure what averaging over symmetries of the patch (`predict --symmetries`) is worth on held-out cubes."""
     begin = time.perf_counter()
-    nodules = load_nodules(data)
-    section = symmetry_gain(
-        run_folder / MODEL, nodules, load_all([n for n in nodules if n.is_cube]), views=require_views(views)
-    )
+    section = symmetry_gain(run_folder / MODEL, TrainingData.of(data, store or ()), views=require_views(views))
     report = {
         "sections": [section.to_dict()],
-        "command": f"nodule-diag train symmetries {_shown(run_folder)} --views {views} --out {_shown(out)}",
+        "command": f"nodule-diag train symmetries {_shown(run_folder)}{_shown_stores(store)} --views {views}"
+        f" --out {_shown(out)}",
         "seconds": time.perf_counter() - begin,
     }
     _write_report(out, report, [section])
@@ -123,6 +121,10 @@ def plot(
     with writing(out) as temporary:
         figure.savefig(temporary, format=out.suffix.lstrip(".") or "png", dpi=120)
     plt.close(figure)
+
+
+def _shown_stores(stores: Sequence[Path] | None) -> str:
+    return "".join(f" --store {_shown(path)}" for path in stores or ())
 
 
 def _shown(path: Path) -> str:

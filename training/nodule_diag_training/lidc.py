@@ -96,8 +96,8 @@ class Nodule:
 
     @property
     def mean_score(self) -> float:
-        """Mean malignancy score of the readers, 1..5."""
-        return float(np.mean(self.reader_scores))
+        """Mean malignancy score of the readers, 1..5; NaN where nobody scored it."""
+        return float(np.mean(self.reader_scores)) if self.reader_scores else float("nan")
 
 
 def _numbers(cell: object) -> tuple[int, ...]:

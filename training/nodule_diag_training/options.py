@@ -1,4 +1,4 @@
-"""Options that several commands of ``nodule-diag train`` share."""
+"""Options that several commands of ``nodule-diag train`` and ``export`` share."""
 
 from __future__ import annotations
 
@@ -11,4 +11,8 @@ DEFAULT_DATA = Path("..") / "shared" / "data"
 
 DataOption = Annotated[
     Path, typer.Option("--data", envvar="NODULE_DIAG_DATA", help="Folder of the LIDC VOIs, cubes and tables.")
+]
+StoreOption = Annotated[
+    list[Path] | None,
+    typer.Option("--store", help="Store of `train prepare`, instead of --data; repeatable.", show_default=False),
 ]

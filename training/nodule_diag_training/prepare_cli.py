@@ -15,7 +15,7 @@ from .lidc import SET_DATA, TrainingDataError, load_nodules
 from .options import DEFAULT_DATA, DataOption
 from .prepare import Source, Summary, prepare
 from .sources import SharedSource, lidc_sources, sure_sources
-from .store import NoduleStore, Preprocessing
+from .store import NoduleStore, Preprocessing, StoreKind
 from .sure_table import read_sure_table
 
 app = typer.Typer(
@@ -77,7 +77,7 @@ def shared(
     _fill(out, "shared", [SharedSource(nodule=nodule) for nodule in load_nodules(data)], unit="nodule")
 
 
-def _fill(out: Path, kind: Literal["lidc", "sure", "shared"], sources: Sequence[Source], *, unit: str) -> None:
+def _fill(out: Path, kind: StoreKind, sources: Sequence[Source], *, unit: str) -> None:
     """Prepare, report, and end with exit code 3 where anything was left out."""
     from tqdm import tqdm
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
-from .evaluate import Judgement
+from .evaluate import UNSAID, Judgement
 from .labels import scenario_label
 from .metrics import Estimate, Statistic, auc, brier, estimate, mean_absolute_error, mean_value, spearman
 
@@ -54,10 +55,23 @@ def _row(
     target: str | None = None,
     note: str | None = None,
 ) -> Row:
-    result: Estimate = estimate(
-        statistic, [truth(j) for j in judgements], [value(j) for j in judgements], [j.patient_id for j in judgements]
-    )
+    values = [value(j) for j in judgements]
+    result = _estimate(statistic, [truth(j) for j in judgements], values, [j.patient_id for j in judgements])
     return Row(metric=metric, target=target, note=note, **asdict(result))
+
+
+def _estimate(
+    statistic: Statistic, truth: Sequence[float], value: Sequence[float], patients: Sequence[str]
+) -> Estimate:
+    """Of the nodules whose truth and value are known."""
+    known = [i for i, pair in enumerate(zip(truth, value, strict=True)) if not any(map(math.isnan, pair))]
+    return estimate(statistic, [truth[i] for i in known], [value[i] for i in known], [patients[i] for i in known])
+
+
+def said(sections: Sequence[Section]) -> list[Section]:
+    """Without the rows that no nodule tells anything of, and without sections that have no other rows."""
+    kept = [replace(section, rows=tuple(row for row in section.rows if row.n)) for section in sections]
+    return [section for section in kept if section.rows]
 
 
 def _reader_score(judgement: Judgement) -> float:
@@ -74,7 +88,7 @@ def _side(judgement: Judgement) -> float:
 
 
 def _lookup(diagnosis: Mapping[str, float]) -> Callable[[Judgement], float]:
-    return lambda judgement: diagnosis[judgement.case_id]
+    return lambda judgement: diagnosis.get(judgement.case_id, UNSAID)
 
 
 def _malignancy(judgement: Judgement) -> float:
@@ -147,7 +161,7 @@ def _reader_yardstick(judgements: Sequence[Judgement]) -> tuple[Row, Row]:
         patients += [judgement.patient_id] * len(scores)
     rows = []
     for name, statistic in (("Spearman", spearman), ("MAE", mean_absolute_error)):
-        result = estimate(statistic, others, one, patients)
+        result = _estimate(statistic, others, one, patients)
         rows.append(Row(metric=f"Yardstick: one reader against the others, {name}", **asdict(result)))
     return rows[0], rows[1]
 
@@ -175,7 +189,7 @@ def symmetry_section(single: Sequence[Judgement], averaged: Sequence[Judgement],
 
     def mean(metric: str, value: Callable[[Judgement], float]) -> Row:
         differences = [value(mean) - value(one) for one, mean in pairs]
-        return Row(metric=metric, **asdict(estimate(mean_value, [0.0] * len(pairs), differences, patients)))
+        return Row(metric=metric, **asdict(_estimate(mean_value, [0.0] * len(pairs), differences, patients)))
 
     def reader_error(judgement: Judgement) -> float:
         return abs(judgement.expert_score - judgement.reader_score)
@@ -209,7 +223,7 @@ def diagnosis_section(
     Args:
         title: Of the section.
         diagnosed: Judgements with a label.
-        retrieved: By feature space, the retrieval's diagnosis of each case_id (eq. 14).
+        retrieved: By feature space, the retrieval's diagnosis of a case_id (eq. 14), where there is one.
         target: What CNet is asked to reach.
     """
     rows = [
@@ -227,11 +241,11 @@ def diagnosis_section(
     return Section(title=title, rows=tuple(rows))
 
 
-def side_section(judgements: Sequence[Judgement]) -> Section:
-    """Scenario 12/45 in the paper's cohort."""
+def side_section(of: str, judgements: Sequence[Judgement]) -> Section:
+    """Scenario 12/45 in the paper's cohort; ``of`` names the nodules."""
     clear = [j for j in judgements if j.in_paper_cohort and scenario_label("12/45", j.reader_score) is not None]
     return Section(
-        title="Scenario 12/45: readers' scores 1, 2 against 4, 5 (paper's cohort, VOIs)",
+        title=f"Scenario 12/45: readers' scores 1, 2 against 4, 5 ({of})",
         rows=(
             _row("Expert score, AUC", auc, clear, _side, lambda j: j.expert_score, target="> 0.957"),
             _row("CNet (P), AUC", auc, clear, _side, lambda j: j.malignancy),
@@ -243,12 +257,12 @@ def side_section(judgements: Sequence[Judgement]) -> Section:
 def cut_section(cubes: Sequence[Judgement], cut: Sequence[Judgement]) -> Section:
     """What changes when the same cubes are cut and completed as the VOIs are in training."""
     by_case = {j.case_id: j for j in cut}
-    pairs = [(whole, by_case[whole.case_id]) for whole in cubes]
+    pairs = [(whole, by_case[whole.case_id]) for whole in cubes if whole.case_id in by_case]
 
     def mean(metric: str, value: Callable[[Judgement, Judgement], float]) -> Row:
         values = [value(*pair) for pair in pairs]
         patients = [whole.patient_id for whole, _ in pairs]
-        return Row(metric=metric, **asdict(estimate(mean_value, [0.0] * len(values), values, patients)))
+        return Row(metric=metric, **asdict(_estimate(mean_value, [0.0] * len(values), values, patients)))
 
     return Section(
         title="The cut: the same cubes, treated as the VOIs are in training, minus the whole cubes",

@@ -25,7 +25,7 @@ from nodule_diag.atomic import write_bytes
 from nodule_diag.errors import OutputError
 from nodule_diag.patch import LUNG_WINDOW_HU, MEDIASTINAL_WINDOW_HU, PATCH_SPACING_MM
 
-from .lidc import Certainty, Nodule, SureLabel, TrainingDataError
+from .lidc import DIAGNOSIS_METHODS, Certainty, Nodule, SureLabel, TrainingDataError
 from .patches import EXTENSION, NoduleVoxels
 from .regions import REGION_SIZE, Region
 
@@ -35,6 +35,7 @@ INCOMING = ".incoming-"
 COMPRESSION_LEVEL = 3
 
 Kind = Literal["lidc", "sure", "voi", "cube"]
+StoreKind = Literal["lidc", "sure", "shared"]
 
 
 class Preprocessing(BaseModel):
@@ -43,7 +44,7 @@ class Preprocessing(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
-    kind: Literal["lidc", "sure", "shared"]
+    kind: StoreKind
     spacing_mm: float = PATCH_SPACING_MM
     lung_window_hu: tuple[float, float] = LUNG_WINDOW_HU
     mediastinal_window_hu: tuple[float, float] = MEDIASTINAL_WINDOW_HU
@@ -65,7 +66,7 @@ class Case(BaseModel):
         diameter_mm: Volume-equivalent, or as given.
         in_paper_cohort: Solid, MAD <= 0.6, of LUNA16's nodules.
         malignant: Diagnosis, 1 or 0; None where there is none.
-        method: How it was diagnosed.
+        method: How it was diagnosed; empty where nobody said.
         certainty: Of the diagnosis.
         mask_known: Whether somebody outlined it.
         twin: The same nodule in the other form (VOI or cube).
@@ -91,7 +92,8 @@ class Case(BaseModel):
         """As training takes it; a nodule out of a CT counts as a cube, since its surroundings are real."""
         sure = None
         if self.malignant is not None:
-            sure = SureLabel(malignant=self.malignant, method=self.method, certainty=self.certainty)
+            method = self.method or DIAGNOSIS_METHODS[0]
+            sure = SureLabel(malignant=self.malignant, method=method, certainty=self.certainty)
         source = Path(self.source)
         return Nodule(
             case_id=self.case_id,
@@ -141,7 +143,7 @@ class NoduleStore:
         self.preprocessing = preprocessing
         description = path / DESCRIPTION
         if description.exists():
-            held = _described(description)
+            held = read_description(path)
             if held != preprocessing:
                 raise TrainingDataError(
                     f"{path} was prepared with other parameters: {_difference(held, preprocessing)}",
@@ -234,7 +236,7 @@ def read_store(path: Path) -> Iterator[StoredCase]:
     """
     import zarr
 
-    _described(path / DESCRIPTION)
+    read_description(path)
     for folder in sorted((path / CASES).iterdir()):
         try:
             group = zarr.open_group(folder, mode="r")
@@ -254,12 +256,17 @@ def read_store(path: Path) -> Iterator[StoredCase]:
         yield StoredCase(case=case, region=region)
 
 
-def _described(path: Path) -> Preprocessing:
+def read_description(path: Path) -> Preprocessing:
+    """What a store was prepared with.
+
+    Raises:
+        TrainingDataError: If there is no store.
+    """
     try:
-        return Preprocessing.model_validate_json(path.read_bytes())
+        return Preprocessing.model_validate_json((path / DESCRIPTION).read_bytes())
     except (OSError, ValidationError) as error:
         raise TrainingDataError(
-            f"{path.parent} is not a store of nodules: {path.name} cannot be read", hint="nodule-diag train prepare"
+            f"{path} is not a store of nodules: {DESCRIPTION} cannot be read", hint="nodule-diag train prepare"
         ) from error
 
 

@@ -12,14 +12,14 @@ from nodule_diag.atomic import write_bytes
 from nodule_diag_training.allocator import keep_freed_memory
 from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.execution import Execution
-from nodule_diag_training.lidc import load_nodules
 from nodule_diag_training.options import DEFAULT_DATA, DataOption
 from nodule_diag_training.runlog import StepLog
 from nodule_diag_training.systems import SYSTEMS
+from nodule_diag_training.training_data import TrainingData
 
 from .catalogue import Experiment, catalogue, find
 from .records import FoldRecord, read_run
-from .running import FoldRun, TrainingData, judge_fold, train_fold
+from .running import FoldRun, judge_fold, train_fold
 from .schedules import SCHEDULES, ScheduleName
 from .tables import make_table
 
@@ -95,7 +95,7 @@ def judge_command(
 ) -> None:
     """Judge finished folds again, whatever results are there: after a change of what is recorded."""
     wanted = fold_runs(runs, folds=folds, fold=fold, seed=seed, schedule=schedule, root=out, results=results)
-    loaded = TrainingData(load_nodules(data))
+    loaded = TrainingData.of(data)
     for fold_run in wanted:
         if fold_run.model.exists():
             typer.echo(_judged(judge_fold(fold_run, loaded), fold_run.record))

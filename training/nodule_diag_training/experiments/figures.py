@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from nodule_diag.errors import UsageError
 from nodule_diag.manifest import Space
 from nodule_diag_training.checkpoint import load_model
-from nodule_diag_training.lidc import Nodule, TrainingDataError, load_nodules
+from nodule_diag_training.lidc import Nodule, TrainingDataError
 from nodule_diag_training.options import DEFAULT_DATA, DataOption
+from nodule_diag_training.training_data import TrainingData, Voxels
 
 from .catalogue import Experiment, find, rows_of
 from .commands import DEFAULT_FOLDS, DEFAULT_RESULTS, FoldsOption, ResultsOption, ScheduleOption, SeedOption
@@ -26,7 +27,7 @@ from .figure_retrieval import Answer, draw_retrieval
 from .judging import Judge, tested_nodules
 from .records import read_record, read_run
 from .retrieval import relabel, retrieve
-from .running import FoldRun, TrainingData, Voxels
+from .running import FoldRun, held_out_patients
 
 FigureName = Literal["3", "4", "5", "6", "9"]
 WITH_PIXELS = ("4", "5", "6")
@@ -61,7 +62,7 @@ class Source:
 
     def nodules(self) -> list[Nodule]:
         """Held-out diagnosed nodules, those whose diagnosis is certain first."""
-        held_out = self.data.held_out(self.fold_run)
+        held_out = held_out_patients(self.fold_run, self.data.nodules)
         diagnosed = [n for n in tested_nodules([n for n in self.data.nodules if n.patient_id in held_out]) if n.sure]
         ordered = sorted(diagnosed, key=lambda n: (n.sure is not None and n.sure.certainty != "nodule", n.case_id))
         sides = [[n for n in ordered if n.sure is not None and n.sure.malignant == side] for side in (0, 1)]
@@ -70,7 +71,7 @@ class Source:
 
     def voxels(self, case_ids: Collection[str]) -> Voxels:
         """Of these nodules, and of all cubes, which lend VOIs their surroundings."""
-        return self.data.load([n for n in self.data.nodules if n.is_cube or n.case_id in case_ids])
+        return self.data.voxels_of([n for n in self.data.nodules if n.is_cube or n.case_id in case_ids])
 
     def judge(self, fold_run: FoldRun, voxels: Voxels) -> Judge:
         """Of a finished fold."""
@@ -163,7 +164,7 @@ def _drawn(number: FigureName, fold_run: FoldRun, *, count: int, data: Path) -> 
         own = {name: replace(fold_run, experiment=find(f"table1/{name}")).folder for name in FIGURE_3}
         run = fold_run
         return draw_losses(own, title=f"schedule {run.schedule}, seed {run.seed}, fold {run.fold} of {run.folds}")
-    source = Source(fold_run=fold_run, data=TrainingData(load_nodules(data)), count=count)
+    source = Source(fold_run=fold_run, data=TrainingData.of(data), count=count)
     if number == "5":
         return retrieval_figure(source)
     rows = [find(f"table1/{name}") for name in FIGURE_4] if number == "4" else list(rows_of("4"))

@@ -14,7 +14,6 @@ from torch import Tensor
 from nodule_diag_training import losses
 from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.confounder import CueTest, cue_present, with_cue
-from nodule_diag_training.crossval import diagnosed_once
 from nodule_diag_training.evaluate import batches_of, case_generator
 from nodule_diag_training.labels import cnet_label
 from nodule_diag_training.lidc import Nodule, TrainingDataError
@@ -22,6 +21,7 @@ from nodule_diag_training.metrics import dice
 from nodule_diag_training.modalities import as_input
 from nodule_diag_training.model import SynergicModel, SynergicOutput
 from nodule_diag_training.patches import MASK_THRESHOLD, NoduleVoxels, PatchSampler, Sample
+from nodule_diag_training.training_data import diagnosed_once, once
 
 from .faithfulness import Float, cam_figures
 from .records import NoduleRecord
@@ -31,11 +31,6 @@ CURVES_PER_FOLD = 12
 """Nodules of a fold whose deletion and insertion curves are measured: 18 forward passes each."""
 CUE_TESTS: tuple[CueTest, ...] = ("as trained", "independent", "reversed")
 """Beside the one without a cue, which is P itself."""
-
-
-def once(nodules: Sequence[Nodule]) -> list[Nodule]:
-    """Every nodule in one form: the cube, whose surroundings are real, where there is one."""
-    return [n for n in nodules if n.is_cube or n.twin is None]
 
 
 def tested_nodules(held_out: Sequence[Nodule]) -> list[Nodule]:

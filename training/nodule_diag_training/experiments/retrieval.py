@@ -12,15 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from nodule_diag.manifest import Space
-from nodule_diag.retrieval import features
-from nodule_diag_training.crossval import RETRIEVED_CASES
-from nodule_diag_training.labels import HIGHEST_SCORE, LOWEST_SCORE, rounded_score
-from nodule_diag_training.lidc import TrainingDataError
+from nodule_diag_training.labels import rounded_score
 from nodule_diag_training.losses import THRESHOLD
+from nodule_diag_training.similar_cases import RETRIEVED_CASES, nearest_cases
 
 from .records import FoldRecord, NoduleRecord
-
-Vector = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,37 +37,12 @@ class Retrieved:
         return float(np.mean([case.label or 0 for case in self.cases]))
 
 
-def _features(space: Space, nodule: NoduleRecord) -> Vector:
-    if nodule.malignancy is None or nodule.expert_score is None:
-        raise TrainingDataError(
-            f"{nodule.case_id} has no P or no expert score", hint="retrieval needs a model with CNet and RNet: J, say"
-        )
-    score = min(max(nodule.expert_score, LOWEST_SCORE), HIGHEST_SCORE)
-    return features(space, nodule.malignancy, score)
-
-
 def retrieve(
     queries: Sequence[NoduleRecord], cases: Sequence[NoduleRecord], *, space: Space, k: int = RETRIEVED_CASES
 ) -> list[Retrieved]:
-    """Eq. 13 by exhaustive search; ties go to the case that is listed first.
-
-    Raises:
-        TrainingDataError: If there are no cases, or a query's patient is among them.
-    """
-    if not queries:
-        return []
-    shared = {q.patient_id for q in queries} & {c.patient_id for c in cases}
-    if shared or not cases:
-        raise TrainingDataError(
-            f"patients {sorted(shared)} are in the case base and among the queries" if shared else "there are no cases"
-        )
-    base = np.stack([_features(space, case) for case in cases])
-    found = []
-    for query in queries:
-        distance = np.linalg.norm(base - _features(space, query), axis=1)
-        nearest = np.argsort(distance, kind="stable")[:k]
-        found.append(Retrieved(nodule=query, cases=tuple(cases[i] for i in nearest)))
-    return found
+    """Eq. 13 for each query. Errors as ``nearest_cases``."""
+    found = nearest_cases(queries, cases, space=space, k=k)
+    return [Retrieved(nodule=query, cases=nearest) for query, nearest in zip(queries, found, strict=True)]
 
 
 def retrieve_folds(records: Sequence[FoldRecord], *, space: Space, diagnosed: bool) -> list[tuple[int, Retrieved]]:

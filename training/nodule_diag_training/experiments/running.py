@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from nodule_diag_training.crossval import FOLD, HELD_OUT
 from nodule_diag_training.engine import Run
 from nodule_diag_training.execution import Execution
 from nodule_diag_training.lidc import Nodule, TrainingDataError, split_by_patient
-from nodule_diag_training.patches import NoduleVoxels, load_all
 from nodule_diag_training.runlog import TIMING, StepLog, StepTime, read_lines
+from nodule_diag_training.training_data import TrainingData
 
 from .catalogue import Experiment
 from .judging import Judge, tested_nodules
@@ -26,7 +26,6 @@ from .schedules import ScheduleName, configured
 
 SPLIT_SEED = 0
 """The folds are the same for every row and seed, so that rows are compared on the same patients."""
-Voxels = Mapping[str, NoduleVoxels]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,24 +88,9 @@ class FoldRun:
         return record.format == RECORD_FORMAT
 
 
-@dataclass
-class TrainingData:
-    """The nodules, and their voxels once somebody asks: reading them all takes a minute and 1.5 GB."""
-
-    nodules: Sequence[Nodule]
-    load: Callable[[Sequence[Nodule]], Voxels] = load_all
-    _voxels: Voxels | None = field(default=None, init=False)
-
-    @property
-    def voxels(self) -> Voxels:
-        """Of all nodules, by case_id."""
-        if self._voxels is None:
-            self._voxels = self.load(self.nodules)
-        return self._voxels
-
-    def held_out(self, fold_run: FoldRun) -> set[str]:
-        """The patients of a fold."""
-        return split_by_patient(self.nodules, folds=fold_run.folds, seed=SPLIT_SEED)[fold_run.fold]
+def held_out_patients(fold_run: FoldRun, nodules: Sequence[Nodule]) -> set[str]:
+    """The patients of a fold."""
+    return split_by_patient(nodules, folds=fold_run.folds, seed=SPLIT_SEED)[fold_run.fold]
 
 
 def train_fold(
@@ -121,7 +105,7 @@ def train_fold(
     Raises:
         TrainingDataError: If the folder holds another configuration.
     """
-    held_out = data.held_out(fold_run)
+    held_out = held_out_patients(fold_run, data.nodules)
     seen = [n for n in data.nodules if n.patient_id not in held_out]
     initial: Mapping[str, Tensor] | None = None
     for index, phase in enumerate(fold_run.experiment.phases):
@@ -159,7 +143,7 @@ def judge_fold(fold_run: FoldRun, data: TrainingData, *, execution: Execution | 
     """Judge a finished fold and write its record."""
     begin = time.perf_counter()
     model, config, provenance = load_model(fold_run.model)
-    held_out = data.held_out(fold_run)
+    held_out = held_out_patients(fold_run, data.nodules)
     if sorted(held_out) != provenance.get(HELD_OUT):
         raise TrainingDataError(
             f"{fold_run.model} did not leave out the patients of fold {fold_run.fold} of {fold_run.folds}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,11 +16,15 @@ from nodule_diag_training.lidc import TrainingDataError
 from nodule_diag_training.regions import Region
 from nodule_diag_training.shares import TermCounts, count_terms
 from nodule_diag_training.store import Case, NoduleStore, Preprocessing
-from nodule_diag_training.stored_data import load_stores
+from nodule_diag_training.training_data import TrainingData, diagnosed_once
 from tiny_nodules import make_voxels
 from tiny_run import NARROW
 
 ONE_STEP = (Stage(size=32, steps=1),)
+
+
+def load(stores):
+    return TrainingData.of(Path("unused"), stores)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +60,8 @@ def stores(tmp_path):
 
 
 def test_what_is_known_of_a_nodule_is_all_that_it_teaches(stores, tmp_path):
-    nodules, voxels = load_stores(stores)
+    data = load(stores)
+    nodules, voxels = data.nodules, data.voxels
     assert [n.case_id for n in nodules] == [f"case-{number}" for number in range(5)]
     assert [n.outlined for n in nodules] == [True, True, True, False, False]
     config = TrainingConfig(
@@ -75,7 +82,8 @@ def test_what_is_known_of_a_nodule_is_all_that_it_teaches(stores, tmp_path):
 
 
 def test_bf16_is_near_fp32(stores, tmp_path):
-    nodules, voxels = load_stores(stores)
+    data = load(stores)
+    nodules, voxels = data.nodules, data.voxels
     config = TrainingConfig(stages=ONE_STEP)
     totals = {}
     for precision in ("fp32", "bf16"):
@@ -88,13 +96,31 @@ def test_bf16_is_near_fp32(stores, tmp_path):
 
 
 def test_the_order_of_stores_does_not_matter(stores):
-    one, two = load_stores(stores), load_stores(stores[::-1])
-    assert one[0] == two[0]
-    assert all(np.array_equal(one[1][name].channels, two[1][name].channels) for name in one[1])
+    one, two = load(stores), load(stores[::-1])
+    assert one.nodules == two.nodules
+    assert all(np.array_equal(one.voxels[name].channels, two.voxels[name].channels) for name in one.voxels)
+
+
+def test_a_twin_in_no_store_is_forgotten(tmp_path):
+    """Else a diagnosed VOI whose cube was left out would be neither judged nor a case."""
+    store = NoduleStore(tmp_path / "shared", preprocessing=Preprocessing(kind="shared"))
+    voxels = make_voxels(seed=0, radius=5.0, extension=0)
+    region = Region(channels=voxels.channels, occupancy=voxels.occupancy, center=voxels.center, extension=0)
+    for name, twin in (("lone", "cube/lost"), ("voi", "cube/voi"), ("cube/voi", "voi")):
+        kind = "cube" if name.startswith("cube/") else "voi"
+        case = Case(
+            case_id=name, patient_id=name, kind=kind, source="x", diameter_mm=5.0, malignant=1, twin=twin
+        )  # fmt: skip
+        store.add(case, region, fingerprint="")
+    data = load([store.path])
+    assert {n.case_id: n.twin for n in data.nodules} == {"lone": None, "voi": "cube/voi", "cube/voi": "voi"}
+    assert [n.case_id for n in diagnosed_once(data.nodules)] == ["cube/voi", "lone"]
+    assert [store.to_dict() for store in data.stores] == [{"name": "shared", "kind": "shared", "nodules": 3}]
 
 
 def test_diagnosed_nodules_alone_train_cnet_alone(stores, tmp_path):
-    nodules, voxels = load_stores(stores[1:])
+    data = load(stores[1:])
+    nodules, voxels = data.nodules, data.voxels
     with pytest.raises(TrainingDataError, match="none of the 2 nodules has scores or a mask"):
         PairSource(TrainingConfig(stages=ONE_STEP), nodules, voxels)
     config = TrainingConfig(system="A", stages=ONE_STEP)
@@ -106,9 +132,9 @@ def test_diagnosed_nodules_alone_train_cnet_alone(stores, tmp_path):
 
 def test_stores_that_cannot_be_used_are_refused(stores, tmp_path):
     with pytest.raises(TrainingDataError, match=r"case-\d is in .* and in"):
-        load_stores([stores[0], stores[0]])
+        load([stores[0], stores[0]])
     empty = NoduleStore(tmp_path / "empty", preprocessing=Preprocessing(kind="sure"))
     with pytest.raises(TrainingDataError, match="holds no nodule"):
-        load_stores([empty.path])
+        load([empty.path])
     with pytest.raises(TrainingDataError, match="is not a store"):
-        load_stores([tmp_path / "nowhere"])
+        load([tmp_path / "nowhere"])

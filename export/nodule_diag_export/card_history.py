@@ -1,0 +1,123 @@
+"""The part of a model card on training: from which nodules, in which runs, and with which configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from nodule_diag_training.config import TrainingConfig
+
+from .card_text import KINDS, LIDC_FOLDER, LIDC_KINDS
+
+Facts = Mapping[str, Any]
+LONGEST_LIST = 8
+"""Entries of a list that the card still spells out."""
+TOLD_IN_WORDS = ("nodules", "patients", "cubes", "sure", "fold", "folds", "held_out_patients", "stores")
+OF_A_RUN = ("config", "started_from", "steps", "steps_done", "then")
+
+
+def table_cell(value: object) -> str:
+    """Text that cannot end a table cell."""
+    return " ".join(str(value).replace("|", "\\|").split())
+
+
+def of_lidc(data: Facts) -> bool:
+    """Whether any run, the first one too, learned from LIDC-IDRI."""
+    own = any(store["kind"] in LIDC_KINDS for store in data.get("stores", ())) or "stores" not in data
+    return own or ("started_from" in data and of_lidc(data["started_from"]))
+
+
+def of_cut_boxes(data: Facts) -> bool:
+    """Whether any run learned from VOIs, which end close to the nodule."""
+    own = data.get("cubes", 0) < data.get("nodules", 1)
+    return own or ("started_from" in data and of_cut_boxes(data["started_from"]))
+
+
+def trained_on(data: Facts, config: Facts) -> str:
+    """The section.
+
+    Args:
+        data: What the checkpoint says of the nodules, and below ``started_from`` of the runs before.
+        config: The configuration of the last run.
+    """
+    runs = list(_runs(data, config))[::-1]
+    parts = [f"## What it was trained on\n\n{_sources(data)}", _counts(data, runs=len(runs))]
+    if len(runs) > 1:
+        parts.append(_history(runs))
+    others = {key: value for key, value in data.items() if key not in (*TOLD_IN_WORDS, *OF_A_RUN)}
+    settings = {**config, "stages": _stages(config)} if "stages" in config else config
+    rows = [f"| {table_cell(key)} | {table_cell(value)} |" for key, value in (*_flat(others), *_flat(settings))]
+    last = "The last run" if len(runs) > 1 else "The run"
+    parts.append("\n".join([f"{last}:", "", "| | |", "|---|---|", *rows]))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _sources(data: Facts) -> str:
+    stores = data.get("stores")
+    if not stores:
+        return LIDC_FOLDER
+    return "\n".join(f"- {store['name']}: {store['nodules']} {KINDS[store['kind']]}" for store in stores)
+
+
+def _counts(data: Facts, *, runs: int) -> str:
+    """The nodules in words; what is not known is left out."""
+    said = []
+    if "nodules" in data:
+        which = f"The last of {runs} runs" if runs > 1 else "It"
+        patients = f" of {data['patients']} patients" if "patients" in data else ""
+        known = {"cubes": "{} of them with their own surroundings", "sure": "{} diagnosed"}
+        told = "".join(f", {words.format(data[key])}" for key, words in known.items() if key in data)
+        said.append(f"{which} learned from {data['nodules']} nodules{patients}{told}.")
+    if "held_out_patients" in data:
+        fold = f" (fold {data['fold']} of {data['folds']}, counted from 0)" if {"fold", "folds"} <= data.keys() else ""
+        said.append(f"{len(data['held_out_patients'])} patients were left out{fold}.")
+    return " ".join(said)
+
+
+def _runs(data: Facts, config: Facts) -> Iterator[tuple[Facts, Facts]]:
+    """The last run and those before it: what is known of each, and its configuration.
+
+    A setting that a run knew not, since it is older, has the default: it changes nothing there.
+    """
+    yield data, {**TrainingConfig().model_dump(mode="json"), **config}
+    if "started_from" in data:
+        before = data["started_from"]
+        yield from _runs(before, before.get("config", {}))
+
+
+def _history(runs: Sequence[tuple[Facts, Facts]]) -> str:
+    last = runs[-1][1]
+    lines = ["| run | steps | its configuration where it differs from the last run's |", "|---|---|---|"]
+    lines += [
+        f"| {number} | {_steps(run, config)} | {_differences(config, last)} |"
+        for number, (run, config) in enumerate(runs, 1)
+    ]
+    return "\n".join(lines)
+
+
+def _stages(config: Facts) -> str:
+    return " + ".join(f"{stage['steps']} of {stage['size']}-cubes" for stage in config["stages"])
+
+
+def _steps(run: Facts, config: Facts) -> str:
+    planned = sum(stage["steps"] for stage in config["stages"])
+    done = run.get("steps_done", planned)
+    text = _stages(config) + (f", {done} of {planned} done" if done != planned else "")
+    return table_cell(f"{text}; then {run['then']}" if "then" in run else text)
+
+
+def _differences(config: Facts, last: Facts) -> str:
+    changed = sorted(
+        key for key, value in config.items() if key != "stages" and (key not in last or value != last[key])
+    )
+    return ", ".join(f"{table_cell(key)} {table_cell(config[key])}" for key in changed)
+
+
+def _flat(entries: Facts, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Nested facts as rows; long lists (of patients, say) by their length."""
+    for key, value in entries.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}: ")
+        else:
+            long = isinstance(value, list) and len(value) > LONGEST_LIST
+            yield f"{prefix}{key}", f"{len(value)} entries" if long else value
