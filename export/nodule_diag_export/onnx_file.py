@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from nodule_diag.atomic import write_bytes
 from nodule_diag_training.checkpoint import load_model
 
 from .errors import ExportError
@@ -117,17 +116,3 @@ def export_model(
         provenance=provenance,
         parity=parity,
     )
-
-
-def export_onnx(
-    checkpoint: Path, out: Path, *, identity: Identity, nodules: Sequence[NDArray[np.float32]] = (), threads: int = 0
-) -> ExportedModel:
-    """:func:`export_model` into a file, which appears whole or not at all.
-
-    Raises:
-        OutputError: If it cannot be written.
-        ExportError: As :func:`export_model`.
-    """
-    exported = export_model(checkpoint, identity=identity, nodules=nodules, threads=threads)
-    write_bytes(out, exported.data)
-    return exported

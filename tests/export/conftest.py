@@ -18,7 +18,7 @@ import torch
 from onnx import ModelProto
 
 from nodule_diag_export import onnx_file
-from nodule_diag_export.onnx_file import ExportedModel, Identity, export_onnx
+from nodule_diag_export.onnx_file import ExportedModel, Identity, export_model
 from nodule_diag_export.onnx_graph import ExportGraph
 from nodule_diag_training import lidc
 from nodule_diag_training.checkpoint import load_model, save_model
@@ -44,7 +44,7 @@ class Exported:
         graph: The module in torch.
         traced: The graph with the raw CAM, before metadata.
         file: The ONNX file.
-        model: What ``export_onnx`` returned.
+        model: What ``export_model`` returned.
     """
 
     checkpoint: Path
@@ -80,7 +80,8 @@ def exported(checkpoint, tmp_path_factory) -> Exported:
     file = tmp_path_factory.mktemp("onnx") / "model.onnx"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_file, "trace", trace)
-        model = export_onnx(checkpoint, file, identity=Identity(name="random", version="1.2.3"), threads=2)
+        model = export_model(checkpoint, identity=Identity(name="random", version="1.2.3"), threads=2)
+    file.write_bytes(model.data)
     graph = ExportGraph(load_model(checkpoint)[0]).eval()
     return Exported(checkpoint=checkpoint, graph=graph, traced=traced[0], file=file, model=model)
 

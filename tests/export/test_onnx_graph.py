@@ -9,12 +9,13 @@ import onnx
 import pytest
 import torch
 from onnx import ModelProto, numpy_helper
+from typer.testing import CliRunner
 
 from nodule_diag.errors import OutputError
-from nodule_diag_export import onnx_file, parity
+from nodule_diag_export import graph_commands, onnx_file, parity
+from nodule_diag_export.cli import app
 from nodule_diag_export.errors import ExportError, ParityError
 from nodule_diag_export.index import diagnosed_patches
-from nodule_diag_export.onnx_file import Identity, export_onnx
 from nodule_diag_export.onnx_graph import OUTPUTS, RAW_CAM, ExportGraph, public_graph
 from nodule_diag_export.parity import OnnxModel, measure, random_patches
 from nodule_diag_training.losses import class_cam
@@ -170,9 +171,10 @@ def test_an_export_that_misses_the_gate_fails_and_writes_nothing(exported, monke
     monkeypatch.setattr(parity, "RANDOM_BATCHES", (1,))
     out = tmp_path / "model.onnx"
     out.write_bytes(b"the last good one")
-    with pytest.raises(ParityError, match=r"expert_score 4\.00e-02") as caught:
-        export_onnx(exported.checkpoint, out, identity=Identity())
-    assert caught.value.code == "export-parity"
+    ended = CliRunner().invoke(app, ["onnx", str(exported.checkpoint), "--out", str(out)])
+    assert isinstance(ended.exception, ParityError)
+    assert "expert_score 4.00e-02" in str(ended.exception)
+    assert ended.exception.code == "export-parity"
     assert out.read_bytes() == b"the last good one"
     assert list(tmp_path.iterdir()) == [out]
 
@@ -190,9 +192,10 @@ def test_a_graph_whose_logit_is_not_the_mean_of_its_cam_misses_the_gate(exported
 
 
 def test_an_unwritable_target_is_an_output_error(exported, monkeypatch, tmp_path):
-    monkeypatch.setattr(onnx_file, "export_model", lambda *_, **__: exported.model)
-    with pytest.raises(OutputError):
-        export_onnx(exported.checkpoint, tmp_path / "nowhere" / "model.onnx", identity=Identity())
+    monkeypatch.setattr(graph_commands, "export_model", lambda *_, **__: exported.model)
+    out = tmp_path / "nowhere" / "model.onnx"
+    ended = CliRunner().invoke(app, ["onnx", str(exported.checkpoint), "--out", str(out)])
+    assert isinstance(ended.exception, OutputError)
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_learning_rates():
 
 def test_scores_are_normalised(tiny_nodules):
     nodule = tiny_nodules[0]
-    assert normalised_score(nodule) == pytest.approx((np.mean(nodule.reader_scores) - 1) / 4)
+    assert normalised_score(nodule.mean_score) == pytest.approx((np.mean(nodule.reader_scores) - 1) / 4)
 
 
 def test_configurations_are_validated():

@@ -17,7 +17,6 @@ from nodule_diag_training.config import Stage, TrainingConfig
 from nodule_diag_training.engine import PROVENANCE, Run
 from nodule_diag_training.eventfile import FOLDER, EventFile
 from nodule_diag_training.execution import Execution
-from nodule_diag_training.prefetch import ahead
 from nodule_diag_training.provenance import Origin
 from nodule_diag_training.runlog import LOG, RunLog, StepLog, read_log
 
@@ -106,29 +105,6 @@ def test_the_data_fingerprint_sees_every_change_and_no_order(tiny_nodules, tiny_
         assert Origin.of(tiny_nodules, changed).voxels_sha256 != first.voxels_sha256
     moved = {**tiny_voxels, name: replace(tiny_voxels[name], center=(0.0, 0.0, 0.0))}
     assert Origin.of(tiny_nodules, moved).voxels_sha256 != first.voxels_sha256
-
-
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_drawing_ahead_keeps_the_order_and_the_error(workers):
-    def square(number):
-        if number == 7:
-            raise ValueError("seven")
-        return number**2
-
-    assert list(ahead(square, range(6), workers=workers, queued=2)) == [0, 1, 4, 9, 16, 25]
-    seen = []
-    with pytest.raises(ValueError, match="seven"):
-        seen.extend(value for value in map(seen.append, ahead(square, range(9), workers=workers, queued=2)))
-    assert [value for value in seen if value is not None] == [0, 1, 4, 9, 16, 25, 36]
-
-
-def test_drawing_ahead_is_bounded_and_stops_when_closed():
-    begun = []
-    values = ahead(begun.append, range(1000), workers=1, queued=3)
-    for _ in range(5):
-        next(values)
-    values.close()
-    assert len(begun) <= 5 + 3
 
 
 def test_devices_that_are_not_there_are_refused():

@@ -6,7 +6,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nodule_diag.atomic import write_bytes
+from nodule_diag.side_by_side import in_order
 
 from .checkpoint import CHECKPOINT, MODEL, Best, Progress, load_checkpoint, save_checkpoint, save_model
 from .config import TrainingConfig
@@ -24,7 +24,6 @@ from .lidc import Nodule, TrainingDataError, patients_of
 from .model import SynergicModel, SynergicOutput, build_model
 from .objective import LossTerms, step_losses
 from .patches import NoduleVoxels
-from .prefetch import ahead
 from .processes import Processes
 from .provenance import Origin
 from .runlog import LOG, RunLog, StepLog, ValidationLog, read_log
@@ -195,8 +194,8 @@ class Run:
         last = self.config.steps if until is None else min(until, self.config.steps)
         steps = range(progress.steps, last)
         workers = self._execution.workers
-        drawn = ahead(self._drawn, steps, workers=workers, queued=STEPS_AHEAD * workers)
-        with log, closing(drawn):
+        drawing = in_order(self._drawn, steps, threads=workers, ahead=STEPS_AHEAD * workers)
+        with log, drawing as drawn:
             for step in steps:
                 begin = time.perf_counter()
                 entry = self._step(step, next(drawn))

@@ -17,9 +17,9 @@ def rounded_score(score: float) -> int:
     return math.floor(score + 0.5)
 
 
-def normalised_score(nodule: Nodule) -> float:
-    """g_r of eq. 2: the readers' mean malignancy score mapped from 1..5 to 0..1."""
-    return (nodule.mean_score - LOWEST_SCORE) / (HIGHEST_SCORE - LOWEST_SCORE)
+def normalised_score(score: float) -> float:
+    """g_r of eq. 2: a malignancy score of 1..5 mapped to 0..1."""
+    return (score - LOWEST_SCORE) / (HIGHEST_SCORE - LOWEST_SCORE)
 
 
 def score_target(nodule: Nodule, *, drawn_as_sure: bool, config: TrainingConfig) -> float | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from . import losses, peer_losses
 from .config import TrainingConfig
 from .draws import Draw
-from .labels import HIGHEST_SCORE, LOWEST_SCORE, cnet_label, rounded_score, score_target
+from .labels import cnet_label, normalised_score, rounded_score, score_target
 from .model import SynergicOutput
 
 
@@ -88,8 +88,7 @@ def _score(output: SynergicOutput, draws: Sequence[tuple[Draw, bool]], config: T
     taught = [i for i, target in enumerate(targets) if target is not None]
     wanted = [target for target in targets if target is not None]
     if output.score_logits is None:
-        span = HIGHEST_SCORE - LOWEST_SCORE
-        normalised = output.score.new_tensor([(target - LOWEST_SCORE) / span for target in wanted])
+        normalised = output.score.new_tensor([normalised_score(target) for target in wanted])
         return losses.score_loss(output.score[taught], normalised)
     logits = output.score_logits[taught]
     classes = torch.tensor([rounded_score(target) for target in wanted], dtype=torch.int64, device=logits.device)

@@ -2,7 +2,7 @@
 
 Each process takes its share of a step's nodules, weighed so that their gradients sum to the whole batch's
 (``shares.py``), and the first writes the files. All draw the whole batch, which is why it is the same for any number of
-processes; drawing goes on ahead of the steps (``prefetch.py``).
+processes; drawing goes on ahead of the steps (``nodule_diag.side_by_side``).
 """
 
 from __future__ import annotations
