@@ -37,6 +37,22 @@ def test_a_radius_is_half_a_diameter(table):
     assert row.diameter_mm == 8.0
 
 
+def test_cases_have_names_of_their_own(table, tmp_path):
+    """Two CTs of a patient may have one file name, and a nodule one position in both: no case may replace another."""
+    header, row = "path,x,y,z,radius,label,patient,case\n", "a.nii.gz,1,2,3,4,1,p1,{}\n"
+    (named,) = read_sure_table(table(header + row.format("left-3")))
+    assert named.case_id == "left-3"
+    (unnamed,) = read_sure_table(table(header + row.format("")))
+    assert unnamed.case_id == "p1/a.nii.gz@1,2,3"
+    (tmp_path / "later").mkdir()
+    (tmp_path / "later" / "a.nii.gz").write_bytes(b"x")
+    text = header + row.format("") + "later/" + row.format("") + "b.nii.gz,1,2,3,4,1,p1,n\nb.nii.gz,9,2,3,4,1,p1,n\n"
+    with pytest.raises(SureTableError) as caught:
+        read_sure_table(table(text))
+    assert [(fault.line, fault.column) for fault in caught.value.faults] == [(3, "case"), (5, "case")]
+    assert "is what the nodule in line 2 is called too" in str(caught.value)
+
+
 def test_all_faults_are_reported_at_once(table):
     text = (
         "absent.nii.gz,1,2,3,8,1,p1,\n"  # line 2

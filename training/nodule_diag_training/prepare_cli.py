@@ -59,7 +59,7 @@ def sure(
     csv: Annotated[
         Path,
         typer.Option(
-            "--csv", help="Columns path, x, y, z (LPS mm), radius or diameter (mm), label, patient[, method]."
+            "--csv", help="Columns path, x, y, z (LPS mm), radius or diameter (mm), label, patient[, method, case]."
         ),
     ],
     out: OutOption,

@@ -13,7 +13,7 @@ from .lidc import TrainingDataError
 REQUIRED = ("path", "x", "y", "z", "label", "patient")
 SIZES = {"radius": 2.0, "diameter": 1.0}
 """Columns for the nodule's size, mm, one of which is needed, and what makes a diameter of each."""
-OPTIONAL = ("method",)
+OPTIONAL = ("method", "case")
 LABELS = {"0": 0, "benign": 0, "1": 1, "malignant": 1}
 DIAMETER_FROM_MM = 3.0
 DIAMETER_BELOW_MM = 30.0
@@ -33,6 +33,7 @@ class SureRow:
         malignant: 1 malignant, 0 benign.
         patient: What folds are split by.
         method: How it was diagnosed, in words; empty where the table has none.
+        name: What the table calls the case; empty where it has no names.
     """
 
     line: int
@@ -42,12 +43,13 @@ class SureRow:
     malignant: int
     patient: str
     method: str
+    name: str
 
     @property
     def case_id(self) -> str:
-        """Patient, CT and position, so that it stays when rows are added or sorted."""
+        """Its name, or else patient, CT and position, which stay when rows are added or sorted."""
         x, y, z = self.center_xyz_mm
-        return f"{self.patient}/{self.path.name}@{x:g},{y:g},{z:g}"
+        return self.name or f"{self.patient}/{self.path.name}@{x:g},{y:g},{z:g}"
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -121,7 +123,7 @@ def read_sure_table(path: Path) -> list[SureRow]:
 
     Args:
         path: UTF-8, with the columns path, x, y, z (LPS mm), radius or diameter (mm), label (0/1 or benign/malignant),
-            patient, and optionally method. A relative path of a CT is relative to the table's folder.
+            patient, and optionally method and case (its name). A CT's relative path is relative to the table's folder.
 
     Raises:
         SureTableError: With every fault of every row.
@@ -158,7 +160,8 @@ def _check_columns(path: Path, names: list[str]) -> str:
         told += [f"has unknown columns {', '.join(map(repr, unknown))}"] if unknown else []
         told += ["names a column twice"] if len(set(names)) != len(names) else []
         raise TrainingDataError(
-            f"{path} {' and '.join(told)}", hint=f"columns: {', '.join(REQUIRED)}, radius or diameter, and method"
+            f"{path} {' and '.join(told)}",
+            hint=f"columns: {', '.join(REQUIRED)}, radius or diameter[, {', '.join(OPTIONAL)}]",
         )
     return sizes[0]
 
@@ -186,11 +189,13 @@ def _parse(line: int, cells: Mapping[str, str | None], size: str, folder: Path, 
         malignant=LABELS.get(label.lower(), -1),
         patient=row.text("patient"),
         method=row.text("method", required=False),
+        name=row.text("case", required=False),
     )
 
 
 def _check_together(rows: list[SureRow], faults: list[RowFault]) -> None:
-    """A CT belongs to one patient, and a nodule stands in one row."""
+    """A CT belongs to one patient, a nodule stands in one row, and no two cases have one name."""
+    named: dict[str, SureRow] = {}
     owner: dict[Path, SureRow] = {}
     seen: dict[tuple[Path, tuple[float, float, float]], SureRow] = {}
     for row in rows:
@@ -203,3 +208,7 @@ def _check_together(rows: list[SureRow], faults: list[RowFault]) -> None:
             if same is not row:
                 message = f"the same nodule as in line {same.line}"
                 faults.append(RowFault(line=row.line, column="x, y, z", message=message))
+                continue
+        if (other := named.setdefault(row.case_id, row)) is not row:
+            message = f"{row.case_id!r} is what the nodule in line {other.line} is called too"
+            faults.append(RowFault(line=row.line, column="case", message=message))
