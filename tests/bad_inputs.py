@@ -263,6 +263,16 @@ def zip_lzma(folder):
     return path
 
 
+@case("archive whose directory points before its beginning", "ct-truncated", "before its beginning")
+def zip_before_its_beginning(folder):
+    path = _zip(folder, {"1.dcm": b"x"})
+    data = bytearray(path.read_bytes())
+    offset = data.rindex(b"PK\x05\x06") + 16  # of the directory, in the record at the archive's end
+    data[offset] += 100
+    path.write_bytes(data)
+    return path
+
+
 @case("archive with a damaged file name", "ct-truncated", "scan.zip")
 def zip_bad_name(folder):
     path = _zip(folder, {"h\u00e4.dcm": b"x"})

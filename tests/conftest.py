@@ -1,12 +1,19 @@
 """Fixtures that every test folder shares."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 TESTS = Path(__file__).resolve().parent
 DEFAULT_DATA = TESTS.parent.parent / "shared" / "data"
+
+if find_spec("hypothesis"):  # not where the wheel is tried out
+    from hypothesis import settings
+
+    settings.register_profile("no deadline: machines are shared", deadline=None)
+    settings.load_profile("no deadline: machines are shared")
 
 if (TESTS / "bundle_factory.py").is_file():
     pytest_plugins = ["bundle_factory"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import stat
-import struct
 import tempfile
 import threading
 import zipfile
@@ -22,9 +21,9 @@ from nodule_diag.dicom_files import DicomFile
 from nodule_diag.errors import CTError
 from nodule_diag.limits import MAX_ARCHIVE_BYTES, MAX_FILES, MAX_SLICE_BYTES
 from nodule_diag.side_by_side import in_order
+from nodule_diag.zip_archive import SERVED_COMPRESSION, open_zip
 
 _ENCRYPTED = 0x1
-_SERVED_COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _GIB = 2**30
 
 
@@ -45,8 +44,8 @@ def unpacked(path: Path, *, threads: int) -> Iterator[list[DicomFile]]:
     if path.stat().st_size == 0:
         raise CTError(f"{path} is empty", code="ct-empty", hint="copy or download the file again")
     try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError) as error:
+        archive = open_zip(path)
+    except zipfile.BadZipFile as error:
         raise CTError(
             f"{path} is truncated or no zip archive: {error}",
             code="ct-truncated",
@@ -98,7 +97,7 @@ def _check_entry(entry: zipfile.ZipInfo, path: Path) -> None:
         raise CTError(
             f"{path} is encrypted: {name!r} needs a password", code="ct-archive-encrypted", hint="unpack it first"
         )
-    if entry.compress_type not in _SERVED_COMPRESSION:
+    if entry.compress_type not in SERVED_COMPRESSION:
         raise CTError(
             f"{path} holds {name!r}, which is compressed in a way other than deflate",
             code="ct-archive-compression",

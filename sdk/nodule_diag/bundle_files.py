@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import stat
-import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from nodule_diag.errors import BundleError
 from nodule_diag.manifest import MANIFEST_NAME, check_relative_path
+from nodule_diag.zip_archive import SERVED_COMPRESSION, open_zip
 
 MAX_FILES = 1000
 """Entries in a bundle, folders included; the packaged one has six."""
@@ -22,8 +22,6 @@ MAX_FILE_BYTES = 512 * 2**20
 """Largest single file; the paper's network is 15.5 MB in fp32."""
 MAX_MANIFEST_BYTES = 1 * 2**20
 """Largest ``manifest.json``; real ones are a few kB."""
-
-_SERVED_COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 Reader = Callable[[int], bytes]
 """Reads at most so many bytes of one file."""
@@ -162,8 +160,8 @@ def _list_zip(path: Path) -> dict[str, Reader]:
     if len(data) > MAX_FILE_BYTES:
         raise _too_large(f"{path} is larger than {MAX_FILE_BYTES} bytes")
     try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, struct.error, ValueError, RuntimeError) as error:  # what damaged headers provoke
+        archive = open_zip(io.BytesIO(data))
+    except zipfile.BadZipFile as error:
         raise BundleError(
             f"{path} is not a bundle: it is neither a folder nor a readable zip",
             hint="give the folder that holds manifest.json, or a zip of what is in that folder",
@@ -182,7 +180,7 @@ def _list_zip(path: Path) -> dict[str, Reader]:
             continue
         if name in files:
             raise _unsafe(name, "twice")
-        if entry.flag_bits & 0x1 or entry.compress_type not in _SERVED_COMPRESSION:
+        if entry.flag_bits & 0x1 or entry.compress_type not in SERVED_COMPRESSION:
             raise _unsafe(name, "which is encrypted or compressed in a way other than deflate")
         if entry.file_size > MAX_FILE_BYTES:
             raise _too_large(f"{name} says it has {entry.file_size} bytes")

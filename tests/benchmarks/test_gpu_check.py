@@ -67,16 +67,15 @@ def run(tmp_path: Path, *steps: Step, **options: Any) -> dict[str, Any]:
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
         return False
-    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
 
 
 def test_a_step_that_dies_or_hangs_costs_nothing_but_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ("crash", "hang", "silent", "exit", "lacks")
-    document = run(
-        tmp_path, *(Step(name=name, limit_s=4) for name in names), Step(name="good", limit_s=20, arguments=("a", "b"))
-    )
+    fragile = [Step(name=name, limit_s=4 if name == "hang" else 30) for name in names]
+    document = run(tmp_path, *fragile, Step(name="good", limit_s=20, arguments=("a", "b")))
     steps = document["steps"]
     assert {name: entry["state"] for name, entry in steps.items()} == {
         "crash": "failed",
@@ -113,7 +112,7 @@ def test_the_file_is_written_after_every_step(tmp_path: Path, monkeypatch: pytes
 
 
 def test_time_for_all_steps_is_bounded(tmp_path: Path) -> None:
-    document = run(tmp_path, Step(name="hang", limit_s=60), Step(name="good", limit_s=60), deadline_s=5.5)
+    document = run(tmp_path, Step(name="hang", limit_s=60), Step(name="good", limit_s=60), deadline_s=8)
     assert document["steps"]["hang"]["state"] == "timed-out"
     assert document["steps"]["good"]["state"] == "skipped"
     assert document["wall_s"] < 12

@@ -32,7 +32,8 @@ from nodule_diag_export.fused_graph import fuse, preprocessing_graph
 from nodule_diag_export.fused_parity import fused_inputs, open_session
 
 TOLERANCE = 1e-4
-PATCH_TOLERANCE = 3e-6
+PATCH_TOLERANCE = 1e-5
+"""Two chains of float32 products, of values to 1; a shift of one HU moves them by 7e-4."""
 ADENOCARCINOMA, SPICULATED = (-56.94, 131.27, -520.6), (56.17, 86.20, -115.86)
 """In LIDC-IDRI-0314 and -0001."""
 
@@ -81,7 +82,7 @@ def test_the_patch_is_the_sdks_also_at_the_border(plain, index_xyz, spacing):
     place=st.tuples(*[st.floats(0.0, 1.0)] * 3),
 )
 @example(shape=(1, 1, 1), spacing=(0.375, 1.0, 1.0), place=(0.0, 0.0, 0.5))  # a slice between two voxels of the cube
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_any_volume_and_any_place_in_it(plain, shape, spacing, place):
     ct = noise_ct(shape, spacing)
     points = at_index(ct, [u * n - 0.5 for u, n in zip(place, shape[::-1], strict=True)])

@@ -66,7 +66,7 @@ def drawn(c: Convolution, *, batch: int, seed: int) -> tuple[np.ndarray, np.ndar
     return x, (rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     kind=st.sampled_from([(3, 1, 1), (3, 1, 2), (3, 1, 4), (3, 2, 1), (5, 2, 1), (7, 2, 1)]),
     tiles=st.tuples(*[st.integers(1, 2)] * 3),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle_factory import make_tiny_bundle, tiny_cases
@@ -168,7 +168,6 @@ def test_figures_travel_with_the_bundle(bundle: Bundle, tmp_path: Path) -> None:
     value=st.floats(0.0, 0.2),
     precision=st.sampled_from(["fp32", "bf16", "fp16"]),
 )
-@settings(deadline=None)
 def test_gates(figure: str, value: float, precision: str) -> None:
     gate = FP32_GATE if precision == "fp32" else REDUCED_GATE
     limit = gate.maps if figure in {"segmentation", "cam"} else getattr(gate, figure)

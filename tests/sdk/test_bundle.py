@@ -212,6 +212,14 @@ def test_zip_that_lies_about_a_size(folder: Path, tmp_path: Path) -> None:
         Bundle.open(archive)
 
 
+def test_a_zip_whose_directory_points_before_its_beginning_is_none(tiny_bundle: Path, tmp_path: Path) -> None:
+    path = Path(shutil.make_archive(str(tmp_path / "whole"), "zip", tiny_bundle))
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"PK\x05\x06") + 18] ^= 0xFF
+    path.write_bytes(data)
+    refused(path, "bundle-not-a-bundle")
+
+
 def test_damaged_zip_never_raises_anything_else(tiny_bundle: Path, tmp_path: Path) -> None:
     """Every 61st byte flipped in turn: a clean refusal, or the bundle as it was."""
     whole = Path(shutil.make_archive(str(tmp_path / "whole"), "zip", tiny_bundle)).read_bytes()

@@ -29,7 +29,7 @@ def read(data: bytes) -> tuple[bytes, bool]:
         return stream.read(10**6), stream.cut_off
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     sizes=st.lists(st.integers(0, 4 * BLOCK), min_size=1, max_size=5),
     seed=st.integers(0, 2**32 - 1),
@@ -42,7 +42,7 @@ def test_members_end_anywhere(sizes, seed, level, padding):
     assert read(data) == (gzip.decompress(data), False)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(size=st.integers(0, 8 * BLOCK), seed=st.integers(0, 2**32 - 1), lost=st.integers(0, 8))
 def test_what_lacks_its_checksum_is_cut_off(size, seed, lost):
     whole = content(size, seed)

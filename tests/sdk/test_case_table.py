@@ -35,7 +35,7 @@ some_case = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(some_case, min_size=1, max_size=12, unique_by=lambda case: case.case_id))
 def test_a_table_holds_the_cases_and_so_do_its_files(cases: list[Case]) -> None:
     expected = sorted(cases, key=lambda case: case.case_id)

@@ -85,7 +85,7 @@ def test_every_field_of_the_key_counts():
     assert "tensorrt-rtx-1.7.1.116-sm8.6-fp16" in KEY.file_name
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.text(min_size=1, max_size=60))
 def test_no_gpu_name_leaves_the_folder(name):
     file = KEY.model_copy(update={"gpu": name, "runtime_version": name}).file_name
@@ -136,7 +136,7 @@ def test_a_damaged_engine_is_refused_and_rebuilt(cache, damage, code):
     assert cache.get(KEY, build=fail) == b"rebuilt"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, len(PLAN) - 1), st.integers(1, 255))
 def test_any_changed_byte_is_seen(tmp_path_factory, position, by):
     path = tmp_path_factory.mktemp("engine") / "e.engine"

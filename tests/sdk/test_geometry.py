@@ -31,7 +31,7 @@ turns = st.floats(-20, 20)
 fractions = st.tuples(*[st.floats(0, 1)] * 3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(stored=orientations, turn=turns, fraction=fractions)
 def test_stored_index_is_the_one_of_itk(stored, turn, fraction):
     ct, image = volume(stored, turn)
@@ -44,7 +44,7 @@ def test_stored_index_is_the_one_of_itk(stored, turn, fraction):
     assert np.abs(found - index).max() <= 0.5 + 1e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(stored=orientations, turn=turns, fraction=fractions)
 def test_the_voxel_found_holds_the_same_hu(stored, turn, fraction):
     ct, image = volume(stored, turn)
@@ -55,7 +55,7 @@ def test_the_voxel_found_holds_the_same_hu(stored, turn, fraction):
     assert image[x, y, z] == ct.hu[index[2], index[1], index[0]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(stored=orientations, turn=turns, fraction=fractions)
 def test_index_and_lps_are_inverse(stored, turn, fraction):
     ct, _ = volume(stored, turn)
@@ -63,7 +63,7 @@ def test_index_and_lps_are_inverse(stored, turn, fraction):
     np.testing.assert_allclose(geometry.index_from_lps(ct, geometry.lps_from_index(ct, [index])), [index], atol=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(stored=orientations, turn=turns)
 def test_bounds_are_those_of_the_voxel_corners(stored, turn):
     ct, image = volume(stored, turn)

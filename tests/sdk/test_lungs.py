@@ -150,7 +150,7 @@ def mask_and_whole() -> tuple[LungMask, np.ndarray]:
 
 
 @given(data=st.data())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_a_crop_is_part_of_the_whole(mask_and_whole: tuple[LungMask, np.ndarray], data: st.DataObject) -> None:
     mask, whole = mask_and_whole
     box = []
@@ -198,7 +198,7 @@ def test_without_lungs_the_mask_is_empty_and_says_so(name: str) -> None:
     spacing=st.tuples(*[st.sampled_from([0.3, 0.7, 1.0, 2.5, 5.0])] * 3),
     dtype=st.sampled_from([np.int16, np.float32]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_volume_gets_a_mask_of_its_shape(seed, shape, spacing, dtype) -> None:
     hu = np.random.default_rng(seed).choice([-1024, -850, -500, 40, 3071], size=shape).astype(dtype)
     mask = lung_mask(volume(hu, spacing))
@@ -214,7 +214,7 @@ def test_one_slice_of_a_chest() -> None:
 
 
 @given(seed=st.integers(0, 1000), low=st.integers(-1024, -200), gap=st.integers(50, 500))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_otsu_separates_as_skimage_does(seed: int, low: int, gap: int) -> None:
     rng = np.random.default_rng(seed)
     hu = np.concatenate([rng.normal(low, 15, 700), rng.normal(low + gap, 15, 400)]).clip(-1024, 400).astype(np.int16)

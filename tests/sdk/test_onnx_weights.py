@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -83,7 +83,6 @@ def test_weights_outside_are_found(place: object) -> None:
     assert caught.value.code == "bundle-model-unreadable"
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_pass_or_are_refused(data: bytes) -> None:
     """Never an IndexError, never an endless loop."""
@@ -93,7 +92,6 @@ def test_any_bytes_pass_or_are_refused(data: bytes) -> None:
         assert error.code == "bundle-model-unreadable"
 
 
-@settings(deadline=None)
 @given(cut=st.integers(20, len(MODEL) // 2))  # past the few bytes that follow the graph
 def test_a_truncated_model_is_refused(cut: int) -> None:
     with pytest.raises(BundleError, match="damaged"):

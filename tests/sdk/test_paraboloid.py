@@ -32,7 +32,7 @@ def literal_closing(image: np.ndarray, spacing_zyx_mm: tuple[float, float, float
     half_fall=st.sampled_from([1.5, 2.0, 3.3]),
     share=st.sampled_from([0.05, 0.3, 0.7]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_both_implementations_are_the_literal_grey_closing(seed, shape, spacing, half_fall, share) -> None:
     mask = np.random.default_rng(seed).random(shape) < share
     expected = literal_closing(mask.astype(np.float64), spacing, half_fall)
@@ -44,7 +44,7 @@ def test_both_implementations_are_the_literal_grey_closing(seed, shape, spacing,
 
 
 @given(seed=st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_closing_never_removes_and_never_leaves_the_range(seed: int) -> None:
     mask = np.random.default_rng(seed).random((6, 9, 9)) < 0.2
     closed = closing(mask, (2.0, 1.0, 1.0), half_fall_mm=2.0)

@@ -109,7 +109,7 @@ def test_flipped_anatomy_gives_the_flipped_cube(axis: int) -> None:
     spacing=st.tuples(*[st.sampled_from([0.6, 1.0, 2.5, 5.0])] * 3),
     index=st.tuples(*[st.floats(-3, 14)] * 3),
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_any_volume_and_any_place_equal_scipy(shape, spacing, index) -> None:
     ct = noise_ct(shape if shape != (1, 1, 1) else (1, 1, 2), spacing)
     patch = extract_patches(ct, at_index(ct, index))[0]

@@ -100,7 +100,7 @@ def test_diameter_of_a_ball(radius_mm: float, tolerance: float) -> None:
     assert nodule.offset_mm == pytest.approx(np.sqrt(3) * 0.25)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), level=st.floats(0.35, 0.6))
 def test_nodule_is_the_component_nearest_to_the_centre(seed: int, level: float) -> None:
     """Against scipy: its zoom by map_coordinates, its labelling, and a search over all voxels."""

@@ -75,7 +75,7 @@ close = st.integers(0, 3).map(lambda n: 0.5 + n * 2.0**-24)  # float32 neighbour
 value = st.one_of(coarse, fine, close)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     pairs=st.lists(st.tuples(value, value), min_size=1, max_size=60),
     query=st.tuples(value, value),
@@ -127,7 +127,7 @@ def test_distance_is_euclidean_not_squared() -> None:
     assert found(index, "machine+expert", 0.5, 4.0, 1)[0][1] == pytest.approx(np.hypot(0.25, 0.25))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1), space=st.sampled_from(SPACES), k=st.sampled_from([1, 20, 50]))
 def test_search_in_boxes_finds_the_same(seed: int, space: Space, k: int) -> None:
     rng = np.random.default_rng(seed)
@@ -143,7 +143,7 @@ def test_search_survives_duplicates_and_large_k() -> None:
         assert found(index, "machine", 0.3, 3.0, k) == brute_force(cases, "machine", 0.3, 3.0, k)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     pairs=st.lists(st.tuples(value, value), min_size=12, max_size=60),
     copies=st.integers(0, 40),
@@ -180,7 +180,7 @@ def test_a_model_that_is_sure(space: Space) -> None:
         assert found(index, space, p, 3.0, 20) == brute_force(cases, space, p, 3.0, 20)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     size=st.integers(1, 3_000),

@@ -55,14 +55,15 @@ def test_leaving_early_waits_for_what_runs_and_drops_the_rest() -> None:
     running, done = threading.Event(), []
 
     def work(number: int) -> int:
-        if number == 1:
+        if number >= 1:
             running.set()
-            time.sleep(0.5)  # the test leaves meanwhile, on a loaded machine too
+            time.sleep(0.05)
         done.append(number)
         return number
 
     with in_order(work, range(100), threads=1, ahead=50) as results:
         next(results)
         running.wait(timeout=20)
-    assert done in ([0, 1], [0, 1, 2])
+    assert done == list(range(len(done)))
+    assert 2 <= len(done) < 40  # two or three, unless the machine stopped this thread for a while
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("nodule-diag")]

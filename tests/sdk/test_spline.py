@@ -46,7 +46,7 @@ def test_equals_simpleitk_bspline_in_three_dimensions() -> None:
 
 
 @given(size=st.integers(1, 90), start=st.floats(-60, 120), step=st.floats(0.05, 3))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_rows_sum_to_one_inside_and_vanish_outside(size: int, start: float, step: float) -> None:
     positions = start + step * np.arange(40)
     sums = bspline_matrix(size, positions).sum(axis=1)
@@ -57,7 +57,7 @@ def test_rows_sum_to_one_inside_and_vanish_outside(size: int, start: float, step
 
 
 @given(size=st.integers(1, 60), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_flipping_the_axis_flips_the_matrix(size: int, data: st.DataObject) -> None:
     positions = np.array(data.draw(st.lists(st.floats(-0.4, size - 0.6), min_size=1, max_size=20)))
     flipped = bspline_matrix(size, size - 1 - positions)[:, ::-1]

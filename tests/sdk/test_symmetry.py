@@ -54,7 +54,7 @@ def test_there_are_48_different_ones_and_the_first_does_nothing():
     assert all(symmetry.order == (0, 1, 2) for symmetry in SYMMETRIES[:8])
 
 
-@settings(max_examples=48, deadline=None)
+@settings(max_examples=48)
 @given(st.sampled_from(SYMMETRIES), st.integers(1, 4))
 def test_undo_is_the_inverse(symmetry, lead):
     array = np.random.default_rng(lead).random((lead, 2, 5, 5, 5))

@@ -104,7 +104,7 @@ def test_more_than_four_outlines_are_told_apart_by_a_smaller_tolerance():
     assert [len(group) for group in cluster([square(number=i) for i in range(5)])] == [5]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 5), min_size=2, max_size=8))
 def test_mad_is_half_the_mean_over_pairs(scores):
     pairs = np.abs(np.subtract.outer(scores, scores))[np.triu_indices(len(scores), 1)]

@@ -23,7 +23,7 @@ maps = arrays(np.float64, (2, SIDE, SIDE, SIDE), elements=st.floats(-50.0, 50.0,
 logits = arrays(np.float64, (2,), elements=st.floats(-20.0, 20.0, width=32))
 labels = arrays(np.float64, (2,), elements=st.sampled_from([0.0, 1.0]))
 margins = st.floats(-1.0, 1.0, width=32)
-thorough = settings(max_examples=50, deadline=None)
+thorough = settings(max_examples=50)
 
 
 def sigmoid(value: float) -> float:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nodule_diag_training.metrics import auc, dice, estimate, mean_absolute_error, mean_value, spearman
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=30))
 def test_auc_is_the_share_of_pairs_in_order(pairs):
     label = np.array([float(p) for p, _ in pairs])

@@ -86,7 +86,7 @@ def test_the_symmetries_are_the_48_of_the_cube():
     assert len({symmetry(rng) for _ in range(3000)}) == 48
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1))
 def test_a_symmetry_moves_patch_and_mask_alike(seed):
     rng = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ from nodule_diag_training import peer_losses
 
 SIDE = 3
 CELLS = list(product(range(SIDE), repeat=3))
-thorough = settings(max_examples=50, deadline=None)
+thorough = settings(max_examples=50)
 features = arrays(np.float64, (4, SIDE, SIDE, SIDE), elements=st.floats(0.0, 9.0, width=32))
 weights = arrays(np.float64, (4,), elements=st.floats(-2.0, 2.0, width=32))
 logits = arrays(np.float64, (2, 5), elements=st.floats(-9.0, 9.0, width=32))

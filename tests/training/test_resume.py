@@ -127,10 +127,10 @@ def test_two_processes_make_the_steps_of_one(tmp_path, tiny_nodules, tiny_voxels
             assert moved > 0
             assert (ours - two[name]).norm() <= 1e-6 * ours.norm() + 0.05 * moved, name
         if name.endswith(".exp_avg"):  # the running mean of the gradients
-            assert (ours - two[name]).norm() <= 1e-4 * ours.norm(), name
+            assert (ours - two[name]).norm() <= 1e-3 * ours.norm(), name
             squares["difference"] += float((ours - two[name]).square().sum())
             squares["gradient"] += float(ours.square().sum())
-    assert squares["difference"] <= (1e-5) ** 2 * squares["gradient"]
+    assert squares["difference"] <= (1e-4) ** 2 * squares["gradient"]
     logs = [read_log(tmp_path / name / LOG) for name in ("one", "two")]
     assert [line.total for line in logs[0]] == pytest.approx([line.total for line in logs[1]], rel=1e-5)
 

@@ -34,7 +34,7 @@ def test_the_transforms_filter_one_line_exactly() -> None:
     np.testing.assert_allclose(ours, np.correlate(line, kernel, mode="valid"), atol=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     size=st.tuples(st.integers(1, 18), st.integers(1, 18), st.integers(1, 18)),
     dilation=st.sampled_from([1, 2, 3, 4]),
