@@ -132,7 +132,8 @@ def _table_4() -> Iterator[Experiment]:
         for loss, system in (("CSL", "I"), ("ad-CSL", "J")):
             config = TrainingConfig.model_validate({"system": system, "margin_mode": mode, "margin": margin})
             run = f"table1/{system}" if (short, margin) == ("ndl", 0.5) else None
-            condition = f"bkg >= ndl + {margin:g}" if short == "bkg" else f"ndl >= bkg + {margin:g}"
+            larger, smaller = ("bkg", "ndl") if short == "bkg" else ("ndl", "bkg")
+            condition = f"{larger} >= {smaller} {'+' if margin > 0 else '-'} {abs(margin):g}"
             yield _row(f"table4/{short}/{margin:g}/{loss}", f"{condition}, {loss}", Phase(config=config), run=run)
 
 
