@@ -18,38 +18,8 @@ from nodule_diag.errors import BackendError
 from nodule_diag.manifest import ParityRecord
 from nodule_diag.parity import compare, infer_all
 from nodule_diag.retrieval import CaseIndex
-from nodule_diag_training.evaluate import case_generator
-from nodule_diag_training.patches import PatchSampler
-from nodule_diag_training.training_data import TrainingData
-
-from .errors import ExportError
 
 Float = NDArray[np.float32]
-
-MOST_PATCHES = 256
-"""Patches that backends are compared on: 512 MB of them."""
-
-
-def cube_patches(data: TrainingData) -> Float:
-    """[N, 2, 64, 64, 64] float32: the nodules with their own surroundings, in the order of their case ids.
-
-    Of more than ``MOST_PATCHES`` so many are taken, spread over the list.
-
-    Raises:
-        TrainingDataError: If voxels are missing or damaged.
-        ExportError: If there are no cubes.
-    """
-    cubes = sorted((nodule for nodule in data.nodules if nodule.is_cube), key=lambda nodule: nodule.case_id)
-    if not cubes:
-        raise ExportError(f"no nodule of {data.name} has its own surroundings", code="parity-no-patches")
-    if len(cubes) > MOST_PATCHES:
-        cubes = [cubes[round(i)] for i in np.linspace(0, len(cubes) - 1, MOST_PATCHES)]
-    voxels = data.voxels_of(cubes)
-    sampler = PatchSampler(voxels, cubes)
-    placed = (
-        sampler.place(voxels[cube.case_id], case_generator(cube.case_id), patient_id=cube.patient_id) for cube in cubes
-    )
-    return np.stack([sample.patch for sample in placed])
 
 
 def measure_backends(bundle: Bundle, patches: Float, *, threads: int) -> Iterator[ParityRecord]:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
 from nodule_diag.bundle import Bundle, write_bundle
 from nodule_diag.case_base import Case
 from nodule_diag.manifest import MODEL_CARD_NAME, Manifest, ModelSpec, Preprocessing
@@ -19,16 +17,13 @@ from nodule_diag.retrieval import DEFAULT_K, EXACT_SEARCH_LIMIT, build_index
 from nodule_diag.threads import resolve_threads
 from nodule_diag_training.training_data import TrainingData
 
-from .errors import ExportError
-from .index import CaseCounts, DiagnosedPatch, cases_of, diagnosed_patches
+from .index import CaseCounts, cases_of
 from .model_card import CardFacts, render
 from .onnx_file import DEFAULT_IDENTITY, INTENDED_USE, LICENSE, ExportedModel, Identity, export_model
 from .parity import OnnxModel
+from .real_patches import cube_patches, diagnosed_nodules, diagnosed_patches
 from .results import Results, read_results
 from .winograd_file import add_winograd
-
-PARITY_NODULES = 8
-"""Real nodules that the ONNX file is compared on, spread over the case base."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +69,8 @@ def export_bundle(
     """
     settings = BundleOptions() if options is None else options
     evaluation = read_results(results)
-    patches = list(diagnosed_patches(data))
-    step = max(1, len(patches) // PARITY_NODULES)
-    compared = [entry.patch for entry in patches[::step][:PARITY_NODULES]]
-    exported = export_model(checkpoint, identity=settings.identity, nodules=compared, threads=settings.threads)
+    compared = cube_patches(data)
+    exported = export_model(checkpoint, identity=settings.identity, nodules=list(compared), threads=settings.threads)
     archive = " --zip" if out.suffix == ".zip" else ""
     license_ = "" if settings.identity.license == LICENSE else f" --license {shlex.quote(settings.identity.license)}"
     command = (
@@ -88,15 +81,15 @@ def export_bundle(
     )
     with tempfile.TemporaryDirectory() as folder:
         bundle = assemble(
-            exported, patches, evaluation=evaluation, out=Path(folder) / "bundle", options=settings, command=command
+            exported, data, evaluation=evaluation, out=Path(folder) / "bundle", options=settings, command=command
         )
         threads = resolve_threads(settings.threads or None)
-        return add_winograd(bundle, patches=np.stack(compared), out=out, threads=threads)[0]
+        return add_winograd(bundle, patches=compared, out=out, threads=threads)[0]
 
 
 def assemble(
     exported: ExportedModel,
-    patches: Sequence[DiagnosedPatch],
+    data: TrainingData,
     *,
     evaluation: Results,
     out: Path,
@@ -106,17 +99,16 @@ def assemble(
     """Judge the case base with an exported network and write the bundle, whole or not at all.
 
     Raises:
-        ExportError: Without cases.
+        ExportError: If no nodule has a diagnosis.
+        TrainingDataError: If voxels are missing or damaged.
         BundleError: If what would be written is no valid bundle.
         OutputError: If it cannot be written.
     """
-    cases = cases_of(OnnxModel(exported.data, threads=options.threads), patches)
-    if not cases:
-        raise ExportError("there are no cases to retrieve from", code="index-no-cases")
+    cases = cases_of(OnnxModel(exported.data, threads=options.threads), diagnosed_patches(data))
     built = build_index(cases, k=options.k, exact_up_to=options.exact_up_to)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     model = ModelSpec(opset=exported.opset)
-    from_cubes = sum(entry.from_cube for entry in patches)
+    from_cubes = sum(nodule.is_cube or nodule.twin is not None for nodule, _ in diagnosed_nodules(data.nodules))
     card = render(
         CardFacts(
             identity=options.identity,

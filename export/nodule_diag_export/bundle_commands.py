@@ -13,10 +13,11 @@ from nodule_diag.retrieval import DEFAULT_K, EXACT_SEARCH_LIMIT, CaseIndex
 from nodule_diag.threads import resolve_threads
 from nodule_diag_training.options import StoreOption
 
-from .backend_parity import cube_patches, record_parity
+from .backend_parity import record_parity
 from .bundle import BundleOptions, export_bundle
 from .onnx_file import DEFAULT_IDENTITY, Identity
 from .options import Data, License, Name, Threads, Version, required_data, use_threads
+from .real_patches import cube_patches
 
 Checkpoint = Annotated[Path, typer.Argument(help="model.safetensors of a finished run.", show_default=False)]
 K = Annotated[int, typer.Option("--k", min=1, help="Cases that make a diagnosis.")]

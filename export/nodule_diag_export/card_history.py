@@ -12,7 +12,7 @@ from .card_text import KINDS, LIDC_FOLDER, LIDC_KINDS
 Facts = Mapping[str, Any]
 LONGEST_LIST = 8
 """Entries of a list that the card still spells out."""
-TOLD_IN_WORDS = ("nodules", "patients", "cubes", "sure", "fold", "folds", "held_out_patients", "stores")
+IN_THE_HISTORY = ("nodules", "patients", "cubes", "sure", "fold", "folds", "held_out_patients", "stores")
 OF_A_RUN = ("config", "started_from", "steps", "steps_done", "then")
 
 
@@ -28,8 +28,8 @@ def of_lidc(data: Facts) -> bool:
 
 
 def of_cut_boxes(data: Facts) -> bool:
-    """Whether any run learned from VOIs, which end close to the nodule."""
-    own = data.get("cubes", 0) < data.get("nodules", 1)
+    """Whether any run learned mostly from VOIs, which end close to the nodule."""
+    own = 2 * data.get("cubes", 0) < data.get("nodules", 1)
     return own or ("started_from" in data and of_cut_boxes(data["started_from"]))
 
 
@@ -41,37 +41,45 @@ def trained_on(data: Facts, config: Facts) -> str:
         config: The configuration of the last run.
     """
     runs = list(_runs(data, config))[::-1]
-    parts = [f"## What it was trained on\n\n{_sources(data)}", _counts(data, runs=len(runs))]
+    parts = [f"## What it was trained on\n\n{_sources([run for run, _ in runs])}"]
     if len(runs) > 1:
-        parts.append(_history(runs))
-    others = {key: value for key, value in data.items() if key not in (*TOLD_IN_WORDS, *OF_A_RUN)}
+        parts.append("The runs that the weights went through, the last one last:")
+    parts.append(_history(runs))
+    others = {key: value for key, value in data.items() if key not in (*IN_THE_HISTORY, *OF_A_RUN)}
     settings = {**config, "stages": _stages(config)} if "stages" in config else config
     rows = [f"| {table_cell(key)} | {table_cell(value)} |" for key, value in (*_flat(others), *_flat(settings))]
     last = "The last run" if len(runs) > 1 else "The run"
     parts.append("\n".join([f"{last}:", "", "| | |", "|---|---|", *rows]))
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(parts)
 
 
-def _sources(data: Facts) -> str:
-    stores = data.get("stores")
+def _sources(runs: Sequence[Facts]) -> str:
+    """Of all runs, each source once."""
+    stores = {store["name"]: store for run in runs for store in run.get("stores", ())}
+    lines = [f"- {store['name']}: {store['nodules']} {KINDS[store['kind']]}" for store in stores.values()]
     if not stores:
         return LIDC_FOLDER
-    return "\n".join(f"- {store['name']}: {store['nodules']} {KINDS[store['kind']]}" for store in stores)
+    if any("stores" not in run for run in runs):
+        lines.insert(0, "- " + LIDC_FOLDER.replace("\n", "\n  "))
+    return "\n".join(lines)
 
 
-def _counts(data: Facts, *, runs: int) -> str:
+def _learned_from(run: Facts) -> str:
     """The nodules in words; what is not known is left out."""
-    said = []
-    if "nodules" in data:
-        which = f"The last of {runs} runs" if runs > 1 else "It"
-        patients = f" of {data['patients']} patients" if "patients" in data else ""
-        known = {"cubes": "{} of them with their own surroundings", "sure": "{} diagnosed"}
-        told = "".join(f", {words.format(data[key])}" for key, words in known.items() if key in data)
-        said.append(f"{which} learned from {data['nodules']} nodules{patients}{told}.")
-    if "held_out_patients" in data:
-        fold = f" (fold {data['fold']} of {data['folds']}, counted from 0)" if {"fold", "folds"} <= data.keys() else ""
-        said.append(f"{len(data['held_out_patients'])} patients were left out{fold}.")
-    return " ".join(said)
+    if "nodules" not in run:
+        return "not recorded"
+    patients = f" of {run['patients']} patients" if "patients" in run else ""
+    known = {"cubes": "{} with their own surroundings", "sure": "{} diagnosed"}
+    told = "".join(f", {words.format(run[key])}" for key, words in known.items() if key in run)
+    of = f" ({', '.join(store['name'] for store in run['stores'])})" if "stores" in run else ""
+    return table_cell(f"{run['nodules']} volumes{of}{patients}{told}")
+
+
+def _left_out(run: Facts) -> str:
+    if "held_out_patients" not in run:
+        return "not recorded"
+    fold = f" (fold {run['fold']} of {run['folds']}, from 0)" if {"fold", "folds"} <= run.keys() else ""
+    return f"{len(run['held_out_patients'])} patients{fold}"
 
 
 def _runs(data: Facts, config: Facts) -> Iterator[tuple[Facts, Facts]]:
@@ -87,9 +95,10 @@ def _runs(data: Facts, config: Facts) -> Iterator[tuple[Facts, Facts]]:
 
 def _history(runs: Sequence[tuple[Facts, Facts]]) -> str:
     last = runs[-1][1]
-    lines = ["| run | steps | its configuration where it differs from the last run's |", "|---|---|---|"]
+    head = ["run", "learned from", "left out", "steps", "configuration where it differs from the last run's"]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     lines += [
-        f"| {number} | {_steps(run, config)} | {_differences(config, last)} |"
+        f"| {number} | {_learned_from(run)} | {_left_out(run)} | {_steps(run, config)} | {_differences(config, last)} |"
         for number, (run, config) in enumerate(runs, 1)
     ]
     return "\n".join(lines)

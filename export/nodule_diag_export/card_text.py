@@ -21,16 +21,20 @@ FORBIDDEN = """\
 - **Not a probability of cancer** of the person scanned: see the base rate under "Case base"."""
 
 LIMITS = """\
-- **Few labels.** {cases} diagnosed nodules of {patients} patients, {malignant} malignant. Only {certain} of them
-  ({certain_malignant} malignant) carry a diagnosis of the nodule itself; the others take over that of their patient,
-  all of whose diagnoses agree. The intervals are wide, and a difference within them means nothing.
-- **Selection.** These are nodules that somebody worried about enough to follow or to biopsy: {base_rate:.2f} of them
-  are malignant, far more than in screening. P is calibrated to neither.
+- **Few labels.** {cases} diagnosed nodules of {patients} patients, {malignant} malignant.{taken_over} The intervals are
+  wide, and a difference within them means nothing.
+- **Selection.** These are nodules that somebody worried about enough to follow or to biopsy. The share of malignant
+  ones among them, {base_rate:.2f}, is not that of screening, and P is calibrated to neither.
 - **Size.** On the 2 mm grid a nodule under 8 mm is a handful of cells: its segmentation and its diameter are rough.
 - **Readers' scores are opinions.** Where the readers disagree, so does any model taught by them.
 - **The cases of the case base were trained on.** The network is surer of them than of a new nodule, so a new nodule's
   distances to them are not those among themselves. The figures above, of patients that the judging model never saw,
   do not share this."""
+
+TAKEN_OVER = (
+    " Only {certain} of them ({certain_malignant} malignant)\n"
+    "  carry a diagnosis of the nodule itself; the others take over that of their patient, whose diagnoses all agree."
+)
 
 CUT_BOXES = """\
 - **Surroundings.** Most training nodules came as tightly cut boxes, which were laid onto the lung tissue of other
@@ -47,14 +51,14 @@ TCIA (sure data)."""
 KINDS = {
     "lidc": "nodules of LIDC-IDRI with the readers' masks and malignancy scores (unsure data)",
     "shared": "nodules of LIDC-IDRI with the readers' masks and malignancy scores, some with TCIA's diagnosis",
-    "sure": "diagnosed nodules of CTs of the maker's own (sure data)",
+    "sure": "diagnosed nodules of CTs that its maker listed (sure data)",
 }
 """What a store of ``train prepare`` holds."""
 LIDC_KINDS = ("lidc", "shared")
 
-OWN_DATA = (
-    "Trained on data of its maker alone: no public collection has to be named, and no image is part of this bundle."
-)
+OWN_DATA = """\
+"What it was trained on" names the stores. Which collections their CTs are of, and how those are to be named, is known
+to whoever made them. No image is part of this bundle."""
 
 ATTRIBUTION = """\
 Trained on data of the LIDC-IDRI collection of The Cancer Imaging Archive, licence

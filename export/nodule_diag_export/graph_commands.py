@@ -15,10 +15,8 @@ from nodule_diag.threads import resolve_threads
 from nodule_diag_training.options import StoreOption
 from nodule_diag_training.training_data import TrainingData
 
-from .bundle import PARITY_NODULES
 from .fused_file import export_fused, open_source
 from .fused_graph import HuType
-from .index import diagnosed_patches
 from .mixed_precision import Precision
 from .onnx_file import DEFAULT_IDENTITY, Identity, export_model
 from .options import (
@@ -33,6 +31,7 @@ from .options import (
     use_threads,
 )
 from .parity import Parity
+from .real_patches import cube_patches
 from .reduced import ReducedExport, add_precision, parse_onnx, reduce_graph
 from .reduced_parity import ReducedParity, compared_patches
 from .winograd_file import add_winograd
@@ -57,10 +56,10 @@ def onnx_command(
     fp32 graph does, on nodules in their surroundings, else on synthetic patches; a bundle's case base is compared too.
     """
     use_threads(threads)
-    nodules = optional_data(data, store)
     bundle = Bundle.open(source) if source.is_dir() or source.suffix == ".zip" else None
     if bundle is None:
-        shown = [] if nodules is None else [e.patch for e in diagnosed_patches(nodules, limit=PARITY_NODULES)]
+        nodules = optional_data(data, store)
+        shown = [] if nodules is None else list(cube_patches(nodules))
         identity = Identity(name=name, version=version, license=license_)
         exported = export_model(source, identity=identity, nodules=shown, threads=threads)
         patches = exported.parity.random_patches + exported.parity.nodule_patches
@@ -70,7 +69,9 @@ def onnx_command(
     else:
         network = bundle.read(bundle.manifest.model.file)
     if precision is not ExportPrecision.fp32:
-        network = _reduced(network, _precision(precision), data=nodules, bundle=bundle, threads=threads).data
+        network = _reduced(
+            network, _precision(precision), data=optional_data(data, store), bundle=bundle, threads=threads
+        ).data
     write_bytes(out, network)
     typer.echo(f"wrote {out} ({len(network) / 1e6:.1f} MB, {precision.value})")
 
@@ -150,6 +151,7 @@ def _say_parity(parity: Parity) -> None:
     for name, value in parity.difference.items():
         typer.echo(f"  {name:<14}{value:.1e}", err=True)
     typer.echo(f"  {'S - mean CAM':<14}{parity.mean_cam:.1e}", err=True)
+    typer.echo(f"  {'any map cell':<14}{parity.largest_cell:.1e}", err=True)
 
 
 def _precision(precision: ExportPrecision) -> Precision:

@@ -16,9 +16,10 @@ from nodule_diag.retrieval import CaseIndex
 from nodule_diag_training.options import StoreOption
 
 from .case_base import read_cases, replace_case_base
-from .index import CaseCounts, cases_of, diagnosed_patches
+from .index import CaseCounts, cases_of
 from .options import Data, Threads, required_data
 from .parity import OnnxModel
+from .real_patches import diagnosed_patches
 
 
 def build_command(

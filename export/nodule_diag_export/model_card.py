@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .card_history import of_cut_boxes, of_lidc, table_cell, trained_on
-from .card_text import ATTRIBUTION, CUT_BOXES, FORBIDDEN, LIMITS, METHOD, OPINION, OWN_DATA
+from .card_text import ATTRIBUTION, CUT_BOXES, FORBIDDEN, LIMITS, METHOD, OPINION, OWN_DATA, TAKEN_OVER
 from .index import CaseCounts
 from .onnx_file import INTENDED_USE, Identity
-from .parity import TOLERANCE, Parity
+from .parity import LOGIT_TOLERANCE, TOLERANCE, Parity
 from .results import Results, Row, Section
 
 UNDEFINED = "not defined"
@@ -70,12 +70,12 @@ def _system(facts: CardFacts) -> str:
 
 def _limits(facts: CardFacts) -> str:
     counts = facts.counts
+    certain = {"certain": counts.certain, "certain_malignant": counts.certain_malignant}
     text = LIMITS.format(
         cases=counts.cases,
         patients=counts.patients,
         malignant=counts.malignant,
-        certain=counts.certain,
-        certain_malignant=counts.certain_malignant,
+        taken_over=TAKEN_OVER.format(**certain) if counts.certain < counts.cases else "",
         base_rate=counts.base_rate,
     )
     limits = [text]
@@ -154,8 +154,9 @@ def _export(facts: CardFacts) -> str:
         "## How it was made\n\n"
         f"```\n{facts.command}\n```\n\n"
         f"ONNX Runtime against torch on {parity.random_patches} synthetic patches and {parity.nodule_patches} of real "
-        f"nodules, largest absolute difference: {worst}; logit against mean CAM {parity.mean_cam:.1e} "
-        f"(allowed: {TOLERANCE:g}).\n\n"
+        f"nodules, largest difference (of the maps: of a patch's mean): {worst}; logit against mean CAM "
+        f"{parity.mean_cam:.1e} (allowed: {TOLERANCE:g}, logit {LOGIT_TOLERANCE:g}). No cell of a map differs by more "
+        f"than {parity.largest_cell:.1e}.\n\n"
         f"- libraries: {libraries}\n"
         f"- sha256 of the checkpoint: `{facts.provenance.get('checkpoint_sha256', UNDEFINED)}`\n"
         f"- sha256 of model.onnx: `{facts.model_sha256}`"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from nodule_diag.errors import UsageError
 from nodule_diag_training.checkpoint import load_model
 
 from .errors import ExportError
@@ -26,6 +27,7 @@ INTENDED_USE = (
     "Research on the diagnosis of pulmonary nodules in chest CT. Not a medical device: it must not be used to decide "
     "on the screening, diagnosis or treatment of a patient."
 )
+LONGEST_TEXT = 200
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -36,6 +38,18 @@ class Identity:
     name: str = "lidc-synergic"
     version: str = "0.1.0"
     license: str = LICENSE
+
+    def __post_init__(self) -> None:
+        """Refuse what a manifest does not take, before any work.
+
+        Raises:
+            UsageError: If one of them is empty or too long.
+        """
+        for name, value in asdict(self).items():
+            if not 1 <= len(value) <= LONGEST_TEXT:
+                raise UsageError(
+                    f"the {name} has {len(value)} characters", hint=f"give --{name} 1 to {LONGEST_TEXT} characters"
+                )
 
 
 DEFAULT_IDENTITY = Identity()

@@ -14,11 +14,11 @@ from nodule_diag.parity import REDUCED_GATE, cases_in_common
 from nodule_diag.retrieval import CaseIndex
 from nodule_diag_training.training_data import TrainingData
 
-from .backend_parity import cube_patches
 from .errors import ParityError
 from .mixed_precision import Precision, emulated_graph
 from .onnx_graph import OUTPUTS
 from .parity import OnnxModel, random_patches
+from .real_patches import cube_patches
 
 GATES = {
     "malignancy": REDUCED_GATE.malignancy,

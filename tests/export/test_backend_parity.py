@@ -11,8 +11,9 @@ from nodule_diag.backends import create_backend
 from nodule_diag.bundle import Bundle, write_bundle
 from nodule_diag.manifest import ParityRecord
 from nodule_diag.parity import misses
-from nodule_diag_export.backend_parity import cube_patches, record_parity
+from nodule_diag_export.backend_parity import record_parity
 from nodule_diag_export.cli import app
+from nodule_diag_export.real_patches import cube_patches
 from nodule_diag_training.training_data import TrainingData
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")

@@ -16,8 +16,8 @@ from nodule_diag_export import bundle as bundle_module
 from nodule_diag_export.bundle import BundleOptions, export_bundle
 from nodule_diag_export.cli import app
 from nodule_diag_export.errors import ExportError
-from nodule_diag_export.index import diagnosed_patches
 from nodule_diag_export.onnx_file import Identity
+from nodule_diag_export.real_patches import diagnosed_patches
 from nodule_diag_training import lidc
 from nodule_diag_training.training_data import TrainingData
 

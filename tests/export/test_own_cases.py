@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from bundle_factory import make_tiny_bundle
 from nodule_diag.bundle import Bundle
+from nodule_diag.errors import UsageError
 from nodule_diag.pipeline import Diagnoser
 from nodule_diag.retrieval import CaseIndex
 from nodule_diag.volume import read_ct
@@ -79,6 +81,15 @@ def test_own_cases_become_a_bundle(tmp_path, monkeypatch):
     assert 0 < outlined < len(judged)
     assert rows["SegNet Dice on its 16-grid"]["n"] == outlined
 
+    for missing, message in ((("--store", lidc), "was trained from lidc, clinic"), ((), "the data are of LIDC-IDRI")):
+        with monkeypatch.context() as patch:
+            patch.setattr("nodule_diag_training.training_data.load_nodules", lambda _: [])
+            refused = CliRunner().invoke(train_app, [*map(str, ("evaluate", run, *missing, "--out", results))])
+        assert message in str(refused.exception)
+    invoke(train_app, "symmetries", run, *stores, "--views", 8, "--out", tmp_path / "symmetries.json")
+    (section,) = json.loads((tmp_path / "symmetries.json").read_text())["sections"]
+    assert {row["n"] for row in section["rows"]} == {outlined}
+
     packaged = ("--results", results, *stores, "--license", "Proprietary", "--k", 3, "--threads", 2)
     invoke(export_app, "bundle", run / "model.safetensors", *packaged, "--out", bundle)
     opened = Bundle.open(bundle)
@@ -88,7 +99,8 @@ def test_own_cases_become_a_bundle(tmp_path, monkeypatch):
     assert [case.label for case in cases] == [number % 2 for number in range(PATIENTS)]
     card = opened.read("MODEL_CARD.md").decode()
     assert "- lidc: 6 nodules of LIDC-IDRI" in card
-    assert "- clinic: 6 diagnosed nodules of CTs of the maker's own" in card
+    assert "- clinic: 6 diagnosed nodules of CTs that its maker listed" in card
+    assert "patients (fold 0 of 2, from 0)" in card
     assert "Armato" in card  # LIDC-IDRI has to be named, for it is among the stores
     assert "Licence of the weights: Proprietary" in card
     assert "tightly cut boxes" not in card
@@ -103,6 +115,23 @@ def test_own_cases_become_a_bundle(tmp_path, monkeypatch):
         [case.malignancy for case in CaseIndex(again).cases], [case.malignancy for case in cases], atol=1e-6
     )
     assert "from the store clinic" in again.read("MODEL_CARD.md").decode()
+
+
+def test_a_masked_bundle_takes_no_unmasked_cases(tmp_path):
+    """Its network takes CT x lung mask, and a store holds CTs as they are."""
+    clinic = fill(tmp_path / "clinic", sure=True)
+    bundle = make_tiny_bundle(tmp_path / "masked", masked_input=True)
+    command = ["build", str(bundle.path), "--store", str(clinic), "--out", str(tmp_path / "b")]
+    refused = CliRunner().invoke(index_app, command)
+    assert "takes CT x lung mask" in str(refused.exception)
+
+
+@pytest.mark.parametrize("license_", ["", "x" * 201])
+def test_a_licence_of_no_length_is_refused_before_any_work(license_, tmp_path):
+    command = ["bundle", str(tmp_path / "absent"), "--results", "absent", "--data", str(tmp_path), "--out", "x"]
+    refused = CliRunner().invoke(export_app, [*command, "--license", license_])
+    assert isinstance(refused.exception, UsageError)
+    assert "--license" in refused.exception.hint
 
 
 def test_scores_without_a_diagnosis_are_no_case_base(tiny_bundle, tmp_path):

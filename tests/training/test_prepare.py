@@ -96,7 +96,7 @@ def test_a_store_gives_back_what_was_put_in(table, tmp_path):
     assert len(stored) == 3
     first = stored["p1/a.nii.gz@4,-6,10"]
     expected = cut_region(read_ct(tmp_path / "a.nii.gz"), CENTER, mask=None)
-    np.testing.assert_array_equal(first.region.channels, expected.channels)
+    np.testing.assert_array_equal(first.region().channels, expected.channels)
     nodule = first.case.nodule()
     assert (nodule.patient_id, nodule.sure.malignant, nodule.sure.method) == ("p1", 1, "resection")
     assert not nodule.outlined
@@ -174,7 +174,7 @@ def test_a_damaged_chunk_is_noticed(table, tmp_path):
     content[len(content) // 2] ^= 0xFF
     chunk.write_bytes(content)
     with pytest.raises(TrainingDataError, match="is damaged"):
-        list(read_store(tmp_path / "store"))
+        [stored.voxels() for stored in read_store(tmp_path / "store")]
 
 
 def test_a_damaged_ct_and_a_point_outside_are_reported_and_the_rest_is_prepared(table, tmp_path):
@@ -232,7 +232,7 @@ def test_lidc_from_dicom_agrees_with_the_shared_mask_and_position(tcia, patient_
     mine[box] = mask.voxels
     assert 2 * (mine & truth).sum() / (mine.sum() + truth.sum()) >= 0.95
     # What training sees: the mask at 0.5 mm has the consensus' volume, and the nodule in its middle.
-    volume = float(stored.region.occupancy.astype(np.float64).sum()) * 0.5**3
+    volume = float(stored.region().occupancy.astype(np.float64).sum()) * 0.5**3
     assert volume == pytest.approx(truth.sum() * np.prod(ct.spacing_zyx_mm), rel=0.02)
     assert stored.voxels().extension == 0
     assert prepare(store, sources).kept == 1

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nodule_diag_training import model as model_module
-from nodule_diag_training.config import Stage, TrainingConfig
+from nodule_diag_training.config import OWN_CASES, PACKAGED, Stage, TrainingConfig
 from nodule_diag_training.draws import Draw, PairSource
 from nodule_diag_training.engine import Run
 from nodule_diag_training.lidc import TrainingDataError
@@ -99,6 +99,74 @@ def test_the_order_of_stores_does_not_matter(stores):
     one, two = load(stores), load(stores[::-1])
     assert one.nodules == two.nodules
     assert all(np.array_equal(one.voxels[name].channels, two.voxels[name].channels) for name in one.voxels)
+
+
+def test_diagnosed_nodules_that_would_never_be_drawn_are_refused(stores):
+    """Without scores and outline they are drawn as sure ones or not at all."""
+    data = load(stores)
+    with pytest.raises(TrainingDataError, match="2 diagnosed nodules have neither scores nor a mask"):
+        PairSource(PACKAGED, data.nodules, data.voxels)
+    source = PairSource(OWN_CASES, data.nodules, data.voxels)
+    assert {draw.nodule.case_id for step in range(8) for draw in source.draw(step)[1]} == {"case-3", "case-4"}
+
+
+def sure_case(name, **changes):
+    values = {"patient_id": "p1", "kind": "sure", "source": "a/ct.nii", "center_xyz_mm": (1.0, 2.0, 3.0)}
+    values |= {"diameter_mm": 5.0, "malignant": 1, "mask_known": False}
+    return Case(case_id=name, **{**values, **changes})
+
+
+@pytest.fixture
+def region():
+    voxels = make_voxels(seed=0, radius=5.0, extension=0)
+    return Region(channels=voxels.channels, occupancy=None, center=voxels.center, extension=0)
+
+
+def test_no_nodule_takes_another_ones_place(tmp_path, region):
+    """Names such as 1 and 2 come back in every table."""
+    store = NoduleStore(tmp_path / "sure", preprocessing=Preprocessing(kind="sure"))
+    store.add(sure_case("1"), region, fingerprint="x")
+    for other in ({"patient_id": "p2"}, {"source": "b/later.nii", "center_xyz_mm": (9.0, 2.0, 3.0)}):
+        with pytest.raises(TrainingDataError, match=r"1 is p1's nodule in a/ct\.nii already"):
+            store.add(sure_case("1", **other), region, fingerprint="y")
+    store.add(sure_case("1", source="moved/ct.nii"), region, fingerprint="z")
+    store.add(
+        sure_case("1", source="moved/ct.nii", center_xyz_mm=(1.5, 2.0, 3.0), malignant=0), region, fingerprint="z"
+    )
+    (nodule,) = load([store.path]).nodules
+    assert nodule.sure.malignant == 0
+
+
+def test_a_nodule_under_two_names_is_refused(tmp_path, region):
+    """As when a table got names after it had been prepared without."""
+    store = NoduleStore(tmp_path / "sure", preprocessing=Preprocessing(kind="sure"))
+    for name in ("left", "p1/ct.nii@1,2,3"):
+        store.add(sure_case(name), region, fingerprint="x")
+    with pytest.raises(TrainingDataError, match="are one nodule of p1"):
+        load([store.path])
+
+
+def test_a_store_of_other_windows_is_refused(tmp_path, region):
+    other = Preprocessing(kind="sure", lung_window_hu=(-1200.0, 600.0))
+    store = NoduleStore(tmp_path / "sure", preprocessing=other)
+    store.add(sure_case("1"), region, fingerprint="x")
+    with pytest.raises(TrainingDataError, match="prepared with other parameters"):
+        load([store.path])
+
+
+def test_voxels_are_read_when_they_are_wanted(tmp_path, region):
+    store = NoduleStore(tmp_path / "sure", preprocessing=Preprocessing(kind="sure"))
+    for name in ("1", "2"):
+        store.add(sure_case(name, center_xyz_mm=(float(name), 0.0, 0.0)), region, fingerprint="x")
+    data = load([store.path])
+    first, second = data.nodules
+    (stored,) = [s for s in store.cases() if s.case.case_id == "2"]
+    for file in (stored.folder / "channels").rglob("*"):
+        if file.is_file() and file.name != "zarr.json":
+            file.write_bytes(b"damaged")
+    assert set(data.voxels_of([first])) == {"1"}
+    with pytest.raises(TrainingDataError, match="is damaged"):
+        data.voxels_of([second])
 
 
 def test_a_twin_in_no_store_is_forgotten(tmp_path):

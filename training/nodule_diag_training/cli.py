@@ -14,8 +14,8 @@ from nodule_diag.errors import UsageError
 
 from .allocator import keep_freed_memory
 from .checkpoint import MODEL, load_model
-from .config import PACKAGED, PRETRAINED, TrainingConfig
-from .crossval import FOLD, HELD_OUT
+from .config import OWN_CASES, PACKAGED, PRETRAINED, TrainingConfig
+from .crossval import FOLD, HELD_OUT, STORES
 from .engine import Run, StepLog
 from .evaluation_commands import evaluate, plot, symmetries
 from .execution import Execution
@@ -105,7 +105,8 @@ def run(
         Path | None,
         typer.Option(
             "--config",
-            help="JSON; without it the packaged model's first run, or second (--from).",
+            help="JSON; without it the packaged model's first run, or second (--from); with --store the second draws"
+            " one diagnosed nodule a step.",
             rich_help_panel=BY_CONFIGURATION,
         ),
     ] = None,
@@ -201,9 +202,10 @@ def _run_configuration(
     from tqdm import tqdm
 
     keep_freed_memory()
-    settings = _read_config(config, default=PRETRAINED if start is None else PACKAGED)
+    second = OWN_CASES if data.stores else PACKAGED
+    settings = _read_config(config, default=PRETRAINED if start is None else second)
     nodules = data.nodules
-    provenance: dict[str, Any] = {"stores": [store.to_dict() for store in data.stores]} if data.stores else {}
+    provenance: dict[str, Any] = {STORES: [store.to_dict() for store in data.stores]} if data.stores else {}
     if fold is not None:
         if not 0 <= fold < folds:
             raise UsageError(f"--fold is {fold}", hint=f"give 0 to {folds - 1}, or more --folds")

@@ -228,3 +228,6 @@ PACKAGED = PRETRAINED.model_copy(
 """Second run of the packaged model, from the first one's weights: whole patches, CNet learns from reader scores as
 well, and diagnosed nodules come as often as any other: drawn once a step, the 29 benign ones come so often that P gets
 worse on others (docs/training.md)."""
+
+OWN_CASES = PACKAGED.model_copy(update={"sure_per_step": 1})
+"""``PACKAGED`` for one's own stores: diagnosed nodules without scores or outlines are drawn as sure ones or never."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,13 @@ from .report import (
     side_section,
     symmetry_section,
 )
-from .similar_cases import nearest_cases
+from .similar_cases import RETRIEVED_CASES, nearest_cases
 from .symmetric import SymmetricModel
-from .training_data import TrainingData, diagnosed_once
+from .training_data import COLLECTION, TrainingData, diagnosed_once
 
 HELD_OUT = "held_out_patients"
 FOLD = "fold"
+STORES = "stores"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class FoldResult:
         judgements: Of VOIs, cubes, and cubes cut as VOIs are.
         diagnosed: Those of the diagnosed nodules, each in one form.
         retrieved: By feature space, eq. 14's diagnosis of each of these, from the training patients' cases; nothing
-            where these have none.
+            where these are no more than K.
     """
 
     judgements: tuple[Judgement, ...]
@@ -62,8 +64,28 @@ def retrieve(cases: Sequence[Judgement], queries: Sequence[Judgement]) -> dict[s
     }
 
 
-def _fold_model(path: Path) -> tuple[SynergicModel, Modality, int, set[str]]:
-    """A fold's model that can be reported on, its input, the fold, and the patients that it never saw."""
+@dataclass(frozen=True, kw_only=True)
+class _Fold:
+    """A fold's model that can be reported on.
+
+    Attributes:
+        path: Its file.
+        model: The network.
+        modality: Its input.
+        number: Of the fold, from 0.
+        held_out: The patients that it never saw.
+        stores: It was trained from; none for LIDC's VOIs and cubes.
+    """
+
+    path: Path
+    model: SynergicModel
+    modality: Modality
+    number: int
+    held_out: frozenset[str]
+    stores: tuple[Mapping[str, object], ...]
+
+
+def _read_fold(path: Path) -> _Fold:
     model, config, provenance = load_model(path)
     if not (config.modules.segnet and config.modules.rnet and config.modules.cnet):
         raise TrainingDataError(
@@ -73,7 +95,15 @@ def _fold_model(path: Path) -> tuple[SynergicModel, Modality, int, set[str]]:
     held_out = provenance.get(HELD_OUT)
     if not isinstance(held_out, list) or not held_out:
         raise TrainingDataError(f"{path} was trained on all patients", hint="evaluate models trained with --fold")
-    return model, config.input, int(str(provenance[FOLD])), set(held_out)
+    stores = provenance.get(STORES, [])
+    return _Fold(
+        path=path,
+        model=model,
+        modality=config.input,
+        number=int(str(provenance[FOLD])),
+        held_out=frozenset(map(str, held_out)),
+        stores=tuple(stores) if isinstance(stores, list) else (),
+    )
 
 
 def judge_fold(path: Path, data: TrainingData, *, symmetries: int = 1) -> FoldResult:
@@ -86,17 +116,17 @@ def judge_fold(path: Path, data: TrainingData, *, symmetries: int = 1) -> FoldRe
 
     Raises:
         TrainingDataError: If the model lacks SegNet, RNet or CNet, whose figures the report has, does not say which
-            patients were held out, or if none of these is among the data.
+            patients were held out, or if the data are others than it was trained from.
     """
-    single, modality, fold, held_out = _fold_model(path)
-    model = single if symmetries == 1 else SymmetricModel(single, views=symmetries)
+    fold = _read_fold(path)
+    model = fold.model if symmetries == 1 else SymmetricModel(fold.model, views=symmetries)
     nodules = data.nodules
-    unseen = _unseen(nodules, held_out, path)
+    unseen = _unseen(data, fold)
     sampler = PatchSampler(data.voxels, nodules)
 
     def judged(some: Sequence[Nodule], form: Form) -> list[Judgement]:
-        samples = samples_of(some, data.voxels, sampler, form=form, modality=modality)
-        return judge(model, some, samples, fold=fold, form=form)
+        samples = samples_of(some, data.voxels, sampler, form=form, modality=fold.modality)
+        return judge(model, some, samples, fold=fold.number, form=form)
 
     cubes = [n for n in unseen if n.is_cube]
     judgements = [
@@ -104,34 +134,46 @@ def judge_fold(path: Path, data: TrainingData, *, symmetries: int = 1) -> FoldRe
         *judged(cubes, "cube"),
         *judged([n for n in cubes if n.outlined], "cube-cut"),
     ]
-    seen = [n for n in diagnosed_once(nodules) if n.patient_id not in held_out]
+    seen = [n for n in diagnosed_once(nodules) if n.patient_id not in fold.held_out]
     cases = [*judged([n for n in seen if not n.is_cube], "voi"), *judged([n for n in seen if n.is_cube], "cube")]
     asked = {n.case_id for n in diagnosed_once(unseen)}
     diagnosed = tuple(j for j in judgements if j.case_id in asked and j.form != "cube-cut")
-    retrieved = retrieve(cases, diagnosed) if cases else {space: {} for space in SPACES}
+    told_apart = len(cases) > RETRIEVED_CASES  # or else every answer is the fold's base rate
+    retrieved = retrieve(cases, diagnosed) if told_apart else {space: {} for space in SPACES}
     return FoldResult(judgements=tuple(judgements), diagnosed=diagnosed, retrieved=retrieved)
 
 
-def _unseen(nodules: Sequence[Nodule], held_out: set[str], path: Path) -> list[Nodule]:
-    unseen = [n for n in nodules if n.patient_id in held_out]
-    if not unseen:
+def _unseen(data: TrainingData, fold: _Fold) -> list[Nodule]:
+    """The nodules of the patients that were left out, all of whom have to be there."""
+    hint = "give the --data, or every --store, that it was trained from"
+    given = sorted(json.dumps(store.to_dict(), sort_keys=True) for store in data.stores)
+    if sorted(json.dumps(store, sort_keys=True) for store in fold.stores) != given:
+        names = ", ".join(str(store["name"]) for store in fold.stores) or COLLECTION
+        raise TrainingDataError(f"{fold.path} was trained from {names}, and the data are of {data.name}", hint=hint)
+    if absent := fold.held_out - {n.patient_id for n in data.nodules}:
         raise TrainingDataError(
-            f"none of the {len(held_out)} patients that {path} left out is among the data",
-            hint="give the --data or the --store that it was trained from",
+            f"{len(absent)} of the {len(fold.held_out)} patients that {fold.path} left out are not among the data,"
+            f" {min(absent)} for one",
+            hint=hint,
         )
-    return unseen
+    return [n for n in data.nodules if n.patient_id in fold.held_out]
 
 
 def symmetry_gain(path: Path, data: TrainingData, *, views: int) -> Section:
-    """What averaging over views is worth on the held-out cubes of a fold. Arguments and errors as ``judge_fold``."""
-    model, modality, fold, held_out = _fold_model(path)
-    lenders = [n for n in data.nodules if n.is_cube]
-    cubes = [n for n in _unseen(data.nodules, held_out, path) if n.is_cube]
-    voxels = data.voxels_of(lenders)
-    samples = samples_of(cubes, voxels, PatchSampler(voxels, lenders), form="cube", modality=modality)
-    single = judge(model, cubes, samples, fold=fold, form="cube")
-    averaged = judge(SymmetricModel(model, views=views), cubes, samples, fold=fold, form="cube")
-    return symmetry_section(single, averaged, views=views)
+    """What averaging over views is worth on the held-out cubes of a fold that have an outline or scores.
+
+    Arguments and errors as ``judge_fold``; without such cubes it is an error too.
+    """
+    fold = _read_fold(path)
+    cubes = [n for n in _unseen(data, fold) if n.is_cube and (n.outlined or n.reader_scores)]
+    if not cubes:
+        raise TrainingDataError(f"no nodule that {path} left out has its own surroundings and an outline or scores")
+    voxels = data.voxels_of(cubes)
+    samples = samples_of(cubes, voxels, PatchSampler(voxels, cubes), form="cube", modality=fold.modality)
+    single = judge(fold.model, cubes, samples, fold=fold.number, form="cube")
+    averaged = judge(SymmetricModel(fold.model, views=views), cubes, samples, fold=fold.number, form="cube")
+    (section,) = said([symmetry_section(single, averaged, views=views)])
+    return section
 
 
 def sections_of(folds: Sequence[FoldResult]) -> list[Section]:

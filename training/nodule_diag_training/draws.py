@@ -76,6 +76,12 @@ class PairSource:
                 f"{benign} benign and {malignant} malignant nodules, and a step draws {config.sure_draws} of either",
                 hint="add diagnosed nodules, or set sure_per_step to 0",
             )
+        never = 0 if config.sure_draws else sum(not (n.reader_scores or n.outlined) for n in sure)
+        if never:
+            raise TrainingDataError(
+                f"{never} diagnosed nodules have neither scores nor a mask, and would never be drawn",
+                hint="set sure_per_step to 1, or leave their store out",
+            )
         if not config.unsure_draws + config.sure_draws:
             raise TrainingDataError("a step draws no nodule", hint="raise unsure_per_step or sure_per_step")
         self._config = config

@@ -123,11 +123,11 @@ def prepare(
             for case in waiting:
                 try:
                     complete, region = extract(case)
+                    # The key is of the case as it was asked for, so that the next run finds it.
+                    store.add(complete, region, fingerprint=mark)
                 except (CoordinateError, TrainingDataError) as error:
                     failures.append(_failure(source, case, error))
                     continue
-                # The key is of the case as it was asked for, so that the next run finds it.
-                store.add(complete, region, fingerprint=mark)
                 added += 1
         if on_source is not None:
             on_source(source)

@@ -88,6 +88,14 @@ class Case(BaseModel):
     mask_known: bool = True
     twin: str | None = None
 
+    def is_another_than(self, other: Case) -> bool:
+        """Whether they are nodules of two patients, or differ both in their CT's name and in position.
+
+        One that was moved with its CT, or whose position was corrected, is the same.
+        """
+        elsewhere = self.center_xyz_mm != other.center_xyz_mm and Path(self.source).name != Path(other.source).name
+        return self.patient_id != other.patient_id or (elsewhere and self.kind == "sure")
+
     def nodule(self) -> Nodule:
         """As training takes it; a nodule out of a CT counts as a cube, since its surroundings are real."""
         sure = None
@@ -111,19 +119,52 @@ class Case(BaseModel):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredCase:
-    """A nodule of the store."""
+    """A nodule of the store, whose voxels are read when they are asked for.
 
+    Attributes:
+        folder: Its own.
+        case: What is known of it.
+        center: As ``Region.center``.
+        extension: As ``Region.extension``.
+    """
+
+    folder: Path
     case: Case
-    region: Region
+    center: tuple[float, float, float]
+    extension: int
+
+    def region(self) -> Region:
+        """Its voxels.
+
+        Raises:
+            TrainingDataError: If they are damaged.
+        """
+        import zarr
+
+        try:
+            group = zarr.open_group(self.folder, mode="r")
+            return Region(
+                channels=np.asarray(group["channels"][...]),  # type: ignore[index]
+                occupancy=np.asarray(group["occupancy"][...]) if self.case.mask_known else None,  # type: ignore[index]
+                center=self.center,
+                extension=self.extension,
+            )
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            raise _damaged(self.folder, error) from error
 
     def voxels(self) -> NoduleVoxels:
-        """As training takes them; where nobody outlined the nodule, an empty mask, which ``Nodule.outlined`` tells."""
-        channels, occupancy = self.region.channels, self.region.occupancy
+        """As training takes them; where nobody outlined the nodule, an empty mask, which ``Nodule.outlined`` tells.
+
+        Raises:
+            TrainingDataError: If they are damaged.
+        """
+        region = self.region()
+        empty = np.zeros(region.channels.shape[1:], dtype=np.float16)
         return NoduleVoxels(
-            channels=channels,
-            occupancy=np.zeros(channels.shape[1:], dtype=np.float16) if occupancy is None else occupancy,
-            center=self.region.center,
-            extension=self.region.extension,
+            channels=region.channels,
+            occupancy=empty if region.occupancy is None else region.occupancy,
+            center=region.center,
+            extension=region.extension,
         )
 
 
@@ -163,6 +204,15 @@ class NoduleStore:
     def _folder(self, case_id: str) -> Path:
         return self.path / CASES / hashlib.sha256(case_id.encode()).hexdigest()[:24]
 
+    def _held(self, case_id: str) -> Case | None:
+        """The facts of a stored nodule; None where there is none, or a damaged one."""
+        import zarr
+
+        try:
+            return Case.model_validate(dict(zarr.open_group(self._folder(case_id), mode="r").attrs)["case"])
+        except (OSError, KeyError, ValueError):
+            return None
+
     def holds(self, case: Case, *, fingerprint: str) -> bool:
         """Whether the nodule was stored from the same source with the same facts."""
         import zarr
@@ -179,14 +229,20 @@ class NoduleStore:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def add(self, case: Case, region: Region, *, fingerprint: str) -> None:
-        """Write a nodule; one of the same id is replaced.
+        """Write a nodule; the same one, with other facts or from a changed CT, is replaced.
 
         Raises:
+            TrainingDataError: If another nodule of the store has its id.
             OutputError: If it cannot be written; the store is as before.
         """
         import zarr
         from zarr.codecs import ZstdCodec
 
+        if (held := self._held(case.case_id)) is not None and held.is_another_than(case):
+            raise TrainingDataError(
+                f"{case.case_id} is {held.patient_id}'s nodule in {held.source} already",
+                hint="name cases so that no two nodules have one name",
+            )
         incoming = self.path / f"{INCOMING}{secrets.token_hex(6)}"
         codec = ZstdCodec(level=COMPRESSION_LEVEL, checksum=True)
         arrays = {"channels": region.channels}
@@ -229,31 +285,27 @@ class NoduleStore:
 
 
 def read_store(path: Path) -> Iterator[StoredCase]:
-    """Every nodule of a store, in a fixed order.
+    """Every nodule of a store, in a fixed order, without its voxels.
 
     Raises:
-        TrainingDataError: If there is no store, or one of its nodules is damaged.
+        TrainingDataError: If there is no store, or what is known of one of its nodules is damaged.
     """
     import zarr
 
     read_description(path)
     for folder in sorted((path / CASES).iterdir()):
         try:
-            group = zarr.open_group(folder, mode="r")
-            facts: dict[str, Any] = dict(group.attrs)
+            facts: dict[str, Any] = dict(zarr.open_group(folder, mode="r").attrs)
             case = Case.model_validate(facts["case"])
             z, y, x = facts["center"]
-            region = Region(
-                channels=np.asarray(group["channels"][...]),  # type: ignore[index]
-                occupancy=np.asarray(group["occupancy"][...]) if case.mask_known else None,  # type: ignore[index]
-                center=(z, y, x),
-                extension=facts["extension"],
-            )
+            stored = StoredCase(folder=folder, case=case, center=(z, y, x), extension=facts["extension"])
         except (OSError, RuntimeError, KeyError, ValueError) as error:  # ValidationError is a ValueError
-            raise TrainingDataError(
-                f"{folder} is damaged: {error}", hint="remove this folder and prepare the store again"
-            ) from error
-        yield StoredCase(case=case, region=region)
+            raise _damaged(folder, error) from error
+        yield stored
+
+
+def _damaged(folder: Path, error: Exception) -> TrainingDataError:
+    return TrainingDataError(f"{folder} is damaged: {error}", hint="remove this folder and prepare the store again")
 
 
 def read_description(path: Path) -> Preprocessing:

@@ -19,6 +19,9 @@ DIAMETER_FROM_MM = 3.0
 DIAMETER_BELOW_MM = 30.0
 """The nodules that the paper takes (4.1); a larger one does not fit the network's cube."""
 FAULTS_IN_MESSAGE = 20
+TEXTS = ("patient", "method")
+LONGEST_TEXT = 200
+"""What a bundle's case base takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +105,8 @@ class _Row:
         value = (self._cells.get(column) or "").strip()
         if required and not value:
             self.fault(column, "is empty")
+        if column in TEXTS and len(value) > LONGEST_TEXT:
+            self.fault(column, f"is longer than {LONGEST_TEXT} characters")
         return value
 
     def number(self, column: str) -> float:
@@ -203,12 +208,16 @@ def _check_together(rows: list[SureRow], faults: list[RowFault]) -> None:
         if first.patient != row.patient and first.patient and row.patient:
             message = f"{row.patient!r}, but line {first.line} gives the same CT to {first.patient!r}"
             faults.append(RowFault(line=row.line, column="patient", message=message))
-        if all(map(math.isfinite, row.center_xyz_mm)):
+        placed = all(map(math.isfinite, row.center_xyz_mm))
+        if placed:
             same = seen.setdefault((row.path, row.center_xyz_mm), row)
             if same is not row:
                 message = f"the same nodule as in line {same.line}"
                 faults.append(RowFault(line=row.line, column="x, y, z", message=message))
                 continue
-        if (other := named.setdefault(row.case_id, row)) is not row:
-            message = f"{row.case_id!r} is what the nodule in line {other.line} is called too"
+        if (row.name or placed) and (other := named.setdefault(row.case_id, row)) is not row:
+            message = f"{row.case_id!r} is what the nodule in line {other.line} is called too; give it a name in case"
+            faults.append(RowFault(line=row.line, column="case", message=message))
+        if len(row.case_id) > LONGEST_TEXT:
+            message = f"{row.case_id!r} is longer than {LONGEST_TEXT} characters; give a short name in case"
             faults.append(RowFault(line=row.line, column="case", message=message))

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from .lidc import Nodule, TrainingDataError, load_nodules
 from .patches import NoduleVoxels, load_all
-from .store import StoreKind, read_description, read_store
+from .store import Preprocessing, StoredCase, StoreKind, read_description, read_store
 
 Voxels = Mapping[str, NoduleVoxels]
 COLLECTION = "LIDC-IDRI"
+PREPARE = "nodule-diag train prepare"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,29 +95,36 @@ def diagnosed_once(nodules: Sequence[Nodule]) -> list[Nodule]:
 
 
 def _stored(paths: Sequence[Path]) -> TrainingData:
-    """All nodules of some stores, by case id, whatever the order of stores and files.
+    """All nodules of some stores, by case id, whatever the order of stores and files; voxels are read when wanted.
 
     A nodule without mask teaches CNet alone, and one without scores no score. A twin that is in none of the stores is
     forgotten.
     """
-    nodules: dict[str, Nodule] = {}
-    voxels: dict[str, NoduleVoxels] = {}
-    found_in: dict[str, Path] = {}
+    found: dict[str, StoredCase] = {}
+    placed: dict[tuple[str, str, tuple[float, float, float]], str] = {}
     stores = []
     for path in paths:
-        before = len(nodules)
-        for stored in read_store(path):
-            name = stored.case.case_id
-            if name in found_in:
-                raise TrainingDataError(
-                    f"{name} is in {found_in[name]} and in {path}", hint="give each nodule in one store"
-                )
-            nodules[name], voxels[name], found_in[name] = stored.case.nodule(), stored.voxels(), path
-        held = len(nodules) - before
-        if not held:
-            raise TrainingDataError(f"{path} holds no nodule", hint="nodule-diag train prepare")
-        stores.append(StoreFacts(name=path.resolve().name, kind=read_description(path).kind, nodules=held))
-    whole = [replace(own, twin=own.twin if own.twin in nodules else None) for _, own in sorted(nodules.items())]
+        description = read_description(path)
+        if description != Preprocessing(kind=description.kind):
+            raise TrainingDataError(f"{path} was prepared with other parameters than this version's", hint=PREPARE)
+        cases = list(read_store(path))
+        for stored in cases:
+            case = stored.case
+            if case.case_id in found:
+                other = found[case.case_id].folder.parents[1]
+                raise TrainingDataError(f"{case.case_id} is in {other} and in {path}", hint="give each nodule once")
+            found[case.case_id] = stored
+            if case.kind == "sure" and case.center_xyz_mm is not None:
+                same = placed.setdefault((case.patient_id, case.source, case.center_xyz_mm), case.case_id)
+                if same != case.case_id:
+                    raise TrainingDataError(
+                        f"{case.case_id} and {same} are one nodule of {case.patient_id}", hint="remove one's folder"
+                    )
+        if not cases:
+            raise TrainingDataError(f"{path} holds no nodule", hint=PREPARE)
+        stores.append(StoreFacts(name=path.resolve().name, kind=description.kind, nodules=len(cases)))
+    nodules = [stored.case.nodule() for _, stored in sorted(found.items())]
+    whole = [replace(own, twin=own.twin if own.twin in found else None) for own in nodules]
     return TrainingData(
-        whole, load=lambda some: {nodule.case_id: voxels[nodule.case_id] for nodule in some}, stores=tuple(stores)
+        whole, load=lambda some: {n.case_id: found[n.case_id].voxels() for n in some}, stores=tuple(stores)
     )
