@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from nodule_diag_training import model as model_module
+from nodule_diag_training.checkpoint import MODEL, save_model
 from nodule_diag_training.config import OWN_CASES, PACKAGED, Stage, TrainingConfig
+from nodule_diag_training.crossval import judge_fold
 from nodule_diag_training.draws import Draw, PairSource
 from nodule_diag_training.engine import Run
 from nodule_diag_training.lidc import TrainingDataError
+from nodule_diag_training.model import build_model
 from nodule_diag_training.regions import Region
 from nodule_diag_training.shares import TermCounts, count_terms
 from nodule_diag_training.store import Case, NoduleStore, Preprocessing
@@ -196,6 +199,23 @@ def test_diagnosed_nodules_alone_train_cnet_alone(stores, tmp_path):
     lonely = [nodules[0]]
     with pytest.raises(TrainingDataError, match="0 benign and 1 malignant"):
         PairSource(config, lonely, voxels)
+
+
+def test_a_fold_is_judged_on_all_that_it_left_out_or_not_at_all(tmp_path, tiny_nodules, tiny_voxels):
+    """And nothing is retrieved from twenty cases or fewer: each nodule would find them all."""
+    config = TrainingConfig(system="J")
+    data = TrainingData(tiny_nodules, load=lambda some: {n.case_id: tiny_voxels[n.case_id] for n in some})
+    path = tmp_path / MODEL
+    provenance = {"fold": 0, "folds": 4, "held_out_patients": ["patient-0", "patient-5"]}
+    save_model(path, build_model(config), config=config, provenance=provenance)
+    fold = judge_fold(path, data)
+    assert {j.patient_id for j in fold.judgements} == {"patient-0", "patient-5"}
+    assert {j.case_id for j in fold.diagnosed} == {"cube/0", "voi-5"}
+    assert not any(fold.retrieved.values())
+    held_out = [*provenance["held_out_patients"], "patient-9"]
+    save_model(path, build_model(config), config=config, provenance={**provenance, "held_out_patients": held_out})
+    with pytest.raises(TrainingDataError, match=r"1 of the 3 patients .* are not among the data, patient-9"):
+        judge_fold(path, data)
 
 
 def test_stores_that_cannot_be_used_are_refused(stores, tmp_path):
