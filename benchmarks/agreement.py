@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 
 from benchmarks.results import Check, Column, Table
 from benchmarks.subject import Subject
-from nodule_diag.geometry import index_from_lps
-from nodule_diag.lungs import LungMask, lung_mask
-from nodule_diag.patch import extract_patches
-from nodule_diag.volume import CTVolume
+from nodule_diag.ct import CTVolume, index_from_lps
+from nodule_diag.preprocessing import LungMask, extract_patches, lung_mask
 
 LEAST_DICE = 0.98
 MOST_PATCH_DIFFERENCE = 1e-3

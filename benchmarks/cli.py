@@ -16,7 +16,7 @@ from benchmarks.results import Part, read_part
 from benchmarks.session import run_part
 from benchmarks.subject import Settings
 from nodule_diag.errors import UsageError
-from nodule_diag.threads import resolve_threads
+from nodule_diag.process import resolve_threads
 from nodule_diag_cli.points import XyzCommand, parse_xyz
 
 app = typer.Typer(

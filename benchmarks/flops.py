@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto
 from torch.utils.flop_counter import FlopCounterMode
 
 from nodule_diag.errors import UsageError
-from nodule_diag.patch import PATCH_SIZE
+from nodule_diag.preprocessing import PATCH_SIZE
 from nodule_diag_training.model import PATCH_CHANNELS, SynergicModel
 
 UNCOUNTED = frozenset({"Einsum", "ConvTranspose", "LSTM", "GRU", "Attention"})

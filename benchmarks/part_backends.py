@@ -15,13 +15,11 @@ from benchmarks.results import Check, Column, Plot, Table
 from benchmarks.session import Findings
 from benchmarks.subject import Bench
 from benchmarks.threads import limited
-from nodule_diag.backends import Outputs
-from nodule_diag.lungs import lung_mask
-from nodule_diag.manifest import ParityFigures
-from nodule_diag.parity import compare, misses
-from nodule_diag.patch import extract_patches
-from nodule_diag.retrieval import CaseIndex
-from nodule_diag.volume import read_ct
+from nodule_diag.backends import Outputs, compare, misses
+from nodule_diag.bundle import ParityFigures
+from nodule_diag.cases import CaseIndex
+from nodule_diag.ct import read_ct
+from nodule_diag.preprocessing import extract_patches, lung_mask
 
 TITLE = "The network alone, on one patch"
 PLAN = Plan(warmup=2, settle=1, window=7, agreeing=3, spread=0.03, budget_s=12.0)

@@ -11,8 +11,8 @@ from benchmarks.child import ChildRun, run_module
 from benchmarks.results import Cell, Check, Column, Plot, Table
 from benchmarks.session import Findings
 from benchmarks.subject import Bench
-from nodule_diag.pipeline import Diagnoser
-from nodule_diag.volume import read_ct
+from nodule_diag.ct import read_ct
+from nodule_diag.diagnoser import Diagnoser
 from nodule_diag_cli.demo import write_ct
 
 TITLE = "nodule-diag predict in a fresh process"

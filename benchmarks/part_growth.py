@@ -16,11 +16,9 @@ from benchmarks.results import Cell, Column, Plot, Table
 from benchmarks.session import Findings
 from benchmarks.subject import Bench, Point, small_chest
 from benchmarks.threads import limited
-from nodule_diag.lungs import lung_mask
-from nodule_diag.patch import extract_patches
-from nodule_diag.phantom import HEIGHT_MM, chest_phantom
-from nodule_diag.pipeline import Diagnoser
-from nodule_diag.volume import CTVolume, read_ct
+from nodule_diag.ct import HEIGHT_MM, CTVolume, chest_phantom, read_ct
+from nodule_diag.diagnoser import Diagnoser
+from nodule_diag.preprocessing import extract_patches, lung_mask
 from nodule_diag_cli.demo import write_ct
 
 TITLE = "Growth"

@@ -16,8 +16,8 @@ from benchmarks.results import Check, Column, Plot, Table
 from benchmarks.session import Findings
 from benchmarks.subject import Bench
 from benchmarks.threads import limited
-from nodule_diag.pipeline import Diagnoser
-from nodule_diag.volume import CTVolume, read_ct
+from nodule_diag.ct import CTVolume, read_ct
+from nodule_diag.diagnoser import Diagnoser
 
 TITLE = "From file to answer, beside other ways"
 OWN, PAPER, MONAI = "nodule-diag", "paper-literal", "monai"

@@ -13,13 +13,10 @@ from benchmarks.session import Findings
 from benchmarks.subject import Bench, Point
 from benchmarks.threads import limited
 from nodule_diag.backends import create_backend
-from nodule_diag.document import prediction_document
-from nodule_diag.lungs import lung_mask
-from nodule_diag.manifest import SPACES
-from nodule_diag.overlay import write_cam, write_segmentation
-from nodule_diag.patch import extract_patches
-from nodule_diag.pipeline import Diagnoser
-from nodule_diag.volume import CTVolume, read_ct
+from nodule_diag.ct import CTVolume, read_ct
+from nodule_diag.diagnoser import Diagnoser
+from nodule_diag.preprocessing import extract_patches, lung_mask
+from nodule_diag.results import SPACES, prediction_document, write_cam, write_segmentation
 
 TITLE = "A diagnosis, stage by stage, warm"
 PLAN = Plan(warmup=2, settle=1, window=7, agreeing=3, spread=0.03, budget_s=8.0)
@@ -120,7 +117,7 @@ def _stages(bench: Bench, diagnoser: Diagnoser, ct: CTVolume) -> dict[str, Calla
             diagnoser.cases.search(space, malignancy=answer.malignancy, expert_score=answer.expert_score, k=k)
 
     def render() -> None:
-        json.dumps(prediction_document(diagnoser, ct, prediction))
+        json.dumps(prediction_document(ct, prediction))
         write_cam(bench.folder / "cam.nii.gz", ct, answer.cam)
         write_segmentation(bench.folder / "segmentation.nii.gz", ct, answer.segmentation)
 

@@ -19,8 +19,8 @@ from benchmarks.results import Cell, Check, Column, Plot, Table
 from benchmarks.session import Findings
 from benchmarks.subject import Bench
 from benchmarks.threads import limited
-from nodule_diag.patch import extract_patches
-from nodule_diag.volume import read_ct
+from nodule_diag.ct import read_ct
+from nodule_diag.preprocessing import extract_patches
 
 TITLE = "The network beside the machine's ceiling"
 PLAN = Plan(warmup=2, settle=1, window=5, agreeing=3, spread=0.03, budget_s=6.0)

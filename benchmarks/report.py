@@ -8,8 +8,8 @@ from pathlib import Path
 
 from benchmarks.environment import Environment
 from benchmarks.results import Cell, Check, Part, Table
-from nodule_diag.atomic import write_bytes
 from nodule_diag.errors import OutputError, UsageError
+from nodule_diag.process import write_bytes
 
 QUIET_LOAD = 0.5
 """Load average a core from which the page says that the machine was not quiet."""

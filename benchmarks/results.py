@@ -14,8 +14,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from benchmarks.environment import Environment
 from benchmarks.measure import Timing
-from nodule_diag.atomic import write_bytes
 from nodule_diag.errors import UsageError
+from nodule_diag.process import write_bytes
 
 SCHEMA: Final = "nodule-diag/benchmark/1"
 Cell = str | float | int | bool | None

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from benchmarks.measure import ONCE, Plan
 from nodule_diag.bundle import Bundle
+from nodule_diag.ct import CTVolume, Phantom, chest_phantom
 from nodule_diag.errors import UsageError
-from nodule_diag.phantom import Phantom, chest_phantom
-from nodule_diag.volume import CTVolume
 from nodule_diag_cli.demo import write_ct
 
 Point = tuple[float, float, float]

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from threadpoolctl import threadpool_limits
 
-from nodule_diag.threads import filter_threads
+from nodule_diag.process import filter_threads
 
 
 @contextmanager

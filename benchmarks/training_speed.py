@@ -28,16 +28,11 @@ import SimpleITK as sitk
 import torch
 from torch import nn
 
-from nodule_diag_training.allocator import keep_freed_memory
 from nodule_diag_training.config import Stage, TrainingConfig
-from nodule_diag_training.draws import PairSource
-from nodule_diag_training.engine import Run
-from nodule_diag_training.execution import Execution
-from nodule_diag_training.lidc import Nodule, SureLabel
-from nodule_diag_training.model import build_model
-from nodule_diag_training.objective import step_losses
-from nodule_diag_training.patches import NoduleVoxels, load_all, load_voxels
-from nodule_diag_training.winograd import DilatedConv3d
+from nodule_diag_training.data import Nodule, NoduleVoxels, PairSource, SureLabel, load_all, load_voxels
+from nodule_diag_training.engine import Execution, Run, keep_freed_memory
+from nodule_diag_training.losses import step_losses
+from nodule_diag_training.model import DilatedConv3d, build_model
 
 PATIENTS = 12
 CUBE_MM = 64

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 # What predict imports, and with it everything that these import.
-import nodule_diag.nifti
-import nodule_diag.pipeline  # noqa: F401
+import nodule_diag.ct.formats.nifti
+import nodule_diag.diagnoser  # noqa: F401
 import nodule_diag_cli.main  # noqa: F401
 from nodule_diag.backends import create_backend
 from nodule_diag.bundle import Bundle

@@ -21,10 +21,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from nodule_diag.bundle import Bundle, write_bundle
-from nodule_diag.case_base import Case
-from nodule_diag.manifest import Manifest, ModelSpec, Preprocessing
-from nodule_diag.retrieval import build_index
+from nodule_diag.bundle.bundle import Bundle, write_bundle
+from nodule_diag.bundle.manifest import Manifest, ModelSpec, Preprocessing
+from nodule_diag.cases.case import Case
+from nodule_diag.cases.retrieval import build_index
 
 OPSET = 17
 PATCH_SHAPE = ("B", 2, 64, 64, 64)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nodule_diag_training.lidc import Nodule, SureLabel
-from nodule_diag_training.patches import EXTENSION, NoduleVoxels
+from nodule_diag_training.data.nodule import Nodule, SureLabel
+from nodule_diag_training.data.patches import EXTENSION, NoduleVoxels
 
 CUBE_SIDE = 60
 

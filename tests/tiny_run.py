@@ -9,12 +9,12 @@ import sys
 import threading
 from pathlib import Path
 
-from nodule_diag_training import model
 from nodule_diag_training.config import TrainingConfig
-from nodule_diag_training.engine import Run
-from nodule_diag_training.execution import Execution
-from nodule_diag_training.processes import joined
-from nodule_diag_training.runlog import StepLog
+from nodule_diag_training.engine.execution import Execution
+from nodule_diag_training.engine.processes import joined
+from nodule_diag_training.engine.run import Run
+from nodule_diag_training.engine.runlog import StepLog
+from nodule_diag_training.model import synergic as model
 from tiny_nodules import make_all_voxels, make_nodules
 
 NARROW = {

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from benchmarks.gpu_check.findings import Findings, IncompleteError, UnavailableError, WrongAnswerError, in_words
 from benchmarks.gpu_check.plan import CALLS, Settings
 from benchmarks.measure import Plan, measure
-from nodule_diag.backends import Outputs
-from nodule_diag.parity import BATCH, gate_of
+from nodule_diag.backends import BATCH, Outputs, gate_of
+from nodule_diag.bundle import Bundle
 
 Float = NDArray[np.float32]
 Infer = Callable[[Float], Outputs]
@@ -109,7 +109,7 @@ def _printable(figures: Mapping[str, float]) -> dict[str, float | str]:
 
 
 def differences(found: Outputs, wanted: Outputs, *, precision: str) -> dict[str, float]:
-    """As :func:`nodule_diag.parity.compare`, without the case base: hnswlib needs a compiler to be installed."""
+    """As ``compare``, without the case base: hnswlib needs a compiler to be installed."""
     certain = np.abs(wanted.logit) > 4.0 * gate_of(precision).malignancy
     return {
         "malignancy": float(np.abs(found.malignancy - wanted.malignancy).max()),
@@ -140,3 +140,8 @@ def in_equal_parts(infer: Infer, patches: Float) -> Outputs:
     whole = np.resize(patches, (-(-count // BATCH) * BATCH, *patches.shape[1:]))
     parts = [infer(whole[start : start + BATCH]) for start in range(0, len(whole), BATCH)]
     return Outputs(**{name: np.concatenate([getattr(part, name) for part in parts])[:count] for name in FIELDS})
+
+
+def opened(settings: Settings) -> Bundle:
+    """The bundle that is examined."""
+    return Bundle.default() if settings.bundle is None else Bundle.open(settings.bundle)

@@ -9,26 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.gpu_check.examine import FIELDS, Float, Infer, Way, examine, in_equal_parts
+from benchmarks.gpu_check.examine import FIELDS, Float, Infer, Way, examine, in_equal_parts, opened
 from benchmarks.gpu_check.findings import Findings, IncompleteError, UnavailableError, in_words, lacks
 from benchmarks.gpu_check.plan import MADE_UP, Settings
-from nodule_diag.backends import create_backend, parse_device
-from nodule_diag.bundle import Bundle, write_bundle
-from nodule_diag.engine_build import TENSORRT, TENSORRT_RTX, import_flavour
+from nodule_diag.backends import TENSORRT, TENSORRT_RTX, create_backend, import_flavour, parse_device, probe_patch
+from nodule_diag.bundle import Bundle, ReducedModel, write_bundle
 from nodule_diag.errors import BackendError, UsageError
-from nodule_diag.manifest import ReducedModel
-from nodule_diag.parity import probe_patch
-from nodule_diag.threads import resolve_threads
+from nodule_diag.process import resolve_threads
 
 PATCH_SHAPE = (2, 64, 64, 64)
 PROVIDER_FILES = ("libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so")
 """The second finds the first's symbols where that is loaded already."""
 FLAVOURS = {flavour.name: flavour for flavour in (TENSORRT, TENSORRT_RTX)}
-
-
-def opened(settings: Settings) -> Bundle:
-    """The bundle."""
-    return Bundle.default() if settings.bundle is None else Bundle.open(settings.bundle)
 
 
 def patches_of(settings: Settings) -> tuple[Float, str]:
@@ -118,14 +110,14 @@ def _provider_says() -> str:
 
 
 def _load(bundle: Bundle, name: str, precision: str, *, graphs: bool, settings: Settings) -> Infer:
-    from nodule_diag.engine_cache import EngineCache
+    from nodule_diag.backends import EngineCache
 
     device, threads = parse_device(settings.device), resolve_threads()
     if name == "onnxruntime":
-        from nodule_diag.backends.onnxruntime import OnnxRuntimeBackend
+        from nodule_diag.backends import OnnxRuntimeBackend
 
         return OnnxRuntimeBackend(bundle, device=device, threads=threads, cuda_graphs=graphs).infer
-    from nodule_diag.backends.tensorrt import TensorRTBackend
+    from nodule_diag.backends import TensorRTBackend
 
     # One engine for both ways, and none left behind in the user's cache.
     cache = EngineCache(settings.work / "engines")
@@ -146,8 +138,7 @@ def _holding(bundle: Bundle, precision: str, settings: Settings) -> Bundle:
         return bundle
     import onnx
 
-    from nodule_diag_export.mixed_precision import Precision, mixed_graph
-    from nodule_diag_export.opset import opset_of
+    from nodule_diag_export.graph import Precision, mixed_graph, opset_of
 
     model = bundle.manifest.model
     lowered: Precision = "bf16" if precision == "bf16" else "fp16"

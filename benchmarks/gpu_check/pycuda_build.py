@@ -55,7 +55,7 @@ def pycuda(settings: Settings, findings: said.Findings) -> None:
 def _use(findings: said.Findings) -> None:
     import numpy as np
 
-    from nodule_diag.backends.cuda import CudaDevice, import_pycuda
+    from nodule_diag.backends import CudaDevice, import_pycuda
 
     driver = import_pycuda("tensorrt")
     findings.add(version=metadata.version(PYCUDA), gpus=driver.Device.count())

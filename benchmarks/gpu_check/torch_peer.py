@@ -9,14 +9,13 @@ from functools import partial
 import torch
 
 from benchmarks.flops import direct_flops
-from benchmarks.gpu_check.examine import Float, Infer, Way, examine
+from benchmarks.gpu_check.examine import Float, Infer, Way, examine, opened
 from benchmarks.gpu_check.findings import Findings, UnavailableError
-from benchmarks.gpu_check.networks import opened
 from benchmarks.gpu_check.plan import Settings
 from benchmarks.peers.weights import torch_network
 from nodule_diag.backends import Outputs
 from nodule_diag.bundle import Bundle
-from nodule_diag_export.onnx_graph import OUTPUTS
+from nodule_diag_export.graph import OUTPUTS
 
 REPEATS = 20
 ROUNDS = 5

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nodule_diag.retrieval import CaseIndex, features
-from nodule_diag_export.onnx_graph import OUTPUTS, ExportGraph
+from nodule_diag.cases import CaseIndex, features
+from nodule_diag_export.graph import OUTPUTS, ExportGraph
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -32,7 +32,7 @@ from scipy import ndimage
 
 from benchmarks.peers.answer import Answer, TorchTail
 from benchmarks.subject import Point, Subject
-from nodule_diag.patch import LUNG_WINDOW_HU, MEDIASTINAL_WINDOW_HU, PATCH_SIZE, PATCH_SPACING_MM
+from nodule_diag.preprocessing import LUNG_WINDOW_HU, MEDIASTINAL_WINDOW_HU, PATCH_SIZE, PATCH_SPACING_MM
 
 AIR_BELOW_HU = -320.0
 """The usual threshold of lung-mask tutorials."""

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.weights import torch_network
 from benchmarks.subject import Bench
-from nodule_diag.backends import BACKENDS, PRECISIONS, Outputs, create_backend
+from nodule_diag.backends import BACKENDS, PRECISIONS, Outputs, create_backend, probe_patch
 from nodule_diag.errors import BackendError
-from nodule_diag.parity import probe_patch
-from nodule_diag_export.onnx_graph import OUTPUTS
+from nodule_diag_export.graph import OUTPUTS
 from nodule_diag_export.parity import OnnxModel
 
 Float = NDArray[np.float32]

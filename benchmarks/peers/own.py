@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from benchmarks.peers.answer import Answer
 from benchmarks.subject import Subject
-from nodule_diag.pipeline import Diagnoser
-from nodule_diag.volume import read_ct
+from nodule_diag.ct import read_ct
+from nodule_diag.diagnoser import Diagnoser
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """The paper's section 4.2 to the letter: mask and resample the whole CT, then run PyTorch eager.
 
-The filters are SimpleITK's, on all threads (:mod:`nodule_diag.reference`); only what the paper leaves open is taken
+The filters are SimpleITK's, on all threads (``reference``); only what the paper leaves open is taken
 from the SDK. The mask is computed in any case and applied to the patch where the bundle was trained so.
 """
 
@@ -13,9 +13,8 @@ import SimpleITK as sitk
 
 from benchmarks.peers.answer import Answer, TorchTail
 from benchmarks.subject import Subject
-from nodule_diag.geometry import index_from_lps
-from nodule_diag.reference import reference_lung_mask, reference_patch
-from nodule_diag.volume import CTVolume
+from nodule_diag.ct import CTVolume, index_from_lps
+from nodule_diag.preprocessing import reference_lung_mask, reference_patch
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.subject import Bench
 from nodule_diag.bundle import Bundle, write_bundle
-from nodule_diag.case_base import Case
-from nodule_diag.retrieval import CaseIndex, build_index
+from nodule_diag.cases import Case, CaseIndex, build_index
 
 Float = NDArray[np.float32]
 

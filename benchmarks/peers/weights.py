@@ -18,7 +18,7 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from nodule_diag.bundle import Bundle
 from nodule_diag.errors import UsageError
-from nodule_diag_export.onnx_graph import ExportGraph
+from nodule_diag_export.graph import ExportGraph
 from nodule_diag_training.model import FEATURE_CHANNELS, SynergicModel
 
 PREFIX = "model."
@@ -38,7 +38,7 @@ def torch_network(bundle: Bundle, *, checkpoint: Path | None = None) -> ExportGr
         TrainingDataError: If the checkpoint cannot be read.
     """
     if checkpoint is not None:
-        from nodule_diag_training.checkpoint import load_model  # reads LIDC's tables too: pandas
+        from nodule_diag_training.engine import load_model  # reads LIDC's tables too: pandas
 
         return ExportGraph(load_model(checkpoint)[0].eval()).eval()
     proto = onnx.load_from_string(bundle.read(bundle.manifest.model.file))

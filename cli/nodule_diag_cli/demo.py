@@ -19,16 +19,15 @@ from nodule_diag_cli.predict import Request
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from nodule_diag.phantom import Phantom
+    from nodule_diag.ct import CTVolume, Phantom
     from nodule_diag.results import Diagnosis
-    from nodule_diag.volume import CTVolume
 
 FILE_NAME = "phantom.nii"
 
 
 def demo(bundle: BundleOption = None, as_json: JsonOption = False, out: OutOption = None) -> None:
     """Make a phantom chest CT with nodules of known place and size, and diagnose it. Works offline, without data."""
-    from nodule_diag.phantom import DEFAULT_NODULES, chest_phantom
+    from nodule_diag.ct import DEFAULT_NODULES, chest_phantom
 
     ids = [str(number) for number in range(1, len(DEFAULT_NODULES) + 1)]
     stems = out_folder.prepare(out, ids) if out is not None else None
@@ -56,7 +55,7 @@ def write_ct(path: Path, ct: CTVolume) -> Path:
     """Write a CT as NIfTI, whole or not at all."""
     import SimpleITK as sitk
 
-    from nodule_diag.atomic import writing
+    from nodule_diag.process import writing
 
     image = sitk.GetImageFromArray(ct.hu)
     image.SetSpacing(ct.spacing_xyz_mm)

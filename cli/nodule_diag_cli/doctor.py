@@ -16,7 +16,7 @@ from nodule_diag_cli.out import document_text
 if TYPE_CHECKING:
     from nodule_diag.backends import BackendStatus, Outputs
     from nodule_diag.bundle import Bundle
-    from nodule_diag.retrieval import CaseIndex
+    from nodule_diag.cases import CaseIndex
 
 SCHEMA = "nodule-diag/doctor/1"
 PACKAGES = ("numpy", "SimpleITK", "hnswlib", "pydantic", "typer", "onnxruntime", "onnxruntime-gpu", "openvino")
@@ -36,7 +36,7 @@ def doctor(as_json: JsonOption = False) -> None:
 def examine() -> dict[str, Any]:
     """The document of ``doctor --json``."""
     from nodule_diag.backends import backend_statuses
-    from nodule_diag.threads import resolve_threads
+    from nodule_diag.process import resolve_threads
 
     threads = resolve_threads()
     trials, bundle_fault = _default_bundle(threads)
@@ -64,7 +64,7 @@ def _version(distribution: str) -> str | None:
 def _default_bundle(threads: int) -> tuple[_Trials | None, dict[str, Any] | None]:
     """What runs the packaged bundle, its case index loaded once, or why that cannot be used."""
     from nodule_diag.bundle import Bundle
-    from nodule_diag.retrieval import CaseIndex
+    from nodule_diag.cases import CaseIndex
 
     try:
         bundle = Bundle.default()
@@ -97,9 +97,7 @@ class _Trials:
         """One nodule twice: the first run sets the runtime up, the second is timed."""
         import time
 
-        from nodule_diag.backends import create_backend
-        from nodule_diag.backends.choice import REFERENCE
-        from nodule_diag.parity import probe_patch
+        from nodule_diag.backends import REFERENCE, create_backend, probe_patch
 
         patch = probe_patch()
         try:
@@ -117,7 +115,7 @@ class _Trials:
 
     def _compared(self, outputs: Outputs, precision: str) -> dict[str, Any]:
         """Against ONNX Runtime on the CPU, which comes first; nothing to say where that is not installed."""
-        from nodule_diag.parity import compare, misses
+        from nodule_diag.backends import compare, misses
 
         if self._reference is None:
             return {}

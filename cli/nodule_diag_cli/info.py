@@ -29,7 +29,7 @@ def info(bundle: BundleOption = None, as_json: JsonOption = False) -> None:
 
 def describe(bundle: Bundle) -> dict[str, Any]:
     """The document of ``info --json``: the manifest, the hash that identifies it, and the size of the case base."""
-    from nodule_diag.retrieval import CaseIndex
+    from nodule_diag.cases import CaseIndex
 
     return {
         "schema": SCHEMA,

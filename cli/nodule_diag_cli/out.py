@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from nodule_diag.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
+    from nodule_diag.ct import CTVolume
     from nodule_diag.results import Diagnosis
-    from nodule_diag.volume import CTVolume
 
 MAX_STEM = 80  # characters of an id in a file name; file systems allow 255 bytes for the whole of it
 _UNSAFE = re.compile(r"[^\w.-]", re.ASCII)
@@ -68,8 +68,8 @@ def write(
     Raises:
         OutputError: one cannot be written, as when the disk is full.
     """
-    from nodule_diag.atomic import write_bytes
-    from nodule_diag.overlay import write_cam, write_segmentation
+    from nodule_diag.process import write_bytes
+    from nodule_diag.results import write_cam, write_segmentation
 
     summary = folder / "prediction.json"
     try:

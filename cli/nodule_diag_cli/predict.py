@@ -32,8 +32,8 @@ from nodule_diag_cli.options import (
 from nodule_diag_cli.points import NamedPoint, gather
 
 if TYPE_CHECKING:
+    from nodule_diag.ct import CTVolume
     from nodule_diag.results import Diagnosis
-    from nodule_diag.volume import CTVolume
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Request:
 
         The bundle comes first: when it or the backend cannot serve, nobody waits for the CT to be read.
         """
-        from nodule_diag.document import prediction_document
-        from nodule_diag.pipeline import Diagnoser
-        from nodule_diag.volume import read_ct
+        from nodule_diag.ct import read_ct
+        from nodule_diag.diagnoser import Diagnoser
+        from nodule_diag.results import prediction_document
 
         with render.progress("loading the bundle"):
             diagnoser = Diagnoser.load(
@@ -80,7 +80,7 @@ class Request:
                 k=self.k,
                 ids=[point.id for point in self.points],
             )
-        document = prediction_document(diagnoser, ct, prediction, read_ms=read_ms)
+        document = prediction_document(ct, prediction, read_ms=read_ms)
         return Result(ct=ct, diagnoses=prediction.diagnoses, document=document)
 
 

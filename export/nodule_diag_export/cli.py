@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from .bundle_commands import bundle_command, parity_command
-from .engine_commands import tensorrt_command, tensorrt_rtx_command
-from .graph_commands import fused_command, onnx_command, precision_command, winograd_command
-from .index_commands import build_command, info_command
+from nodule_diag_export.commands.bundle import bundle_command, parity_command
+from nodule_diag_export.commands.engines import tensorrt_command, tensorrt_rtx_command
+from nodule_diag_export.commands.graph import fused_command, onnx_command, precision_command, winograd_command
+from nodule_diag_export.commands.index import build_command, info_command
 
 app = typer.Typer(name="export", help="Export a trained model.", no_args_is_help=True, add_completion=False)
 app.command("onnx")(onnx_command)

@@ -9,19 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 import numpy.typing as npt
 
-from nodule_diag.document import prediction_document
+from nodule_diag.ct import CTVolume, Space, read_ct
 from nodule_diag.errors import NoduleDiagError, UsageError
-from nodule_diag.geometry import Space
-from nodule_diag.results import Diagnosis, Prediction
-from nodule_diag.side_by_side import in_order
-from nodule_diag.volume import CTVolume, read_ct
-
-if TYPE_CHECKING:
-    from nodule_diag.pipeline import Diagnoser
+from nodule_diag.process import in_order
+from nodule_diag.results import Diagnosis, Prediction, prediction_document
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +79,28 @@ class ScanResult:
         """As :meth:`Diagnoser.predict` returns them; raises as :attr:`prediction`."""
         return list(self.prediction.diagnoses)
 
-    def document(self, diagnoser: Diagnoser) -> dict[str, object]:
+    def document(self) -> dict[str, object]:
         """As :func:`nodule_diag.prediction_document` writes it; raises as :attr:`prediction`."""
         prediction = self.prediction
         # There is no prediction without a CT.
-        return prediction_document(diagnoser, cast(CTVolume, self.ct), prediction, read_ms=self.read_ms)
+        return prediction_document(cast(CTVolume, self.ct), prediction, read_ms=self.read_ms)
+
+
+class Predicts(Protocol):
+    """Anything that diagnoses nodules of a CT as :meth:`Diagnoser.predict_timed` does."""
+
+    def predict_timed(
+        self,
+        ct: CTVolume,
+        points: npt.ArrayLike,
+        *,
+        space: Space = "lps",
+        k: int | None = None,
+        ids: Sequence[str] | None = None,
+        exclude: Collection[str] = (),
+    ) -> Prediction:
+        """The diagnoses of the nodules at (N, 3) ``points``."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +113,7 @@ class _Read:
 
 
 def predict_batch(
-    diagnoser: Diagnoser, scans: Iterable[Scan], *, prefetch: int = 1
+    diagnoser: Predicts, scans: Iterable[Scan], *, prefetch: int = 1
 ) -> Generator[ScanResult, None, None]:
     """See :meth:`nodule_diag.Diagnoser.predict_batch`."""
     if isinstance(prefetch, bool) or prefetch < 1:
@@ -110,13 +122,13 @@ def predict_batch(
 
 
 def predict_batch_async(
-    diagnoser: Diagnoser, scans: Iterable[Scan], *, prefetch: int = 1
+    diagnoser: Predicts, scans: Iterable[Scan], *, prefetch: int = 1
 ) -> AsyncGenerator[ScanResult, None]:
     """See :meth:`nodule_diag.Diagnoser.predict_batch_async`."""
     return _in_a_thread(predict_batch(diagnoser, scans, prefetch=prefetch))
 
 
-def _results(diagnoser: Diagnoser, scans: Iterable[Scan], prefetch: int) -> Generator[ScanResult, None, None]:
+def _results(diagnoser: Predicts, scans: Iterable[Scan], prefetch: int) -> Generator[ScanResult, None, None]:
     with in_order(_read, scans, threads=1, ahead=prefetch) as reads:
         # No name here keeps a CT while the next one is waited for.
         yield from map(partial(_diagnosed, diagnoser), reads)
@@ -150,7 +162,7 @@ def _read(scan: Scan) -> _Read:
     return _Read(scan, ct, (perf_counter() - start) * 1000.0)
 
 
-def _diagnosed(diagnoser: Diagnoser, read: _Read) -> ScanResult:
+def _diagnosed(diagnoser: Predicts, read: _Read) -> ScanResult:
     scan, ct = read.scan, read.ct
     if isinstance(ct, NoduleDiagError):
         return ScanResult(scan, None, ct, read.ms)

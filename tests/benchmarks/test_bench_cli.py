@@ -16,7 +16,7 @@ from benchmarks.part_growth import stretched
 from benchmarks.results import Part, read_part
 from benchmarks.subject import Settings, opened, small_chest
 from nodule_diag.errors import UsageError
-from nodule_diag.lungs import lung_mask
+from nodule_diag.preprocessing.lungs import lung_mask
 from nodule_diag_cli.main import run
 
 

@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from benchmarks.flops import direct_flops, graph_flops
-from nodule_diag.bundle import Bundle
+from nodule_diag.bundle.bundle import Bundle
 from nodule_diag.errors import UsageError
 
 

@@ -22,7 +22,7 @@ from benchmarks.gpu_check.findings import Findings, IncompleteError, Unavailable
 from benchmarks.gpu_check.machine import driver_says
 from benchmarks.gpu_check.networks import backend, patches_of, reference
 from benchmarks.gpu_check.plan import DEADLINE_S, SCHEMA, STEPS, Settings, Step
-from nodule_diag.backends import Outputs
+from nodule_diag.backends.backend import Outputs
 from nodule_diag.errors import BackendError, MissingExtraError
 
 STATES = {"done", "unavailable", "failed", "timed-out", "skipped"}

@@ -19,13 +19,13 @@ from benchmarks.peers.monai_style import MonaiStyle, bytes_needed, lung_mask  # 
 from benchmarks.peers.networks import TorchNetwork  # noqa: E402
 from benchmarks.peers.weights import torch_network  # noqa: E402
 from benchmarks.subject import Bench, Settings, opened  # noqa: E402
-from nodule_diag.backends import create_backend  # noqa: E402
-from nodule_diag.bundle import Bundle  # noqa: E402
+from nodule_diag.backends.loading import create_backend  # noqa: E402
+from nodule_diag.backends.parity import probe_patch  # noqa: E402
+from nodule_diag.bundle.bundle import Bundle  # noqa: E402
+from nodule_diag.cases.retrieval import CaseIndex  # noqa: E402
+from nodule_diag.ct.reading import read_ct  # noqa: E402
 from nodule_diag.errors import UsageError  # noqa: E402
-from nodule_diag.parity import probe_patch  # noqa: E402
-from nodule_diag.patch import extract_patches  # noqa: E402
-from nodule_diag.retrieval import CaseIndex  # noqa: E402
-from nodule_diag.volume import read_ct  # noqa: E402
+from nodule_diag.preprocessing.patch import extract_patches  # noqa: E402
 
 
 def tiny_in_torch(patch: torch.Tensor) -> tuple[torch.Tensor, ...]:

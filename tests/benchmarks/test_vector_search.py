@@ -11,7 +11,7 @@ faiss = pytest.importorskip("faiss", reason="the extra bench is not installed")
 
 from benchmarks.part_retrieval import K, _recall  # noqa: E402
 from benchmarks.peers.vector_search import Base, Engine, Faiss, Numpy, OwnCases  # noqa: E402
-from nodule_diag.bundle import Bundle  # noqa: E402
+from nodule_diag.bundle.bundle import Bundle  # noqa: E402
 
 
 def nearest(base: Base, query: np.ndarray) -> set[int]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nodule_diag.phantom import Phantom, chest_phantom
+from nodule_diag.ct.phantom import Phantom, chest_phantom
 from nodule_diag_cli.demo import write_ct
 from nodule_diag_cli.main import run
 

@@ -9,13 +9,13 @@ from typing import Any
 import jsonschema
 import pytest
 
-from nodule_diag.phantom import Phantom
+from nodule_diag.ct.phantom import Phantom
 
 
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch: pytest.MonkeyPatch, phantom: Phantom) -> None:
     """The coarse phantom, made once."""
-    monkeypatch.setattr("nodule_diag.phantom.chest_phantom", lambda: phantom)
+    monkeypatch.setattr("nodule_diag.ct.phantom.chest_phantom", lambda: phantom)
 
 
 def test_json(command: Any, repo_root: Path, tiny_bundle: Path, phantom: Phantom) -> None:

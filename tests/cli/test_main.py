@@ -102,7 +102,7 @@ def test_interrupt_inside_a_command(command: Any, tiny_bundle: Path, monkeypatch
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nodule_diag.bundle.Bundle.open", interrupted)
+    monkeypatch.setattr("nodule_diag.bundle.bundle.Bundle.open", interrupted)
     assert command("info", "--bundle", tiny_bundle).code == 130
 
 
@@ -174,7 +174,7 @@ def test_doctor_names_every_backend(command: Any) -> None:
 
 
 def test_doctor_runs_the_backend(command: Any, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nodule_diag.bundle import Bundle
+    from nodule_diag.bundle.bundle import Bundle
 
     monkeypatch.setattr(Bundle, "default", lambda: Bundle.open(tiny_bundle))
     first = command("doctor", "--json").document["backends"][0]
@@ -190,7 +190,7 @@ def test_doctor_runs_every_precision_and_compares(
     """Openvino, where it is installed, answers as onnxruntime does; bf16 as well, or the reason why not."""
     if find_spec("openvino") is None:
         pytest.skip("openvino is not installed")
-    from nodule_diag.bundle import Bundle
+    from nodule_diag.bundle.bundle import Bundle
 
     monkeypatch.setattr(Bundle, "default", lambda: Bundle.open(tiny_bundle))
     fp32, bf16 = command("doctor", "--json").document["backends"][1]["devices"]
@@ -207,7 +207,7 @@ def test_doctor_does_not_believe_a_wrong_answer(
     if find_spec("openvino") is None:
         pytest.skip("openvino is not installed")
     from nodule_diag.backends.openvino import OpenVinoBackend
-    from nodule_diag.bundle import Bundle
+    from nodule_diag.bundle.bundle import Bundle
 
     real = OpenVinoBackend.infer
     monkeypatch.setattr(OpenVinoBackend, "infer", lambda self, patches: real(self, patches * np.float32(0.9)))

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nodule_diag.ct.phantom import Phantom
 from nodule_diag.errors import OutputError, UsageError
-from nodule_diag.phantom import Phantom
 from nodule_diag_cli.out import file_stem, prepare
 
 NODULE = ("--xyz", "-72", "-18", "-135")
@@ -111,7 +111,7 @@ def test_a_summary_stands_for_its_own_maps_only(
     def full(*_: object) -> None:
         raise OutputError("No space left on device", hint="")
 
-    monkeypatch.setattr("nodule_diag.overlay.write_segmentation", full)
+    monkeypatch.setattr("nodule_diag.results.write_segmentation", full)
     assert command(*call).code == 1
     assert sorted(file.name for file in tmp_path.iterdir()) == ["cam_1.nii.gz", "segmentation_1.nii.gz"]
 
@@ -124,7 +124,7 @@ def test_full_disk(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("nodule_diag.overlay._write_voxels", full)
+    monkeypatch.setattr("nodule_diag.results.overlay._write_voxels", full)
     ended = command("predict", phantom_ct, *NODULE, "--bundle", tiny_bundle, "--json", "--out", tmp_path)
     assert ended.code == 1
     assert "No space left" in ended.document["error"]["message"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nodule_diag.phantom import Phantom
+from nodule_diag.ct.phantom import Phantom
 
 FIRST = ("--xyz", "-72", "-18", "-135")
 THREE = (*FIRST, "--xyz", "119.1", "22", "-190", "--xyz", "-84", "38.5", "-2.05e2")

@@ -17,13 +17,13 @@ import SimpleITK as sitk
 import torch
 from onnx import ModelProto
 
-from nodule_diag_export import onnx_file
-from nodule_diag_export.onnx_file import ExportedModel, Identity, export_model
-from nodule_diag_export.onnx_graph import ExportGraph
-from nodule_diag_training import lidc
-from nodule_diag_training.checkpoint import load_model, save_model
+from nodule_diag_export.bundle import network as onnx_file
+from nodule_diag_export.bundle.network import ExportedModel, Identity, export_model
+from nodule_diag_export.graph.onnx_graph import ExportGraph
 from nodule_diag_training.config import TrainingConfig
-from nodule_diag_training.model import SynergicModel
+from nodule_diag_training.data.lidc import diagnosed as lidc
+from nodule_diag_training.engine.checkpoint import load_model, save_model
+from nodule_diag_training.model.synergic import SynergicModel
 
 CUBE_MM = 51
 VOI_SHAPE = (9, 40, 40)

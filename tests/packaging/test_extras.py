@@ -64,7 +64,8 @@ def test_extras_are_the_pinned_ones(wheel_metadata):
 
 
 def test_base_install_is_lean(requirements):
-    assert requirements[NO_EXTRA] == {"numpy", "simpleitk", "hnswlib", "typer", "rich", "pydantic", "isal"}
+    lean = {"numpy", "simpleitk", "hnswlib", "typer", "rich", "pydantic", "isal", "lazy-loader"}
+    assert requirements[NO_EXTRA] == lean
 
 
 def test_only_cpu_and_gpu_bring_an_onnx_runtime(requirements):

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from bad_inputs import CASES, POINTS, BadInput, BadPoint, point_ct
-from nodule_diag import geometry
+from nodule_diag.ct import points as geometry
+from nodule_diag.ct.grid import MAX_SPACING_MM, WARN_SPACING_MM
+from nodule_diag.ct.reading import read_ct
+from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CoordinateError, CTError, NoduleDiagError, UsageError
-from nodule_diag.grid import MAX_SPACING_MM, WARN_SPACING_MM
-from nodule_diag.volume import CTVolume, read_ct
 
 UPDATE = "NODULE_DIAG_UPDATE_DOCS"
 MEMORY_BYTES = 64 * 2**20

@@ -11,16 +11,16 @@ import pytest
 
 import nodule_diag as nd
 from bundle_factory import make_tiny_bundle, tiny_cases, tiny_model_in_numpy
-from nodule_diag import pipeline
-from nodule_diag.document import prediction_document
-from nodule_diag.geometry import to_lps
-from nodule_diag.lungs import lung_mask
-from nodule_diag.patch import extract_patches
-from nodule_diag.phantom import Phantom, chest_phantom
-from nodule_diag.pipeline import Diagnoser
-from nodule_diag.results import Diagnosis
-from nodule_diag.segmentation import Segmentation
-from nodule_diag.volume import CTVolume
+from nodule_diag import diagnoser as pipeline
+from nodule_diag.ct.phantom import Phantom, chest_phantom
+from nodule_diag.ct.points import to_lps
+from nodule_diag.ct.volume import CTVolume
+from nodule_diag.diagnoser import Diagnoser
+from nodule_diag.preprocessing.lungs import lung_mask
+from nodule_diag.preprocessing.patch import extract_patches
+from nodule_diag.results.diagnosis import Diagnosis
+from nodule_diag.results.document import prediction_document
+from nodule_diag.results.segmentation import Segmentation
 
 HEART = (20.0, -30.0, -180.0)
 """A point of the phantom's mediastinum: inside the CT, outside the lungs."""
@@ -252,9 +252,7 @@ def test_several_threads_and_two_diagnosers(
 
 def test_document(phantom: Phantom, points: list[tuple[float, float, float]], diagnoser: Diagnoser) -> None:
     prediction = diagnoser.predict_timed(phantom.ct, points)
-    document = json.loads(
-        json.dumps(prediction_document(diagnoser, phantom.ct, prediction, read_ms=12.5), allow_nan=False)
-    )
+    document = json.loads(json.dumps(prediction_document(phantom.ct, prediction, read_ms=12.5), allow_nan=False))
     assert document["schema"] == "nodule-diag/prediction/1"
     assert document["ct"]["orientation"] == "LPS"
     assert document["ct"]["size_xyz"] == list(phantom.ct.size_xyz)
@@ -286,7 +284,7 @@ def test_document_fits_the_published_schema(
     jsonschema = pytest.importorskip("jsonschema")
     schema = Path(nd.__file__).parent / "schemas" / "prediction-1.json"
     prediction = diagnoser.predict_timed(phantom.ct, [*points, HEART])
-    jsonschema.validate(prediction_document(diagnoser, phantom.ct, prediction), json.loads(schema.read_text()))
+    jsonschema.validate(prediction_document(phantom.ct, prediction), json.loads(schema.read_text()))
 
 
 def test_warnings_of_a_segmentation() -> None:
@@ -319,6 +317,6 @@ def test_symmetries_average_the_views_and_are_reported(
     assert mean.logit == pytest.approx(one.logit, abs=1e-5)  # the tiny network turns with its input
     np.testing.assert_allclose(mean.cam.values, one.cam.values, atol=1e-5)
     np.testing.assert_allclose(mean.segmentation.values, one.segmentation.values, atol=1e-5)
-    runtime = prediction_document(flips, phantom.ct, prediction)["runtime"]
+    runtime = prediction_document(phantom.ct, prediction)["runtime"]
     assert runtime == flips.runtime.to_dict()
     assert flips.runtime.to_dict()["symmetries"] == 8

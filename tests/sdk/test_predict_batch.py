@@ -17,8 +17,8 @@ import pytest
 import ct_files as make
 import nodule_diag as nd
 from nodule_diag import batch
-from nodule_diag.pipeline import Diagnoser
-from nodule_diag.results import Diagnosis
+from nodule_diag.diagnoser import Diagnoser
+from nodule_diag.results.diagnosis import Diagnosis
 
 SIZES = ((12, 32, 28), (10, 24, 24), (14, 28, 28))
 
@@ -72,7 +72,7 @@ def test_a_batch_equals_single_calls(diagnoser: Diagnoser, paths: list[Path], pr
         assert result.error is None
         assert result.read_ms > 0
         equal(result.diagnoses[0], diagnoser.predict(nd.read_ct(path), point(path))[0])
-        document = result.document(diagnoser)
+        document = result.document()
         assert document["ct"]["path"] == str(path)  # type: ignore[index]
         assert document["timing_ms"]["read"] == pytest.approx(result.read_ms, abs=1e-3)  # type: ignore[index]
 
@@ -102,7 +102,7 @@ def test_an_error_is_delivered_in_its_place_and_stops_nothing(diagnoser: Diagnos
         with pytest.raises(type(result.error)):
             _ = result.diagnoses
         with pytest.raises(type(result.error)):
-            result.document(diagnoser)
+            result.document()
     equal(results[0].diagnoses[0], results[4].diagnoses[0])
 
 

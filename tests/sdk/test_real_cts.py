@@ -11,11 +11,11 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from nodule_diag.bundle import Bundle
+from nodule_diag.bundle.bundle import Bundle
+from nodule_diag.ct.reading import read_ct
+from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.errors import BundleError
-from nodule_diag.pipeline import Diagnoser
-from nodule_diag.results import Diagnosis
-from nodule_diag.volume import read_ct
+from nodule_diag.results.diagnosis import Diagnosis
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 

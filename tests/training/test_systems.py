@@ -11,19 +11,20 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from nodule_diag_training import losses, peer_losses
-from nodule_diag_training import model as model_module
-from nodule_diag_training.checkpoint import MODEL, save_model
 from nodule_diag_training.config import Scenario, TrainingConfig
-from nodule_diag_training.crossval import judge_fold
-from nodule_diag_training.draws import Draw, PairSource
-from nodule_diag_training.evaluate import judge
-from nodule_diag_training.lidc import Nodule, SureLabel, TrainingDataError
-from nodule_diag_training.model import SynergicOutput, build_model
-from nodule_diag_training.objective import step_losses
-from nodule_diag_training.patches import Sample
+from nodule_diag_training.data.draws import Draw, PairSource
+from nodule_diag_training.data.nodule import Nodule, SureLabel, TrainingDataError
+from nodule_diag_training.data.patches import Sample
+from nodule_diag_training.data.training_data import TrainingData
+from nodule_diag_training.engine.checkpoint import MODEL, save_model
+from nodule_diag_training.evaluation.crossval import judge_fold
+from nodule_diag_training.evaluation.judgement import judge
+from nodule_diag_training.losses import paper as losses
+from nodule_diag_training.losses import peers as peer_losses
+from nodule_diag_training.losses.objective import step_losses
+from nodule_diag_training.model import synergic as model_module
+from nodule_diag_training.model.synergic import SynergicOutput, build_model
 from nodule_diag_training.systems import SYSTEMS
-from nodule_diag_training.training_data import TrainingData
 
 SIDE = 16
 SCORE_LOSSES = ("mse", "cross-entropy", "ordinal")

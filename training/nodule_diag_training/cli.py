@@ -11,32 +11,38 @@ import typer
 from pydantic import ValidationError
 
 from nodule_diag.errors import UsageError
-
-from .allocator import keep_freed_memory
-from .checkpoint import MODEL, load_model
-from .config import OWN_CASES, PACKAGED, PRETRAINED, TrainingConfig
-from .crossval import FOLD, HELD_OUT, STORES
-from .engine import Run, StepLog
-from .evaluation_commands import evaluate, plot, symmetries
-from .execution import Execution
-from .experiments.commands import (
+from nodule_diag_training.data import TrainingData, split_by_patient
+from nodule_diag_training.data import app as prepare_app
+from nodule_diag_training.engine import (
+    COMMAND_MODULE,
+    MODEL,
+    Execution,
+    Job,
+    Processes,
+    Run,
+    StepLog,
+    joined,
+    keep_freed_memory,
+    load_model,
+    run_side_by_side,
+    start_processes,
+)
+from nodule_diag_training.evaluation import FOLD, HELD_OUT, STORES, evaluate, plot, symmetries
+from nodule_diag_training.experiments import (
     DEFAULT_FOLDS,
     DEFAULT_RESULTS,
+    FoldRun,
+    ScheduleName,
+    figure_command,
     fold_runs,
     judge_command,
     list_command,
     run_experiment,
     table_command,
 )
-from .experiments.figures import figure_command
-from .experiments.running import FoldRun
-from .experiments.schedules import ScheduleName
-from .lidc import split_by_patient
+
+from .config import OWN_CASES, PACKAGED, PRETRAINED, TrainingConfig
 from .options import DEFAULT_DATA, DataOption
-from .prepare_cli import app as prepare_app
-from .processes import COMMAND_MODULE, Processes, joined, start_processes
-from .side_by_side import Job, run_side_by_side
-from .training_data import TrainingData
 
 app = typer.Typer(
     help="Train and evaluate the synergic model on LIDC-IDRI nodules.",

@@ -7,10 +7,14 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .losses import DEFAULT_MARGIN, MarginMode
-from .systems import SYSTEMS, System, SystemName
+from nodule_diag_training.systems import SYSTEMS, System, SystemName
 
 MINIMUM_STAGE_SIZE = 32
+DEFAULT_MARGIN = 0.5
+"""delta of eq. 10 for the paper's model J."""
+
+MarginMode = Literal["nodule", "background"]
+"""Where the CAM is wanted: on the nodule (eq. 10), or, to show what the margin does, on the background (eq. 15)."""
 
 Scenario = Literal["1/2345", "12/345", "12/45", "123/45", "1234/5"]
 """Which rounded mean scores are benign and which malignant (Table 6)."""

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from nodule_diag.backends import Backend, Device, backend_module
-from nodule_diag.bundle import Bundle
+from nodule_diag.backends.backend import Backend, Device
+from nodule_diag.backends.parity import misses
+from nodule_diag.backends.registry import backend_module
+from nodule_diag.bundle import Bundle, Manifest
 from nodule_diag.errors import BackendError, BundleError, MissingExtraError
-from nodule_diag.manifest import Manifest
-from nodule_diag.parity import misses
 
 REFERENCE = "onnxruntime"
 

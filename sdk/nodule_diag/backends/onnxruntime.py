@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.backends import CPU_BATCH, GPU_BATCH, Backend, BackendStatus, Device, Outputs
+from nodule_diag.backends.backend import CPU_BATCH, GPU_BATCH, Backend, BackendStatus, Device, Outputs
 from nodule_diag.backends.onnxruntime_binding import BoundSession
 from nodule_diag.backends.tensors import MAX_REASON, Node, check_tensors, checked_outputs, output_names, unreadable
 from nodule_diag.bundle import Bundle

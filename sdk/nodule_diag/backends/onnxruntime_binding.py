@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodule_diag.backends.tensors import output_names
-from nodule_diag.manifest import ModelSpec
+from nodule_diag.bundle import ModelSpec
 
 LARGEST_BATCH = 64
 """More patches are run in parts: buffers and graphs are kept for every size that comes."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.backends import CPU_BATCH, Backend, BackendStatus, Device, Outputs
+from nodule_diag.backends.backend import CPU_BATCH, Backend, BackendStatus, Device, Outputs
 from nodule_diag.backends.onnx_weights import require_own_weights
 from nodule_diag.backends.tensors import check_tensors, checked_outputs, output_names, unreadable
 from nodule_diag.bundle import Bundle

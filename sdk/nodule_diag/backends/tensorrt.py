@@ -19,11 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.backends import GPU_BATCH, Backend, BackendStatus, Device, Outputs
+from nodule_diag.backends.backend import GPU_BATCH, Backend, BackendStatus, Device, Outputs
 from nodule_diag.backends.cuda import CudaDevice, CudaGraph, import_pycuda, list_gpus
-from nodule_diag.backends.tensors import checked_outputs, output_names
-from nodule_diag.bundle import Bundle
-from nodule_diag.engine_build import (
+from nodule_diag.backends.engines.build import (
     ONE_NODULE,
     PATCH_SHAPE,
     TENSORRT,
@@ -36,10 +34,11 @@ from nodule_diag.engine_build import (
     profile_name,
     profiles_up_to,
 )
-from nodule_diag.engine_cache import EngineCache
-from nodule_diag.engine_store import EngineKey, EngineRefusedError
+from nodule_diag.backends.engines.cache import EngineCache
+from nodule_diag.backends.engines.store import EngineKey, EngineRefusedError
+from nodule_diag.backends.tensors import checked_outputs, output_names
+from nodule_diag.bundle import Bundle, ModelSpec
 from nodule_diag.errors import BackendError, BundleError, NoduleDiagError
-from nodule_diag.manifest import ModelSpec
 
 MAX_GRAPHS = 64
 """Recorded batch sizes of one profile; far more than profiles have sizes today, but memory must have a bound."""

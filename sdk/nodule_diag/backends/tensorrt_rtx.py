@@ -6,11 +6,11 @@ the backend is loaded, and kept in the cache.
 
 from __future__ import annotations
 
-from nodule_diag.backends import Backend, BackendStatus, Device
 from nodule_diag.backends import tensorrt as shared
+from nodule_diag.backends.backend import Backend, BackendStatus, Device
+from nodule_diag.backends.engines.build import TENSORRT_RTX
+from nodule_diag.backends.engines.cache import EngineCache
 from nodule_diag.bundle import Bundle
-from nodule_diag.engine_build import TENSORRT_RTX
-from nodule_diag.engine_cache import EngineCache
 
 
 def status() -> BackendStatus:

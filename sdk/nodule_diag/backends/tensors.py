@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.backends import Outputs
+from nodule_diag.backends.backend import Outputs
+from nodule_diag.bundle import ModelOutputs, ModelSpec, TensorSpec
 from nodule_diag.errors import BackendError, BundleError
-from nodule_diag.manifest import ModelOutputs, ModelSpec, TensorSpec
 
 OUTPUT_FIELDS = tuple(ModelOutputs.model_fields)
 """The fields of :class:`nodule_diag.backends.Outputs`, which are those of the manifest."""

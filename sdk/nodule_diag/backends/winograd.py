@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
-from nodule_diag.backends import Backend, BackendStatus, Device
 from nodule_diag.backends import onnxruntime as shared
+from nodule_diag.backends.backend import Backend, BackendStatus, Device
 from nodule_diag.bundle import Bundle
 from nodule_diag.errors import BackendError, BundleError, NoduleDiagError
 

@@ -1,1 +1,8 @@
-"""The paper's experiments by name: every row of its tables, run in folds, judged, tabled and drawn."""
+"""The paper's tables and figures: which run a row is, what was recorded of it, and the page made of the records.
+
+Doors: ``CATALOGUE`` and its runs, the schedules, the commands.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

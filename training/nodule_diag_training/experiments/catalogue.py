@@ -8,8 +8,7 @@ from functools import cache
 from typing import Literal, get_args
 
 from nodule_diag_training.config import Modality, Scenario, TrainingConfig
-from nodule_diag_training.confounder import CUE_HU
-from nodule_diag_training.lidc import TrainingDataError
+from nodule_diag_training.data import CUE_HU, TrainingDataError
 from nodule_diag_training.systems import SystemName
 
 Learns = Literal["sure", "unsure", "sure+unsure"]

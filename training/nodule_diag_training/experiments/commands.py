@@ -8,14 +8,12 @@ from typing import Annotated
 
 import typer
 
-from nodule_diag.atomic import write_bytes
-from nodule_diag_training.allocator import keep_freed_memory
+from nodule_diag.process import write_bytes
 from nodule_diag_training.config import TrainingConfig
-from nodule_diag_training.execution import Execution
+from nodule_diag_training.data import TrainingData
+from nodule_diag_training.engine import Execution, StepLog, keep_freed_memory
 from nodule_diag_training.options import DEFAULT_DATA, DataOption
-from nodule_diag_training.runlog import StepLog
 from nodule_diag_training.systems import SYSTEMS
-from nodule_diag_training.training_data import TrainingData
 
 from .catalogue import Experiment, catalogue, find
 from .records import FoldRecord, read_run

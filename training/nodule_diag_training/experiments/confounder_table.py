@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from nodule_diag_training.confounder import CUE_AGREES, CueTest
+from nodule_diag_training.data import CUE_AGREES, CueTest
 
 from .catalogue import Experiment
 from .markdown import interval_cell, table

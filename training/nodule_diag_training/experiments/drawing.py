@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from nodule_diag.atomic import writing
+from nodule_diag.process import writing
 
 from .faithfulness import Float
 

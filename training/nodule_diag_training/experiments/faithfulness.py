@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from nodule_diag.results import Faithfulness
-from nodule_diag_training.confounder import dilated
+from nodule_diag_training.data import MASK_THRESHOLD, Sample, dilated
 from nodule_diag_training.model import GRID_STRIDE
-from nodule_diag_training.patches import MASK_THRESHOLD, Sample
 
 from .records import CamFigures
 

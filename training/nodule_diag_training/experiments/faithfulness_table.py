@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from nodule_diag_training.metrics import estimate, mean_value
+from nodule_diag_training.evaluation import estimate, mean_value
 
 from .catalogue import Experiment
 from .faithfulness import CAM_THRESHOLD, CURVE_STEPS

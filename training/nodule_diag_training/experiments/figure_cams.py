@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from matplotlib.figure import Figure
 
-from nodule_diag_training import losses
-from nodule_diag_training.lidc import Nodule, TrainingDataError
+from nodule_diag_training.data import Nodule, TrainingDataError
+from nodule_diag_training.losses import paper as losses
 
 from .drawing import canvas, frame, show_cam, show_contour, show_patch
 from .judging import Judge

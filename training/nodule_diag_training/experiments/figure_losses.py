@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from nodule_diag_training.lidc import TrainingDataError
-from nodule_diag_training.runlog import LOG, VALIDATION_LOG, StepLog, ValidationLog, read_lines
+from nodule_diag_training.data import TrainingDataError
+from nodule_diag_training.engine import LOG, VALIDATION_LOG, StepLog, ValidationLog, read_lines
 
 SMOOTHED_OVER = 20
 """Steps whose mean is drawn: one step has two or three nodules."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from nodule_diag.manifest import Space
+from nodule_diag.results import Space
 
 from .drawing import canvas, frame, show_patch
 from .faithfulness import Float

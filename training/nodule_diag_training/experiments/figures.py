@@ -11,11 +11,10 @@ import typer
 from matplotlib.figure import Figure
 
 from nodule_diag.errors import UsageError
-from nodule_diag.manifest import Space
-from nodule_diag_training.checkpoint import load_model
-from nodule_diag_training.lidc import Nodule, TrainingDataError
+from nodule_diag.results import Space
+from nodule_diag_training.data import Nodule, TrainingData, TrainingDataError, Voxels
+from nodule_diag_training.engine import load_model
 from nodule_diag_training.options import DEFAULT_DATA, DataOption
-from nodule_diag_training.training_data import TrainingData, Voxels
 
 from .catalogue import Experiment, find, rows_of
 from .commands import DEFAULT_FOLDS, DEFAULT_RESULTS, FoldsOption, ResultsOption, ScheduleOption, SeedOption

@@ -11,17 +11,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nodule_diag_training import losses
 from nodule_diag_training.config import TrainingConfig
-from nodule_diag_training.confounder import CueTest, cue_present, with_cue
-from nodule_diag_training.evaluate import batches_of, case_generator
-from nodule_diag_training.labels import cnet_label
-from nodule_diag_training.lidc import Nodule, TrainingDataError
-from nodule_diag_training.metrics import dice
-from nodule_diag_training.modalities import as_input
+from nodule_diag_training.data import (
+    MASK_THRESHOLD,
+    CueTest,
+    Nodule,
+    NoduleVoxels,
+    PatchSampler,
+    Sample,
+    TrainingDataError,
+    as_input,
+    case_generator,
+    cnet_label,
+    cue_present,
+    diagnosed_once,
+    once,
+    with_cue,
+)
+from nodule_diag_training.evaluation import batches_of, dice
+from nodule_diag_training.losses import paper as losses
 from nodule_diag_training.model import SynergicModel, SynergicOutput
-from nodule_diag_training.patches import MASK_THRESHOLD, NoduleVoxels, PatchSampler, Sample
-from nodule_diag_training.training_data import diagnosed_once, once
 
 from .faithfulness import Float, cam_figures
 from .records import NoduleRecord

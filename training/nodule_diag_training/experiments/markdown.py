@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from nodule_diag_training.metrics import Estimate
+from nodule_diag_training.evaluation import Estimate
 
 from .paper import Figure
 from .scores import OverFolds

@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nodule_diag.atomic import write_bytes
-from nodule_diag_training.confounder import CueTest
-from nodule_diag_training.lidc import Certainty, TrainingDataError
+from nodule_diag.process import write_bytes
+from nodule_diag_training.data import Certainty, CueTest, TrainingDataError
 
 from .catalogue import Experiment
 from .schedules import ScheduleName

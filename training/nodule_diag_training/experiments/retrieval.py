@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nodule_diag.manifest import Space
-from nodule_diag_training.labels import rounded_score
+from nodule_diag.results import Space
+from nodule_diag_training.data import rounded_score
+from nodule_diag_training.evaluation import RETRIEVED_CASES, nearest_cases
 from nodule_diag_training.losses import THRESHOLD
-from nodule_diag_training.similar_cases import RETRIEVED_CASES, nearest_cases
 
 from .records import FoldRecord, NoduleRecord
 

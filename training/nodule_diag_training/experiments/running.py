@@ -10,14 +10,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nodule_diag_training.checkpoint import MODEL, load_model
 from nodule_diag_training.config import TrainingConfig
-from nodule_diag_training.crossval import FOLD, HELD_OUT
-from nodule_diag_training.engine import Run
-from nodule_diag_training.execution import Execution
-from nodule_diag_training.lidc import Nodule, TrainingDataError, split_by_patient
-from nodule_diag_training.runlog import TIMING, StepLog, StepTime, read_lines
-from nodule_diag_training.training_data import TrainingData
+from nodule_diag_training.data import Nodule, TrainingData, TrainingDataError, split_by_patient
+from nodule_diag_training.engine import MODEL, TIMING, Execution, Run, StepLog, StepTime, load_model, read_lines
+from nodule_diag_training.evaluation import FOLD, HELD_OUT
 
 from .catalogue import Experiment
 from .judging import Judge, tested_nodules

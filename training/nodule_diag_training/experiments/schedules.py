@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from nodule_diag_training.config import Stage, TrainingConfig
-from nodule_diag_training.labels import cnet_label
-from nodule_diag_training.lidc import Nodule
+from nodule_diag_training.data import Nodule, cnet_label
 
 from .catalogue import Learns, Phase
 

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
-from nodule_diag_training import metrics
-from nodule_diag_training.lidc import TrainingDataError
+from nodule_diag_training.data import TrainingDataError
+from nodule_diag_training.evaluation import EMPTY, Estimate, auc, metrics
 from nodule_diag_training.losses import THRESHOLD
-from nodule_diag_training.metrics import EMPTY, Estimate, auc
 
 Array = NDArray[np.float64]
 BENIGN, MALIGNANT = 0, 1

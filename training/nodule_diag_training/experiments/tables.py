@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodule_diag.manifest import Space
-from nodule_diag_training.lidc import TrainingDataError
+from nodule_diag.results import Space
+from nodule_diag_training.data import TrainingDataError
 
 from .catalogue import CONFOUNDER, Experiment, find, rows_of
 from .confounder_table import confounder_section

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 
 from nodule_diag_training.config import Scenario
-from nodule_diag_training.labels import scenario_label
-from nodule_diag_training.metrics import Estimate
+from nodule_diag_training.data import scenario_label
+from nodule_diag_training.evaluation import Estimate
 
 from .catalogue import Experiment
 from .records import FoldRecord, NoduleRecord

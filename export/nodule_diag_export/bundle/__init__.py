@@ -1,0 +1,8 @@
+"""A bundle from a trained model: manifest, files, case base and model card, with the figures that it reaches.
+
+Doors: ``export_bundle``, ``assemble``.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,159 @@
+"""A checkpoint and its evaluation become a bundle: network, case base, indexes, model card, manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from nodule_diag.bundle import MODEL_CARD_NAME, Bundle, Manifest, ModelSpec, Preprocessing, write_bundle
+from nodule_diag.cases import DEFAULT_K, EXACT_SEARCH_LIMIT, Case, build_index
+from nodule_diag.process import resolve_threads
+from nodule_diag_export.bundle.network import (
+    DEFAULT_IDENTITY,
+    INTENDED_USE,
+    LICENSE,
+    ExportedModel,
+    Identity,
+    export_model,
+)
+from nodule_diag_export.parity import OnnxModel, cube_patches, diagnosed_nodules, diagnosed_patches
+from nodule_diag_export.winograd import add_winograd
+from nodule_diag_training.data import TrainingData
+
+from .index import CaseCounts, cases_of
+from .model_card import CardFacts, render
+from .results import Results, read_results
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleOptions:
+    """What a bundle is called and how its case base is searched.
+
+    Attributes:
+        identity: Name, version and licence.
+        masked_input: Whether the model was trained on CT times lung mask (paper 4.2, step 8).
+        k: Cases that make a diagnosis.
+        exact_up_to: Cases up to which every one is compared.
+        threads: CPU threads for ONNX Runtime; 0 leaves it to the runtime.
+    """
+
+    identity: Identity = DEFAULT_IDENTITY
+    masked_input: bool = False
+    k: int = DEFAULT_K
+    exact_up_to: int = EXACT_SEARCH_LIMIT
+    threads: int = 0
+
+
+def export_bundle(
+    checkpoint: Path, *, results: Path, out: Path, data: TrainingData, options: BundleOptions | None = None
+) -> Bundle:
+    """Make the bundle of a finished model; the diagnosed nodules become its case base.
+
+    Args:
+        checkpoint: ``model.safetensors`` of a finished run.
+        results: What ``nodule-diag train evaluate`` wrote.
+        out: A directory, or a ``.zip``.
+        data: The nodules.
+        options: Name, version, preprocessing and retrieval.
+
+    Returns:
+        The bundle as it was read back.
+
+    Raises:
+        ExportError: If the results or the checkpoint cannot be used.
+        ParityError: If the ONNX file does not answer as the model does.
+        TrainingDataError: If voxels are missing or damaged.
+        BundleError: If what would be written is no valid bundle.
+        OutputError: If it cannot be written.
+    """
+    settings = BundleOptions() if options is None else options
+    evaluation = read_results(results)
+    compared = cube_patches(data)
+    exported = export_model(checkpoint, identity=settings.identity, nodules=list(compared), threads=settings.threads)
+    archive = " --zip" if out.suffix == ".zip" else ""
+    license_ = "" if settings.identity.license == LICENSE else f" --license {shlex.quote(settings.identity.license)}"
+    command = (
+        f"nodule-diag export bundle {checkpoint.name} --results {results.name} --out {out.name}{archive}"
+        f"{''.join(f' --store {store.name}' for store in data.stores)}"
+        f" --name {settings.identity.name} --version {settings.identity.version}{license_}"
+        f" --k {settings.k}{' --masked-input' if settings.masked_input else ''}"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = assemble(
+            exported, data, evaluation=evaluation, out=Path(folder) / "bundle", options=settings, command=command
+        )
+        threads = resolve_threads(settings.threads or None)
+        return add_winograd(bundle, patches=compared, out=out, threads=threads)[0]
+
+
+def assemble(
+    exported: ExportedModel,
+    data: TrainingData,
+    *,
+    evaluation: Results,
+    out: Path,
+    options: BundleOptions,
+    command: str,
+) -> Bundle:
+    """Judge the case base with an exported network and write the bundle, whole or not at all.
+
+    Raises:
+        ExportError: If no nodule has a diagnosis.
+        TrainingDataError: If voxels are missing or damaged.
+        BundleError: If what would be written is no valid bundle.
+        OutputError: If it cannot be written.
+    """
+    cases = cases_of(OnnxModel(exported.data, threads=options.threads), diagnosed_patches(data))
+    built = build_index(cases, k=options.k, exact_up_to=options.exact_up_to)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    model = ModelSpec(opset=exported.opset)
+    from_cubes = sum(nodule.is_cube or nodule.twin is not None for nodule, _ in diagnosed_nodules(data.nodules))
+    card = render(
+        CardFacts(
+            identity=options.identity,
+            created=created,
+            results=evaluation,
+            counts=CaseCounts.of(cases),
+            from_cubes=from_cubes,
+            k=options.k,
+            parity=exported.parity,
+            provenance=exported.provenance,
+            model_sha256=hashlib.sha256(exported.data).hexdigest(),
+            command=command,
+        )
+    )
+    manifest = Manifest(
+        name=options.identity.name,
+        version=options.identity.version,
+        created=created,
+        license=options.identity.license,
+        intended_use=INTENDED_USE,
+        preprocessing=Preprocessing(masked_input=options.masked_input),
+        model=model,
+        retrieval=built.retrieval,
+        training={
+            **exported.provenance,
+            "parity": exported.parity.to_dict(),
+            "case_base": {**_counts(cases), "with_own_surroundings": from_cubes},
+            "evaluation": {"command": evaluation.command, "config": evaluation.config},
+            "command": command,
+        },
+    )
+    files = {model.file: exported.data, MODEL_CARD_NAME: card.encode(), **built.files}
+    return write_bundle(out, manifest=manifest, files=files)
+
+
+def _counts(cases: Sequence[Case]) -> dict[str, int]:
+    counts = CaseCounts.of(cases)
+    return {
+        "cases": counts.cases,
+        "malignant": counts.malignant,
+        "patients": counts.patients,
+        "diagnosed_themselves": counts.certain,
+        "diagnosed_themselves_malignant": counts.certain_malignant,
+    }

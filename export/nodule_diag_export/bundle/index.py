@@ -1,0 +1,64 @@
+"""A bundle's case base: what the exported network says of every nodule with a diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodule_diag.cases import Case, CaseTable
+from nodule_diag_export.graph import SCORE_MAX, SCORE_MIN
+from nodule_diag_export.parity import DiagnosedPatch, OnnxModel
+
+Float = NDArray[np.float32]
+
+
+def cases_of(model: OnnxModel, patches: Iterable[DiagnosedPatch]) -> list[Case]:
+    """Run the network over the patches: the features of eq. 13 beside what is known of each nodule."""
+    cases = []
+    for entry in patches:
+        answer = model.run(np.ascontiguousarray(entry.patch[None]))
+        cases.append(
+            Case(
+                case_id=entry.nodule.case_id,
+                patient_id=entry.nodule.patient_id,
+                label=1 if entry.sure.malignant else 0,
+                label_source=entry.sure.method,
+                label_certainty=entry.sure.certainty,
+                malignancy=float(np.clip(answer["malignancy"][0], 0.0, 1.0)),
+                expert_score=float(np.clip(answer["expert_score"][0], SCORE_MIN, SCORE_MAX)),
+                reader_scores=tuple(float(score) for score in entry.nodule.reader_scores),
+                diameter_mm=entry.nodule.diameter_mm,
+            )
+        )
+    return cases
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseCounts:
+    """What a case base consists of."""
+
+    cases: int
+    malignant: int
+    patients: int
+    certain: int
+    certain_malignant: int
+
+    @classmethod
+    def of(cls, cases: Sequence[Case]) -> CaseCounts:
+        """Count them; ``certain`` are those whose diagnosis is of the nodule and not of its patient."""
+        table = CaseTable.of(cases)
+        return cls(
+            cases=len(table),
+            malignant=int(table.labels.sum(dtype=np.int64)),
+            patients=len(table.patient_names),
+            certain=int(table.certain.sum()),
+            certain_malignant=int(table.labels[table.certain].sum(dtype=np.int64)),
+        )
+
+    @property
+    def base_rate(self) -> float:
+        """Share of malignant cases."""
+        return self.malignant / self.cases

@@ -1,0 +1,164 @@
+"""Renders MODEL_CARD.md: what the model is for and what not, what it was trained on, and what it reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nodule_diag_export.bundle.network import INTENDED_USE, Identity
+from nodule_diag_export.parity import LOGIT_TOLERANCE, TOLERANCE, Parity
+
+from .card_history import of_cut_boxes, of_lidc, table_cell, trained_on
+from .card_text import ATTRIBUTION, CUT_BOXES, FORBIDDEN, LIMITS, METHOD, OPINION, OWN_DATA, TAKEN_OVER
+from .index import CaseCounts
+from .results import Results, Row, Section
+
+UNDEFINED = "not defined"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardFacts:
+    """Everything that a card says and that is not the same for all.
+
+    Attributes:
+        identity: Name, version and licence.
+        created: When, ISO 8601.
+        results: The evaluation.
+        counts: The case base.
+        from_cubes: Cases of it that are seen with their own surroundings.
+        k: Cases that make a diagnosis.
+        parity: Difference of the ONNX file from the trained model.
+        provenance: As in the manifest: checkpoint, configuration, data, libraries.
+        model_sha256: Of ``model.onnx``.
+        command: What made the bundle.
+    """
+
+    identity: Identity
+    created: str
+    results: Results
+    counts: CaseCounts
+    from_cubes: int
+    k: int
+    parity: Parity
+    provenance: Mapping[str, Any]
+    model_sha256: str
+    command: str
+
+
+def render(facts: CardFacts) -> str:
+    """The card, in Markdown."""
+    data = facts.provenance.get("data", {})
+    parts = [
+        f"# {facts.identity.name} {facts.identity.version}",
+        f"{INTENDED_USE}\n\nLicence of the weights: {facts.identity.license}. Made {facts.created}.",
+        f"## What it is\n\n{METHOD.format(system=_system(facts))}",
+        f"## What it must not be used for\n\n{FORBIDDEN}",
+        trained_on(data, facts.provenance.get("config", {})),
+        _reaches(facts),
+        _case_base(facts),
+        f"## Limits\n\n{_limits(facts)}",
+        _export(facts),
+        f"## Attribution\n\n{ATTRIBUTION if of_lidc(data) else OWN_DATA}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _system(facts: CardFacts) -> str:
+    """Row of the paper's Table 1."""
+    return str(facts.provenance.get("config", {}).get("system", "J"))
+
+
+def _limits(facts: CardFacts) -> str:
+    counts = facts.counts
+    certain = {"certain": counts.certain, "certain_malignant": counts.certain_malignant}
+    text = LIMITS.format(
+        cases=counts.cases,
+        patients=counts.patients,
+        malignant=counts.malignant,
+        taken_over=TAKEN_OVER.format(**certain) if counts.certain < counts.cases else "",
+        base_rate=counts.base_rate,
+    )
+    limits = [text]
+    if of_cut_boxes(facts.provenance.get("data", {})):
+        limits.append(CUT_BOXES)
+    if facts.provenance.get("config", {}).get("scores_teach_cnet"):
+        limits.append(OPINION)
+    return "\n".join(limits)
+
+
+def _reaches(facts: CardFacts) -> str:
+    results = facts.results
+    parts = [
+        "## What it reaches",
+        "Every figure of the model is of nodules whose patients the judging model was not trained on, with its 95 % "
+        "interval over resampled patients. Read each beside its yardstick.",
+    ]
+    if results.folds is not None and len(results.folds.judged) < results.folds.of:
+        judged, of = ", ".join(map(str, results.folds.judged)), results.folds.of
+        parts.append(f"Of the {of} folds of the patients, {len(results.folds.judged)} were judged: {judged}.")
+    parts += [_section(section) for section in results.sections]
+    trained = facts.provenance.get("config", {})
+    changed = sorted(key for key in results.config.keys() & trained.keys() if results.config[key] != trained[key])
+    if changed:
+        listed = ", ".join(
+            f"{key} {table_cell(results.config[key])} (here {table_cell(trained[key])})" for key in changed
+        )
+        parts.append(f"The models that were judged were trained otherwise than this one: {listed}.")
+    took = "" if results.seconds is None else f" in {max(1, round(results.seconds / 60))} minutes"
+    parts.append(f"Made{took} by:\n\n```\n{results.command}\n```")
+    return "\n\n".join(parts)
+
+
+def _section(section: Section) -> str:
+    with_target = any(row.target is not None for row in section.rows)
+    with_note = any(row.note for row in section.rows)
+    head = ["", "value", "95 % interval", "nodules"] + ["target"] * with_target + ["note"] * with_note
+    lines = [f"### {section.title}", ""]
+    if section.note:
+        lines += [section.note, ""]
+    lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for row in section.rows:
+        cells = [row.metric, _number(row.value), _interval(row), "" if row.n is None else str(row.n)]
+        cells += [table_cell("" if row.target is None else row.target)] * with_target + [row.note or ""] * with_note
+        lines.append(f"| {' | '.join(table_cell(cell) for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:.3f}"
+
+
+def _interval(row: Row) -> str:
+    return "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
+
+
+def _case_base(facts: CardFacts) -> str:
+    counts = facts.counts
+    rate = f"{counts.base_rate:.2f}"
+    return (
+        "## Case base\n\n"
+        f"{counts.cases} nodules of {counts.patients} patients with a diagnosis: {counts.malignant} malignant, "
+        f"{counts.cases - counts.malignant} benign. {counts.certain} were diagnosed themselves, "
+        f"{counts.cases - counts.certain} through their patient. {facts.from_cubes} are seen with their own "
+        "surroundings.\n\n"
+        f"**Base rate: {rate}.** A diagnosis is the share of malignant ones among the {facts.k} nearest cases: drawn "
+        f"at random, it would be {rate} too. Read it against that."
+    )
+
+
+def _export(facts: CardFacts) -> str:
+    parity = facts.parity
+    worst = ", ".join(f"{name} {value:.1e}" for name, value in parity.difference.items())
+    libraries = ", ".join(f"{name} {version}" for name, version in facts.provenance.get("libraries", {}).items())
+    return (
+        "## How it was made\n\n"
+        f"```\n{facts.command}\n```\n\n"
+        f"ONNX Runtime against torch on {parity.random_patches} synthetic patches and {parity.nodule_patches} of real "
+        f"nodules, largest difference (of the maps: of a patch's mean): {worst}; logit against mean CAM "
+        f"{parity.mean_cam:.1e} (allowed: {TOLERANCE:g}, logit {LOGIT_TOLERANCE:g}). No cell of a map differs by more "
+        f"than {parity.largest_cell:.1e}.\n\n"
+        f"- libraries: {libraries}\n"
+        f"- sha256 of the checkpoint: `{facts.provenance.get('checkpoint_sha256', UNDEFINED)}`\n"
+        f"- sha256 of model.onnx: `{facts.model_sha256}`"
+    )

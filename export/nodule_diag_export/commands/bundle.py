@@ -1,0 +1,82 @@
+"""``nodule-diag export bundle`` and ``parity``: a whole bundle, and the figures of its backends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nodule_diag.backends import misses
+from nodule_diag.bundle import Bundle
+from nodule_diag.cases import DEFAULT_K, EXACT_SEARCH_LIMIT, CaseIndex
+from nodule_diag.process import resolve_threads
+from nodule_diag_export.bundle import DEFAULT_IDENTITY, BundleOptions, Identity, export_bundle
+from nodule_diag_export.commands.options import Data, License, Name, Threads, Version, required_data, use_threads
+from nodule_diag_export.parity import cube_patches, record_parity
+from nodule_diag_training.options import StoreOption
+
+Checkpoint = Annotated[Path, typer.Argument(help="model.safetensors of a finished run.", show_default=False)]
+K = Annotated[int, typer.Option("--k", min=1, help="Cases that make a diagnosis.")]
+ExactUpTo = Annotated[int, typer.Option(min=0, help="Cases up to which hnswlib compares every one.")]
+
+
+def bundle_command(
+    checkpoint: Checkpoint,
+    results: Annotated[Path, typer.Option("--results", help="What `train evaluate` wrote.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The directory to write.", show_default=False)],
+    data: Data = None,
+    store: StoreOption = None,
+    as_zip: Annotated[bool, typer.Option("--zip", help="Write OUT.zip instead of a directory.")] = False,
+    name: Name = DEFAULT_IDENTITY.name,
+    version: Version = DEFAULT_IDENTITY.version,
+    license_: License = DEFAULT_IDENTITY.license,
+    masked_input: Annotated[
+        bool, typer.Option("--masked-input", help="The model was trained on CT x lung mask.")
+    ] = False,
+    k: K = DEFAULT_K,
+    exact_up_to: ExactUpTo = EXACT_SEARCH_LIMIT,
+    threads: Threads = 0,
+) -> None:
+    """Write a bundle: network, case base of the diagnosed nodules, indexes, model card, manifest."""
+    use_threads(threads)
+    options = BundleOptions(
+        identity=Identity(name=name, version=version, license=license_),
+        masked_input=masked_input,
+        k=k,
+        exact_up_to=exact_up_to,
+        threads=threads,
+    )
+    target = _zip_path(out, as_zip=as_zip)
+    nodules = required_data(data, store)
+    bundle = export_bundle(checkpoint, results=results, out=target, data=nodules, options=options)
+    typer.echo(f"wrote {target}: {len(CaseIndex(bundle))} cases, sha256 {bundle.sha256}")
+
+
+def parity_command(
+    bundle: Annotated[Path, typer.Argument(help="The bundle whose network is compared.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The bundle to write: a directory or a .zip.", show_default=False)],
+    data: Data = None,
+    store: StoreOption = None,
+    threads: Threads = 0,
+) -> None:
+    """Compare the backends that work here with onnxruntime and write the bundle with the figures.
+
+    They are of nodules in their own surroundings, and decide what `predict --backend auto` may take.
+    """
+    opened = Bundle.open(bundle)
+    count = resolve_threads(threads or None)
+    written = record_parity(opened, cube_patches(required_data(data, store)), out=out, threads=count)
+    for record in written.manifest.parity:
+        verdict = "; ".join(misses(record, precision=record.precision)) or "passed"
+        typer.echo(
+            f"{record.backend} {record.runtime_version}, {record.device}, {record.precision}, {record.patches} patches:"
+            f" P {record.malignancy:.1e}, score {record.expert_score:.1e}, segmentation {record.segmentation:.1e},"
+            f" CAM {record.cam:.1e} ({record.cam_patches}), similar cases {record.overlap:.3f}: {verdict}",
+            err=True,
+        )
+    typer.echo(f"wrote {out}, sha256 {written.sha256}")
+
+
+def _zip_path(out: Path, *, as_zip: bool) -> Path:
+    return out if not as_zip or out.suffix == ".zip" else out.with_name(out.name + ".zip")

@@ -1,0 +1,53 @@
+"""``nodule-diag export tensorrt`` and ``tensorrt-rtx``: compiled engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nodule_diag.backends import MAX_BATCH, TENSORRT, TENSORRT_RTX, Flavour
+from nodule_diag_export.commands.options import ExportPrecision
+from nodule_diag_export.engines import export_engine, network_of
+
+Sm = Annotated[
+    list[str] | None, typer.Option("--sm", help="Compute capability, as 8.9; may be given again.", show_default=False)
+]
+Batch = Annotated[int, typer.Option("--max-batch", min=1, help="Largest batch of the batched profile.")]
+EngineOut = Annotated[Path, typer.Option("--out", help="The engine file to write.", show_default=False)]
+Network = Annotated[Path, typer.Argument(help="A bundle or an .onnx file.", show_default=False)]
+
+
+def tensorrt_command(
+    source: Network,
+    out: EngineOut,
+    precision: Annotated[ExportPrecision | None, typer.Option("--precision", help="A bundle's graph.")] = None,
+    max_batch: Batch = MAX_BATCH,
+) -> None:
+    """Compile a network for the NVIDIA GPU in this machine, with TensorRT 11."""
+    _engine(TENSORRT, source, out, precision, (), max_batch)
+
+
+def tensorrt_rtx_command(
+    source: Network,
+    out: EngineOut,
+    precision: Annotated[ExportPrecision | None, typer.Option("--precision", help="A bundle's graph.")] = None,
+    sm: Sm = None,
+    max_batch: Batch = MAX_BATCH,
+) -> None:
+    """Compile a network for RTX GPUs by compute capability (8.0 and later, or --sm). Needs no GPU."""
+    _engine(TENSORRT_RTX, source, out, precision, tuple(sm or ()), max_batch)
+
+
+def _engine(
+    flavour: Flavour,
+    source: Path,
+    out: Path,
+    precision: ExportPrecision | None,
+    capabilities: tuple[str, ...],
+    max_batch: int,
+) -> None:
+    network, found = network_of(source, precision=None if precision is None else precision.value)
+    key = export_engine(flavour, network, out=out, precision=found, capabilities=capabilities, max_batch=max_batch)
+    typer.echo(f"wrote {out} ({key.runtime} {key.runtime_version}, {found}, compute {key.compute_capability})")

@@ -1,0 +1,63 @@
+"""Options that several commands of ``nodule-diag export`` and ``nodule-diag index`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from nodule_diag.errors import UsageError
+from nodule_diag_training.data import TrainingData
+
+Data = Annotated[
+    Path | None, typer.Option("--data", envvar="NODULE_DIAG_DATA", help="The LIDC data folder.", show_default=False)
+]
+Name = Annotated[str, typer.Option(help="Name of the bundle.")]
+Version = Annotated[str, typer.Option(help="Its version.")]
+License = Annotated[str, typer.Option("--license", help="Licence of its weights, as an SPDX identifier or in words.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to the libraries.")]
+
+
+class ExportPrecision(StrEnum):
+    """What a graph's convolutions compute in."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+PrecisionOption = Annotated[ExportPrecision, typer.Option("--precision", help="Of the convolutions.")]
+
+
+def use_threads(threads: int) -> None:
+    """Have torch use so many CPU threads; 0 leaves it alone."""
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def optional_data(data: Path | None, stores: Sequence[Path] | None) -> TrainingData | None:
+    """The nodules of the stores, else of the LIDC data folder; None where neither is named.
+
+    Raises:
+        TrainingDataError: If they are missing or damaged.
+    """
+    if stores:
+        return TrainingData.of(Path(), stores)
+    return None if data is None else TrainingData.of(data)
+
+
+def required_data(data: Path | None, stores: Sequence[Path] | None) -> TrainingData:
+    """As :func:`optional_data`, but one of them has to be named.
+
+    Raises:
+        UsageError: If neither is; it says how.
+        TrainingDataError: If they are missing or damaged.
+    """
+    found = optional_data(data, stores)
+    if found is None:
+        raise UsageError("no nodules are named", hint="give --data, set NODULE_DIAG_DATA, or give --store")
+    return found

@@ -1,0 +1,8 @@
+"""One graph from HU to the answer, for programs without an SDK: windows and spline are in it.
+
+Doors: the graph, its file, its parity.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

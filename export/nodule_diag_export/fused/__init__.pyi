@@ -1,0 +1,3 @@
+from .file import export_fused as export_fused
+from .file import open_source as open_source
+from .graph import HuType as HuType

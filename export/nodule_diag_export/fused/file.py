@@ -1,0 +1,155 @@
+"""A network becomes a file that takes HU: merged, measured against the SDK, described, and only then written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from nodule_diag.bundle import Bundle, ModelSpec, Preprocessing
+from nodule_diag.errors import UsageError
+from nodule_diag.process import write_bytes
+from nodule_diag_export.errors import ExportError
+from nodule_diag_export.graph import opset_of, with_metadata
+
+from .graph import HuType, fuse, tensors_of
+from .parity import FusedParity, measure_fused
+
+CONTRACT = "nodule-diag/fused/1"
+"""Name of the contract of inputs and outputs, in the file's metadata; ``docs/fused-graph.md`` describes it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """A network to put the preprocessing in front of.
+
+    Attributes:
+        network: The bytes of its ONNX file.
+        spec: Its tensors.
+        preprocessing: What it was trained on.
+        bundle_sha256: Identifies the bundle that it comes from; None for a bare ONNX file.
+    """
+
+    network: bytes = field(repr=False)
+    spec: ModelSpec
+    preprocessing: Preprocessing
+    bundle_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FusedModel:
+    """A fused graph that passed every check.
+
+    Attributes:
+        data: The bytes of the ONNX file.
+        parity: Its difference from the SDK.
+        inputs: Type and shape of every input, by name.
+    """
+
+    data: bytes = field(repr=False)
+    parity: FusedParity
+    inputs: dict[str, dict[str, object]]
+
+
+def open_source(path: str | os.PathLike[str] | None, *, masked_input: bool | None = None) -> Source:
+    """Read a bundle, or an ONNX file that ``nodule-diag export onnx`` wrote.
+
+    Args:
+        path: A bundle (a directory or a zip) or a ``.onnx`` file; the packaged bundle when left out.
+        masked_input: Whether a bare ONNX file was trained on CT times lung mask (no when left out); a bundle says so
+            itself.
+
+    Raises:
+        UsageError: For ``masked_input`` with a bundle.
+        BundleError: If the bundle is damaged or altered.
+        ExportError: If the file cannot be read.
+    """
+    if path is not None and Path(path).suffix == ".onnx":
+        return _bare(Path(path), masked_input=bool(masked_input))
+    if masked_input is not None:
+        raise UsageError(
+            "a bundle says itself whether its network was trained on CT x lung mask",
+            hint="leave --masked-input and --no-masked-input out",
+        )
+    bundle = Bundle.default() if path is None else Bundle.open(path)
+    manifest = bundle.manifest
+    return Source(
+        network=bundle.read(manifest.model.file),
+        spec=manifest.model,
+        preprocessing=manifest.preprocessing,
+        bundle_sha256=bundle.sha256,
+    )
+
+
+def _bare(path: Path, *, masked_input: bool) -> Source:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read: {error.strerror or error}", hint="check the path") from error
+    spec = ModelSpec(opset=opset_of(_parsed(data)))
+    return Source(network=data, spec=spec, preprocessing=Preprocessing(masked_input=masked_input))
+
+
+def _parsed(data: bytes) -> onnx.ModelProto:
+    try:
+        network = onnx.load_model_from_string(data)
+    except DecodeError as error:
+        raise ExportError("the file is no ONNX model", hint="give what nodule-diag export onnx wrote") from error
+    if not network.opset_import or not network.graph.node:
+        raise ExportError("the file is no ONNX model", hint="give what nodule-diag export onnx wrote")
+    return network
+
+
+def fuse_model(source: Source, *, hu_type: HuType = "float32", threads: int = 0) -> FusedModel:
+    """Make the fused graph in memory, and measure it.
+
+    Args:
+        source: The network.
+        hu_type: What the HU come as.
+        threads: CPU threads for ONNX Runtime; 0 leaves it to the runtime.
+
+    Raises:
+        ExportError: If the network cannot be fused.
+        BundleError: If its tensors are not those that a bundle's network has.
+        ParityError: If the fused graph does not answer as the SDK does.
+    """
+    fused = fuse(_parsed(source.network), source.spec, source.preprocessing, hu_type=hu_type)
+    masked = source.preprocessing.masked_input
+    parity = measure_fused(
+        fused.SerializeToString(),
+        source.network,
+        spec=source.spec,
+        masked_input=masked,
+        hu_type=hu_type,
+        threads=threads,
+    )
+    inputs = tensors_of(list(fused.graph.input))
+    facts = {
+        "contract": CONTRACT,
+        "source_model_sha256": hashlib.sha256(source.network).hexdigest(),
+        "source_bundle_sha256": source.bundle_sha256 or "",
+        "preprocessing": source.preprocessing.model_dump_json(),
+        "inputs": json.dumps(inputs),
+        "outputs": json.dumps(tensors_of(list(fused.graph.output))),
+        "fused_parity": json.dumps(parity.to_dict()),
+    }
+    kept = {entry.key: entry.value for entry in fused.metadata_props}
+    described = with_metadata(fused, kept | facts)
+    return FusedModel(data=described.SerializeToString(deterministic=True), parity=parity, inputs=inputs)
+
+
+def export_fused(source: Source, out: Path, *, hu_type: HuType = "float32", threads: int = 0) -> FusedModel:
+    """:func:`fuse_model` into a file, which appears whole or not at all.
+
+    Raises:
+        OutputError: If it cannot be written.
+        ExportError: As :func:`fuse_model`, ``ParityError`` among them; BundleError likewise.
+    """
+    fused = fuse_model(source, hu_type=hu_type, threads=threads)
+    write_bytes(out, fused.data)
+    return fused

@@ -1,0 +1,17 @@
+from .mixed_precision import Precision as Precision
+from .mixed_precision import emulated_graph as emulated_graph
+from .mixed_precision import mixed_graph as mixed_graph
+from .onnx_graph import INPUT as INPUT
+from .onnx_graph import OUTPUTS as OUTPUTS
+from .onnx_graph import PRODUCER as PRODUCER
+from .onnx_graph import RAW_CAM as RAW_CAM
+from .onnx_graph import SCORE_MAX as SCORE_MAX
+from .onnx_graph import SCORE_MIN as SCORE_MIN
+from .onnx_graph import ExportGraph as ExportGraph
+from .onnx_graph import public_graph as public_graph
+from .onnx_graph import trace as trace
+from .onnx_graph import with_metadata as with_metadata
+from .parsing import PRECISION_KEY as PRECISION_KEY
+from .parsing import opset_of as opset_of
+from .parsing import parse_onnx as parse_onnx
+from .parsing import precision_of as precision_of

@@ -1,0 +1,34 @@
+"""Which operators a graph speaks of. Needs no torch: graphs are lowered on machines that only run them."""
+
+from __future__ import annotations
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto
+
+from nodule_diag_export.errors import ExportError
+
+PRECISION_KEY = "precision"
+
+
+def opset_of(proto: ModelProto) -> int:
+    """Version of the standard operator set that a graph uses."""
+    versions: list[int] = [entry.version for entry in proto.opset_import if entry.domain in {"", "ai.onnx"}]
+    return versions[0]
+
+
+def parse_onnx(data: bytes, *, name: str) -> ModelProto:
+    """Read an ONNX file.
+
+    Raises:
+        ExportError: If it is none.
+    """
+    try:
+        return onnx.load_from_string(data)
+    except DecodeError as error:
+        raise ExportError(f"{name} is no ONNX file: {error}") from error
+
+
+def precision_of(proto: ModelProto) -> str:
+    """What a file says of its own precision: ``fp32`` where it says nothing."""
+    return next((entry.value for entry in proto.metadata_props if entry.key == PRECISION_KEY), "fp32")

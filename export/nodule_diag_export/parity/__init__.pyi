@@ -1,0 +1,15 @@
+from .backends import record_parity as record_parity
+from .onnx import LOGIT_TOLERANCE as LOGIT_TOLERANCE
+from .onnx import TOLERANCE as TOLERANCE
+from .onnx import OnnxModel as OnnxModel
+from .onnx import Parity as Parity
+from .onnx import measure as measure
+from .onnx import require as require
+from .real_patches import DiagnosedPatch as DiagnosedPatch
+from .real_patches import cube_patches as cube_patches
+from .real_patches import diagnosed_nodules as diagnosed_nodules
+from .real_patches import diagnosed_patches as diagnosed_patches
+from .reduced import ReducedParity as ReducedParity
+from .reduced import compared_patches as compared_patches
+from .reduced import measure_reduced as measure_reduced
+from .reduced import require_reduced as require_reduced

@@ -1,0 +1,8 @@
+"""The same network with fewer products: Winograd's minimal filtering, written as plain ONNX operators.
+
+Doors: the writer of the files.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,1 @@
+from .file import add_winograd as add_winograd

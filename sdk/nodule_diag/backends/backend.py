@@ -1,0 +1,124 @@
+"""What a backend is: the Protocol, what goes in and what comes out, and the words a request is made of."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodule_diag.bundle import Bundle
+from nodule_diag.errors import UsageError
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+CPU_BATCH = 1
+"""On a CPU, where the activations of one patch stay nearer to the cores than those of several: by CPU time, a nodule
+costs 6 % less than in a batch of 8. And an answer does not depend on what else is asked for in the same call."""
+GPU_BATCH = 8
+"""On a GPU, which a single patch does not fill: 17 MB of patches, some 100 MB of activations."""
+_DEVICE = re.compile(r"auto|cpu|cuda(?::(\d{1,3}))?")
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """The network's answer for N patches.
+
+    Attributes:
+        malignancy: (N,) float32, CNet's probability P.
+        logit: (N,) float32, S of paper eq. 4.
+        expert_score: (N,) float32, 1..5.
+        segmentation: (N, 16, 16, 16) float32, zyx.
+        cam: (N, 16, 16, 16) float32, zyx, min-max normalised CAM_c (eq. 6).
+    """
+
+    malignancy: NDArray[np.float32]
+    logit: NDArray[np.float32]
+    expert_score: NDArray[np.float32]
+    segmentation: NDArray[np.float32]
+    cam: NDArray[np.float32]
+
+
+class Backend(Protocol):
+    """A network that is loaded and ready; safe to use from several threads."""
+
+    name: str
+    device: str
+    precision: str
+    threads: int
+    batch: int
+    """Patches a run that it is fastest with, a patch; it takes any number, in memory that grows with it."""
+
+    def infer(self, patches: NDArray[np.float32]) -> Outputs:
+        """Run the network.
+
+        Args:
+            patches: (N, 2, 64, 64, 64) float32, as ``extract_patches`` makes them; N >= 1.
+
+        Returns:
+            The answers in the same order.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Device:
+    """A parsed device request.
+
+    Attributes:
+        kind: ``auto``, ``cpu`` or ``cuda``.
+        index: Which CUDA device.
+    """
+
+    kind: Literal["auto", "cpu", "cuda"]
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """Whether a backend can serve here, for ``nodule-diag doctor``.
+
+    Attributes:
+        name: The backend.
+        usable: Whether a prediction could run with it now.
+        reason: Why not; empty when usable.
+        hint: What to do about it.
+        version: Of the runtime; empty when not installed.
+        devices: What it could run on.
+        precisions: What it knows to compute in, where the device can.
+    """
+
+    name: str
+    usable: bool
+    reason: str = ""
+    hint: str = ""
+    version: str = ""
+    devices: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ("fp32",)
+
+
+class BackendModule(Protocol):
+    """What the module of a backend offers."""
+
+    def status(self) -> BackendStatus:
+        """Whether its runtime is installed and loads; never raises a :class:`NoduleDiagError`."""
+        ...
+
+    def load(self, bundle: Bundle, *, device: Device, precision: str, threads: int) -> Backend:
+        """Load a bundle's network; ``precision`` is never ``auto``."""
+        ...
+
+
+def parse_device(device: str) -> Device:
+    """Read ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        UsageError: For anything else.
+    """
+    match = _DEVICE.fullmatch(device)
+    if match is None:
+        raise UsageError(f"unknown device {device!r}", hint="use auto, cpu, cuda or cuda:N")
+    if device == "auto":
+        return Device("auto")
+    return Device("cpu") if device == "cpu" else Device("cuda", int(match[1] or 0))

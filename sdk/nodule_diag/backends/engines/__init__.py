@@ -1,0 +1,1 @@
+"""TensorRT engines: built here, kept in a cache of the user's."""

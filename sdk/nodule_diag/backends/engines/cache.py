@@ -1,0 +1,158 @@
+"""Engines that were compiled on this machine, kept so that each is compiled once.
+
+The cache lies in ``$NODULE_DIAG_CACHE`` where that is set, else in ``nodule-diag/engines`` below the user's cache
+folder (``$XDG_CACHE_HOME`` or ``~/.cache``; ``%LOCALAPPDATA%`` on Windows). It may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nodule_diag.backends.engines.store import EngineKey, EngineRefusedError, read_engine, sidecar_path, write_engine
+from nodule_diag.errors import BackendError, MissingExtraError, OutputError
+from nodule_diag.process import write_bytes
+
+CACHE_VARIABLE = "NODULE_DIAG_CACHE"
+LOCK_TIMEOUT_S = 1800.0
+"""How long one process waits for another that compiles the same engine; a build takes seconds to minutes."""
+FOLDER_MODE = 0o700
+"""An engine is code: nobody else may put one here."""
+_SUM_BYTES = 32
+
+
+def cache_folder() -> Path:
+    """Where engines are kept; see the module's text. The folder need not exist."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen)
+    variable, below_home = (
+        ("LOCALAPPDATA", "AppData/Local") if sys.platform == "win32" else ("XDG_CACHE_HOME", ".cache")
+    )
+    base = os.environ.get(variable)
+    # The XDG specification: a relative path is invalid and must be ignored.
+    root = Path(base) if base and Path(base).is_absolute() else Path.home() / below_home
+    return root / "nodule-diag" / "engines"
+
+
+class EngineCache:
+    """Engines by key, built under a lock; safe to share between threads and processes.
+
+    Args:
+        folder: Where; :func:`cache_folder` when left out.
+        lock_timeout_s: How long to wait for another process that builds the same engine.
+    """
+
+    def __init__(self, folder: Path | None = None, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
+        self.folder = cache_folder() if folder is None else folder
+        self._lock_timeout_s = lock_timeout_s
+
+    def path_of(self, key: EngineKey) -> Path:
+        """Where the engine of a key is kept."""
+        return self.folder / key.file_name
+
+    def get(self, key: EngineKey, *, build: Callable[[], bytes]) -> bytes:
+        """The engine of a key, from the cache or built now.
+
+        Whatever is not exactly that engine - another one, cut short, altered - is thrown away and built again. While
+        one process builds, others wait for it and take what it built.
+
+        Args:
+            key: What the engine must be.
+            build: Compiles it; called once, with the lock held.
+
+        Returns:
+            The plan.
+
+        Raises:
+            BackendError: ``engine-lock-timeout`` when another process holds the lock for too long; whatever ``build``
+                raises.
+            OutputError: When the cache cannot be written.
+            MissingExtraError: Without ``filelock``, which both TensorRT extras bring.
+        """
+        path = self.path_of(key)
+        try:
+            return read_engine(path, key=key)
+        except EngineRefusedError:
+            pass  # the lock decides: another process may be writing it
+        with self._locked(path):
+            try:
+                return read_engine(path, key=key)
+            except EngineRefusedError:
+                self._remove(path)
+            plan = build()
+            write_engine(path, plan, key=key)
+            return plan
+
+    def discard(self, key: EngineKey) -> None:
+        """Forget an engine that its runtime would not take, with what was kept beside it."""
+        path = self.path_of(key)
+        with self._locked(path):
+            self._remove(path)
+
+    def load_blob(self, name: str) -> bytes | None:
+        """What :meth:`store_blob` kept: a timing cache, or kernels that were compiled at run time.
+
+        Args:
+            name: A file name.
+
+        Returns:
+            None when there is nothing whole: these only save time, so nothing is lost but that.
+        """
+        try:
+            data = (self.folder / name).read_bytes()
+        except OSError:
+            return None
+        content = data[_SUM_BYTES:]
+        return content if content and hashlib.sha256(content).digest() == data[:_SUM_BYTES] else None
+
+    def store_blob(self, name: str, content: bytes) -> None:
+        """Keep a blob with its SHA-256 before it, whole or not at all.
+
+        Raises:
+            OutputError: When it cannot be written.
+        """
+        self._make_folder()
+        write_bytes(self.folder / name, hashlib.sha256(content).digest() + content)
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
+        except OSError as error:
+            raise OutputError(
+                f"the engine cache {self.folder} cannot be made: {error.strerror or error}",
+                hint=f"set {CACHE_VARIABLE} to a folder that can be written",
+            ) from error
+
+    @contextmanager
+    def _locked(self, path: Path) -> Iterator[None]:
+        # filelock: the operating system's own lock, on Linux, macOS and Windows alike. It ends with the process that
+        # holds it, however that ends, so a killed build blocks nobody.
+        try:
+            from filelock import FileLock, Timeout
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("filelock", "tensorrt") from error
+        self._make_folder()
+        lock = FileLock(path.with_name(path.name + ".lock"), timeout=self._lock_timeout_s)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise BackendError(
+                f"another process has been building {path.name} for {self._lock_timeout_s:.0f} s",
+                hint=f"end it, or set {CACHE_VARIABLE} to another folder",
+                code="engine-lock-timeout",
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _remove(self, path: Path) -> None:
+        """Remove an engine, and what a killed writer left of it under a temporary name; the lock is held."""
+        leftovers = [*path.parent.glob(f".*.{path.name}"), *path.parent.glob(f".*.{sidecar_path(path).name}")]
+        for file in (path, sidecar_path(path), *leftovers):
+            file.unlink(missing_ok=True)

@@ -1,0 +1,161 @@
+"""Does a backend answer as the reference does? The gates, and the figures that they judge.
+
+The reference is the fp32 network in ONNX Runtime, which was itself compared with torch when it was exported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodule_diag.bundle import ParityFigures
+from nodule_diag.preprocessing import PATCH_SIZE
+from nodule_diag.results import SPACES, Space
+
+if TYPE_CHECKING:
+    from nodule_diag.backends.backend import Backend, Outputs
+    from nodule_diag.cases import CaseIndex
+
+FP32_TOLERANCE = 1e-4
+"""Largest difference of any fp32 answer. The expert score runs from 1 to 5, the others from 0 to 1."""
+BATCH = 8
+"""Patches a run of the network, as in :mod:`nodule_diag.diagnoser`."""
+PROBE_SEED = 20221
+PROBE_RADIUS_VOXELS = 12.0
+"""A nodule of 12 mm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What a backend's figures must keep to.
+
+    Attributes:
+        malignancy: Largest |dP|.
+        expert_score: Largest difference.
+        maps: Largest mean absolute difference of a CAM or a segmentation.
+        overlap: Smallest share of similar cases in common.
+    """
+
+    malignancy: float
+    expert_score: float
+    maps: float
+    overlap: float
+
+
+FP32_GATE = Gate(malignancy=FP32_TOLERANCE, expert_score=FP32_TOLERANCE, maps=FP32_TOLERANCE, overlap=0.9)
+REDUCED_GATE = Gate(malignancy=0.01, expert_score=0.05, maps=0.02, overlap=0.9)
+"""For bf16 and fp16."""
+
+
+def gate_of(precision: str) -> Gate:
+    """The gate of a precision."""
+    return FP32_GATE if precision == "fp32" else REDUCED_GATE
+
+
+def misses(figures: ParityFigures, *, precision: str) -> tuple[str, ...]:
+    """Which figures miss the gate, in words; empty when all pass."""
+    gate = gate_of(precision)
+    limits = {
+        "malignancy": gate.malignancy,
+        "expert_score": gate.expert_score,
+        "segmentation": gate.maps,
+        "cam": gate.maps,
+    }
+    missed = [
+        f"{name} differs by {getattr(figures, name):.2g}, allowed is {limit:g}"
+        for name, limit in limits.items()
+        if getattr(figures, name) > limit
+    ]
+    if figures.overlap < gate.overlap:
+        missed.append(f"{figures.overlap:.0%} of the similar cases are the same, {gate.overlap:.0%} must be")
+    if figures.cam_patches == 0:
+        missed.append("no CAM could be compared: P is 0.5 everywhere")
+    return tuple(missed)
+
+
+def compare(reference: Outputs, candidate: Outputs, *, precision: str, cases: CaseIndex, k: int) -> ParityFigures:
+    """Measure how far a backend's answers are from the reference's.
+
+    Args:
+        reference: Answers of the fp32 network in ONNX Runtime.
+        candidate: The backend's for the same patches.
+        precision: What the backend computed in.
+        cases: The bundle's case base, for the overlap.
+        k: How many similar cases to compare.
+
+    Returns:
+        The figures, which :func:`misses` judges.
+    """
+    # P = sigmoid(S), whose slope at 0 is 1/4: within the gate of P, S may have either sign, and CAM_c turns over.
+    certain = np.abs(reference.logit) > 4.0 * gate_of(precision).malignancy
+    return ParityFigures(
+        patches=len(reference.malignancy),
+        malignancy=float(np.abs(candidate.malignancy - reference.malignancy).max()),
+        expert_score=float(np.abs(candidate.expert_score - reference.expert_score).max()),
+        segmentation=_map_difference(candidate.segmentation, reference.segmentation),
+        cam=_map_difference(candidate.cam[certain], reference.cam[certain]),
+        cam_patches=int(certain.sum()),
+        overlap=_overlap(reference, candidate, cases, k),
+    )
+
+
+def _map_difference(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
+    """Mean absolute difference of (N, 16, 16, 16) maps, where it is largest; 0 without any."""
+    return float(np.abs(found - wanted).mean(axis=(1, 2, 3)).max(initial=0.0))
+
+
+def _overlap(reference: Outputs, candidate: Outputs, cases: CaseIndex, k: int) -> float:
+    shares = []
+    for space in SPACES:
+        common = total = 0
+        for row in range(len(reference.malignancy)):
+            wanted, found = (
+                (float(outputs.malignancy[row]), float(outputs.expert_score[row])) for outputs in (reference, candidate)
+            )
+            shared, retrieved = cases_in_common(cases, space, wanted=wanted, found=found, k=k)
+            common += shared
+            total += retrieved
+        shares.append(common / total)
+    return min(shares)
+
+
+def cases_in_common(
+    cases: CaseIndex, space: Space, *, wanted: tuple[float, float], found: tuple[float, float], k: int
+) -> tuple[int, int]:
+    """How many of one patch's similar cases two answers retrieve alike.
+
+    Args:
+        cases: The case base.
+        space: Where to search.
+        wanted: The reference's answer: P in [0, 1] and the expert score in [1, 5].
+        found: The other one's.
+        k: How many similar cases to retrieve.
+
+    Returns:
+        How many cases both retrieve, and how many the reference does.
+    """
+    near_wanted, near_found = (
+        {case.case_id for case in cases.search(space, malignancy=malignancy, expert_score=expert_score, k=k)}
+        for malignancy, expert_score in (wanted, found)
+    )
+    return len(near_wanted & near_found), len(near_wanted)
+
+
+def infer_all(backend: Backend, patches: NDArray[np.float32]) -> Outputs:
+    """Run a backend over (N, 2, 64, 64, 64) float32 patches, N >= 1, a few at a time."""
+    from nodule_diag.backends.backend import Outputs
+
+    parts = [backend.infer(patches[start : start + BATCH]) for start in range(0, len(patches), BATCH)]
+    return Outputs(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+
+
+def probe_patch() -> NDArray[np.float32]:
+    """(1, 2, 64, 64, 64) float32 in [0, 1]: a bright ball in faint noise, the same in every run."""
+    shape = (1, 2, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
+    axis = np.arange(PATCH_SIZE) - (PATCH_SIZE - 1) / 2
+    radius = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)
+    noise = np.random.default_rng(PROBE_SEED).random(shape, dtype=np.float32)
+    return np.asarray(0.1 * noise + 0.8 * (radius < PROBE_RADIUS_VOXELS), dtype=np.float32)

@@ -1,0 +1,101 @@
+"""Test-time symmetry: the network sees a patch under several of the cube's 48 symmetries, and the answers are averaged.
+
+Training draws from the same group (flips, 90-degree rotations and axis permutations, paper 4.2), so no view is
+stranger to the network than another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations, product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodule_diag.backends.backend import Backend, Outputs
+from nodule_diag.errors import UsageError
+
+Float = NDArray[np.float32]
+VIEWS = (1, 8, 48)
+"""How many views may be asked for: the patch alone, its flips, or every symmetry of the cube."""
+FLAT_CAM = 1e-8
+"""A map whose range is below this is flat and becomes 0, as in the network."""
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """An order of the axes zyx, and which of them are then flipped."""
+
+    order: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+
+    def apply(self, array: Float) -> Float:
+        """A view of ``array`` with its last three axes turned."""
+        lead = array.ndim - 3
+        turned = array.transpose(*range(lead), *(lead + axis for axis in self.order))
+        return turned[(..., *(slice(None, None, -1) if flip else slice(None) for flip in self.flips))]
+
+    def undo(self, array: Float) -> Float:
+        """The inverse of :meth:`apply`."""
+        lead = array.ndim - 3
+        flipped = array[(..., *(slice(None, None, -1) if flip else slice(None) for flip in self.flips))]
+        return flipped.transpose(*range(lead), *(lead + axis for axis in np.argsort(self.order)))
+
+
+SYMMETRIES = tuple(
+    Symmetry((i, j, k), (z, y, x)) for i, j, k in permutations(range(3)) for z, y, x in product((False, True), repeat=3)
+)
+"""All 48, the identity first, then the other flips."""
+
+
+def require_views(views: int) -> int:
+    """``views``, if so many can be asked for.
+
+    Raises:
+        UsageError: If not.
+    """
+    if views not in VIEWS:
+        raise UsageError(f"symmetries is {views}", hint=f"give {', '.join(map(str, VIEWS[:-1]))} or {VIEWS[-1]}")
+    return views
+
+
+class SymmetricBackend:
+    """A backend that asks another for several views of every patch.
+
+    S (eq. 4), segmentation and expert score are the means over the views, and P is the sigmoid of the mean S. A view
+    whose own class is not that of the mean S shows the other class's CAM_c; since eq. 6 only changes the map's
+    sign, its complement is the wanted one. The mean map is min-max normalised again.
+    """
+
+    def __init__(self, backend: Backend, *, views: int) -> None:
+        self._backend = backend
+        self._symmetries = SYMMETRIES[: require_views(views)]
+        self.name = backend.name
+        self.device = backend.device
+        self.precision = backend.precision
+        self.threads = backend.threads
+        self.batch = backend.batch
+
+    def infer(self, patches: Float) -> Outputs:
+        """Run the network on every view of (N, 2, 64, 64, 64) patches."""
+        seen = [self._backend.infer(np.ascontiguousarray(view.apply(patches))) for view in self._symmetries]
+        logit = np.asarray(np.mean([each.logit for each in seen], axis=0, dtype=np.float64))
+        maps = []
+        for view, each in zip(self._symmetries, seen, strict=True):
+            same = ((each.logit >= 0.0) == (logit >= 0.0))[:, None, None, None]
+            maps.append(view.undo(np.where(same, each.cam, 1.0 - each.cam)))
+        segmentations = [view.undo(each.segmentation) for view, each in zip(self._symmetries, seen, strict=True)]
+        return Outputs(
+            malignancy=np.asarray(1.0 / (1.0 + np.exp(-logit)), dtype=np.float32),
+            logit=np.asarray(logit, dtype=np.float32),
+            expert_score=np.asarray(np.mean([each.expert_score for each in seen], axis=0), dtype=np.float32),
+            segmentation=np.mean(segmentations, axis=0, dtype=np.float32),
+            cam=_normalised(np.mean(maps, axis=0, dtype=np.float32)),
+        )
+
+
+def _normalised(maps: Float) -> Float:
+    """Min-max over each map's cells."""
+    low = maps.min(axis=(1, 2, 3), keepdims=True)
+    span = maps.max(axis=(1, 2, 3), keepdims=True) - low
+    return np.asarray((maps - low) / np.maximum(span, FLAT_CAM), dtype=np.float32)

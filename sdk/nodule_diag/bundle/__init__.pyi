@@ -1,0 +1,17 @@
+from .bundle import Bundle as Bundle
+from .bundle import write_bundle as write_bundle
+from .manifest import MANIFEST_NAME as MANIFEST_NAME
+from .manifest import MODEL_CARD_NAME as MODEL_CARD_NAME
+from .manifest import IndexSpec as IndexSpec
+from .manifest import Manifest as Manifest
+from .manifest import ModelOutputs as ModelOutputs
+from .manifest import ModelSpec as ModelSpec
+from .manifest import ParityFigures as ParityFigures
+from .manifest import ParityRecord as ParityRecord
+from .manifest import Preprocessing as Preprocessing
+from .manifest import ReducedModel as ReducedModel
+from .manifest import RetrievalSpec as RetrievalSpec
+from .manifest import ShortText as ShortText
+from .manifest import Strict as Strict
+from .manifest import TensorSpec as TensorSpec
+from .manifest import WinogradModel as WinogradModel

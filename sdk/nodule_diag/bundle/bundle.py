@@ -1,0 +1,250 @@
+"""Open a bundle: every hash is checked before any byte is parsed, and what was hashed is what is parsed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from uuid import uuid4
+
+from pydantic import BaseModel, ValidationError
+
+from nodule_diag.bundle.files import MAX_MANIFEST_BYTES, list_files, read_bounded
+from nodule_diag.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, UNSAFE_PATH, Manifest
+from nodule_diag.errors import BundleError, OutputError
+from nodule_diag.process import write_bytes, writing
+
+__all__ = ["Bundle", "Manifest", "seal", "write_bundle"]
+
+MAX_TOTAL_BYTES = 1024 * 2**20
+"""All files of a bundle together: they are held in memory."""
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+"""The one time stamp of every entry, so that equal bundles are equal files."""
+
+
+class _Version(BaseModel):
+    """The one field that says how the rest must be read."""
+
+    schema_version: str
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A bundle whose every file has the hash that its manifest gives.
+
+    The bytes are read once and kept: a file that is exchanged on disk after the check changes nothing.
+
+    Attributes:
+        manifest: The parsed ``manifest.json``.
+        sha256: Of ``manifest.json``'s bytes; as that lists the hash of every other file, it identifies the bundle.
+        path: Where it was opened.
+    """
+
+    manifest: Manifest
+    sha256: str
+    path: Path
+    _data: Mapping[str, bytes] = field(repr=False)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+        """Read and check a bundle.
+
+        Args:
+            path: Its directory, or a zip of what is in that directory.
+
+        Returns:
+            The checked bundle.
+
+        Raises:
+            BundleError: With a code of its own for each fault: ``bundle-missing``, ``bundle-not-a-bundle``,
+                ``bundle-unreadable``, ``bundle-unsafe-path``, ``bundle-too-large``, ``bundle-schema-unknown``,
+                ``bundle-manifest-invalid``, ``bundle-file-missing``, ``bundle-file-unlisted``,
+                ``bundle-hash-mismatch``.
+        """
+        root = Path(path)
+        readers = list_files(root)
+        text = read_bounded(MANIFEST_NAME, readers.pop(MANIFEST_NAME), limit=MAX_MANIFEST_BYTES)
+        manifest = _parse_manifest(text)
+        _check_listing(manifest, set(readers))
+        data: dict[str, bytes] = {}
+        remaining = MAX_TOTAL_BYTES
+        for name, expected in manifest.files.items():
+            data[name] = read_bounded(name, readers[name], limit=remaining)
+            remaining -= len(data[name])
+            found = hashlib.sha256(data[name]).hexdigest()
+            if found != expected:
+                raise BundleError(
+                    f"{name} in the bundle was changed or damaged: its sha256 is {found}, the manifest says {expected}",
+                    hint="copy or download the bundle again",
+                    code="bundle-hash-mismatch",
+                )
+        return cls(manifest, hashlib.sha256(text).hexdigest(), root, data)
+
+    @classmethod
+    def default(cls) -> Bundle:
+        """Open the bundle that is packaged with the SDK.
+
+        Raises:
+            BundleError: ``bundle-missing`` when this distribution carries none, or any fault of :meth:`open`.
+        """
+        path = Path(str(resources.files("nodule_diag") / "bundles" / "default"))
+        if not path.is_dir():
+            raise BundleError(
+                "this installation carries no packaged bundle",
+                hint="install nodule-diag from its wheel, or name a bundle with --bundle (bundle=...)",
+                code="bundle-missing",
+            )
+        return cls.open(path)
+
+    def read(self, name: str) -> bytes:
+        """The checked bytes of one file.
+
+        Args:
+            name: Its relative path, as the manifest lists it.
+
+        Raises:
+            BundleError: ``bundle-file-missing``.
+        """
+        if name not in self._data:
+            raise BundleError(f"the bundle has no file {name}", code="bundle-file-missing")
+        return self._data[name]
+
+
+def _parse_manifest(text: bytes) -> Manifest:
+    try:
+        version = _Version.model_validate_json(text).schema_version
+    except ValidationError as error:
+        raise _invalid(error) from error
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"the bundle's schema version is {version!r}; this version of nodule-diag reads {SCHEMA_VERSION!r}",
+            hint="install the nodule-diag that the bundle was made for, or take another bundle",
+            code="bundle-schema-unknown",
+        )
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise _invalid(error) from error
+
+
+def _invalid(error: ValidationError) -> BundleError:
+    """Name the first field that is wrong; unsafe paths first, for they are no slip."""
+    faults = error.errors(include_url=False, include_context=False)
+    fault = next((fault for fault in faults if fault["type"] == UNSAFE_PATH), faults[0])
+    where = ".".join(str(part) for part in fault["loc"]) or "its JSON"
+    return BundleError(
+        f"the bundle's {MANIFEST_NAME} is invalid at {where}: {fault['msg']}",
+        hint="take the bundle from where it was made; manifests are not written by hand",
+        code="bundle-unsafe-path" if fault["type"] == UNSAFE_PATH else "bundle-manifest-invalid",
+    )
+
+
+def _check_listing(manifest: Manifest, present: set[str]) -> None:
+    listed = set(manifest.files)
+    if unhashed := sorted(set(manifest.required_files()) - listed):
+        raise BundleError(
+            f"the bundle's {MANIFEST_NAME} is invalid at files: no sha256 for {', '.join(unhashed)}",
+            hint="take the bundle from where it was made",
+            code="bundle-manifest-invalid",
+        )
+    if missing := sorted(listed - present):
+        raise BundleError(
+            f"the bundle lacks {', '.join(missing)}", hint="copy the whole bundle again", code="bundle-file-missing"
+        )
+    if unlisted := sorted(present - listed):
+        raise BundleError(
+            f"the bundle holds files that its manifest does not list: {', '.join(unlisted[:5])}",
+            hint="remove them, or take the bundle from where it was made",
+            code="bundle-file-unlisted",
+        )
+
+
+def seal(manifest: Manifest, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Complete a bundle in memory: hash ``files`` into the manifest and add the manifest.
+
+    Args:
+        manifest: Everything but ``files``, which is replaced.
+        files: Content by relative path, ``manifest.json`` left out.
+
+    Returns:
+        Every file of the bundle, ``manifest.json`` first.
+
+    Raises:
+        BundleError: ``bundle-manifest-invalid`` or ``bundle-unsafe-path``, as opening it would.
+    """
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    text = (manifest.model_copy(update={"files": hashes}).model_dump_json(indent=2) + "\n").encode()
+    _check_listing(_parse_manifest(text), set(files))
+    return {MANIFEST_NAME: text, **{name: files[name] for name in hashes}}
+
+
+def write_bundle(path: str | os.PathLike[str], *, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+    """Write a bundle whole or not at all, and open it.
+
+    Args:
+        path: A ``.zip`` to write, or a directory. A directory that holds a bundle already is replaced as a whole.
+        manifest: Everything but ``files``.
+        files: Content by relative path, ``manifest.json`` left out.
+
+    Returns:
+        The bundle as it was read back.
+
+    Raises:
+        BundleError: When what would be written is not a valid bundle.
+        OutputError: When it cannot be written, or a directory stands in the way that is no bundle.
+    """
+    target, content = Path(path), seal(manifest, files)
+    if target.suffix == ".zip":
+        _write_zip(target, content)
+    else:
+        _write_directory(target, content)
+    return Bundle.open(target)
+
+
+def _write_zip(target: Path, content: Mapping[str, bytes]) -> None:
+    with writing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            entry = zipfile.ZipInfo(name, _ZIP_TIME)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, data)
+
+
+def _write_directory(target: Path, content: Mapping[str, bytes]) -> None:
+    """Fill a new directory beside the target, then exchange the two by renaming."""
+    if target.exists() and not (target / MANIFEST_NAME).is_file() and not _is_empty_directory(target):
+        raise OutputError(f"{target} exists and is no bundle", hint="name a new folder, or remove this one")
+    fresh, old = (target.with_name(f".{target.name}.{role}.{uuid4().hex}") for role in ("new", "old"))
+    try:
+        for name, data in content.items():
+            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(fresh / name, data)
+        _exchange(fresh, target, old)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"cannot write the bundle {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _is_empty_directory(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _exchange(fresh: Path, target: Path, old: Path) -> None:
+    """Put ``fresh`` where ``target`` is; what was there comes back when that fails, and goes when it does not."""
+    if not target.exists():
+        fresh.rename(target)
+        return
+    target.rename(old)
+    try:
+        fresh.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,196 @@
+"""The files of a bundle as bytes, from a directory or a zip: bounded, and nothing outside the bundle is ever read."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic_core import PydanticCustomError
+
+from nodule_diag.bundle.manifest import MANIFEST_NAME, check_relative_path
+from nodule_diag.errors import BundleError
+from nodule_diag.process import SERVED_COMPRESSION, open_zip
+
+MAX_FILES = 1000
+"""Entries in a bundle, folders included; the packaged one has six."""
+MAX_FILE_BYTES = 512 * 2**20
+"""Largest single file; the paper's network is 15.5 MB in fp32."""
+MAX_MANIFEST_BYTES = 1 * 2**20
+"""Largest ``manifest.json``; real ones are a few kB."""
+
+Reader = Callable[[int], bytes]
+"""Reads at most so many bytes of one file."""
+
+
+def list_files(path: Path) -> dict[str, Reader]:
+    """Name every file of a bundle, with a function that reads it.
+
+    Args:
+        path: A directory, or a zip of what is in one.
+
+    Returns:
+        Readers by path relative to the bundle, sorted.
+
+    Raises:
+        BundleError: ``bundle-missing``, ``bundle-not-a-bundle``, ``bundle-unsafe-path`` or ``bundle-too-large``.
+    """
+    if path.is_dir():
+        files = _list_directory(path)
+    elif path.is_file():
+        files = _list_zip(path)
+    else:
+        raise BundleError(
+            f"there is no bundle at {path}", hint="check the path given to --bundle", code="bundle-missing"
+        )
+    if MANIFEST_NAME not in files:
+        raise BundleError(
+            f"{path} is not a bundle: it has no {MANIFEST_NAME} at its top",
+            hint="give the folder that holds manifest.json, or a zip of what is in that folder",
+            code="bundle-not-a-bundle",
+        )
+    return dict(sorted(files.items()))
+
+
+def read_bounded(name: str, reader: Reader, *, limit: int = MAX_FILE_BYTES) -> bytes:
+    """Read one file whole.
+
+    Args:
+        name: Its name, for messages.
+        reader: As :func:`list_files` returned it.
+        limit: Largest size that is accepted.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        BundleError: ``bundle-too-large``, ``bundle-hash-mismatch`` for a zip entry whose own checksum fails, or
+            ``bundle-unreadable``.
+    """
+    try:
+        data = reader(limit + 1)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise BundleError(
+            f"{name} in the bundle is damaged: {error}",
+            hint="copy or download the bundle again",
+            code="bundle-hash-mismatch",
+        ) from error
+    except OSError as error:
+        raise BundleError(
+            f"{name} in the bundle cannot be read: {error.strerror or error}",
+            hint="check the permissions of the bundle's files",
+            code="bundle-unreadable",
+        ) from error
+    if len(data) > limit:
+        raise _too_large(f"{name} is larger than {limit} bytes")
+    return data
+
+
+def _too_large(what: str) -> BundleError:
+    return BundleError(
+        f"the bundle is too large: {what}", hint="this is not a nodule-diag bundle", code="bundle-too-large"
+    )
+
+
+def _unsafe(name: str, why: str) -> BundleError:
+    return BundleError(
+        f"the bundle holds {name!r}, {why}",
+        hint="a bundle holds plain files under plain relative paths and nothing else",
+        code="bundle-unsafe-path",
+    )
+
+
+def _check_name(name: str) -> None:
+    try:
+        check_relative_path(name)
+    except PydanticCustomError as error:
+        raise _unsafe(name, "which is not a plain relative path") from error
+
+
+def _list_directory(root: Path) -> dict[str, Reader]:
+    """Walk without following links: whatever is not a plain file or folder is refused."""
+    files: dict[str, Reader] = {}
+    entries = 0
+    for folder, folders, names in os.walk(root, onerror=_raise_unreadable):
+        for name in sorted(folders) + sorted(names):
+            entries += 1
+            if entries > MAX_FILES:
+                raise _too_large(f"more than {MAX_FILES} entries")
+            path = Path(folder, name)
+            relative = path.relative_to(root).as_posix()
+            mode = path.lstat().st_mode
+            if stat.S_ISDIR(mode):
+                continue
+            if not stat.S_ISREG(mode):
+                raise _unsafe(relative, "which is a link or a device, not a plain file")
+            _check_name(relative)
+            files[relative] = _file_reader(path)
+    return files
+
+
+def _raise_unreadable(error: OSError) -> None:
+    raise BundleError(
+        f"the bundle's folder {error.filename} cannot be read: {error.strerror}",
+        hint="check its permissions",
+        code="bundle-unreadable",
+    ) from error
+
+
+def _file_reader(path: Path) -> Reader:
+    def read(count: int) -> bytes:
+        with path.open("rb") as file:
+            return file.read(count)
+
+    return read
+
+
+def _list_zip(path: Path) -> dict[str, Reader]:
+    """List a zip that is read in memory: nothing is ever extracted."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise BundleError(
+            f"{path} cannot be read: {error.strerror or error}", hint="check its permissions", code="bundle-unreadable"
+        ) from error
+    if len(data) > MAX_FILE_BYTES:
+        raise _too_large(f"{path} is larger than {MAX_FILE_BYTES} bytes")
+    try:
+        archive = open_zip(io.BytesIO(data))
+    except zipfile.BadZipFile as error:
+        raise BundleError(
+            f"{path} is not a bundle: it is neither a folder nor a readable zip",
+            hint="give the folder that holds manifest.json, or a zip of what is in that folder",
+            code="bundle-not-a-bundle",
+        ) from error
+    if len(archive.infolist()) > MAX_FILES:
+        raise _too_large(f"more than {MAX_FILES} entries")
+    files: dict[str, Reader] = {}
+    for entry in archive.infolist():
+        # orig_filename: zipfile itself rewrites separators and cuts at NUL, and would hide what the archive says.
+        name = entry.orig_filename
+        _check_name(name.removesuffix("/"))
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            raise _unsafe(name, "which is a link, not a plain file")
+        if entry.is_dir():
+            continue
+        if name in files:
+            raise _unsafe(name, "twice")
+        if entry.flag_bits & 0x1 or entry.compress_type not in SERVED_COMPRESSION:
+            raise _unsafe(name, "which is encrypted or compressed in a way other than deflate")
+        if entry.file_size > MAX_FILE_BYTES:
+            raise _too_large(f"{name} says it has {entry.file_size} bytes")
+        files[name] = _entry_reader(archive, entry)
+    return files
+
+
+def _entry_reader(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Reader:
+    def read(count: int) -> bytes:
+        with archive.open(entry) as file:
+            return file.read(count)
+
+    return read

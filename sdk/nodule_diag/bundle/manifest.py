@@ -1,0 +1,314 @@
+"""What ``manifest.json`` of a bundle says, as pydantic models: text from outside is validated here and nowhere else.
+
+Unknown fields are refused: a manifest that asks for something this version does not know must not be half obeyed.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from nodule_diag.errors import BackendError
+from nodule_diag.preprocessing import (
+    GRID_SIZE,
+    LUNG_WINDOW_HU,
+    MEDIASTINAL_WINDOW_HU,
+    OUTSIDE_LUNG_HU,
+    PATCH_SIZE,
+    PATCH_SPACING_MM,
+)
+from nodule_diag.results import SPACES, Space
+
+SCHEMA_VERSION: Final = "nodule-diag/bundle/1"
+MANIFEST_NAME = "manifest.json"
+MODEL_CARD_NAME = "MODEL_CARD.md"
+UNSAFE_PATH = "unsafe_path"
+"""Type of the validation error of a path that would leave the bundle."""
+
+_FOREIGN = re.compile(r"[\\:]")
+
+
+def check_relative_path(name: str) -> str:
+    """Return ``name`` when it is a plain relative POSIX path that stays below its folder.
+
+    Refused: absolute paths, ``.`` and ``..`` and empty parts, backslashes and colons (a Windows drive or stream
+    when the bundle is opened there) and characters that cannot be printed.
+
+    Args:
+        name: A path as a manifest or an archive writes it.
+
+    Returns:
+        The same string.
+
+    Raises:
+        PydanticCustomError: Of type :data:`UNSAFE_PATH`, a ``ValueError``.
+    """
+    if not name.isprintable() or _FOREIGN.search(name) or any(part in {"", ".", ".."} for part in name.split("/")):
+        raise PydanticCustomError(UNSAFE_PATH, "path {name} is not a plain relative path", {"name": repr(name)})
+    return name
+
+
+RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(check_relative_path)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+LongText = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
+
+
+class Strict(BaseModel):
+    """Base of everything read from a bundle: immutable, no unknown fields, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Preprocessing(Strict):
+    """How the model's input is made from a CT (paper 4.2).
+
+    Attributes:
+        patch_size: Edge of the input cube in voxels.
+        spacing_mm: Its isotropic voxel size.
+        windows_hu: One HU window a channel: lung, mediastinal.
+        masked_input: Whether step 8 (CT times lung mask) was applied in training and so must be in prediction.
+        outside_lung_hu: What stands outside the mask when ``masked_input``.
+    """
+
+    patch_size: int = PATCH_SIZE
+    spacing_mm: float = PATCH_SPACING_MM
+    windows_hu: tuple[tuple[float, float], tuple[float, float]] = (LUNG_WINDOW_HU, MEDIASTINAL_WINDOW_HU)
+    masked_input: bool
+    outside_lung_hu: float = OUTSIDE_LUNG_HU
+
+    @model_validator(mode="after")
+    def _is_what_this_sdk_does(self) -> Self:
+        """The SDK has one preprocessing: a bundle that was trained on another must not be run with it."""
+        served = {
+            "patch_size": PATCH_SIZE,
+            "spacing_mm": PATCH_SPACING_MM,
+            "windows_hu": (LUNG_WINDOW_HU, MEDIASTINAL_WINDOW_HU),
+            "outside_lung_hu": OUTSIDE_LUNG_HU,
+        }
+        for field, value in served.items():
+            if getattr(self, field) != value:
+                raise ValueError(f"{field} is {getattr(self, field)}; this version prepares {value}")
+        return self
+
+
+class TensorSpec(Strict):
+    """A named tensor. The first axis is the batch, written as a word; the others are numbers."""
+
+    name: ShortText
+    shape: Annotated[tuple[int | str, ...], Field(min_length=1, max_length=6)]
+
+
+def _require_shape(tensor: TensorSpec, sizes: tuple[int, ...]) -> None:
+    if tensor.shape[1:] != sizes or not isinstance(tensor.shape[0], str):
+        raise ValueError(f"tensor {tensor.name} has shape {list(tensor.shape)}; expected {['B', *sizes]}")
+
+
+class ModelOutputs(Strict):
+    """The five outputs, each bound by name."""
+
+    malignancy: TensorSpec = TensorSpec(name="malignancy", shape=("B",))
+    logit: TensorSpec = TensorSpec(name="logit", shape=("B",))
+    expert_score: TensorSpec = TensorSpec(name="expert_score", shape=("B",))
+    segmentation: TensorSpec = TensorSpec(name="segmentation", shape=("B", GRID_SIZE, GRID_SIZE, GRID_SIZE))
+    cam: TensorSpec = TensorSpec(name="cam", shape=("B", GRID_SIZE, GRID_SIZE, GRID_SIZE))
+
+    @model_validator(mode="after")
+    def _known_shapes(self) -> Self:
+        for field in ("malignancy", "logit", "expert_score"):
+            _require_shape(getattr(self, field), ())
+        for field in ("segmentation", "cam"):
+            _require_shape(getattr(self, field), (GRID_SIZE,) * 3)
+        names = [getattr(self, field).name for field in type(self).model_fields]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two outputs share a tensor name: {names}")
+        return self
+
+
+ReducedPrecision = Literal["bf16", "fp16"]
+"""What the convolutions of a reduced graph compute in; the rest of it is fp32, its inputs and outputs too."""
+
+
+class ReducedModel(Strict):
+    """The same network with convolutions of reduced precision.
+
+    Attributes:
+        file: Its ONNX file, whose tensors have the names and shapes of the fp32 one's.
+        opset: Version of the standard operator set.
+        parity: Its measured difference from the fp32 file, and the gates that it passed.
+    """
+
+    file: RelativePath
+    opset: Annotated[int, Field(ge=1, le=100)]
+    parity: dict[str, JsonValue]
+
+
+class WinogradModel(Strict):
+    """The fp32 network with fewer products (:mod:`nodule_diag.backends.winograd`).
+
+    Attributes:
+        file: Its ONNX file: nodes only, the weights are those of the fp32 file.
+        kernels: The ONNX file that makes its transformed kernels from those weights: no inputs, an output each.
+        opset: Version of the standard operator set.
+    """
+
+    file: RelativePath
+    kernels: RelativePath
+    opset: Annotated[int, Field(ge=1, le=100)]
+
+
+class ModelSpec(Strict):
+    """The ONNX file and its tensors.
+
+    Attributes:
+        file: The fp32 network.
+        opset: Version of the standard operator set.
+        reduced: Graphs of reduced precision, each of which passed its gate when it was exported.
+        winograd: The fp32 network with fewer products, where the bundle holds it.
+        input: The one input.
+        outputs: The five outputs.
+    """
+
+    file: RelativePath = "model.onnx"
+    opset: Annotated[int, Field(ge=1, le=100)]
+    reduced: dict[ReducedPrecision, ReducedModel] = {}
+    winograd: WinogradModel | None = None
+    input: TensorSpec = TensorSpec(name="patch", shape=("B", 2, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE))
+    outputs: ModelOutputs = ModelOutputs()
+
+    @model_validator(mode="after")
+    def _known_input(self) -> Self:
+        _require_shape(self.input, (2, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE))
+        return self
+
+    def file_of(self, precision: str) -> str:
+        """The ONNX file of a precision: ``fp32``, ``bf16`` or ``fp16``.
+
+        Raises:
+            BackendError: ``precision-unavailable`` when the bundle has none.
+        """
+        if precision == "fp32":
+            return self.file
+        found = next((model for name, model in self.reduced.items() if name == precision), None)
+        if found is None:
+            held = ", ".join(["fp32", *sorted(self.reduced)])
+            raise BackendError(
+                f"precision {precision} is not available: the bundle holds {held}",
+                hint=f"use one of these, or add it: nodule-diag export precision BUNDLE --precision {precision}",
+                code="precision-unavailable",
+            )
+        return found.file
+
+
+class ScoreScale(Strict):
+    """The readers' scale that ``expert_score`` is on (LIDC: 1 highly unlikely .. 5 highly suspicious)."""
+
+    min: Literal[1] = 1
+    max: Literal[5] = 5
+
+
+class IndexSpec(Strict):
+    """The index of one space.
+
+    Attributes:
+        file: An hnswlib file; None above ``exact_up_to`` cases.
+        dim: Numbers a vector.
+    """
+
+    file: RelativePath | None = None
+    dim: Annotated[int, Field(ge=1, le=2)]
+
+
+class RetrievalSpec(Strict):
+    """The historical cases and how to search them (paper 3.3).
+
+    Attributes:
+        k: How many cases make a diagnosis unless the caller says otherwise (paper: 20).
+        cases: ``cases.json``, or the columns of very many cases in ``cases.npz``.
+        spaces: One index a feature space.
+        exact_up_to: Up to so many cases hnswlib compares every one; above, the spaces have no files.
+        base_rate: Share of malignant cases, which every diagnosis must be read against.
+    """
+
+    k: Annotated[int, Field(ge=1, le=10_000)] = 20
+    cases: RelativePath = "index/cases.json"
+    spaces: dict[Space, IndexSpec]
+    exact_up_to: Annotated[int, Field(ge=0)]
+    base_rate: Annotated[float, Field(ge=0.0, le=1.0)]
+
+    @model_validator(mode="after")
+    def _all_spaces(self) -> Self:
+        for space, dim in SPACES.items():
+            if space not in self.spaces:
+                raise ValueError(f"space {space!r} is missing")
+            if self.spaces[space].dim != dim:
+                raise ValueError(f"space {space!r} has dim {self.spaces[space].dim}; expected {dim}")
+        return self
+
+
+class ParityFigures(Strict):
+    """How far a backend's answers are from the reference's; ``parity`` measures and judges them.
+
+    Attributes:
+        patches: How many were compared.
+        malignancy: Largest absolute difference of P.
+        expert_score: Largest absolute difference, on the scale 1..5.
+        segmentation: Mean absolute difference of the patch where that is largest.
+        cam: Likewise, of the patches whose CAM was compared.
+        cam_patches: How many those were: where P is 0.5 to within the gate, rounding decides the sign in eq. 6.
+        overlap: Share of the reference's similar cases that are found again: mean over patches, in the worst space.
+    """
+
+    patches: Annotated[int, Field(ge=1)]
+    malignancy: Annotated[float, Field(ge=0.0)]
+    expert_score: Annotated[float, Field(ge=0.0)]
+    segmentation: Annotated[float, Field(ge=0.0)]
+    cam: Annotated[float, Field(ge=0.0)]
+    cam_patches: Annotated[int, Field(ge=0)]
+    overlap: Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class ParityRecord(ParityFigures):
+    """Figures of one backend at one precision, measured when the bundle was made.
+
+    Attributes:
+        backend: Which; one that this version does not know is of no use to it, and no fault.
+        device: What kind of device it ran on.
+        precision: What it computed in.
+        runtime_version: Of the backend's runtime.
+    """
+
+    backend: ShortText
+    device: Literal["cpu", "cuda"]
+    precision: Literal["fp32", "bf16", "fp16"]
+    runtime_version: ShortText
+
+
+class Manifest(Strict):
+    """``manifest.json``: what the bundle is, and the sha256 of everything else in it."""
+
+    schema_version: Literal["nodule-diag/bundle/1"] = SCHEMA_VERSION
+    name: ShortText
+    version: ShortText
+    created: ShortText
+    license: ShortText
+    intended_use: LongText
+    preprocessing: Preprocessing
+    model: ModelSpec
+    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    expert_score_scale: ScoreScale = ScoreScale()
+    retrieval: RetrievalSpec
+    training: dict[str, JsonValue] = {}
+    parity: Annotated[tuple[ParityRecord, ...], Field(max_length=100)] = ()
+    files: Annotated[dict[RelativePath, Sha256], Field(max_length=1000)] = {}
+
+    def required_files(self) -> tuple[str, ...]:
+        """Every file that the rest of the manifest speaks of, without repeats."""
+        named = [MODEL_CARD_NAME, self.model.file, self.retrieval.cases]
+        named += [model.file for model in self.model.reduced.values()]
+        named += [] if self.model.winograd is None else [self.model.winograd.file, self.model.winograd.kernels]
+        named += [index.file for index in self.retrieval.spaces.values() if index.file is not None]
+        return tuple(dict.fromkeys(named))

@@ -1,0 +1,9 @@
+"""The case base: diagnosed nodules, and which of them are most like a new one (paper eq. 13, 14).
+
+hnswlib compares, ties go by case id, and the answer is that of an exhaustive search.
+Doors: ``CaseIndex``, ``Case``, ``mean_label``.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

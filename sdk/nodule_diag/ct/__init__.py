@@ -1,0 +1,9 @@
+"""A CT in Hounsfield units on LPS axes: reading it from any supported file, its grid, points in it, a phantom.
+
+The only room where axes flip. A file that cannot be right is refused, and the error says why.
+Doors: ``read_ct``, ``CTVolume``, ``to_lps`` and its kin, ``chest_phantom``.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

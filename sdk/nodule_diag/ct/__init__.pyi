@@ -1,0 +1,14 @@
+from .made_up import made_up_ct as made_up_ct
+from .phantom import DEFAULT_NODULES as DEFAULT_NODULES
+from .phantom import HEIGHT_MM as HEIGHT_MM
+from .phantom import Phantom as Phantom
+from .phantom import chest_phantom as chest_phantom
+from .points import Points as Points
+from .points import Space as Space
+from .points import index_from_lps as index_from_lps
+from .points import lps_from_index as lps_from_index
+from .points import require_inside as require_inside
+from .points import stored_voxel as stored_voxel
+from .points import to_lps as to_lps
+from .reading import read_ct as read_ct
+from .volume import CTVolume as CTVolume

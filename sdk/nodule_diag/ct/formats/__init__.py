@@ -1,0 +1,1 @@
+"""CT file formats, a module each."""

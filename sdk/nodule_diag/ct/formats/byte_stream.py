@@ -1,0 +1,133 @@
+"""Voxels from a plain or compressed file, a few slices at a time and counted to the byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BufferedReader
+from typing import Any
+
+import numpy as np
+from isal import isal_zlib
+
+from nodule_diag.ct.hounsfield import SLAB_BYTES, HounsfieldArray
+from nodule_diag.ct.limits import truncated
+from nodule_diag.errors import CTError
+
+GZIP_MAGIC = b"\x1f\x8b"
+ANY_DEFLATE = 47
+"""zlib's window bits for "gzip or zlib header, whichever is there"."""
+
+_BLOCK_BYTES = 2**20
+
+
+class ByteStream:
+    """Reads exact numbers of bytes: a plain file's straight into the caller's buffer, a compressed one's by blocks.
+
+    Args:
+        file: Open at the first byte to read.
+        compressed: Whether it holds gzip members or a zlib stream; their checksums are verified at the end.
+        path: The file, for messages.
+
+    Attributes:
+        cut_off: Whether compressed data were found to end before their checksum.
+    """
+
+    def __init__(self, file: BufferedReader, *, compressed: bool, path: str) -> None:
+        self._path = path
+        self._file = file
+        self._chunks = self._inflate(file) if compressed else None
+        self._rest = b""
+        self.cut_off = False
+
+    def _inflate(self, file: BufferedReader) -> Iterator[bytes]:
+        """Decompressed chunks; ends early, without an error, where the file does."""
+        unpacker, block = isal_zlib.decompressobj(wbits=ANY_DEFLATE), file.read(_BLOCK_BYTES)
+        try:
+            while True:
+                chunk = unpacker.decompress(block, _BLOCK_BYTES)
+                yield chunk
+                if unpacker.eof:
+                    block = unpacker.unused_data
+                    if len(block) < len(GZIP_MAGIC):
+                        block += file.read(_BLOCK_BYTES)
+                    if not block.startswith(GZIP_MAGIC):
+                        return
+                    unpacker = isal_zlib.decompressobj(wbits=ANY_DEFLATE)
+                    continue
+                block = unpacker.unconsumed_tail or file.read(_BLOCK_BYTES)
+                if not block and not chunk:  # output may be pending when all input is used up
+                    self.cut_off = True
+                    return
+        except isal_zlib.error as error:  # type: ignore[misc] # the stub takes the class for an instance
+            raise CTError(
+                f"{self._path} is damaged: its compressed data cannot be decoded ({error})",
+                code="ct-damaged",
+                hint="copy or download the file again",
+            ) from error
+
+    def fill(self, buffer: memoryview) -> int:
+        """Fill the buffer as far as the data goes; returns the number of bytes."""
+        if self._chunks is None:
+            return self._file.readinto(buffer)
+        done = 0
+        while done < len(buffer):
+            if not self._rest:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    break
+                self._rest = chunk
+            part = self._rest[: len(buffer) - done]
+            buffer[done : done + len(part)] = part
+            self._rest = self._rest[len(part) :]
+            done += len(part)
+        return done
+
+    def read(self, count: int) -> bytes:
+        """At most ``count`` bytes; fewer at the end."""
+        buffer = bytearray(count)
+        return bytes(buffer[: self.fill(memoryview(buffer))])
+
+
+def read_voxels(
+    stream: ByteStream,
+    voxels: HounsfieldArray,
+    *,
+    dtype: np.dtype[Any],
+    slope: float = 1.0,
+    intercept: float = 0.0,
+    path: str,
+) -> None:
+    """Decode a whole volume, slab by slab, into ``voxels``.
+
+    Args:
+        stream: At the first voxel.
+        voxels: Takes the slabs.
+        dtype: Stored voxel type, with its byte order.
+        slope: HU = slope * stored + intercept.
+        intercept: See ``slope``.
+        path: The file, for messages.
+
+    Raises:
+        CTError: When the data ends early or is damaged, or as `HounsfieldArray.add`.
+    """
+    z, y, x = voxels.stored_shape_zyx
+    slice_bytes = x * y * dtype.itemsize
+    slices = max(1, SLAB_BYTES // slice_bytes)
+    buffer = bytearray(min(slices, z) * slice_bytes)
+    scaled = slope != 1.0 or intercept != 0.0
+    for start in range(0, z, slices):
+        count = min(slices, z - start)
+        view = memoryview(buffer)[: count * slice_bytes]
+        found = stream.fill(view)
+        if found < len(view):
+            raise truncated(path, z * slice_bytes, start * slice_bytes + found)
+        slab = np.frombuffer(view, dtype=dtype).reshape(count, y, x)
+        voxels.add(start, slab * slope + intercept if scaled else slab)
+    # One block more reaches the end of the compressed stream, where its checksum is verified.
+    stream.read(_BLOCK_BYTES)
+    if stream.cut_off:
+        raise CTError(
+            f"{path} is truncated: its compressed data end before their checksum",
+            code="ct-truncated",
+            hint="copy or download the file again",
+        )

@@ -1,0 +1,220 @@
+"""The sampling grid of a CT as its file stores it, and the same grid in canonical axes.
+
+A file may store its axes in any order and sign. The canonical grid has +x towards the patient's left, +y towards
+posterior and +z towards superior, up to the small rotation an oblique scan has; going there only permutes and
+reverses axes, so no voxel is interpolated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from math import acos, degrees, isfinite
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nodule_diag.ct.limits import check_size
+from nodule_diag.errors import CTError
+
+Axes = tuple[int, int, int]
+Flips = tuple[bool, bool, bool]
+Triple = tuple[float, float, float]
+
+MAX_SPACING_MM = 5.0
+"""Slices further apart are refused: a nodule of the paper's range would lie in one or two of them."""
+
+WARN_SPACING_MM = 3.0
+"""The paper's limit (section 4.1: scans with slices over 3 mm are left out); above it the result carries a warning."""
+
+MIN_SPACING_MM = 0.05
+"""Below this the unit of the header is wrong (metres or micrometres): clinical CT stops near 0.1 mm."""
+
+SHEAR_TOLERANCE = 1e-3
+"""Largest |cos| between two axes: 0.06 degrees, which moves a point by 0.3 mm over 300 mm; header rounding is 1e-6."""
+
+SNAP_TOLERANCE = 1e-6
+"""Axes this close to the patient's are taken as exactly parallel: float32 headers are no more precise."""
+
+WARN_ROTATION_DEG = 5.0
+"""Patches follow the scan's axes; a scan turned further than this is pointed out in the result."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredGrid:
+    """Where the voxels of a file lie, in the file's own axis order.
+
+    Attributes:
+        size_xyz: Voxels along the stored axes.
+        spacing_xyz_mm: Distance of neighbours along the stored axes, mm.
+        origin_xyz_mm: LPS position of the first stored voxel, mm.
+        direction: (3, 3) float64; column i is the unit LPS vector of stored axis i. Orthonormal.
+    """
+
+    size_xyz: tuple[int, int, int]
+    spacing_xyz_mm: Triple
+    origin_xyz_mm: Triple
+    direction: npt.NDArray[np.float64]
+
+    @classmethod
+    def checked(
+        cls,
+        size_xyz: Sequence[int],
+        *,
+        spacing_xyz_mm: Iterable[float],
+        origin_xyz_mm: Iterable[float],
+        direction: npt.ArrayLike,
+        path: str,
+    ) -> StoredGrid:
+        """Build a grid from header values, refusing what cannot be diagnosed from.
+
+        Args:
+            size_xyz: Three integers.
+            spacing_xyz_mm: Three numbers, mm.
+            origin_xyz_mm: Three numbers, LPS mm.
+            direction: (3, 3) columns of the axes in LPS; need not be perfectly orthonormal.
+            path: The file, for messages.
+
+        Raises:
+            CTError: ``ct-not-3d``, ``ct-too-large``, ``ct-bad-spacing``, ``ct-slice-spacing`` or ``ct-sheared``.
+        """
+        size = tuple(int(n) for n in size_xyz)
+        check_size(size, path=path)
+        spacing = tuple(float(s) for s in spacing_xyz_mm)
+        origin = tuple(float(o) for o in origin_xyz_mm)
+        matrix = np.asarray(direction, dtype=np.float64)
+        _check_spacing(spacing, path)
+        if not (all(isfinite(o) for o in origin) and np.isfinite(matrix).all()):
+            raise CTError(
+                f"{path} has an origin or a direction that is not a number: {origin}",
+                code="ct-damaged",
+                hint="the header is damaged; export the CT again",
+            )
+        return cls((size[0], size[1], size[2]), _triple(spacing), _triple(origin), _orthonormal(matrix, path))
+
+    def canonical(self) -> CanonicalGrid:
+        """The same grid with +x to the left, +y to posterior, +z to superior."""
+        axes = _canonical_axes(self.direction)
+        columns = self.direction[:, axes]
+        signs = np.where(np.diagonal(columns) < 0, -1.0, 1.0)
+        flips: Flips = (bool(signs[0] < 0), bool(signs[1] < 0), bool(signs[2] < 0))
+        first = np.zeros(3)
+        for stored, flip in zip(axes, flips, strict=True):
+            first[stored] = self.size_xyz[stored] - 1 if flip else 0
+        origin = np.asarray(self.origin_xyz_mm) + self.direction @ (np.asarray(self.spacing_xyz_mm) * first)
+        direction = columns * signs
+        if float(np.abs(direction - np.eye(3)).max()) < SNAP_TOLERANCE:
+            direction = np.eye(3)
+        direction.setflags(write=False)
+        return CanonicalGrid(
+            size_xyz=(self.size_xyz[axes[0]], self.size_xyz[axes[1]], self.size_xyz[axes[2]]),
+            spacing_xyz_mm=_triple([self.spacing_xyz_mm[a] for a in axes]),
+            origin_xyz_mm=_triple(origin),
+            direction=direction,
+            stored_axes=axes,
+            stored_flips=flips,
+        )
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the result should know about this grid."""
+        notes = []
+        widest = max(self.spacing_xyz_mm)
+        if widest > WARN_SPACING_MM:
+            notes.append(
+                f"slice spacing is {widest:.3g} mm; the method was made for slices of at most {WARN_SPACING_MM:g} mm"
+            )
+        # Rotation angle of an orthonormal matrix from its trace.
+        turn = degrees(acos(float(np.clip((np.trace(self.canonical().direction) - 1) / 2, -1, 1))))
+        if turn > WARN_ROTATION_DEG:
+            notes.append(f"the scan is turned {turn:.1f} degrees against the patient's axes; patches follow the scan")
+        return tuple(notes)
+
+
+@dataclass(frozen=True, eq=False)
+class CanonicalGrid:
+    """A grid in canonical axes, with the way back to the file.
+
+    Attributes:
+        size_xyz: Voxels along canonical x, y, z.
+        spacing_xyz_mm: Spacing along canonical x, y, z, mm.
+        origin_xyz_mm: LPS position of canonical voxel (0, 0, 0), mm.
+        direction: (3, 3) float64, columns are the canonical axes in LPS; the identity when the scan is not oblique.
+        stored_axes: For canonical x, y, z: the stored axis it comes from.
+        stored_flips: For canonical x, y, z: whether the file runs the other way.
+    """
+
+    size_xyz: tuple[int, int, int]
+    spacing_xyz_mm: Triple
+    origin_xyz_mm: Triple
+    direction: npt.NDArray[np.float64]
+    stored_axes: Axes
+    stored_flips: Flips
+
+    def stored_view(self, canonical_zyx: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A view of a canonical (z, y, x) array that is indexed like the file; writing to it fills the array."""
+        forwards, backwards = slice(None), slice(None, None, -1)
+        x, y, z = (backwards if flip else forwards for flip in self.stored_flips)
+        stored_order = [2 - self.stored_axes.index(stored) for stored in (2, 1, 0)]
+        return canonical_zyx[z, y, x].transpose(stored_order)
+
+
+def _triple(values: Iterable[float]) -> Triple:
+    """Three numbers as a tuple of floats, without negative zeros."""
+    x, y, z = (float(value) + 0.0 for value in values)
+    return x, y, z
+
+
+def _canonical_axes(direction: npt.NDArray[np.float64]) -> Axes:
+    """For LPS x, y, z: the stored axis that runs closest along it, each stored axis once."""
+
+    def alignment(axes: tuple[int, ...]) -> float:
+        return float(sum(abs(direction[row, column]) for row, column in enumerate(axes)))
+
+    best = max(permutations(range(3)), key=alignment)
+    return best[0], best[1], best[2]
+
+
+def _check_spacing(spacing_xyz_mm: tuple[float, ...], path: str) -> None:
+    text = " x ".join(f"{s:g}" for s in spacing_xyz_mm)
+    if not all(isfinite(s) and s >= MIN_SPACING_MM for s in spacing_xyz_mm):
+        raise CTError(
+            f"{path} has a voxel spacing of {text} mm; each must be at least {MIN_SPACING_MM} mm",
+            code="ct-bad-spacing",
+            hint="the header is damaged or not in millimetres; export the CT again",
+        )
+    if max(spacing_xyz_mm) > MAX_SPACING_MM:
+        raise CTError(
+            f"{path} has a slice spacing of {max(spacing_xyz_mm):g} mm (voxels of {text} mm);"
+            f" at most {MAX_SPACING_MM:g} mm can be diagnosed from",
+            code="ct-slice-spacing",
+            hint="use the thin-slice reconstruction of the same scan",
+        )
+
+
+def _orthonormal(matrix: npt.NDArray[np.float64], path: str) -> npt.NDArray[np.float64]:
+    """The nearest orthonormal matrix, when the axes are at right angles within the tolerance."""
+    norms = np.linalg.norm(matrix, axis=0)
+    if matrix.shape != (3, 3) or float(norms.min()) == 0.0:
+        raise CTError(
+            f"{path} has axes that do not span space: {matrix.tolist()}",
+            code="ct-damaged",
+            hint="the header is damaged; export the CT again",
+        )
+    unit = matrix / norms
+    cosines = np.abs(unit.T @ unit - np.eye(3))
+    worst = float(cosines.max())
+    if worst > SHEAR_TOLERANCE:
+        i, j = divmod(int(cosines.argmax()), 3)
+        angle = degrees(acos(min(worst, 1.0)))
+        raise CTError(
+            f"{path} is sheared: its stored axes {i} and {j} meet at {angle:.2f} degrees instead of 90",
+            code="ct-sheared",
+            hint="resample the scan to a right-angled grid (gantry tilt correction) and give that",
+        )
+    left, _, right = np.linalg.svd(unit)
+    result: npt.NDArray[np.float64] = left @ right
+    # Axes parallel to the patient's stay exact: the decomposition would leave 1e-17 where a zero belongs.
+    nearest = np.rint(result)
+    return nearest if float(np.abs(result - nearest).max()) < SNAP_TOLERANCE else result

@@ -1,0 +1,143 @@
+"""Collects the voxels of a CT, slab by slab, into one canonical array of Hounsfield units.
+
+Readers hand over what they decoded in the file's order; it is checked, clamped and written to its canonical place at
+once, so the peak memory is the finished array and one slab.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nodule_diag.ct.grid import CanonicalGrid
+from nodule_diag.errors import CTError
+
+PADDING_FLOOR_HU = -1024
+"""Lower values are padding outside the scanner's field of view; air is -1000."""
+
+HIGHEST_HU = 32767
+"""The extended HU scale that scanners use for metal ends at 30,710."""
+
+LOWEST_HU = -40960
+"""16-bit padding (-32768) plus the lowest rescale intercept in use (-8192)."""
+
+AIR_BELOW_HU = -500
+"""A chest CT holds lung (-850 HU) and air; an image without any is not in HU or not of a chest."""
+
+TISSUE_ABOVE_HU = -200
+"""A chest CT holds fat (-100), muscle (50) and bone."""
+
+DENSE_ABOVE_HU = 4095
+"""Above the 12-bit HU scale there is only metal."""
+
+MIN_FRACTION = 1e-3
+"""Share of the voxels that must be air, and that must be tissue."""
+
+MAX_DENSE_FRACTION = 1e-2
+"""Share of the voxels that may be denser than the 12-bit scale."""
+
+SAMPLING = (slice(None), slice(None, None, 4), slice(None, None, 4))
+"""Every 16th voxel is counted for those shares: enough for a thousandth, and fast."""
+
+SLAB_BYTES = 2 * 2**20
+"""Voxels decoded at a time: few enough to stay in a core's cache while they are checked and copied, and many beside the
+cost of a call."""
+
+
+class HounsfieldArray:
+    """Builds the (z, y, x) array of a CT from slabs in the file's own order.
+
+    The array is int16 while every value is integral, float32 from the first one that is not.
+
+    Args:
+        grid: The canonical grid to fill.
+        path: The file, for messages.
+    """
+
+    def __init__(self, grid: CanonicalGrid, *, path: str) -> None:
+        self._grid = grid
+        self._path = path
+        self._hu: npt.NDArray[Any] = np.empty(grid.size_xyz[::-1], dtype=np.int16)
+        self._stored = grid.stored_view(self._hu)
+        self._lowest, self._highest = np.inf, -np.inf
+        self._counted = self._air = self._tissue = self._dense = 0
+
+    @property
+    def stored_shape_zyx(self) -> tuple[int, int, int]:
+        """Shape of the whole volume in the file's order."""
+        z, y, x = self._stored.shape
+        return z, y, x
+
+    def add(self, first_slice: int, slab: npt.NDArray[Any]) -> None:
+        """Put a slab in place.
+
+        Args:
+            first_slice: Index of its first slice along the file's slowest axis.
+            slab: (slices, y, x) of any real type, in the file's order, HU.
+
+        Raises:
+            CTError: ``ct-not-finite`` or ``ct-not-hu``.
+        """
+        low, high = float(slab.min()), float(slab.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            self._refuse_non_finite(first_slice, slab)
+        if high > HIGHEST_HU or low < LOWEST_HU:
+            raise self._not_hu(min(low, self._lowest), max(high, self._highest), f"beyond {LOWEST_HU} to {HIGHEST_HU}")
+        self._lowest, self._highest = min(low, self._lowest), max(high, self._highest)
+        self._count(slab[SAMPLING])
+        if self._hu.dtype == np.int16 and slab.dtype.kind == "f" and not np.array_equal(np.rint(slab), slab):
+            self._become_float(first_slice)
+        target = self._stored[first_slice : first_slice + len(slab)]
+        if low < PADDING_FLOOR_HU:
+            slab = np.maximum(slab, PADDING_FLOOR_HU)
+        np.copyto(target, slab, casting="unsafe")
+
+    def finish(self) -> npt.NDArray[Any]:
+        """The finished array, read-only.
+
+        Raises:
+            CTError: ``ct-not-hu`` when the values as a whole cannot be those of a chest CT.
+        """
+        if self._air < MIN_FRACTION * self._counted:
+            raise self._not_hu(self._lowest, self._highest, f"no air or lung below {AIR_BELOW_HU}")
+        if self._tissue < MIN_FRACTION * self._counted:
+            raise self._not_hu(self._lowest, self._highest, f"no tissue above {TISSUE_ABOVE_HU}")
+        if self._dense > MAX_DENSE_FRACTION * self._counted:
+            share = 100 * self._dense / self._counted
+            raise self._not_hu(self._lowest, self._highest, f"{share:.0f} % above {DENSE_ABOVE_HU}")
+        self._hu.setflags(write=False)
+        return self._hu
+
+    def _count(self, sample: npt.NDArray[Any]) -> None:
+        self._counted += sample.size
+        self._air += int(np.count_nonzero((sample >= PADDING_FLOOR_HU) & (sample < AIR_BELOW_HU)))
+        tissue = sample > TISSUE_ABOVE_HU
+        dense = sample > DENSE_ABOVE_HU
+        self._dense += int(np.count_nonzero(dense))
+        self._tissue += int(np.count_nonzero(tissue)) - int(np.count_nonzero(dense))
+
+    def _become_float(self, slices_done: int) -> None:
+        """Go on in float32, keeping the slices that are already there."""
+        wider = np.empty(self._hu.shape, dtype=np.float32)
+        stored = self._grid.stored_view(wider)
+        stored[:slices_done] = self._stored[:slices_done]
+        self._hu, self._stored = wider, stored
+
+    def _refuse_non_finite(self, first_slice: int, slab: npt.NDArray[Any]) -> None:
+        bad = ~np.isfinite(slab)
+        z, y, x = (int(i) for i in np.argwhere(bad)[0])
+        raise CTError(
+            f"{self._path} holds voxels that are not finite numbers: the first is {float(slab[z, y, x])}"
+            f" at stored index ({x}, {y}, {z + first_slice})",
+            code="ct-not-finite",
+            hint="fill them with air (-1024 HU) or export the CT again",
+        )
+
+    def _not_hu(self, low: float, high: float, why: str) -> CTError:
+        return CTError(
+            f"{self._path} is not in Hounsfield units: its values run from {low:g} to {high:g}, {why}",
+            code="ct-not-hu",
+            hint="give the CT as reconstructed (air -1000, water 0), not a picture, a window or a normalised array",
+        )

@@ -1,0 +1,213 @@
+"""Points: LPS millimetres, RAS millimetres, voxels of the file; and whether a point lies in the CT.
+
+Everything inside the SDK is LPS millimetres (x towards the patient's left, y towards posterior, z towards superior).
+Other spaces are turned into it here, once, where a point comes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from nodule_diag.errors import CoordinateError, UsageError
+
+if TYPE_CHECKING:
+    from nodule_diag.ct.volume import CTVolume
+
+Space = Literal["lps", "ras", "voxel"]
+Points = npt.NDArray[np.float64]
+
+_RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
+
+HALF_VOXEL_SLACK = 1e-6
+"""Voxels of slack at the border: a point computed as lying on it must not fall out by rounding."""
+
+
+def _points(points: npt.ArrayLike) -> Points:
+    """As an (N, 3) float64 array of finite numbers."""
+    try:
+        array = np.asarray(points, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise CoordinateError(
+            f"points must be numbers, got {points!r}", code="coordinate-malformed", hint="give x, y and z"
+        ) from error
+    if array.ndim != 2 or array.shape[1] != 3:
+        raise CoordinateError(
+            f"points must be an array of shape (N, 3), got {array.shape}",
+            code="coordinate-malformed",
+            hint="give x, y and z for each nodule",
+        )
+    bad = ~np.isfinite(array).all(axis=1)
+    if bad.any():
+        raise CoordinateError(
+            f"point {_text(array[bad][0])} has a coordinate that is not a finite number",
+            code="coordinate-not-finite",
+            hint="give three numbers in millimetres",
+        )
+    return array
+
+
+def _text(point: Points) -> str:
+    """``(x, y, z)`` with at most two decimals."""
+    return "(" + ", ".join(f"{round(float(value), 2) + 0.0:g}" for value in point) + ")"
+
+
+def lps_from_index(ct: CTVolume, index_xyz: npt.ArrayLike) -> Points:
+    """LPS position of continuous canonical indices.
+
+    Args:
+        ct: The volume.
+        index_xyz: (N, 3) indices into ``ct.hu`` in x, y, z order; integers are voxel centres.
+
+    Returns:
+        (N, 3) float64, mm.
+    """
+    scaled = _points(index_xyz) * np.asarray(ct.spacing_xyz_mm)
+    result: Points = scaled @ ct.direction.T + np.asarray(ct.origin_xyz_mm)
+    return result
+
+
+def index_from_lps(ct: CTVolume, points_xyz_mm: npt.ArrayLike) -> Points:
+    """Continuous canonical index of LPS points; the inverse of `lps_from_index`.
+
+    Args:
+        ct: The volume.
+        points_xyz_mm: (N, 3) LPS mm.
+
+    Returns:
+        (N, 3) float64 in x, y, z order; may lie outside the volume.
+    """
+    offset = _points(points_xyz_mm) - np.asarray(ct.origin_xyz_mm)
+    # The direction is orthonormal, so its transpose is its inverse: offset @ D equals (D^T offset)^T.
+    result: Points = (offset @ ct.direction) / np.asarray(ct.spacing_xyz_mm)
+    return result
+
+
+def _canonical_from_stored(ct: CTVolume, index_xyz: Points) -> Points:
+    """Canonical indices of indices into the file; only permutes and reverses."""
+    canonical = index_xyz[:, ct.stored_axes]
+    last = np.asarray(ct.size_xyz, dtype=np.float64) - 1
+    result: Points = np.where(ct.stored_flips, last - canonical, canonical)
+    return result
+
+
+def _stored_from_canonical(ct: CTVolume, index_xyz: Points) -> Points:
+    """Indices into the file of canonical indices; the inverse of `_canonical_from_stored`."""
+    last = np.asarray(ct.size_xyz, dtype=np.float64) - 1
+    unflipped = np.where(ct.stored_flips, last - index_xyz, index_xyz)
+    stored = np.empty_like(unflipped)
+    stored[:, ct.stored_axes] = unflipped
+    return stored
+
+
+def to_lps(ct: CTVolume, points: npt.ArrayLike, *, space: Space = "lps") -> Points:
+    """Bring points of any supported space to LPS mm.
+
+    Args:
+        ct: The volume the points belong to.
+        points: (N, 3) in ``space``.
+        space: ``lps`` or ``ras`` in mm, or ``voxel``: the index in the file as stored, in x, y, z order (fastest axis
+            first), starting at 0; for DICOM the slices count along the stacking direction.
+
+    Returns:
+        (N, 3) float64, LPS mm.
+
+    Raises:
+        CoordinateError: For numbers that are not finite, or another shape.
+        UsageError: For an unknown space.
+    """
+    array = _points(points)
+    if space == "lps":
+        return array
+    if space == "ras":
+        mirrored: Points = array * _RAS_TO_LPS
+        return mirrored
+    if space == "voxel":
+        return lps_from_index(ct, _canonical_from_stored(ct, array))
+    raise UsageError(f"unknown space {space!r}", hint=f"use one of {', '.join(get_args(Space))}")
+
+
+def stored_voxel(ct: CTVolume, points_xyz_mm: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """The voxel that holds each point, as indexed in the file.
+
+    Args:
+        ct: The volume.
+        points_xyz_mm: (N, 3) LPS mm inside the volume.
+
+    Returns:
+        (N, 3) int64 in x, y, z order of the file as stored.
+    """
+    stored = _stored_from_canonical(ct, index_from_lps(ct, points_xyz_mm))
+    last = np.asarray(ct.stored_size_xyz, dtype=np.float64) - 1
+    return np.clip(np.floor(stored + 0.5), 0, last).astype(np.int64)
+
+
+def volume_bounds_lps(ct: CTVolume) -> Points:
+    """The box round the volume, half a voxel beyond the outermost voxel centres.
+
+    Args:
+        ct: The volume.
+
+    Returns:
+        (2, 3) float64, LPS mm: the lowest and the highest x, y, z. For an oblique scan the box also covers corners
+        that the scan does not reach.
+    """
+    size = np.asarray(ct.size_xyz, dtype=np.float64)
+    ends = np.stack([np.full(3, -0.5), size - 0.5])
+    corners = np.array([[ends[i, 0], ends[j, 1], ends[k, 2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    positions = lps_from_index(ct, corners)
+    return np.stack([positions.min(axis=0), positions.max(axis=0)])
+
+
+def is_inside(ct: CTVolume, points_xyz_mm: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Whether LPS points lie in the volume, its outer half voxels included.
+
+    Args:
+        ct: The volume.
+        points_xyz_mm: (N, 3) LPS mm.
+
+    Returns:
+        (N,) bool.
+    """
+    index = index_from_lps(ct, points_xyz_mm)
+    low, high = -0.5 - HALF_VOXEL_SLACK, np.asarray(ct.size_xyz) - 0.5 + HALF_VOXEL_SLACK
+    return np.asarray(((index >= low) & (index <= high)).all(axis=1), dtype=np.bool_)
+
+
+def require_inside(
+    ct: CTVolume, point_xyz_mm: Sequence[float] | Points, *, in_lung: Callable[[Points], bool] | None = None
+) -> None:
+    """Refuse a point outside the volume.
+
+    Args:
+        ct: The volume.
+        point_xyz_mm: (3,) LPS mm.
+        in_lung: Tells whether an LPS point (3,) lies in the lungs; asked only for the mirror image of a refused
+            point, to recognise RAS coordinates given as LPS.
+
+    Raises:
+        CoordinateError: Naming the point and the volume's bounds; its hint says so when the point would lie in the
+            lungs if it were RAS.
+    """
+    points = _points([list(point_xyz_mm)])
+    if bool(is_inside(ct, points)[0]):
+        return
+    low, high = volume_bounds_lps(ct)
+    spans = ", ".join(
+        f"{axis} {round(float(a), 2):g} to {round(float(b), 2):g}" for axis, a, b in zip("xyz", low, high, strict=True)
+    )
+    mirrored = points * _RAS_TO_LPS
+    swapped = in_lung is not None and bool(is_inside(ct, mirrored)[0]) and in_lung(mirrored[0])
+    hint = (
+        f"with x and y mirrored, {_text(mirrored[0])}, it lies in the lungs: if it is RAS, say --space ras"
+        if swapped
+        else "give LPS millimetres, or say --space ras or --space voxel"
+    )
+    raise CoordinateError(
+        f"point {_text(points[0])} mm LPS is outside the CT, which spans {spans} mm",
+        code="coordinate-outside",
+        hint=hint,
+    )

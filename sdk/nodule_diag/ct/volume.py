@@ -1,0 +1,147 @@
+"""A CT in Hounsfield units on canonical LPS axes, and the one function that reads any supported file into it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nodule_diag.ct.grid import Axes, CanonicalGrid, Flips, StoredGrid, Triple
+from nodule_diag.ct.hounsfield import HounsfieldArray
+from nodule_diag.errors import CTError
+
+_LETTERS = (("L", "R"), ("P", "A"), ("S", "I"))
+
+
+@dataclass(frozen=True, eq=False)
+class CTVolume:
+    """A chest CT, as everything after reading sees it.
+
+    Made by `read_ct` and `CTVolume.from_array`, which check it; the constructor itself checks nothing.
+
+    Attributes:
+        hu: (z, y, x) int16 or float32, read-only: HU, clamped at -1024; +x to the patient's left, +y to posterior,
+            +z to superior, up to the rotation in ``direction``.
+        spacing_zyx_mm: Voxel spacing, mm.
+        origin_xyz_mm: LPS position of the centre of ``hu[0, 0, 0]``, mm.
+        direction: (3, 3) float64, columns are the LPS unit vectors of the x, y and z index axes; the identity unless
+            the scan is oblique.
+        path: What was read.
+        series_uid: DICOM SeriesInstanceUID; None for other formats.
+        warnings: What the user of a result must know about the scan.
+        stored_axes: For canonical x, y, z: the axis of the file it came from.
+        stored_flips: For canonical x, y, z: whether the file runs the other way.
+    """
+
+    hu: npt.NDArray[Any]
+    spacing_zyx_mm: Triple
+    origin_xyz_mm: Triple
+    direction: npt.NDArray[np.float64]
+    path: str
+    series_uid: str | None = None
+    warnings: tuple[str, ...] = ()
+    stored_axes: Axes = (0, 1, 2)
+    stored_flips: Flips = (False, False, False)
+
+    @property
+    def size_xyz(self) -> tuple[int, int, int]:
+        """Voxels along canonical x, y, z."""
+        z, y, x = self.hu.shape
+        return x, y, z
+
+    @property
+    def spacing_xyz_mm(self) -> Triple:
+        """Spacing along canonical x, y, z, mm."""
+        z, y, x = self.spacing_zyx_mm
+        return x, y, z
+
+    @property
+    def stored_size_xyz(self) -> tuple[int, int, int]:
+        """Voxels along the axes of the file, fastest first."""
+        x, y, z = (self.size_xyz[self.stored_axes.index(stored)] for stored in range(3))
+        return x, y, z
+
+    @property
+    def stored_spacing_xyz_mm(self) -> Triple:
+        """Spacing along the axes of the file, fastest first, mm."""
+        x, y, z = (self.spacing_xyz_mm[self.stored_axes.index(stored)] for stored in range(3))
+        return x, y, z
+
+    @property
+    def stored_orientation(self) -> str:
+        """Where the axes of the file run to, fastest first, as in ``LPS`` or ``RAS``."""
+        canonical = [self.stored_axes.index(stored) for stored in range(3)]
+        return "".join(_LETTERS[axis][self.stored_flips[axis]] for axis in canonical)
+
+    @classmethod
+    def from_array(
+        cls,
+        hu_zyx: npt.ArrayLike,
+        *,
+        spacing_zyx_mm: Triple,
+        origin_xyz_mm: Triple,
+        direction: npt.ArrayLike | None = None,
+        path: str = "<array>",
+    ) -> CTVolume:
+        """A volume from voxels in memory, with the same checks as a file. The array is copied.
+
+        Args:
+            hu_zyx: (z, y, x) of any real type, HU, in any orientation.
+            spacing_zyx_mm: Voxel spacing along the array's axes, mm.
+            origin_xyz_mm: LPS position of the array's first voxel, mm.
+            direction: (3, 3), columns are the LPS unit vectors of the array's x, y and z axes; the identity (LPS) when
+                left out.
+            path: Name to use in messages and results.
+
+        Raises:
+            CTError: As `read_ct`.
+        """
+        array = np.asarray(hu_zyx)
+        if array.dtype.kind not in "iuf":
+            raise CTError(
+                f"{path} holds values of type {array.dtype}, not numbers", code="ct-not-scalar", hint="give HU"
+            )
+        spacing = tuple(spacing_zyx_mm)[::-1]
+        matrix = np.eye(3) if direction is None else direction
+        grid = StoredGrid.checked(
+            array.shape[::-1], spacing_xyz_mm=spacing, origin_xyz_mm=origin_xyz_mm, direction=matrix, path=path
+        )
+        canonical = grid.canonical()
+        voxels = HounsfieldArray(canonical, path=path)
+        for start in range(array.shape[0]):
+            voxels.add(start, array[start : start + 1])
+        return cls.from_grid(voxels.finish(), canonical, path=path, warnings=grid.warnings())
+
+    @classmethod
+    def from_grid(
+        cls,
+        hu: npt.NDArray[Any],
+        grid: CanonicalGrid,
+        *,
+        path: str,
+        series_uid: str | None = None,
+        warnings: tuple[str, ...] = (),
+    ) -> CTVolume:
+        """A volume from an array that a reader has already checked and brought to canonical axes.
+
+        Args:
+            hu: (z, y, x) HU in canonical axes, from `HounsfieldArray.finish`.
+            grid: Where it lies.
+            path: What was read.
+            series_uid: DICOM SeriesInstanceUID.
+            warnings: What the user of a result must know.
+        """
+        x, y, z = grid.spacing_xyz_mm
+        return cls(
+            hu=hu,
+            spacing_zyx_mm=(z, y, x),
+            origin_xyz_mm=grid.origin_xyz_mm,
+            direction=grid.direction,
+            path=path,
+            series_uid=series_uid,
+            warnings=warnings,
+            stored_axes=grid.stored_axes,
+            stored_flips=grid.stored_flips,
+        )

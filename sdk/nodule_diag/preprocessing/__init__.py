@@ -1,0 +1,9 @@
+"""From a CT and a position to the network's input (paper 4.2): lung mask, spline, windows, patch.
+
+``reference`` is the paper taken literally, on every voxel; everything else gives the same numbers sooner.
+Doors: ``lung_mask``, ``extract_patches`` and the constants of the patch.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,15 @@
+from .lungs import LungMask as LungMask
+from .lungs import lung_mask as lung_mask
+from .patch import GRID_SIZE as GRID_SIZE
+from .patch import LUNG_WINDOW_HU as LUNG_WINDOW_HU
+from .patch import MEDIASTINAL_WINDOW_HU as MEDIASTINAL_WINDOW_HU
+from .patch import OUTSIDE_LUNG_HU as OUTSIDE_LUNG_HU
+from .patch import PATCH_SIZE as PATCH_SIZE
+from .patch import PATCH_SPACING_MM as PATCH_SPACING_MM
+from .patch import extract_patches as extract_patches
+from .patch import patch_sampling as patch_sampling
+from .patch import window_channels as window_channels
+from .reference import reference_lung_mask as reference_lung_mask
+from .reference import reference_patch as reference_patch
+from .spline import bspline_matrix as bspline_matrix
+from .spline import resample as resample

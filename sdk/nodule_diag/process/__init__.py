@@ -1,0 +1,9 @@
+"""What a process does and not what it is about: threads, CPU quota, work side by side, files written whole.
+
+Nothing here knows of CTs or networks.
+Doors: ``resolve_threads``, ``filter_threads``, ``in_order``, ``Stopwatch``, ``write_bytes`` and ``write_text``.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

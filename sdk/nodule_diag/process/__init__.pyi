@@ -1,0 +1,9 @@
+from .atomic import write_bytes as write_bytes
+from .atomic import writing as writing
+from .itk_quiet import quiet as quiet
+from .side_by_side import in_order as in_order
+from .stopwatch import Stopwatch as Stopwatch
+from .threads import filter_threads as filter_threads
+from .threads import resolve_threads as resolve_threads
+from .zip_archive import SERVED_COMPRESSION as SERVED_COMPRESSION
+from .zip_archive import open_zip as open_zip

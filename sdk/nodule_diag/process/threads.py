@@ -1,0 +1,74 @@
+"""How many threads a call uses: one number, for the network and for image filters."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nodule_diag.errors import UsageError
+from nodule_diag.process.cpu_quota import cpu_quota
+
+MAX_THREADS = 1024
+"""More is a slip of the keyboard."""
+
+
+def resolve_threads(threads: int | None = None) -> int:
+    """Settle the number of threads.
+
+    Args:
+        threads: What the caller asked for; None takes ``OMP_NUM_THREADS`` where it is set to a number, else every
+            core this process may run on, and no more than its container's share of CPU time, rounded up.
+
+    Returns:
+        At least 1.
+
+    Raises:
+        UsageError: When ``threads`` is not a whole number from 1 to 1024.
+    """
+    if threads is not None:
+        if isinstance(threads, bool) or not 1 <= threads <= MAX_THREADS:
+            raise UsageError(
+                f"threads is {threads!r}; it must be a whole number from 1 to {MAX_THREADS}",
+                hint="leave threads out to use every core this process may run on",
+            )
+        return threads
+    # OMP_NUM_THREADS may list one number per nesting level: the first is the outermost.
+    wished = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if wished.isdecimal() and 1 <= int(wished) <= MAX_THREADS:
+        return int(wished)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else min(cores, math.ceil(quota))
+
+
+class _FilterThreads:
+    """SimpleITK's default is one number for the process: the first call in sets it, the last one out restores it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._before = 0
+
+    @contextmanager
+    def limited(self, threads: int) -> Iterator[None]:
+        import SimpleITK as sitk
+
+        with self._lock:
+            if self._calls == 0:
+                self._before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+                sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls -= 1
+                if self._calls == 0:
+                    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(self._before)
+
+
+filter_threads = _FilterThreads()
+"""The one keeper of SimpleITK's setting in this process."""

@@ -1,0 +1,14 @@
+from .diagnosis import BundleIdentity as BundleIdentity
+from .diagnosis import Cam as Cam
+from .diagnosis import CaseBaseIdentity as CaseBaseIdentity
+from .diagnosis import Diagnosis as Diagnosis
+from .diagnosis import Faithfulness as Faithfulness
+from .diagnosis import Prediction as Prediction
+from .diagnosis import Runtime as Runtime
+from .diagnosis import SimilarCase as SimilarCase
+from .document import prediction_document as prediction_document
+from .overlay import write_cam as write_cam
+from .overlay import write_segmentation as write_segmentation
+from .segmentation import Segmentation as Segmentation
+from .spaces import SPACES as SPACES
+from .spaces import Space as Space

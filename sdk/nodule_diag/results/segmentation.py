@@ -1,0 +1,90 @@
+"""SegNet's map as a measured nodule: the segmentation's volume and diameter in millimetres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodule_diag.preprocessing import GRID_SIZE, resample
+from nodule_diag.results.maps import GRID_SPACING_MM, CubeMap
+
+FOREGROUND = 0.5
+"""Probability from which a sub-voxel belongs to the nodule."""
+SUBVOXELS = 4
+"""Sub-voxels along a cell's edge: measuring at the patch's own 0.5 mm, the resolution that the network saw."""
+SUBVOXEL_MM = GRID_SPACING_MM / SUBVOXELS
+
+
+FINE_SIZE = GRID_SIZE * SUBVOXELS
+
+
+@cache
+def _upsampling_matrix() -> NDArray[np.float32]:
+    """(64, 16) linear interpolation from cell centres to sub-voxel centres, clamped beyond the outermost centres."""
+    cell = np.clip((np.arange(FINE_SIZE) + 0.5) / SUBVOXELS - 0.5, 0.0, GRID_SIZE - 1.0)
+    lower = np.minimum(cell.astype(np.intp), GRID_SIZE - 2)
+    matrix = np.zeros((FINE_SIZE, GRID_SIZE), dtype=np.float32)
+    matrix[np.arange(FINE_SIZE), lower] = 1.0 - (cell - lower)
+    matrix[np.arange(FINE_SIZE), lower + 1] = cell - lower
+    return matrix
+
+
+@cache
+def _distance_mm() -> NDArray[np.float64]:
+    """(64, 64, 64) from the cube's centre to each sub-voxel's."""
+    square = ((np.arange(FINE_SIZE) - (FINE_SIZE - 1) / 2) * SUBVOXEL_MM) ** 2
+    return np.asarray(np.sqrt(square[:, None, None] + square[:, None] + square))
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation(CubeMap):
+    """SegNet's nodule probabilities, with the nodule at the cube's centre measured.
+
+    The 2 mm map is interpolated trilinearly to 0.5 mm and cut at 0.5. Of what remains, only the 6-connected component
+    that comes nearest to the cube's centre is the nodule: a vessel or a second nodule elsewhere in the cube does
+    not count.
+    """
+
+    @cached_property
+    def nodule(self) -> NDArray[np.bool_]:
+        """(64, 64, 64) bool, zyx, on the patch's 0.5 mm grid; all False when nothing was segmented."""
+        import SimpleITK as sitk
+
+        matrix = _upsampling_matrix()
+        foreground: NDArray[np.bool_] = resample(self.values[None], (matrix, matrix, matrix))[0] >= FOREGROUND
+        if not foreground.any():
+            return foreground
+        nearest = np.where(foreground, _distance_mm(), np.inf).argmin()
+        seed_xyz = [int(index) for index in np.unravel_index(nearest, foreground.shape)[::-1]]
+        image = sitk.GetImageFromArray(foreground.view(np.uint8))
+        return np.asarray(sitk.GetArrayFromImage(sitk.ConnectedThreshold(image, [seed_xyz], 1, 1))).view(np.bool_)
+
+    @property
+    def volume_mm3(self) -> float:
+        """Volume of :attr:`nodule`, mm^3."""
+        return float(np.count_nonzero(self.nodule)) * SUBVOXEL_MM**3
+
+    @property
+    def diameter_mm(self) -> float:
+        """Diameter of the sphere of the same volume, mm: ``(6 V / pi) ** (1/3)``."""
+        return float(np.cbrt(6.0 * self.volume_mm3 / np.pi))
+
+    @property
+    def touches_edge(self) -> bool:
+        """Whether the nodule reaches a face of the 32 mm cube, so that part of it may lie outside."""
+        faces = [np.take(self.nodule, [0, -1], axis=axis) for axis in range(3)]
+        return any(bool(face.any()) for face in faces)
+
+    @property
+    def offset_mm(self) -> float | None:
+        """From the cube's centre to the nearest sub-voxel centre of the nodule, mm; None without a nodule."""
+        if not self.nodule.any():
+            return None
+        return float(_distance_mm()[self.nodule].min())
+
+    def to_dict(self) -> dict[str, float]:
+        """The prediction document's ``segmentation``."""
+        return {"volume_mm3": self.volume_mm3, "diameter_mm": self.diameter_mm}

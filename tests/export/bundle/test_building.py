@@ -1,0 +1,159 @@
+"""From a checkpoint with random weights to a bundle that the SDK opens, runs and refuses when it was touched."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from nodule_diag.backends.loading import create_backend
+from nodule_diag.bundle.bundle import Bundle
+from nodule_diag.cases.retrieval import CaseIndex
+from nodule_diag.errors import BundleError, OutputError
+from nodule_diag_export.bundle import building as bundle_module
+from nodule_diag_export.bundle.building import BundleOptions, export_bundle
+from nodule_diag_export.bundle.network import Identity
+from nodule_diag_export.cli import app
+from nodule_diag_export.errors import ExportError
+from nodule_diag_export.parity.real_patches import diagnosed_patches
+from nodule_diag_training.data.lidc import diagnosed as lidc
+from nodule_diag_training.data.training_data import TrainingData
+
+FILES = {
+    "MODEL_CARD.md",
+    "index/cases.json",
+    "index/expert.hnsw",
+    "index/machine.hnsw",
+    "index/machine_expert.hnsw",
+    "model.onnx",
+    "model.winograd-kernels.onnx",
+    "model.winograd.onnx",
+}
+
+
+@pytest.fixture
+def ready(exported, diagnosed, monkeypatch):
+    """The export has been done and measured (test_onnx_graph.py): take its outcome."""
+    monkeypatch.setattr(bundle_module, "export_model", lambda *_, **__: exported.model)
+
+
+@pytest.fixture(scope="module")
+def built(exported, tiny_lidc, results_json, tmp_path_factory) -> Bundle:
+    """A bundle of the tiny folder: do not write to it."""
+    table = {"P0": ([2], [2]), "P1": ([1, 1], [1, 1]), "P2": ([3], [3])}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lidc, "read_diagnoses", lambda _: table)
+        patch.setattr(bundle_module, "export_model", lambda *_, **__: exported.model)
+        return export_bundle(
+            exported.checkpoint,
+            results=results_json,
+            out=tmp_path_factory.mktemp("built") / "random",
+            data=TrainingData.of(tiny_lidc),
+            options=BundleOptions(identity=Identity(name="random", version="1.2.3"), k=2, threads=2),
+        )
+
+
+def test_the_bundle_opens_and_says_what_it_is(built, exported):
+    opened = Bundle.open(built.path)
+    manifest = opened.manifest
+    assert (manifest.name, manifest.version, manifest.retrieval.k) == ("random", "1.2.3", 2)
+    assert manifest.preprocessing.masked_input is False
+    assert set(manifest.files) == FILES
+    assert opened.read("model.onnx") == exported.model.data
+    assert manifest.training["data"] == {"nodules": 12, "patients": 5}
+    assert manifest.training["case_base"]["cases"] == 3
+    assert manifest.training["parity"]["random_patches"] == 6
+    assert manifest.retrieval.base_rate == pytest.approx(2 / 3)
+
+
+def test_the_case_base_holds_what_the_sdk_predicts_for_the_same_patches(built, tiny_lidc, diagnosed):
+    backend = create_backend(built, name="onnxruntime", device="cpu", precision="fp32", threads=2)
+    entries = list(diagnosed_patches(TrainingData.of(tiny_lidc)))
+    outputs = backend.infer(np.stack([entry.patch for entry in entries]))
+    cases = CaseIndex(built).cases
+    assert [case.case_id for case in cases] == [entry.nodule.case_id for entry in entries]
+    np.testing.assert_allclose([case.malignancy for case in cases], outputs.malignancy, atol=1e-5)
+    np.testing.assert_allclose([case.expert_score for case in cases], outputs.expert_score, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_an_altered_file_is_refused(built, tmp_path, name):
+    copy = shutil.copytree(built.path, tmp_path / "copy")
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(BundleError, match=name) as caught:
+        Bundle.open(copy)
+    assert caught.value.code == "bundle-hash-mismatch"
+
+
+@pytest.mark.usefixtures("ready")
+def test_the_command_writes_a_zip_of_the_same(built, exported, tiny_lidc, results_json, tmp_path):
+    arguments = [
+        "bundle",
+        str(exported.checkpoint),
+        "--results",
+        str(results_json),
+        "--out",
+        str(tmp_path / "b"),
+        "--zip",
+    ]
+    arguments += ["--data", str(tiny_lidc), "--masked-input", "--name", "other", "--k", "3", "--threads", "2"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "3 cases" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["b.zip"]
+    zipped = Bundle.open(tmp_path / "b.zip")
+    assert (zipped.manifest.name, zipped.manifest.retrieval.k) == ("other", 3)
+    assert zipped.manifest.preprocessing.masked_input is True
+    assert zipped.read("index/cases.json") == built.read("index/cases.json")
+    assert str(tmp_path) not in zipped.read("MODEL_CARD.md").decode()
+
+
+@pytest.mark.usefixtures("ready")
+def test_a_folder_that_is_no_bundle_is_left_alone(exported, tiny_lidc, results_json, tmp_path):
+    (tmp_path / "thesis.tex").write_text("irreplaceable")
+    with pytest.raises(OutputError, match="no bundle"):
+        export_bundle(exported.checkpoint, results=results_json, out=tmp_path, data=TrainingData.of(tiny_lidc))
+    assert (tmp_path / "thesis.tex").read_text() == "irreplaceable"
+
+
+@pytest.mark.usefixtures("ready")
+def test_a_failure_on_the_way_leaves_nothing(exported, tiny_lidc, results_json, tmp_path, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nodule_diag.bundle.bundle.write_bytes", fail)
+    with pytest.raises(OutputError, match="No space left"):
+        export_bundle(exported.checkpoint, results=results_json, out=tmp_path / "b", data=TrainingData.of(tiny_lidc))
+    assert not list(tmp_path.iterdir())
+
+
+def test_unusable_results_are_refused_before_any_work(exported, tmp_path):
+    results = tmp_path / "results.json"
+    results.write_text('{"sections": [], "command": "x"}')
+    with pytest.raises(ExportError, match="sections") as caught:
+        export_bundle(exported.checkpoint, results=results, out=tmp_path / "b", data=TrainingData([]))
+    assert caught.value.code == "results-unreadable"
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_checkpoint_that_is_none_is_refused(tmp_path, results_json, tiny_lidc, diagnosed):
+    broken = tmp_path / "model.safetensors"
+    broken.write_bytes(b"not tensors")
+    with pytest.raises(lidc.TrainingDataError, match="not a checkpoint"):
+        export_bundle(broken, results=results_json, out=tmp_path / "b", data=TrainingData.of(tiny_lidc))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("diagnosed")
+def test_the_command_does_it_all(checkpoint, tiny_lidc, results_json, tmp_path):
+    arguments = ["bundle", str(checkpoint), "--results", str(results_json), "--out", str(tmp_path / "b")]
+    result = CliRunner().invoke(app, [*arguments, "--data", str(tiny_lidc), "--threads", "2"])
+    assert result.exit_code == 0, result.output
+    training = Bundle.open(tmp_path / "b").manifest.training
+    assert training["parity"]["nodule_patches"] == 2  # the cubes
+    difference = training["parity"]["difference"]
+    assert max(value for name, value in difference.items() if name != "logit") <= 1e-4

@@ -1,0 +1,237 @@
+"""The engine cache: keys, refusals, one builder at a time, and a build that is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("filelock", reason="the engine cache locks with filelock: pip install 'nodule-diag[tensorrt-rtx]'")
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nodule_diag.backends.engines import cache as engine_cache
+from nodule_diag.backends.engines.cache import EngineCache, cache_folder
+from nodule_diag.backends.engines.store import EngineKey, EngineRefusedError, read_engine, sidecar_path, write_engine
+from nodule_diag.errors import BackendError, OutputError
+
+PLAN = bytes(range(256)) * 40
+KEY = EngineKey(
+    model_sha256="ab" * 32,
+    runtime="tensorrt-rtx",
+    runtime_version="1.7.1.116",
+    gpu="NVIDIA RTX A4000",
+    compute_capability="8.6",
+    driver="cuda-13000, 580.65.06",
+    precision="fp16",
+    profile="1-1-1,1-8-32",
+)
+OTHERS = {
+    "model_sha256": "cd" * 32,
+    "runtime": "tensorrt",
+    "runtime_version": "1.7.1.117",
+    "gpu": "NVIDIA RTX A4500",
+    "compute_capability": "8.9",
+    "driver": "cuda-13000, 580.65.07",
+    "precision": "bf16",
+    "profile": "1-1-1",
+}
+BUILD = """
+import sys, time
+from pathlib import Path
+from nodule_diag.backends.engines.cache import EngineCache
+from nodule_diag.backends.engines.store import EngineKey
+folder, key, seconds = Path(sys.argv[1]), EngineKey.model_validate_json(sys.argv[2]), float(sys.argv[3])
+def build():
+    with (folder / "builds.txt").open("a") as file:
+        file.write("built\\n")
+    print("building", flush=True)
+    time.sleep(seconds)
+    return b"plan" * 1000
+sys.stdout.write(str(len(EngineCache(folder).get(key, build=build))))
+"""
+
+
+@pytest.fixture
+def cache(tmp_path) -> EngineCache:
+    return EngineCache(tmp_path / "engines")
+
+
+def changed(field: str) -> EngineKey:
+    return KEY.model_copy(update={field: OTHERS[field]})
+
+
+def fail() -> bytes:
+    raise AssertionError("built although it is cached")
+
+
+def start(folder: Path, seconds: float) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    program = [sys.executable, "-c", BUILD, str(folder), KEY.model_dump_json(), str(seconds)]
+    return subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
+
+
+def test_every_field_of_the_key_counts():
+    assert OTHERS.keys() == EngineKey.model_fields.keys()
+    names = {KEY.file_name, *(changed(field).file_name for field in OTHERS)}
+    assert len(names) == 1 + len(OTHERS)
+    assert "tensorrt-rtx-1.7.1.116-sm8.6-fp16" in KEY.file_name
+
+
+@settings(max_examples=25)
+@given(st.text(min_size=1, max_size=60))
+def test_no_gpu_name_leaves_the_folder(name):
+    file = KEY.model_copy(update={"gpu": name, "runtime_version": name}).file_name
+    assert Path(file).name == file
+    assert len(file) < 200
+
+
+def test_an_engine_is_built_once(cache):
+    assert cache.get(KEY, build=lambda: PLAN) == PLAN
+    assert cache.get(KEY, build=fail) == PLAN
+    if os.name == "posix":
+        assert stat.S_IMODE(cache.folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("field", OTHERS)
+def test_an_engine_of_another_key_is_refused_and_rebuilt(cache, field):
+    """Even under the right name: somebody copied a cache from another machine."""
+    cache.folder.mkdir()
+    path = cache.path_of(KEY)
+    write_engine(path, PLAN, key=changed(field))
+    with pytest.raises(EngineRefusedError, match=field) as caught:
+        read_engine(path, key=KEY)
+    assert caught.value.code == "engine-other-key"
+    assert cache.get(KEY, build=lambda: b"rebuilt") == b"rebuilt"
+    assert read_engine(path, key=KEY) == b"rebuilt"
+
+
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        (lambda path: path.write_bytes(PLAN[:-1]), "engine-truncated"),
+        (lambda path: path.write_bytes(b""), "engine-truncated"),
+        (lambda path: path.write_bytes(PLAN[:99] + b"\x00" + PLAN[100:]), "engine-altered"),
+        (lambda path: sidecar_path(path).unlink(), "engine-undescribed"),
+        (lambda path: sidecar_path(path).write_bytes(b"{}"), "engine-undescribed"),
+        (lambda path: sidecar_path(path).write_bytes(b" " * 10**6), "engine-undescribed"),
+        (lambda path: path.unlink(), "engine-missing"),
+    ],
+)
+def test_a_damaged_engine_is_refused_and_rebuilt(cache, damage, code):
+    cache.get(KEY, build=lambda: PLAN)
+    damage(cache.path_of(KEY))
+    with pytest.raises(EngineRefusedError) as caught:
+        read_engine(cache.path_of(KEY), key=KEY)
+    assert caught.value.code == code
+    assert isinstance(caught.value, BackendError)
+    assert cache.get(KEY, build=lambda: b"rebuilt") == b"rebuilt"
+    assert cache.get(KEY, build=fail) == b"rebuilt"
+
+
+@settings(max_examples=25)
+@given(st.integers(0, len(PLAN) - 1), st.integers(1, 255))
+def test_any_changed_byte_is_seen(tmp_path_factory, position, by):
+    path = tmp_path_factory.mktemp("engine") / "e.engine"
+    write_engine(path, PLAN, key=KEY)
+    altered = bytearray(PLAN)
+    altered[position] ^= by
+    path.write_bytes(altered)
+    with pytest.raises(EngineRefusedError, match="altered"):
+        read_engine(path, key=KEY)
+
+
+def test_a_build_that_fails_leaves_nothing(cache):
+    def broken() -> bytes:
+        raise BackendError("out of memory", code="engine-build-failed")
+
+    with pytest.raises(BackendError, match="out of memory"):
+        cache.get(KEY, build=broken)
+    assert not list(cache.folder.glob("*.engine*.json"))
+    assert not cache.path_of(KEY).exists()
+
+
+def test_two_processes_build_once(tmp_path):
+    folder = tmp_path / "engines"
+    both = [start(folder, 1.0) for _ in range(2)]
+    outputs = [process.communicate(timeout=60)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert all(output.endswith("4000") for output in outputs)
+    assert (folder / "builds.txt").read_text() == "built\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 is POSIX's")
+def test_a_killed_build_leaves_nothing_usable_and_blocks_nobody(cache):
+    process = start(cache.folder, 600.0)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "building\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=30)
+    process.stdout.close()
+    with pytest.raises(EngineRefusedError, match="there is no engine"):
+        read_engine(cache.path_of(KEY), key=KEY)
+    started = time.monotonic()
+    assert cache.get(KEY, build=lambda: PLAN) == PLAN
+    assert time.monotonic() - started < 10
+
+
+def test_what_a_killed_writer_left_is_swept(cache):
+    cache.folder.mkdir()
+    left = [cache.folder / f".0123456789ab.{name}" for name in (KEY.file_name, KEY.file_name + ".json")]
+    for file in left:
+        file.write_bytes(PLAN[:100])
+    other = cache.folder / f".0123456789ab.{changed('gpu').file_name}"
+    other.write_bytes(b"another build is writing this")
+    cache.get(KEY, build=lambda: PLAN)
+    assert not [file for file in left if file.exists()]
+    assert other.exists()
+
+
+def test_a_lock_that_is_held_for_too_long_is_an_error(tmp_path):
+    folder = tmp_path / "engines"
+    process = start(folder, 600.0)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(BackendError, match="another process has been building") as caught:
+            EngineCache(folder, lock_timeout_s=0.2).get(KEY, build=fail)
+        assert caught.value.code == "engine-lock-timeout"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_blobs_are_whole_or_absent(cache):
+    assert cache.load_blob("a.timing") is None
+    cache.store_blob("a.timing", b"measured")
+    assert cache.load_blob("a.timing") == b"measured"
+    path = cache.folder / "a.timing"
+    for damaged in (path.read_bytes()[:-1], b"", b"x" * 32, path.read_bytes()[:-1] + b"?"):
+        path.write_bytes(damaged)
+        assert cache.load_blob("a.timing") is None
+
+
+def test_where_the_cache_lies(monkeypatch, tmp_path):
+    monkeypatch.setattr(engine_cache.sys, "platform", "linux")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv(engine_cache.CACHE_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache_folder() == tmp_path / ".cache" / "nodule-diag" / "engines"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "nodule-diag" / "engines"
+    monkeypatch.setenv(engine_cache.CACHE_VARIABLE, str(tmp_path / "mine"))
+    assert cache_folder() == EngineCache().folder == tmp_path / "mine"
+
+
+def test_a_cache_that_cannot_be_made_names_the_variable(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError) as caught:
+        EngineCache(tmp_path / "file" / "engines").get(KEY, build=lambda: PLAN)
+    assert engine_cache.CACHE_VARIABLE in caught.value.hint

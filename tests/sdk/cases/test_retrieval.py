@@ -1,0 +1,349 @@
+"""Retrieval against an exhaustive sort in numpy (paper 3.3, eq. 13 and 14)."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bundle_factory import make_tiny_bundle, tiny_cases, tiny_parts
+from nodule_diag.bundle.bundle import Bundle, write_bundle
+from nodule_diag.cases import vector_index
+from nodule_diag.cases.case import Case
+from nodule_diag.cases.retrieval import BuiltIndex, CaseIndex, build_index, features, mean_label
+from nodule_diag.cases.vector_groups import VectorGroups
+from nodule_diag.cases.vector_index import PlaneIndex
+from nodule_diag.errors import BundleError, UsageError
+from nodule_diag.results.spaces import Space
+
+SPACES: tuple[Space, ...] = ("machine", "expert", "machine+expert")
+
+
+def index_of(cases: Sequence[Case], *, exact_up_to: int = 10_000) -> CaseIndex:
+    return CaseIndex(build_index(cases, exact_up_to=exact_up_to))
+
+
+def brute_force(
+    cases: Sequence[Case], space: str, p: float, score: float, k: int, exclude: Sequence[str] = ()
+) -> list[tuple[str, float]]:
+    """Independent of the SDK: features by hand, all distances, one lexicographic sort."""
+
+    def vector(malignancy: float, expert: float) -> np.ndarray:
+        values = {
+            "machine": [malignancy],
+            "expert": [(expert - 1) / 4],
+            "machine+expert": [malignancy, (expert - 1) / 4],
+        }
+        return np.array(values[space], dtype=np.float32).astype(np.float64)
+
+    query = vector(p, score)
+    kept = [case for case in cases if case.case_id not in exclude and case.patient_id not in exclude]
+    distances = [float(np.sqrt(((vector(c.malignancy, c.expert_score) - query) ** 2).sum())) for c in kept]
+    ranked = sorted(zip(distances, [case.case_id for case in kept], strict=True))
+    return [(case_id, distance) for distance, case_id in ranked[:k]]
+
+
+def found(
+    index: CaseIndex, space: Space, p: float, score: float, k: int, exclude: Sequence[str] = ()
+) -> list[tuple[str, float]]:
+    similar = index.search(space, malignancy=p, expert_score=score, k=k, exclude=exclude)
+    return [(case.case_id, case.distance) for case in similar]
+
+
+def case(number: int, p: float, score: float, *, label: int = 0, patient: int | None = None) -> Case:
+    return Case(
+        case_id=f"c{number:05}",
+        patient_id=f"p{number if patient is None else patient:05}",
+        label=label,
+        label_source="biopsy",
+        label_certainty="nodule",
+        malignancy=p,
+        expert_score=score,
+    )
+
+
+coarse = st.integers(0, 4).map(lambda n: n / 4)  # few values: duplicates and ties at every boundary
+fine = st.floats(0, 1, width=32)
+close = st.integers(0, 3).map(lambda n: 0.5 + n * 2.0**-24)  # float32 neighbours
+value = st.one_of(coarse, fine, close)
+
+
+@settings(max_examples=100)
+@given(
+    pairs=st.lists(st.tuples(value, value), min_size=1, max_size=60),
+    query=st.tuples(value, value),
+    k=st.integers(1, 70),
+    space=st.sampled_from(SPACES),
+    exclude=st.lists(st.integers(0, 60), max_size=6),
+)
+def test_exact_search_is_the_exhaustive_sort(
+    pairs: list[tuple[float, float]], query: tuple[float, float], k: int, space: Space, exclude: list[int]
+) -> None:
+    cases = [case(i, p, 1 + 4 * s, patient=i // 2) for i, (p, s) in enumerate(pairs)]
+    names = [f"c{n:05}" if n % 2 else f"p{n // 2:05}" for n in exclude]
+    p, score = query[0], 1 + 4 * query[1]
+    expected = brute_force(cases, space, p, score, k, names)
+    index = index_of(cases[::-1])  # the order they are given in must not matter
+    if not expected:
+        with pytest.raises(UsageError):
+            found(index, space, p, score, k, names)
+        return
+    assert found(index, space, p, score, k, names) == expected
+
+
+@pytest.mark.parametrize("k", [1, 20, 499, 500, 600])
+def test_five_hundred_cases_in_one_place(k: int) -> None:
+    """All tied: the answer is the first K ids, although hnswlib returns them in an order of its own."""
+    cases = [case(i, 0.5, 3.0) for i in np.random.default_rng(0).permutation(500)]
+    assert [name for name, _ in found(index_of(cases), "machine", 0.25, 1.0, k)] == [
+        f"c{i:05}" for i in range(min(k, 500))
+    ]
+
+
+@pytest.mark.parametrize("exact_up_to", [10_000, 10])
+def test_a_circle_round_the_query(exact_up_to: int) -> None:
+    """Distances that differ by less than float32 can tell: hnswlib's own order is scrambled, ours is not."""
+    angles = np.repeat(np.random.default_rng(2).random(100) * 2 * np.pi, 4)
+    cases = [case(i, 0.5 + 0.3 * float(np.cos(a)), 3.0 + 1.2 * float(np.sin(a))) for i, a in enumerate(angles)]
+    index = index_of(cases, exact_up_to=exact_up_to)
+    for k in (1, 10, 50, 97, 399):
+        assert found(index, "machine+expert", 0.5, 3.0, k) == brute_force(cases, "machine+expert", 0.5, 3.0, k)
+
+
+def test_ties_on_both_sides_of_the_query() -> None:
+    cases = [case(0, 0.75, 3.0), case(1, 0.25, 3.0), case(2, 0.75, 3.0), case(3, 0.25, 3.0)]
+    assert found(index_of(cases), "machine", 0.5, 3.0, 3) == [("c00000", 0.25), ("c00001", 0.25), ("c00002", 0.25)]
+
+
+def test_distance_is_euclidean_not_squared() -> None:
+    index = index_of([case(0, 0.25, 3.0)])
+    assert found(index, "machine+expert", 0.5, 4.0, 1)[0][1] == pytest.approx(np.hypot(0.25, 0.25))
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 2**32 - 1), space=st.sampled_from(SPACES), k=st.sampled_from([1, 20, 50]))
+def test_search_in_boxes_finds_the_same(seed: int, space: Space, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    cases = [case(i, float(p), 1 + 4 * float(s)) for i, (p, s) in enumerate(rng.random((400, 2)))]
+    p, score = float(rng.random()), float(1 + 4 * rng.random())
+    assert found(index_of(cases, exact_up_to=10), space, p, score, k) == brute_force(cases, space, p, score, k)
+
+
+def test_search_survives_duplicates_and_large_k() -> None:
+    cases = [case(i, 0.5 if i % 3 else 0.25, 3.0) for i in range(300)]
+    index = index_of(cases, exact_up_to=10)
+    for k in (5, 299, 300, 1000):
+        assert found(index, "machine", 0.3, 3.0, k) == brute_force(cases, "machine", 0.3, 3.0, k)
+
+
+@settings(max_examples=60)
+@given(
+    pairs=st.lists(st.tuples(value, value), min_size=12, max_size=60),
+    copies=st.integers(0, 40),
+    query=st.tuples(value, value),
+    k=st.integers(1, 70),
+    space=st.sampled_from(SPACES),
+    exclude=st.lists(st.integers(0, 60), max_size=6),
+)
+def test_large_search_is_the_exhaustive_sort(
+    pairs: list[tuple[float, float]],
+    copies: int,
+    query: tuple[float, float],
+    k: int,
+    space: Space,
+    exclude: list[int],
+) -> None:
+    """What serves a million cases, on few: boxes and bisection, duplicates, ties, neighbours in float32."""
+    pairs = [*pairs, *[pairs[i % 5] for i in range(copies)]]
+    cases = [case(i, p, 1 + 4 * s, patient=i // 2) for i, (p, s) in enumerate(pairs)]
+    names = [f"c{n:05}" if n % 2 else f"p{n // 2:05}" for n in exclude]
+    p, score = query[0], 1 + 4 * query[1]
+    index = index_of(cases[::-1], exact_up_to=10)
+    if len(brute_force(cases, space, p, score, len(cases), names)) == 0:
+        return
+    assert found(index, space, p, score, k, names) == brute_force(cases, space, p, score, k, names)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_a_model_that_is_sure(space: Space) -> None:
+    """Probabilities down to 1e-30: their squared differences are nothing in float32, and still they have an order."""
+    cases = [case(i, 10.0 ** -(1 + i / 10), 3.0) for i in range(300)]
+    index = index_of(cases, exact_up_to=10)
+    for p in (0.0, 1e-29, 1e-20, 1e-3):
+        assert found(index, space, p, 3.0, 20) == brute_force(cases, space, p, 3.0, 20)
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.integers(1, 3_000),
+    k=st.integers(1, 60),
+    spread=st.sampled_from([1e-30, 1e-3, 0.2, 3.0]),
+    box=st.sampled_from([1, 3, 16, 128]),
+)
+def test_boxes_hold_the_nearest(seed: int, size: int, k: int, spread: float, box: int) -> None:
+    """Scores that end at 1 or 5 put many cases on two lines, where an HNSW graph lost its way."""
+    rng = np.random.default_rng(seed)
+    p = rng.beta(0.7, 0.7, size)
+    points = np.stack([p, np.clip(p + rng.normal(0.0, spread, size), 0.0, 1.0)], axis=1)
+    groups = VectorGroups.of(np.round(points, int(rng.integers(2, 9))).astype(np.float32))
+    count = min(k, len(groups))
+    with mock.patch.object(vector_index, "BOX_VECTORS", box):
+        index = PlaneIndex(groups.vectors)
+        for query in np.concatenate((rng.random((5, 2)), points[:3], [[0.0, 0.0], [1.0, 0.0]])).astype(np.float32):
+            places, distances, beyond = index.nearest(query, count)
+            every = np.sqrt(((groups.vectors.astype(np.float64) - query) ** 2).sum(axis=1))
+            np.testing.assert_array_equal(distances, every[places])
+            assert sorted(distances)[:count] == sorted(every)[:count]
+            assert len({*places}) == len(places)
+            assert np.delete(every, places).min(initial=np.inf) >= beyond
+
+
+def test_a_case_finds_neither_itself_nor_its_patient() -> None:
+    cases = tiny_cases()
+    index = index_of(cases)
+    for own in cases:
+        similar = index.search(
+            "machine+expert", malignancy=own.malignancy, expert_score=own.expert_score, k=20, exclude=[own.patient_id]
+        )
+        assert len(similar) == 20
+        assert own.patient_id not in {other.patient_id for other in similar}
+    only_itself = index.search("machine", malignancy=0.5, expert_score=3.0, k=60, exclude="case-0003")
+    assert len(only_itself) == 59
+
+
+def test_diagnosis_is_the_mean_label() -> None:
+    cases = [case(i, i / 10, 3.0, label=int(i in {0, 1, 5})) for i in range(10)]
+    index = index_of(cases)
+    assert index.base_rate == pytest.approx(0.3)
+    assert mean_label(index.search("machine", malignancy=0.0, expert_score=3.0, k=3)) == pytest.approx(2 / 3)
+    assert mean_label(index.search("machine", malignancy=0.0, expert_score=3.0, k=99)) == pytest.approx(index.base_rate)
+
+
+def test_similar_case_carries_the_whole_case() -> None:
+    own = tiny_cases()[7]
+    nearest = index_of([own]).search("machine", malignancy=0.5, expert_score=2.0, k=1)[0]
+    for field in ("case_id", "patient_id", "label", "label_source", "label_certainty", "malignancy", "expert_score"):
+        assert getattr(nearest, field) == getattr(own, field)
+    assert (nearest.reader_scores, nearest.diameter_mm) == (own.reader_scores, own.diameter_mm)
+
+
+def test_features() -> None:
+    assert features("machine", 0.25, 4.0).tolist() == [0.25]
+    assert features("expert", 0.25, 4.0).tolist() == [0.75]
+    assert features("machine+expert", 0.25, 4.0).tolist() == [0.25, 0.75]
+    assert features("machine", 0.25, 4.0).dtype == np.float32
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_k_below_one(k: int) -> None:
+    with pytest.raises(UsageError, match=str(k)):
+        index_of(tiny_cases()).search("machine", malignancy=0.5, expert_score=3.0, k=k)
+
+
+def test_no_cases() -> None:
+    with pytest.raises(BundleError) as caught:
+        build_index([])
+    assert caught.value.code == "bundle-no-cases"
+
+
+def test_two_cases_of_one_name() -> None:
+    with pytest.raises(BundleError, match="c00001") as caught:
+        build_index([case(1, 0.5, 3.0), case(1, 0.6, 3.0)])
+    assert caught.value.code == "bundle-index-invalid"
+
+
+@pytest.mark.parametrize("exact_up_to", [10_000, 1])
+def test_building_depends_on_the_cases_alone(exact_up_to: int) -> None:
+    cases = tiny_cases()
+    assert build_index(cases, exact_up_to=exact_up_to) == build_index(cases[::-1], exact_up_to=exact_up_to)
+
+
+def spoiled(tmp_path: Path, exact_up_to: int, name: str, data: bytes) -> Bundle:
+    manifest, files = tiny_parts(exact_up_to=exact_up_to)
+    assert name in files
+    return write_bundle(tmp_path / "spoiled", manifest=manifest, files={**files, name: data})
+
+
+@pytest.mark.parametrize(
+    "fault", ["empty", "noise", "short", "other-cases", "fewer-cases", "other-space", "huge-header"]
+)
+def test_index_file_that_is_not_of_these_cases(tmp_path: Path, fault: str) -> None:
+    """Well hashed and still wrong: refused before hnswlib's parser, which checks nothing, can read past the end."""
+    good = tiny_parts()[1]
+    name = "index/machine.hnsw"
+    content = good[name]
+    data = {
+        "empty": b"",
+        "noise": np.random.default_rng(0).bytes(4000),
+        "short": content[:-30],
+        "other-cases": build_index(tiny_cases(seed=1)).files[name],
+        "fewer-cases": build_index(tiny_cases(59)).files[name],
+        "other-space": good["index/machine_expert.hnsw"],
+        "huge-header": b"\xff" * 16 + content[16:],
+    }[fault]
+    with pytest.raises(BundleError) as caught:
+        CaseIndex(spoiled(tmp_path, 10_000, name, data))
+    assert caught.value.code == "bundle-index-invalid"
+    assert name in caught.value.message
+
+
+def test_index_files_that_the_number_of_cases_forbids() -> None:
+    for exact_up_to in (1, 10_000):
+        built = build_index(tiny_cases(), exact_up_to=exact_up_to)
+        other = built.retrieval.model_copy(update={"exact_up_to": 10_001 - exact_up_to})
+        with pytest.raises(BundleError, match="file") as caught:
+            CaseIndex(BuiltIndex(other, built.files))
+        assert caught.value.code == "bundle-index-invalid"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda cases: cases.clear(), "bundle-no-cases"),
+        (lambda cases: cases.reverse(), "bundle-index-invalid"),
+        (lambda cases: cases[3].update(label=2), "bundle-index-invalid"),
+        (lambda cases: cases[3].update(malignancy=1.5), "bundle-index-invalid"),
+        (lambda cases: cases[3].update(surprise=1), "bundle-index-invalid"),
+        (lambda cases: [case.update(label=0) for case in cases], "bundle-index-invalid"),
+    ],
+)
+def test_cases_that_contradict_the_manifest(tmp_path: Path, change: object, code: str) -> None:
+    document = json.loads(tiny_parts()[1]["index/cases.json"])
+    change(document["cases"])  # type: ignore[operator]
+    with pytest.raises(BundleError) as caught:
+        CaseIndex(spoiled(tmp_path, 10_000, "index/cases.json", json.dumps(document).encode()))
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("exact_up_to", [10_000, 10])
+def test_several_threads(tmp_path: Path, exact_up_to: int) -> None:
+    index = CaseIndex(make_tiny_bundle(tmp_path / "b", exact_up_to=exact_up_to))
+    queries = [(p / 7, 1 + 4 * p / 7, k) for p in range(8) for k in (1, 7, 59)]
+    expected = [found(index, "machine+expert", *query) for query in queries]
+    answers: dict[int, list[object]] = {}
+
+    def work(number: int) -> None:
+        answers[number] = [found(index, "machine+expert", *query) for query in queries]
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answers[n] for n in range(4)] == [expected] * 4
+
+
+def test_no_temporary_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temp"))
+    index = CaseIndex(make_tiny_bundle(tmp_path / "b.zip"))
+    assert index.search("machine", malignancy=0.5, expert_score=3.0, k=1)
+    assert not list((tmp_path / "temp").iterdir())

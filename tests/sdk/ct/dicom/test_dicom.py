@@ -1,0 +1,244 @@
+"""DICOM from folders and archives: same voxels and geometry as any other form of the scan."""
+
+import tempfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from pydicom.uid import ImplicitVRLittleEndian, RLELossless
+
+import ct_files as make
+from nodule_diag.ct.dicom.stack import _check_gaps
+from nodule_diag.ct.reading import read_ct
+from nodule_diag.ct.volume import CTVolume
+from nodule_diag.errors import CTError
+
+
+def assert_same(left: CTVolume, right: CTVolume, *, atol: float = 1e-4) -> None:
+    np.testing.assert_array_equal(left.hu, right.hu)
+    np.testing.assert_allclose(left.spacing_xyz_mm, right.spacing_xyz_mm, atol=atol)
+    np.testing.assert_allclose(left.origin_xyz_mm, right.origin_xyz_mm, atol=atol)
+    np.testing.assert_allclose(left.direction, right.direction, atol=1e-6)
+
+
+@pytest.fixture
+def truth(tmp_path) -> CTVolume:
+    return read_ct(make.write(tmp_path / "truth.mha"))
+
+
+def test_folder_and_archive_equal_the_volume(tmp_path, truth):
+    folder = make.save_series(tmp_path / "series", make.dicom_slices())
+    for path in (folder, make.zipped(folder, tmp_path / "scan.zip")):
+        ct = read_ct(path)
+        assert_same(ct, truth)
+        assert ct.series_uid == f"{make.UID_ROOT}.1"
+        assert (ct.hu.dtype, ct.stored_orientation, ct.path) == (np.int16, "LPS", str(path))
+
+
+def test_order_of_files_and_instance_numbers_does_not_matter(tmp_path, truth):
+    shuffled = [make.dicom_slices()[i] for i in np.random.default_rng(0).permutation(12)]
+    # No extension, nested folders, and things that are no DICOM beside them.
+    folder = make.save_series(tmp_path / "study", shuffled, name="nested/IM{:04d}".format)
+    (folder / "LICENSE").write_text("CC BY 3.0")
+    (folder / ".DS_Store").write_bytes(b"\0" * 200)
+    (folder / "nested" / "._IM0001.dcm").write_bytes(b"\0" * 200)
+    assert_same(read_ct(folder), truth)
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [((0, 1, 0), (0, 0, -1)), ((1, 0, 0), (0, 0, -1)), ((-1, 0, 0), (0, -1, 0)), ((0, 0, 1), (1, 0, 0))],
+    ids=["sagittal", "coronal", "prone", "odd"],
+)
+def test_any_plane_agrees_with_itk(tmp_path, row, column):
+    folder = make.save_series(tmp_path / "series", make.dicom_slices(row=row, column=column))
+    ct = read_ct(folder)
+
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    stored = reader.Execute()
+    truth = sitk.DICOMOrient(stored, "LPS")
+    np.testing.assert_array_equal(ct.hu, sitk.GetArrayViewFromImage(truth))
+    np.testing.assert_allclose(ct.origin_xyz_mm, truth.GetOrigin(), atol=1e-6)
+    np.testing.assert_allclose(ct.spacing_xyz_mm, truth.GetSpacing(), atol=1e-6)
+    assert ct.stored_size_xyz == stored.GetSize()
+    assert ct.stored_orientation == sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(
+        stored.GetDirection()
+    )
+
+
+def test_transfer_syntaxes(tmp_path, truth):
+    compressed = make.dicom_slices()
+    for item in compressed:
+        item.file_meta = pydicom.dataset.FileMetaDataset()
+        item.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        item.compress(RLELossless, generate_instance_uid=False)
+    implicit = make.dicom_slices()
+    for item in implicit:
+        item.file_meta = pydicom.dataset.FileMetaDataset()
+        item.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    assert_same(read_ct(make.save_series(tmp_path / "rle", compressed)), truth)
+    assert_same(read_ct(make.save_series(tmp_path / "implicit", implicit)), truth)
+
+
+def test_rescale_differs_between_slices(tmp_path, truth):
+    items = make.dicom_slices(intercept=-1024)
+    for number, item in enumerate(make.dicom_slices(intercept=-2000)):
+        if number % 2:
+            items[number] = item
+    assert_same(read_ct(make.save_series(tmp_path / "series", items)), truth)
+
+
+def test_gantry_tilt_that_was_corrected_is_accepted(tmp_path, truth):
+    items = make.dicom_slices()
+    for item in items:
+        item.GantryDetectorTilt = 12
+    assert_same(read_ct(make.save_series(tmp_path / "series", items)), truth)
+
+
+def test_rounded_positions_are_accepted(tmp_path):
+    items = make.dicom_slices(spacing=(0.7, 0.7, 0.625))
+    for item in items:
+        item.ImagePositionPatient = [round(float(v), 2) for v in item.ImagePositionPatient]
+    ct = read_ct(make.save_series(tmp_path / "series", items))
+    assert ct.spacing_xyz_mm[2] == pytest.approx(0.625, abs=0.002)
+
+
+def test_choosing_a_series(tmp_path, truth):
+    folder = make.save_series(tmp_path / "study" / "a", make.dicom_slices()).parent
+    other = make.dicom_slices(make.chest_hu((8, 20, 20)), series=2, description="Kn\u00f6chern")
+    for item in other:
+        item.SpecificCharacterSet = "ISO_IR 100"
+    make.save_series(folder / "b", other)
+
+    assert_same(read_ct(folder, series=f"{make.UID_ROOT}.1"), truth)
+    assert read_ct(folder, series=f"{make.UID_ROOT}.2").size_xyz == (20, 20, 8)
+    with pytest.raises(CTError) as caught:
+        read_ct(folder)
+    str(caught.value).encode("utf-8")
+
+
+def test_objects_that_are_no_images_are_passed_over(tmp_path, truth):
+    folder = make.save_series(tmp_path / "series", make.dicom_slices())
+    report = make.dicom_slices(series=9)[0]
+    report.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.33"
+    report.Modality = "SR"
+    del report.PixelData, report.Rows, report.Columns
+    make.save_slice(report, folder / "report.dcm")
+    assert_same(read_ct(folder), truth)
+
+
+def test_archive_is_unpacked_privately_and_removed(tmp_path, monkeypatch, truth):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    folder = make.save_series(tmp_path / "series", make.dicom_slices())
+    path = make.zipped(folder, tmp_path / "scan.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("__MACOSX/series/._000.dcm", b"\0" * 100)
+        archive.writestr("series/", b"")
+    seen = []
+    monkeypatch.setattr(
+        "nodule_diag.ct.dicom.archive.shutil.copyfileobj",
+        lambda source, target: (seen.append(target.name), target.write(source.read())),
+    )
+
+    assert_same(read_ct(path), truth)
+    assert len(seen) == 12
+    assert all(name.startswith(str(scratch)) for name in seen)
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_any_number_of_threads_reads_the_same(tmp_path, truth, threads):
+    folder = make.save_series(tmp_path / "series", make.dicom_slices())
+    for path in (folder, make.zipped(folder, tmp_path / "scan.zip")):
+        assert_same(read_ct(path, threads=threads), truth, atol=0)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_of_several_bad_slices_the_first_is_named(tmp_path, threads):
+    folder = make.save_series(tmp_path / "series", make.dicom_slices())
+    files = sorted(folder.iterdir())
+    for path in files[3:]:
+        path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(CTError, match=files[3].name) as caught:
+        read_ct(folder, threads=threads)
+    assert caught.value.code == "ct-truncated"
+    with pytest.raises(CTError, match=files[3].name):
+        read_ct(make.zipped(folder, tmp_path / "scan.zip"), threads=threads)
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_the_first_slice_that_cannot_be_decoded_is_named(tmp_path, threads):
+    items = make.dicom_slices()
+    for item in items:
+        item.file_meta = pydicom.dataset.FileMetaDataset()
+        item.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        item.compress(RLELossless, generate_instance_uid=False)
+    folder = make.save_series(tmp_path / "series", items)
+    files = sorted(folder.iterdir())
+    for path in files[5:]:
+        data = path.read_bytes()
+        path.write_bytes(data[:-600])
+    with pytest.raises(CTError, match=files[5].name) as caught:
+        read_ct(folder, threads=threads)
+    assert caught.value.code in {"ct-damaged", "ct-truncated"}
+
+
+def test_reading_in_several_threads_at_once(tmp_path, truth):
+    folder = make.save_series(tmp_path / "series", make.dicom_slices())
+    path = make.zipped(folder, tmp_path / "scan.zip")
+    with ThreadPoolExecutor(6) as pool:
+        for ct in pool.map(read_ct, [folder, path] * 6):
+            assert_same(ct, truth, atol=0)
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_real_ct_as_archive_as_folder_and_as_nifti_of_another_tool(data_root, tmp_path):
+    archive = data_root / "ct" / "LIDC-IDRI-0001_dicom.zip"
+    from_archive = read_ct(archive)
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(tmp_path)
+    from_folder = read_ct(tmp_path)
+    assert_same(from_archive, from_folder, atol=0)
+    assert from_archive.size_xyz == (512, 512, 133)
+    assert from_archive.hu.min() == -1024
+
+    # The other tool: pydicom decodes and sorts, nibabel writes, with an affine built here from the standard's formula.
+    slices = sorted(
+        (pydicom.dcmread(path) for path in tmp_path.rglob("*.dcm")), key=lambda s: float(s.ImagePositionPatient[2])
+    )
+    hu = np.stack([s.pixel_array * float(s.RescaleSlope) + float(s.RescaleIntercept) for s in slices]).astype(np.int16)
+    first, last = slices[0], slices[-1]
+    cosines = np.array(first.ImageOrientationPatient, float)
+    step = np.subtract(last.ImagePositionPatient, first.ImagePositionPatient) / (len(slices) - 1)
+    lps = np.eye(4)
+    lps[:3, 0] = cosines[:3] * float(first.PixelSpacing[1])
+    lps[:3, 1] = cosines[3:] * float(first.PixelSpacing[0])
+    lps[:3, 2] = step
+    lps[:3, 3] = first.ImagePositionPatient
+    written = nibabel.as_closest_canonical(nibabel.Nifti1Image(hu.T, np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps))
+    nibabel.save(written, tmp_path / "scan.nii")
+    from_nifti = read_ct(tmp_path / "scan.nii")
+    assert from_nifti.stored_orientation == "RAS"
+    assert_same(from_archive, from_nifti)
+
+
+@pytest.mark.parametrize("gap", [1.0, 1.049])
+def test_gaps_that_drift_are_uneven_although_each_is_usual(gap):
+    """200 gaps of 1 mm and 200 of 1.049 would put slices 5 mm from where the grid has them."""
+    heights = np.cumsum([0.0] + [1.0] * 200 + [gap] * 200)
+    headers = [SimpleNamespace(file=SimpleNamespace(name=str(i))) for i in range(len(heights))]
+    if gap == 1.0:
+        _check_gaps(headers, heights, "scan")
+        return
+    with pytest.raises(CTError, match="drifts: the one at 200") as caught:
+        _check_gaps(headers, heights, "scan")
+    assert caught.value.code == "ct-uneven-gaps"

@@ -1,0 +1,9 @@
+"""What a model learns from: nodules, their labels and voxels, and the patches that are drawn from them.
+
+``lidc`` reads LIDC-IDRI, ``prepare`` fills a store from CTs, and the rest draws.
+Doors: ``Nodule``, ``TrainingData``, ``PatchSampler``, ``NoduleStore``.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

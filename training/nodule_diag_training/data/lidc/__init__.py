@@ -1,0 +1,1 @@
+"""LIDC-IDRI: its tables, its database of outlines, the paper's cohort."""

@@ -1,0 +1,118 @@
+"""A nodule that a model learns from: what is known of it, its diagnosis, and how folds are split by patient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from nodule_diag.errors import NoduleDiagError
+
+DIAGNOSIS_METHODS = {
+    0: "unknown method",
+    1: "two years of stability on imaging",
+    2: "biopsy",
+    3: "surgical resection",
+    4: "progression or response",
+}
+BENIGN_DIAGNOSIS = 1
+MALIGNANT_DIAGNOSES = (2, 3)
+DIAGNOSES = (0, BENIGN_DIAGNOSIS, *MALIGNANT_DIAGNOSES)
+"""0 is unknown."""
+
+Certainty = Literal["nodule", "patient"]
+
+
+class TrainingDataError(NoduleDiagError, ValueError):
+    """The training data cannot be used as they are."""
+
+    code = "training-data"
+    exit_code = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SureLabel:
+    """A diagnosis that TCIA published.
+
+    Attributes:
+        malignant: 1 malignant, 0 benign.
+        method: How it was diagnosed, in words.
+        certainty: ``nodule`` where the patient has no more nodules than diagnoses, all of them on one side, so that the
+            label is this nodule's without doubt; ``patient`` where all diagnoses agree but nodules outnumber them.
+    """
+
+    malignant: int
+    method: str
+    certainty: Certainty
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nodule:
+    """One nodule and where its voxels are.
+
+    Attributes:
+        case_id: VOI name, or ``cube/<file>``.
+        patient_id: LIDC-IDRI number; what folds are split by.
+        image: VOI ``.nii.gz`` or cube ``.npz``.
+        mask: The VOI's mask; None for a cube, which holds its own.
+        reader_scores: Malignancy 1..5, one for each reader; empty where nobody scored it, and then no score is learned.
+        diameter_mm: Volume-equivalent diameter of the reader mask.
+        in_paper_cohort: Solid, MAD <= 0.6, one of LUNA16's 1186.
+        sure: Its diagnosis, where TCIA has one.
+        twin: The case_id of the same nodule in the other form (VOI or cube), if there is one.
+        outlined: Whether its mask is known; without one it does not teach SegNet.
+    """
+
+    case_id: str
+    patient_id: str
+    image: Path
+    mask: Path | None
+    reader_scores: tuple[int, ...]
+    diameter_mm: float
+    in_paper_cohort: bool
+    sure: SureLabel | None = None
+    twin: str | None = None
+    outlined: bool = True
+
+    @property
+    def is_cube(self) -> bool:
+        """Whether the nodule comes with its real surroundings."""
+        return self.mask is None
+
+    @property
+    def mean_score(self) -> float:
+        """Mean malignancy score of the readers, 1..5; NaN where nobody scored it."""
+        return float(np.mean(self.reader_scores)) if self.reader_scores else float("nan")
+
+
+def sure_label(diagnoses: Sequence[int], methods: Sequence[int], *, nodules: int) -> SureLabel | None:
+    """The label that a patient's diagnoses give to each of the patient's ``nodules`` VOIs, or None."""
+    sides = {int(diagnosis in MALIGNANT_DIAGNOSES) for diagnosis in diagnoses}
+    if len(sides) != 1:
+        return None
+    words = sorted({DIAGNOSIS_METHODS[method] for method in methods})
+    certainty: Certainty = "nodule" if nodules <= len(diagnoses) else "patient"
+    return SureLabel(malignant=sides.pop(), method=" / ".join(words), certainty=certainty)
+
+
+def patients_of(nodules: Iterable[Nodule]) -> list[str]:
+    """The distinct patients, sorted."""
+    return sorted({nodule.patient_id for nodule in nodules})
+
+
+def split_by_patient(nodules: Sequence[Nodule], *, folds: int, seed: int) -> list[set[str]]:
+    """Disjoint sets of patients, with diagnosed nodules and cubes spread evenly.
+
+    Returns:
+        The test patients of each fold.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    kinds = [(n.is_cube, -1 if n.sure is None else n.sure.malignant) for n in nodules]
+    strata = [sorted(set(kinds)).index(kind) for kind in kinds]
+    groups = [n.patient_id for n in nodules]
+    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    return [{groups[i] for i in test} for _, test in splitter.split(groups, strata, groups)]

@@ -1,0 +1,1 @@
+"""A store of nodules from CTs: ``nodule-diag train prepare``."""

@@ -1,0 +1,226 @@
+"""What a store is filled from: LIDC-IDRI's DICOM, CTs with diagnosed nodules, and the shared VOIs and cubes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from nodule_diag.ct import read_ct
+from nodule_diag_training.data.lidc.cohort import LidcNodule
+from nodule_diag_training.data.lidc.consensus import consensus_mask
+from nodule_diag_training.data.lidc.pylidc_database import LidcScan
+from nodule_diag_training.data.nodule import Nodule, TrainingDataError
+from nodule_diag_training.data.patches import load_voxels
+from nodule_diag_training.data.prepare.prepare import Extract
+from nodule_diag_training.data.prepare.sure_table import SureRow
+from nodule_diag_training.data.regions import Region, cut_region
+from nodule_diag_training.data.store import Case
+
+COLLECTION = "LIDC-IDRI"
+"""TCIA's folder above the patients'."""
+
+
+def _files_below(path: Path) -> list[Path]:
+    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LidcSource:
+    """A CT of LIDC-IDRI as TCIA lays it out, and its nodules.
+
+    Attributes:
+        root: The folder given by the user: of the patients, or the one above.
+        scan: Which CT.
+        nodules: In it.
+    """
+
+    root: Path
+    scan: LidcScan
+    nodules: tuple[LidcNodule, ...]
+
+    @property
+    def name(self) -> str:
+        """Patient and series."""
+        return f"{self.scan.patient_id} {self.scan.series_uid}"
+
+    @property
+    def cases(self) -> Sequence[Case]:
+        """One for each nodule; the position follows from the mask."""
+        return tuple(
+            Case(
+                case_id=nodule.case_id,
+                patient_id=self.scan.patient_id,
+                kind="lidc",
+                source=str(self._folder()),
+                reader_scores=nodule.scores,
+                diameter_mm=nodule.diameter_mm,
+                in_paper_cohort=nodule.in_cohort,
+            )
+            for nodule in self.nodules
+        )
+
+    def _folder(self) -> Path:
+        """The series by its UIDs, or else the patient, in which the series is looked for: TCIA's names vary."""
+        above = self.root / COLLECTION
+        patient = (above if above.is_dir() else self.root) / self.scan.patient_id
+        series = patient / self.scan.study_uid / self.scan.series_uid
+        return series if series.is_dir() else patient
+
+    def files(self) -> Iterable[Path]:
+        """Everything in the series' folder, or the patient's.
+
+        Raises:
+            TrainingDataError: If there is no such folder.
+        """
+        folder = self._folder()
+        if not folder.is_dir():
+            raise TrainingDataError(
+                f"{folder} does not exist", hint="--dicom-root is the folder that holds LIDC-IDRI-0001 and so on"
+            )
+        return _files_below(folder)
+
+    def open(self) -> Extract:
+        """Read the CT."""
+        ct = read_ct(self._folder(), series=self.scan.series_uid)
+        by_id = {nodule.case_id: nodule for nodule in self.nodules}
+
+        def extract(case: Case) -> tuple[Case, Region]:
+            mask = consensus_mask(by_id[case.case_id], ct)
+            center = mask.center_xyz_mm(ct)
+            return case.model_copy(update={"center_xyz_mm": center}), cut_region(ct, center, mask=mask)
+
+        return extract
+
+
+def lidc_sources(root: Path, nodules: Sequence[LidcNodule]) -> list[LidcSource]:
+    """One for each CT, in the order of the nodules, which are grouped by CT.
+
+    Raises:
+        TrainingDataError: If the folder holds no patient of LIDC-IDRI.
+    """
+    above = root / COLLECTION
+    patients = above if above.is_dir() else root
+    if not any(patients.glob(f"{COLLECTION}-*")):
+        raise TrainingDataError(
+            f"{root} holds no folder {COLLECTION}-0001 or the like",
+            hint="give the folder into which TCIA's downloader wrote LIDC-IDRI",
+        )
+    return [
+        LidcSource(root=root, scan=group[0].scan, nodules=tuple(group))
+        for _, members in groupby(nodules, key=lambda n: n.scan.series_uid)
+        if (group := list(members))
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SureSource:
+    """A CT and its diagnosed nodules. Their masks are unknown: a ball of the given radius is no outline."""
+
+    path: Path
+    rows: tuple[SureRow, ...]
+
+    @property
+    def name(self) -> str:
+        """The CT."""
+        return str(self.path)
+
+    @property
+    def cases(self) -> Sequence[Case]:
+        """One for each row."""
+        return tuple(
+            Case(
+                case_id=row.case_id,
+                patient_id=row.patient,
+                kind="sure",
+                source=str(self.path),
+                center_xyz_mm=row.center_xyz_mm,
+                diameter_mm=row.diameter_mm,
+                malignant=row.malignant,
+                method=row.method,
+                mask_known=False,
+            )
+            for row in self.rows
+        )
+
+    def files(self) -> Iterable[Path]:
+        """The CT's file, or all files of its folder.
+
+        Raises:
+            TrainingDataError: If it is gone.
+        """
+        if not self.path.exists():
+            raise TrainingDataError(f"{self.path} does not exist", hint="check the path")
+        return _files_below(self.path)
+
+    def open(self) -> Extract:
+        """Read the CT."""
+        ct = read_ct(self.path)
+
+        def extract(case: Case) -> tuple[Case, Region]:
+            if case.center_xyz_mm is None:
+                raise TrainingDataError(f"{case.case_id} has no position")
+            return case, cut_region(ct, case.center_xyz_mm, mask=None)
+
+        return extract
+
+
+def sure_sources(rows: Sequence[SureRow]) -> list[SureSource]:
+    """One for each CT, so that it is read once."""
+    by_path: dict[Path, list[SureRow]] = {}
+    for row in rows:
+        by_path.setdefault(row.path, []).append(row)
+    return [SureSource(path=path, rows=tuple(own)) for path, own in by_path.items()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedSource:
+    """One VOI or cube of the shared data."""
+
+    nodule: Nodule
+
+    @property
+    def name(self) -> str:
+        """Its file."""
+        return self.nodule.image.name
+
+    @property
+    def cases(self) -> Sequence[Case]:
+        """The one nodule."""
+        nodule, sure = self.nodule, self.nodule.sure
+        return (
+            Case(
+                case_id=nodule.case_id,
+                patient_id=nodule.patient_id,
+                kind="cube" if nodule.is_cube else "voi",
+                source=nodule.image.name,
+                reader_scores=nodule.reader_scores,
+                diameter_mm=nodule.diameter_mm,
+                in_paper_cohort=nodule.in_paper_cohort,
+                malignant=None if sure is None else sure.malignant,
+                method="" if sure is None else sure.method,
+                certainty="nodule" if sure is None else sure.certainty,
+                twin=nodule.twin,
+            ),
+        )
+
+    def files(self) -> Iterable[Path]:
+        """Image and mask.
+
+        Raises:
+            TrainingDataError: If one is missing.
+        """
+        files = [self.nodule.image] + ([] if self.nodule.mask is None else [self.nodule.mask])
+        for file in files:
+            if not file.is_file():
+                raise TrainingDataError(f"{file} does not exist", hint="the shared data are incomplete")
+        return files
+
+    def open(self) -> Extract:
+        """Read and resample it."""
+        voxels = load_voxels(self.nodule)
+        region = Region(
+            channels=voxels.channels, occupancy=voxels.occupancy, center=voxels.center, extension=voxels.extension
+        )
+        return lambda case: (case, region)

@@ -1,0 +1,132 @@
+"""What a model learns from, is judged on and finds similar: LIDC's VOIs and cubes, or stores of ``train prepare``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from nodule_diag_training.data.lidc.diagnosed import load_nodules
+
+from .nodule import Nodule, TrainingDataError
+from .patches import NoduleVoxels, load_all
+from .store import Preprocessing, StoredCase, StoreKind, read_description, read_store
+
+Voxels = Mapping[str, NoduleVoxels]
+COLLECTION = "LIDC-IDRI"
+PREPARE = "nodule-diag train prepare"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreFacts:
+    """What a run says of a store that it learned from.
+
+    Attributes:
+        name: Its folder's, without those above.
+        kind: What ``train prepare`` made it of.
+        nodules: How many it holds.
+    """
+
+    name: str
+    kind: StoreKind
+    nodules: int
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass
+class TrainingData:
+    """Nodules, and their voxels once somebody asks: reading all of LIDC's takes a minute and 1.5 GB.
+
+    Attributes:
+        nodules: All of them.
+        load: Reads the voxels of some.
+        stores: Where they come from; empty for LIDC's VOIs and cubes.
+    """
+
+    nodules: Sequence[Nodule]
+    load: Callable[[Sequence[Nodule]], Voxels] = load_all
+    stores: tuple[StoreFacts, ...] = ()
+    _voxels: Voxels | None = field(default=None, init=False, repr=False)
+
+    @classmethod
+    def of(cls, root: Path, stores: Sequence[Path] = ()) -> TrainingData:
+        """Those of the stores, or where there are none those of the LIDC data folder.
+
+        Raises:
+            TrainingDataError: If a table or a store is missing or damaged, a store is empty, or two hold the same case.
+        """
+        return _stored(stores) if stores else cls(load_nodules(root))
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        if not self.stores:
+            return COLLECTION
+        names = [store.name for store in self.stores]
+        return f"the store {names[0]}" if len(names) == 1 else f"the stores {', '.join(names)}"
+
+    @property
+    def voxels(self) -> Voxels:
+        """Of all nodules, by case_id.
+
+        Raises:
+            TrainingDataError: If one cannot be read.
+        """
+        if self._voxels is None:
+            self._voxels = self.load(self.nodules)
+        return self._voxels
+
+    def voxels_of(self, nodules: Sequence[Nodule]) -> Voxels:
+        """Of some, which are read alone unless all were read before. Errors as ``voxels``."""
+        if self._voxels is None:
+            return self.load(nodules)
+        return {nodule.case_id: self._voxels[nodule.case_id] for nodule in nodules}
+
+
+def once(nodules: Sequence[Nodule]) -> list[Nodule]:
+    """Every nodule in one form: the cube, whose surroundings are real, where there is one."""
+    return [nodule for nodule in nodules if nodule.is_cube or nodule.twin is None]
+
+
+def diagnosed_once(nodules: Sequence[Nodule]) -> list[Nodule]:
+    """Those of ``once`` with a diagnosis."""
+    return [nodule for nodule in once(nodules) if nodule.sure is not None]
+
+
+def _stored(paths: Sequence[Path]) -> TrainingData:
+    """All nodules of some stores, by case id, whatever the order of stores and files; voxels are read when wanted.
+
+    A nodule without mask teaches CNet alone, and one without scores no score. A twin that is in none of the stores is
+    forgotten.
+    """
+    found: dict[str, StoredCase] = {}
+    placed: dict[tuple[str, str, tuple[float, float, float]], str] = {}
+    stores = []
+    for path in paths:
+        description = read_description(path)
+        if description != Preprocessing(kind=description.kind):
+            raise TrainingDataError(f"{path} was prepared with other parameters than this version's", hint=PREPARE)
+        cases = list(read_store(path))
+        for stored in cases:
+            case = stored.case
+            if case.case_id in found:
+                other = found[case.case_id].folder.parents[1]
+                raise TrainingDataError(f"{case.case_id} is in {other} and in {path}", hint="give each nodule once")
+            found[case.case_id] = stored
+            if case.kind == "sure" and case.center_xyz_mm is not None:
+                same = placed.setdefault((case.patient_id, case.source, case.center_xyz_mm), case.case_id)
+                if same != case.case_id:
+                    raise TrainingDataError(
+                        f"{case.case_id} and {same} are one nodule of {case.patient_id}", hint="remove one's folder"
+                    )
+        if not cases:
+            raise TrainingDataError(f"{path} holds no nodule", hint=PREPARE)
+        stores.append(StoreFacts(name=path.resolve().name, kind=description.kind, nodules=len(cases)))
+    nodules = [stored.case.nodule() for _, stored in sorted(found.items())]
+    whole = [replace(own, twin=own.twin if own.twin in found else None) for own in nodules]
+    return TrainingData(
+        whole, load=lambda some: {n.case_id: found[n.case_id].voxels() for n in some}, stores=tuple(stores)
+    )

@@ -1,0 +1,9 @@
+"""A run: its steps, checkpoints, log and processes. It resumes after a kill and repeats to the bit.
+
+What is learned is decided in ``data`` and ``losses``.
+Doors: ``Run``, checkpoints, ``Provenance``.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

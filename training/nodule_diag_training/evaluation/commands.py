@@ -1,0 +1,131 @@
+"""``nodule-diag train evaluate``, ``symmetries`` and ``plot``: what the packaged model's folds are worth."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nodule_diag.backends import require_views
+from nodule_diag.errors import UsageError
+from nodule_diag.process import write_bytes, writing
+from nodule_diag_training.data import TrainingData
+from nodule_diag_training.engine import LOG, MODEL, load_model, read_log
+from nodule_diag_training.options import DEFAULT_DATA, DataOption, StoreOption
+
+from .crossval import judge_fold, sections_of, symmetry_gain
+from .report import Section
+
+
+def _finite(value: object) -> object:
+    """JSON has no NaN: an undefined figure is null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, each trained with its own --fold.")],
+    out: Annotated[Path, typer.Option("--out", help="JSON report.")],
+    data: DataOption = DEFAULT_DATA,
+    store: StoreOption = None,
+    symmetries: Annotated[int, typer.Option(metavar="1|8|48", help="Views of each patch that are averaged.")] = 1,
+) -> None:
+    """Judge each fold's held-out patients and write every figure with its interval and yardsticks."""
+    begin = time.perf_counter()
+    loaded = TrainingData.of(data, store or ())
+    results = [judge_fold(path / MODEL, loaded, symmetries=symmetries) for path in runs]
+    _, config, provenance = load_model(runs[0] / MODEL)
+    sections = sections_of(results)
+    report = {
+        "sections": [section.to_dict() for section in sections],
+        "command": f"nodule-diag train evaluate {' '.join(map(_shown, runs))}{_shown_stores(store)}"
+        f" --symmetries {symmetries} --out {_shown(out)}",
+        "folds": {"judged": sorted({j.fold for r in results for j in r.judgements}), "of": provenance["folds"]},
+        "config": config.model_dump(mode="json"),
+        "seconds": time.perf_counter() - begin,
+        "judgements": [j.to_dict() for result in results for j in result.judgements],
+        "retrieved": [dict(result.retrieved) for result in results],
+    }
+    _write_report(out, report, sections)
+
+
+def _write_report(out: Path, report: dict[str, object], sections: Sequence[Section]) -> None:
+    """Write the JSON, and show the sections."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(out, (json.dumps(_finite(report), indent=1) + os.linesep).encode())
+    for section in sections:
+        typer.echo(f"\n{section.title}")
+        for row in section.rows:
+            goal = f"   target {row.target}" if row.target else ""
+            typer.echo(f"  {row.metric:58s} {row.value:6.3f}  [{row.low:.3f}, {row.high:.3f}]  n={row.n}{goal}")
+
+
+def symmetries(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a --fold.")],
+    out: Annotated[Path, typer.Option("--out", help="JSON report.")],
+    views: Annotated[int, typer.Option(metavar="8|48", help="Views of each patch that are averaged.")] = 8,
+    data: DataOption = DEFAULT_DATA,
+    store: StoreOption = None,
+) -> None:
+    """Measure what averaging over symmetries of the patch (`predict --symmetries`) is worth on held-out cubes."""
+    begin = time.perf_counter()
+    section = symmetry_gain(run_folder / MODEL, TrainingData.of(data, store or ()), views=require_views(views))
+    report = {
+        "sections": [section.to_dict()],
+        "command": f"nodule-diag train symmetries {_shown(run_folder)}{_shown_stores(store)} --views {views}"
+        f" --out {_shown(out)}",
+        "seconds": time.perf_counter() - begin,
+    }
+    _write_report(out, report, [section])
+
+
+def plot(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    out: Annotated[Path, typer.Option("--out", help="PNG or SVG.")],
+) -> None:
+    """Plot a run's losses, smoothed over fifty steps."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    lines = read_log(run_folder / LOG)
+    if not lines:
+        raise UsageError(f"{run_folder} has no {LOG}", hint="give the folder of a run")
+    window = min(50, len(lines))
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    for name, label in (
+        ("classification", "BCE (eq. 3)"),
+        ("cam", "ad-CSL (eq. 11)"),
+        ("segmentation", "Dice (eq. 1)"),
+        ("score", "MSE (eq. 2)"),
+    ):
+        values = np.asarray([getattr(line, name) for line in lines])
+        smooth = np.convolve(values, np.full(window, 1 / window), mode="valid")
+        axes.plot(np.arange(len(smooth)) + window, smooth, label=label)
+    axes.set(xlabel="step", ylabel="loss", yscale="log", title=f"{run_folder.name}: mean of {window} steps")
+    axes.legend()
+    with writing(out) as temporary:
+        figure.savefig(temporary, format=out.suffix.lstrip(".") or "png", dpi=120)
+    plt.close(figure)
+
+
+def _shown_stores(stores: Sequence[Path] | None) -> str:
+    return "".join(f" --store {_shown(path)}" for path in stores or ())
+
+
+def _shown(path: Path) -> str:
+    """A path as a report may name it: nobody's folders."""
+    return path.name if path.is_absolute() else str(path)

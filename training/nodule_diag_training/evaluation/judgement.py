@@ -1,0 +1,215 @@
+"""Out-of-fold evaluation: each nodule is judged by a model that never saw its patient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from nodule_diag_training.config import Modality
+from nodule_diag_training.data import (
+    MASK_THRESHOLD,
+    Nodule,
+    NoduleVoxels,
+    PatchSampler,
+    Sample,
+    as_input,
+    case_generator,
+    cut_like_voi,
+)
+from nodule_diag_training.losses import paper as losses
+from nodule_diag_training.model import SynergicModel, SynergicOutput
+
+from .averaged_views import SymmetricModel
+from .metrics import dice
+
+BATCH = 2
+UNSAID = float("nan")
+Form = Literal["voi", "cube", "cube-cut"]
+"""How a nodule is seen: ``cube-cut`` is a cube treated as a VOI."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What the model says of one nodule, and the truth that is known.
+
+    What a system without CNet, SegNet or RNet does not say is NaN: malignancy and CAM, Dice and diameter, expert score.
+    So is what cannot be told without an outline (Dice, diameter, CAM) or without scores.
+
+    Attributes:
+        form: How it was seen.
+        reader_score: Mean of the readers, 1..5; NaN without any.
+        label: 1 malignant, 0 benign, None without a diagnosis.
+        certainty: ``nodule``, ``patient`` or None, see ``lidc.SureLabel``.
+        malignancy: P.
+        expert_score: RNet's output on the readers' scale.
+        dice_grid: SegNet at 0.5 against the reader mask on SegNet's own 16-grid (cells that it fills by half).
+        dice_half_mm: The same after trilinear interpolation to 0.5 mm, against the mask at 0.5 mm.
+        diameter_error_mm: Volume-equivalent diameter of the interpolated segmentation minus the mask's.
+        cam_nodule: AvgCAM over the reader mask (eq. 8).
+        cam_background: AvgCAM over the rest (eq. 9).
+    """
+
+    case_id: str
+    patient_id: str
+    fold: int
+    form: Form
+    in_paper_cohort: bool
+    diameter_mm: float
+    reader_scores: tuple[int, ...]
+    reader_score: float
+    label: int | None
+    certainty: str | None
+    malignancy: float
+    expert_score: float
+    dice_grid: float
+    dice_half_mm: float
+    diameter_error_mm: float
+    cam_nodule: float
+    cam_background: float
+
+    @property
+    def margin(self) -> float:
+        """Eq. 8 minus eq. 9."""
+        return self.cam_nodule - self.cam_background
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def _diameter(voxels: int, spacing_mm: float) -> float:
+    """Volume-equivalent diameter in mm of a number of voxels."""
+    return float((6.0 * voxels * spacing_mm**3 / np.pi) ** (1 / 3))
+
+
+def samples_of(
+    nodules: Sequence[Nodule],
+    voxels: Mapping[str, NoduleVoxels],
+    sampler: PatchSampler,
+    *,
+    form: Form,
+    modality: Modality = "64",
+) -> list[Sample]:
+    """The patches to judge, without augmentation, as a modality shows them; ``cube-cut`` treats cubes as VOIs."""
+    samples = []
+    for nodule in nodules:
+        rng = case_generator(nodule.case_id)
+        source = voxels[nodule.case_id]
+        if form == "cube-cut":
+            source = cut_like_voi(source, rng)
+        sample = sampler.place(source, rng, patient_id=nodule.patient_id)
+        samples.append(as_input(sample, modality, diameter_mm=nodule.diameter_mm))
+    return samples
+
+
+def _fine_mask(sample: Sample, occupancy: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """[S, S, S] bool on the patch's voxels from its grid, by trilinear interpolation."""
+    tensor = torch.from_numpy(occupancy)[None, None]
+    size = list(sample.patch.shape[1:])
+    fine = functional.interpolate(tensor, size=size, mode="trilinear", align_corners=False)[0, 0]
+    return np.asarray(fine.numpy() >= MASK_THRESHOLD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Map:
+    """P and the averages of CAM_c over reader mask and background; NaN without CNet, these also without mask."""
+
+    malignancy: float = UNSAID
+    nodule: float = UNSAID
+    background: float = UNSAID
+
+
+def _judge_map(output: SynergicOutput, sample: Sample, index: int, *, outlined: bool) -> _Map:
+    if output.logit is None or output.cam is None:
+        return _Map()
+    malignancy = torch.sigmoid(output.logit[index]).item()
+    if not outlined:
+        return _Map(malignancy=malignancy)
+    one = slice(index, index + 1)
+    average = losses.average_cam(
+        losses.class_cam(output.cam[one], output.logit[one]), torch.from_numpy(sample.nodule)[None]
+    )
+    return _Map(
+        malignancy=malignancy,
+        nodule=average.nodule.item(),
+        background=average.background.item(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shape:
+    """SegNet against the reader mask; NaN without one of them."""
+
+    dice_grid: float = UNSAID
+    dice_half_mm: float = UNSAID
+    diameter_error_mm: float = UNSAID
+
+
+def _judge_shape(output: SynergicOutput, sample: Sample, index: int, *, outlined: bool) -> _Shape:
+    if output.segmentation_logit is None or not outlined:
+        return _Shape()
+    sem = torch.sigmoid(output.segmentation_logit[index]).numpy()
+    found, wanted = _fine_mask(sample, sem), sample.fine_mask
+    return _Shape(
+        dice_grid=dice(sem >= MASK_THRESHOLD, sample.nodule_cells),
+        dice_half_mm=dice(found, wanted),
+        diameter_error_mm=_diameter(int(found.sum()), sample.spacing_mm)
+        - _diameter(int(wanted.sum()), sample.spacing_mm),
+    )
+
+
+def batches_of(samples: Sequence[Sample], *, limit: int = BATCH) -> Iterator[slice]:
+    """Neighbours of one size, at most ``limit`` together: what can be stacked."""
+    begin = 0
+    while begin < len(samples):
+        end = begin + 1
+        while end < min(begin + limit, len(samples)) and samples[end].patch.shape == samples[begin].patch.shape:
+            end += 1
+        yield slice(begin, end)
+        begin = end
+
+
+def judge(
+    model: SynergicModel | SymmetricModel,
+    nodules: Sequence[Nodule],
+    samples: Sequence[Sample],
+    *,
+    fold: int,
+    form: Form,
+) -> list[Judgement]:
+    """Run a model of any system over patches, which may differ in size."""
+    judgements = []
+    for part in batches_of(samples):
+        with torch.inference_mode():
+            output = model(torch.from_numpy(np.stack([s.patch for s in samples[part]])))
+        for i, (nodule, sample) in enumerate(zip(nodules[part], samples[part], strict=True)):
+            map_ = _judge_map(output, sample, i, outlined=nodule.outlined)
+            shape = _judge_shape(output, sample, i, outlined=nodule.outlined)
+            judgements.append(
+                Judgement(
+                    case_id=nodule.case_id,
+                    patient_id=nodule.patient_id,
+                    fold=fold,
+                    form=form,
+                    in_paper_cohort=nodule.in_paper_cohort,
+                    diameter_mm=nodule.diameter_mm,
+                    reader_scores=nodule.reader_scores,
+                    reader_score=nodule.mean_score,
+                    label=None if nodule.sure is None else nodule.sure.malignant,
+                    certainty=None if nodule.sure is None else nodule.sure.certainty,
+                    malignancy=map_.malignancy,
+                    expert_score=UNSAID if output.score is None else 1.0 + 4.0 * output.score[i].item(),
+                    dice_grid=shape.dice_grid,
+                    dice_half_mm=shape.dice_half_mm,
+                    diameter_error_mm=shape.diameter_error_mm,
+                    cam_nodule=map_.nodule,
+                    cam_background=map_.background,
+                )
+            )
+    return judgements

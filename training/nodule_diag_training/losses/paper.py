@@ -1,0 +1,152 @@
+"""The losses of the paper: Dice (1), MSE (2), BCE (3), CAM_c (6), CSL (8-10, 15), ad-CSL (11) and their sum (12).
+
+Those of other authors that it compares with are in ``peer_losses``. All take batches and return one value a nodule.
+Eq. 3 lacks a minus sign in print; a loss has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nodule_diag_training.config import DEFAULT_MARGIN, MarginMode
+
+THRESHOLD = 0.5
+"""Division point between benign and malignant (eq. 7)."""
+DICE_SMOOTH = 1.0
+"""epsilon of eq. 1: one cell of the grid, so that an empty target costs little when the prediction is empty."""
+FLAT_CAM = 1e-8
+"""A map whose range is below this is flat: it is normalised to 0 and not divided by nothing."""
+
+
+def _spatial(x: Tensor) -> tuple[int, ...]:
+    return tuple(range(1, x.ndim))
+
+
+def dice_loss(probability: Tensor, target: Tensor) -> Tensor:
+    """Eq. 1. ``probability`` and ``target`` are [B, L, W, H] in [0, 1]; the result is [B]."""
+    axes = _spatial(probability)
+    overlap = (probability * target).sum(dim=axes)
+    total = probability.sum(dim=axes) + target.sum(dim=axes)
+    return 1.0 - (2.0 * overlap + DICE_SMOOTH) / (total + DICE_SMOOTH)
+
+
+def score_loss(score: Tensor, target: Tensor) -> Tensor:
+    """Eq. 2, squared error of the normalised malignancy score; [B] and [B] give [B]."""
+    return (score - target) ** 2
+
+
+def classification_loss(logit: Tensor, label: Tensor) -> Tensor:
+    """Eq. 3, binary cross-entropy from the logit S; [B] and [B] give [B]."""
+    return functional.binary_cross_entropy_with_logits(logit, label, reduction="none")
+
+
+def signed_min_max(cam: Tensor, *, malignant: Tensor) -> Tensor:
+    """A map that speaks for malignancy, turned over for benign nodules and scaled to [0, 1] for each nodule.
+
+    Args:
+        cam: [B, L, W, H].
+        malignant: [B] bool: for which class the map is wanted.
+
+    Returns:
+        [B, L, W, H]; zeros where the map is flat.
+    """
+    sign = torch.where(malignant, 1.0, -1.0).view((-1,) + (1,) * (cam.ndim - 1))
+    return min_max(sign * cam)
+
+
+def min_max(cam: Tensor) -> Tensor:
+    """[B, L, W, H] scaled to [0, 1] for each nodule; zeros where it is flat."""
+    low = cam.amin(dim=_spatial(cam), keepdim=True)
+    span = cam.amax(dim=_spatial(cam), keepdim=True) - low
+    return (cam - low) / span.clamp_min(FLAT_CAM)
+
+
+def class_cam(cam: Tensor, logit: Tensor, *, threshold: float = THRESHOLD) -> Tensor:
+    """CAM_c of eq. 6, min-max normalised to [0, 1] for each nodule.
+
+    Args:
+        cam: [B, L, W, H], eq. 5.
+        logit: [B], S of eq. 4.
+        threshold: Division point of eq. 7.
+
+    Returns:
+        [B, L, W, H]; zeros where the map is flat.
+    """
+    # Only the sign of P - Threshold survives the normalisation; its size would underflow it near P = Threshold.
+    return signed_min_max(cam, malignant=torch.sigmoid(logit) >= threshold)
+
+
+@dataclass(frozen=True)
+class AverageCam:
+    """AvgCAM over the nodule (eq. 8) and over the background (eq. 9), each [B] in [0, 1]."""
+
+    nodule: Tensor
+    background: Tensor
+
+
+def average_cam(cam: Tensor, nodule: Tensor) -> AverageCam:
+    """Eq. 8 and 9. ``cam`` is CAM_c and ``nodule`` is SEM (or a mask), both [B, L, W, H] in [0, 1]."""
+    axes = _spatial(cam)
+    background = 1.0 - nodule
+    tiny = torch.finfo(cam.dtype).tiny
+    return AverageCam(
+        (cam * nodule).sum(dim=axes) / nodule.sum(dim=axes).clamp_min(tiny),
+        (cam * background).sum(dim=axes) / background.sum(dim=axes).clamp_min(tiny),
+    )
+
+
+def cam_sem_loss(cam: Tensor, nodule: Tensor, *, margin: float = DEFAULT_MARGIN, mode: MarginMode = "nodule") -> Tensor:
+    """CSL, [B]: the nodule's average CAM has to exceed the background's by ``margin`` (eq. 10; eq. 15: the reverse)."""
+    average = average_cam(cam, nodule)
+    missing = average.background - average.nodule
+    return functional.relu((missing if mode == "nodule" else -missing) + margin)
+
+
+def adaptive_cam_sem_loss(
+    cam: Tensor,
+    nodule: Tensor,
+    logit: Tensor,
+    *,
+    margin: float = DEFAULT_MARGIN,
+    mode: MarginMode = "nodule",
+    threshold: float = THRESHOLD,
+    constant_confidence: bool = False,
+) -> Tensor:
+    """ad-CSL, eq. 11: CSL weighted by the confidence ``2 |P - threshold|``; [B].
+
+    Args:
+        cam: CAM_c, [B, L, W, H] in [0, 1].
+        nodule: SEM, [B, L, W, H] in [0, 1].
+        logit: [B], S of eq. 4.
+        margin: delta of eq. 10, or delta' of eq. 15.
+        mode: Which of the two.
+        threshold: Division point of eq. 7.
+        constant_confidence: Take the confidence as a constant of the step. As eq. 11 stands, hesitating lowers the
+            loss: with d CSL the pull of P towards the threshold is 2 d, as strong near P = 0.5 as the classification
+            loss is away from it, and a CAM that is not yet on the nodule (d close to the margin) keeps P at 0.5.
+    """
+    confidence = 2.0 * (torch.sigmoid(logit) - threshold).abs()
+    if constant_confidence:
+        confidence = confidence.detach()
+    return confidence * cam_sem_loss(cam, nodule, margin=margin, mode=mode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """alpha, beta and gamma of eq. 12, all 1 in the paper."""
+
+    cam: float = 1.0
+    segmentation: float = 1.0
+    score: float = 1.0
+
+
+def total_loss(
+    *, classification: Tensor, cam: Tensor, segmentation: Tensor, score: Tensor, weights: LossWeights | None = None
+) -> Tensor:
+    """Eq. 12, from the four scalar terms."""
+    w = LossWeights() if weights is None else weights
+    return classification + w.cam * cam + w.segmentation * segmentation + w.score * score
