@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-import numpy as np
-
 from benchmarks.measure import Plan, Timing, in_turns
 from benchmarks.part_predict import TIMING_COLUMNS, around, timing_cells
 from benchmarks.peers.networks import EAGER, Float, Network, Runs, given_graphs, plain_graph, sdk_networks
@@ -72,7 +70,7 @@ def _patches(bench: Bench, count: int) -> Float:
 def _each(runs: Runs, patches: Float) -> Outputs:
     """Answers one patch at a time, as they are timed."""
     found = [runs.infer(patches[row : row + 1]) for row in range(len(patches))]
-    return Outputs(**{name: np.concatenate([getattr(one, name) for one in found]) for name in vars(found[0])})
+    return Outputs.joined(found)
 
 
 def _table(networks: list[Network], timings: dict[str, Timing], figures: dict[str, ParityFigures]) -> Table:

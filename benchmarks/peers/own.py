@@ -25,7 +25,7 @@ class Own:
             malignancy=found.malignancy,
             expert_score=found.expert_score,
             diagnosis=found.diagnosis["machine+expert"],
-            in_lung=found.in_lung,
+            in_lung=bool(found.in_lung),
             cam=found.cam.values,
             segmentation=found.segmentation.values,
         )

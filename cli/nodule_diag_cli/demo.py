@@ -45,7 +45,7 @@ def demo(bundle: BundleOption = None, as_json: JsonOption = False, out: OutOptio
         sys.stdout.write(out_folder.document_text(document))
         return
     to = render.console()
-    render.prediction(document, result.diagnoses, to=to)
+    render.prediction(document, to=to)
     to.print("\nKnown and found", style="bold")
     to.print(_comparison(phantom, result.diagnoses))
     to.print("\nA phantom's spheres are no patient's nodules: only place and size can be right or wrong here.")

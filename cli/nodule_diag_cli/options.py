@@ -39,29 +39,43 @@ class PrecisionName(StrEnum):
 
 XyzOption = Annotated[
     list[str] | None,
-    typer.Option("--xyz", metavar="X Y Z", help="A nodule's place; repeat for more. LPS mm unless --space says other."),
+    typer.Option("--xyz", metavar="X Y Z", help="Where a nodule is, in mm (LPS, as in DICOM). Repeat it for more."),
 ]
 NodulesOption = Annotated[
     Path | None,
-    typer.Option("--nodules", metavar="FILE", help="Nodules from a CSV (x,y,z and optionally id) or JSON."),
+    typer.Option("--nodules", metavar="FILE", help="A list of nodules: CSV with x,y,z and optionally id, or JSON."),
 ]
 SpaceOption = Annotated[
-    SpaceName, typer.Option(help="Frame of the points: LPS or RAS mm, or voxels x y z of the file from 0.")
+    SpaceName, typer.Option(help="What x, y, z are: mm in LPS or RAS, or voxels of the file, counted from 0.")
 ]
 BundleOption = Annotated[
-    Path | None, typer.Option("--bundle", metavar="PATH", help="A bundle folder or zip instead of the packaged one.")
+    Path | None, typer.Option("--bundle", metavar="PATH", help="Another model than the packaged one: a folder or zip.")
 ]
-BackendOption = Annotated[BackendName, typer.Option(help="What runs the model.")]
-DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where it runs.")]
-PrecisionOption = Annotated[PrecisionName, typer.Option(help="In which number format.")]
+BackendOption = Annotated[BackendName, typer.Option(help="The program that computes. auto: the fastest proven one.")]
+DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="The processor that computes.")]
+PrecisionOption = Annotated[PrecisionName, typer.Option(help="The numbers it computes with. auto: proven ones.")]
 KOption = Annotated[
-    int | None, typer.Option("--k", metavar="K", min=1, help="How many similar cases; the bundle's 20 if left out.")
+    int | None, typer.Option("--k", metavar="K", min=1, help="How many similar cases to find; 20 if left out.")
 ]
 SymmetriesOption = Annotated[
-    int, typer.Option(metavar="1|8|48", help="Average over the flips (8) or all symmetries (48) of each patch.")
+    int,
+    typer.Option(metavar="1|8|48", help="Average over 8 or 48 flips and turns of each nodule: slower, steadier."),
 ]
-SeriesOption = Annotated[str | None, typer.Option(metavar="UID", help="Which DICOM series, where there are several.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+PrevalenceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--prevalence",
+        metavar="P",
+        help="Share of malignant nodules where you work, such as 0.05. Malignancy is then for it, not for one half.",
+    ),
+]
+NoLungCheckOption = Annotated[
+    bool, typer.Option("--no-lung-check", help="Do not look for the lungs: faster, and in_lung stays unknown.")
+]
+SeriesOption = Annotated[
+    str | None, typer.Option(metavar="UID", help="The DICOM series to read, where there are several.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Also write JSON, CAM and segmentation (NIfTI) here.")
+    Path | None, typer.Option("--out", metavar="DIR", help="Also write the JSON, and CAM and segmentation as NIfTI.")
 ]

@@ -20,9 +20,11 @@ from nodule_diag_cli.options import (
     JsonOption,
     KOption,
     NodulesOption,
+    NoLungCheckOption,
     OutOption,
     PrecisionName,
     PrecisionOption,
+    PrevalenceOption,
     SeriesOption,
     SpaceName,
     SpaceOption,
@@ -50,6 +52,8 @@ class Request:
     k: int | None = None
     series: str | None = None
     symmetries: int = 1
+    prevalence: float | None = None
+    check_lung: bool = True
 
     def run(self) -> Result:
         """Load, read, diagnose; says on stderr what is being done.
@@ -58,8 +62,9 @@ class Request:
         """
         from nodule_diag.ct import read_ct
         from nodule_diag.diagnoser import Diagnoser
-        from nodule_diag.results import prediction_document
+        from nodule_diag.results import prediction_document, require_prevalence
 
+        require_prevalence(self.prevalence)
         with render.progress("loading the bundle"):
             diagnoser = Diagnoser.load(
                 self.bundle,
@@ -79,6 +84,8 @@ class Request:
                 space=self.space.value,
                 k=self.k,
                 ids=[point.id for point in self.points],
+                check_lung=self.check_lung,
+                prevalence=self.prevalence,
             )
         document = prediction_document(ct, prediction, read_ms=read_ms)
         return Result(ct=ct, diagnoses=prediction.diagnoses, document=document)
@@ -94,7 +101,7 @@ class Result:
 
 
 def predict(
-    ct: Annotated[str, typer.Argument(metavar="CT", help="NIfTI, MetaImage, NRRD, a DICOM folder, or a zip of one.")],
+    ct: Annotated[str, typer.Argument(metavar="CT", help="The scan: NIfTI, MetaImage, NRRD, DICOM folder or zip.")],
     xyz: XyzOption = None,
     nodules: NodulesOption = None,
     space: SpaceOption = SpaceName.LPS,
@@ -105,10 +112,12 @@ def predict(
     k: KOption = None,
     series: SeriesOption = None,
     symmetries: SymmetriesOption = 1,
+    prevalence: PrevalenceOption = None,
+    no_lung_check: NoLungCheckOption = False,
     as_json: JsonOption = False,
     out: OutOption = None,
 ) -> None:
-    """Diagnose nodules at known places of a chest CT.
+    """Diagnose nodules of a chest CT whose places are known.
 
     Example: nodule-diag predict scan.nii.gz --xyz -56.94 131.27 -520.6
     """
@@ -125,6 +134,8 @@ def predict(
         k=k,
         series=series,
         symmetries=symmetries,
+        prevalence=prevalence,
+        check_lung=not no_lung_check,
     ).run()
     written: list[Path] = []
     if out is not None and stems is not None:
@@ -134,6 +145,6 @@ def predict(
         sys.stdout.write(out_folder.document_text(result.document))
         return
     to = render.console()
-    render.prediction(result.document, result.diagnoses, to=to)
+    render.prediction(result.document, to=to)
     if written:
         to.print(f"Wrote {len(written)} files to {out}.")

@@ -15,10 +15,12 @@ from .errors import UsageError as UsageError
 from .results.diagnosis import Cam as Cam
 from .results.diagnosis import Diagnosis as Diagnosis
 from .results.diagnosis import Faithfulness as Faithfulness
-from .results.diagnosis import Prediction as Prediction
-from .results.diagnosis import Runtime as Runtime
 from .results.diagnosis import SimilarCase as SimilarCase
-from .results.document import prediction_document as prediction_document
+from .results.identity import Runtime as Runtime
+from .results.overlay import write_cam as write_cam
+from .results.overlay import write_segmentation as write_segmentation
+from .results.prediction import Prediction as Prediction
+from .results.prediction import prediction_document as prediction_document
 from .results.segmentation import Segmentation as Segmentation
 
 __version__: str

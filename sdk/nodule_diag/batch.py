@@ -31,6 +31,8 @@ class Scan:
         series: Which series of a DICOM folder.
         k: How many similar cases.
         exclude: Case ids and patient ids that retrieval must not return.
+        check_lung: Whether to say if the positions lie in the lungs.
+        prevalence: Share of malignant nodules that ``malignancy`` is wanted for; None for one half.
     """
 
     ct: str | os.PathLike[str] | CTVolume
@@ -40,6 +42,8 @@ class Scan:
     series: str | None = None
     k: int | None = None
     exclude: Collection[str] = ()
+    check_lung: bool = True
+    prevalence: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +102,8 @@ class Predicts(Protocol):
         k: int | None = None,
         ids: Sequence[str] | None = None,
         exclude: Collection[str] = (),
+        check_lung: bool = True,
+        prevalence: float | None = None,
     ) -> Prediction:
         """The diagnoses of the nodules at (N, 3) ``points``."""
         ...
@@ -168,7 +174,14 @@ def _diagnosed(diagnoser: Predicts, read: _Read) -> ScanResult:
         return ScanResult(scan, None, ct, read.ms)
     try:
         prediction = diagnoser.predict_timed(
-            ct, scan.points, space=scan.space, k=scan.k, ids=scan.ids, exclude=scan.exclude
+            ct,
+            scan.points,
+            space=scan.space,
+            k=scan.k,
+            ids=scan.ids,
+            exclude=scan.exclude,
+            check_lung=scan.check_lung,
+            prevalence=scan.prevalence,
         )
     except NoduleDiagError as error:
         return ScanResult(scan, ct, _without_frames(error), read.ms)

@@ -1,13 +1,19 @@
-"""The Diagnoser: CT and points in, diagnoses out. It composes the modules and adds nothing of its own but warnings."""
+"""The Diagnoser: CT and points in, diagnoses out. It composes the rooms and adds nothing of its own.
+
+Over 300 lines, half of which document the one class that callers meet.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import NDArray
 
 import nodule_diag
 from nodule_diag.backends import Backend, Outputs, SymmetricBackend, create_backend, require_views
@@ -30,16 +36,35 @@ from nodule_diag.results import (
     Segmentation,
     SimilarCase,
     Space,
+    at_prevalence,
+    balanced_share,
+    ct_planes,
+    nodule_warnings,
+    require_prevalence,
 )
 
-OFF_CENTRE_MM = 5.0
-"""A nodule that begins further from the given position than this may not be the one that was meant: 3 mm, the
-smallest nodule of the paper's range, and 2 mm, a cell of the segmentation's grid."""
+LOG = logging.getLogger("nodule_diag")
+"""What is logged names no patient: no path, no UID, no id and no position."""
 STAGES = ("lung_mask", "patch", "inference", "retrieval")
 
-OUTSIDE_LUNG = "the position is outside the lung mask"
-NOTHING_SEGMENTED = "no nodule was segmented at the position: volume and diameter are 0"
-TOUCHES_EDGE = "the segmented nodule reaches the edge of the 32 mm cube: volume and diameter are lower bounds"
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """One call of :meth:`Diagnoser.predict_timed`, once it has been checked.
+
+    Attributes:
+        centers_xyz_mm: (N, 3) LPS mm.
+        names: An id for each.
+        k: How many similar cases.
+    """
+
+    ct: CTVolume
+    centers_xyz_mm: Points
+    names: Sequence[str]
+    k: int
+    exclude: Collection[str]
+    check_lung: bool
+    prevalence: float | None
 
 
 class Diagnoser:
@@ -47,6 +72,7 @@ class Diagnoser:
 
     Attributes:
         bundle: What is being run.
+        identity: Its name, version and hash.
         cases: Its historical cases.
         threads: CPU threads a call uses.
         symmetries: Views of each patch that are averaged.
@@ -58,6 +84,8 @@ class Diagnoser:
         self.threads = backend.threads
         self.symmetries = require_views(symmetries)
         self._backend = backend if symmetries == 1 else SymmetricBackend(backend, views=symmetries)
+        self.identity = BundleIdentity(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
+        LOG.info("%s runs by %s", self.identity.label, self.runtime.label)
 
     @classmethod
     def load(
@@ -121,6 +149,8 @@ class Diagnoser:
         k: int | None = None,
         ids: Sequence[str] | None = None,
         exclude: Collection[str] = (),
+        check_lung: bool = True,
+        prevalence: float | None = None,
     ) -> list[Diagnosis]:
         """Diagnose the nodules at the given positions.
 
@@ -131,16 +161,24 @@ class Diagnoser:
             k: How many similar cases to retrieve; the bundle's number (20) when left out.
             ids: A name for each nodule; "1", "2", ... when left out.
             exclude: Case ids and patient ids that retrieval must not return, such as this CT's own patient.
+            check_lung: Whether to find the lungs and say if each position lies in them, a third of a warm call.
+                Without it ``in_lung`` is None. A bundle whose input is masked (``preprocessing.masked_input``) needs
+                the lungs for its input all the same.
+            prevalence: Share of malignant nodules among those that are asked about, 0 < p < 1. It moves ``malignancy``
+                from the prior of one half to this one by Bayes' rule, and nothing else.
 
         Returns:
             One diagnosis a point, in the same order.
 
         Raises:
             CoordinateError: For a point that is not finite or not inside the CT.
-            UsageError: For an empty list, ids that do not fit, or ``k`` below 1.
+            UsageError: For an empty list, ids that do not fit, ``k`` below 1, or a prevalence not between 0 and 1.
             BackendError: When the network fails.
         """
-        return list(self.predict_timed(ct, points, space=space, k=k, ids=ids, exclude=exclude).diagnoses)
+        timed = self.predict_timed(
+            ct, points, space=space, k=k, ids=ids, exclude=exclude, check_lung=check_lung, prevalence=prevalence
+        )
+        return list(timed.diagnoses)
 
     def predict_timed(
         self,
@@ -151,41 +189,35 @@ class Diagnoser:
         k: int | None = None,
         ids: Sequence[str] | None = None,
         exclude: Collection[str] = (),
+        check_lung: bool = True,
+        prevalence: float | None = None,
     ) -> Prediction:
         """:meth:`predict`, with the time that each stage took. Same arguments and errors."""
         stopwatch = Stopwatch(STAGES)
         wanted = self.bundle.manifest.retrieval.k if k is None else k
         if isinstance(wanted, bool) or wanted < 1:
             raise UsageError(f"k is {wanted}; it must be at least 1", hint="leave k out to use the bundle's")
+        require_prevalence(prevalence)
         if np.size(points) == 0:
             raise UsageError("there are no points to diagnose", hint="give x, y and z for at least one nodule")
         centers_xyz_mm = to_lps(ct, points, space=space)
         names = _names(ids, len(centers_xyz_mm))
-
-        @cache
-        def lungs() -> LungMask:
-            with stopwatch.time("lung_mask"), filter_threads.limited(self.threads):
-                return lung_mask(ct)
-
-        for center in centers_xyz_mm:
-            require_inside(ct, center, in_lung=lambda point: lungs().contains(point))
-        mask = lungs()
-        diagnoses: list[Diagnosis] = []
-        for start in range(0, len(centers_xyz_mm), self._backend.batch):
-            chunk = slice(start, start + self._backend.batch)
-            outputs = self._infer(ct, centers_xyz_mm[chunk], mask, stopwatch)
-            for row, (name, center) in enumerate(zip(names[chunk], centers_xyz_mm[chunk], strict=True)):
-                with stopwatch.time("retrieval"):
-                    similar = self._similar(
-                        float(outputs.malignancy[row]), float(outputs.expert_score[row]), wanted, exclude
-                    )
-                diagnoses.append(self._diagnosis(ct, mask, name, center, outputs, row, similar, wanted))
+        call = _Call(ct, centers_xyz_mm, names, k=wanted, exclude=exclude, check_lung=check_lung, prevalence=prevalence)
+        diagnoses = tuple(self._diagnoses(call, stopwatch))
+        timing_ms = stopwatch.result()
+        LOG.info(
+            "%d nodules of a CT of %s voxels in %s ms",
+            len(diagnoses),
+            " x ".join(map(str, ct.size_xyz)),
+            ", ".join(f"{stage} {value:.0f}" for stage, value in timing_ms.items()),
+        )
         return Prediction(
-            tuple(diagnoses),
-            bundle=BundleIdentity(self.bundle.manifest.name, self.bundle.manifest.version, self.bundle.sha256),
+            diagnoses,
+            bundle=self.identity,
             cases=self.cases.identity,
             runtime=self.runtime,
-            timing_ms=stopwatch.result(),
+            timing_ms=timing_ms,
+            prevalence=prevalence,
         )
 
     def predict_batch(self, scans: Iterable[Scan], *, prefetch: int = 1) -> Generator[ScanResult, None, None]:
@@ -230,13 +262,32 @@ class Diagnoser:
         """
         self.predict(made_up_ct(), [(0.0, 0.0, 0.0)])
 
-    def _infer(self, ct: CTVolume, centers_xyz_mm: Points, mask: LungMask, stopwatch: Stopwatch) -> Outputs:
-        """Patches as the bundle wants them (paper 4.2, step 8 or not), through the network."""
+    def _diagnoses(self, call: _Call, stopwatch: Stopwatch) -> Iterator[Diagnosis]:
+        """The nodules of a call, in its order: the network takes as many at a time as it is fastest with."""
+        ct, centers_xyz_mm = call.ct, call.centers_xyz_mm
+
+        @cache
+        def lungs() -> LungMask:
+            with stopwatch.time("lung_mask"), filter_threads.limited(self.threads):
+                return lung_mask(ct)
+
+        for center in centers_xyz_mm:
+            require_inside(ct, center, in_lung=(lambda point: lungs().contains(point)) if call.check_lung else None)
+        # Paper 4.2, step 8: a network that was trained on CT times lung mask must be given the same.
         masked = self.bundle.manifest.preprocessing.masked_input
-        with stopwatch.time("patch"):
-            patches = extract_patches(ct, centers_xyz_mm, lung_mask=mask if masked else None)
-        with stopwatch.time("inference"):
-            return self._backend.infer(patches)
+        mask = lungs() if call.check_lung or masked else None
+        for start in range(0, len(centers_xyz_mm), self._backend.batch):
+            part = slice(start, start + self._backend.batch)
+            with stopwatch.time("patch"):
+                patches = extract_patches(ct, centers_xyz_mm[part], lung_mask=mask if masked else None)
+            with stopwatch.time("inference"):
+                outputs = self._backend.infer(patches)
+            for row, patch in enumerate(patches):
+                with stopwatch.time("retrieval"):
+                    similar = self._similar(
+                        float(outputs.malignancy[row]), float(outputs.expert_score[row]), call.k, call.exclude
+                    )
+                yield self._diagnosis(call, start + row, mask, patch, outputs, row, similar)
 
     def _similar(
         self, malignancy: float, expert_score: float, k: int, exclude: Collection[str]
@@ -249,37 +300,45 @@ class Diagnoser:
 
     def _diagnosis(
         self,
-        ct: CTVolume,
-        mask: LungMask,
-        name: str,
-        center_xyz_mm: Points,
+        call: _Call,
+        number: int,
+        mask: LungMask | None,
+        patch: NDArray[np.float32],
         outputs: Outputs,
         row: int,
         similar: Mapping[Space, tuple[SimilarCase, ...]],
-        k: int,
     ) -> Diagnosis:
-        """One row of the network's outputs as a result."""
+        """A call's nodule ``number``, which is one row of the network's outputs, as a result."""
+        ct, center_xyz_mm, known = call.ct, call.centers_xyz_mm[number], self.cases.identity
         x, y, z = (float(value) for value in center_xyz_mm)
         column, line, section = (int(value) for value in stored_voxel(ct, center_xyz_mm[None])[0])
-        in_lung = mask.contains(center_xyz_mm)
+        in_lung = mask.contains(center_xyz_mm) if mask is not None and call.check_lung else None
         segmentation = Segmentation(outputs.segmentation[row], (x, y, z), ct.direction)
+        warnings = (*(mask.warnings if mask is not None else ()), *nodule_warnings(in_lung, segmentation))
+        for warning in warnings:
+            LOG.warning("nodule %d of %d: %s", number + 1, len(call.names), warning)
         return Diagnosis(
-            id=name,
+            id=call.names[number],
             xyz_lps_mm=(x, y, z),
             voxel_xyz=(column, line, section),
             in_lung=in_lung,
-            malignancy=float(outputs.malignancy[row]),
+            malignancy=at_prevalence(float(outputs.malignancy[row]), call.prevalence),
             logit=float(outputs.logit[row]),
             expert_score=float(outputs.expert_score[row]),
             diagnosis={space: mean_label(cases) for space, cases in similar.items()},
+            diagnosis_balanced={space: balanced_share(cases, of=known) for space, cases in similar.items()},
             similar=similar,
             base_rate=self.cases.base_rate,
-            k=k,
+            k=call.k,
             cases=len(self.cases),
             segmentation=segmentation,
             cam=Cam(outputs.cam[row], (x, y, z), ct.direction),
             faithfulness=Faithfulness.of(outputs.cam[row], outputs.segmentation[row]),
-            warnings=(*ct.warnings, *mask.warnings, *_warnings(in_lung, segmentation)),
+            prevalence=call.prevalence,
+            malignancy_spread=None if outputs.malignancy_spread is None else float(outputs.malignancy_spread[row]),
+            raw_cam=None if outputs.raw_cam is None else outputs.raw_cam[row],
+            ct_planes=ct_planes(patch),
+            warnings=(*ct.warnings, *warnings),
         )
 
 
@@ -299,17 +358,3 @@ def _names(ids: Sequence[str] | None, count: int) -> list[str]:
             f"{count} points have the ids {', '.join(map(repr, names))}", hint="give each point one id of its own"
         )
     return names
-
-
-def _warnings(in_lung: bool, segmentation: Segmentation) -> Iterator[str]:
-    """What the reader of a diagnosis must know about this nodule."""
-    if not in_lung:
-        yield OUTSIDE_LUNG
-    offset_mm = segmentation.offset_mm
-    if offset_mm is None:
-        yield NOTHING_SEGMENTED
-        return
-    if offset_mm > OFF_CENTRE_MM:
-        yield f"the nearest segmented nodule begins {offset_mm:.1f} mm from the position: it may be another structure"
-    if segmentation.touches_edge:
-        yield TOUCHES_EDGE

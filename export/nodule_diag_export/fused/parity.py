@@ -160,7 +160,7 @@ def measure_fused(
     """
     alone, whole = open_session(network, threads=threads), open_session(fused, threads=threads)
     check_tensors(spec, inputs=alone.get_inputs(), outputs=alone.get_outputs())
-    fields = {field: getattr(spec.outputs, field).name for field in type(spec.outputs).model_fields}
+    fields = {field: tensor.name for field, tensor in spec.outputs.given().items()}
     difference, nodules = dict.fromkeys(fields, 0.0), 0
     for ct, points in _scans(hu_type):
         lungs = lung_mask(ct) if masked_input else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -31,6 +32,8 @@ class Outputs:
         expert_score: (N,) float32, 1..5.
         segmentation: (N, 16, 16, 16) float32, zyx.
         cam: (N, 16, 16, 16) float32, zyx, min-max normalised CAM_c (eq. 6).
+        raw_cam: (N, 16, 16, 16) float32, zyx, the CAM of eq. 5; None where the bundle's network does not give it.
+        malignancy_spread: (N,) float32, standard deviation of P over several views; None for one.
     """
 
     malignancy: NDArray[np.float32]
@@ -38,6 +41,14 @@ class Outputs:
     expert_score: NDArray[np.float32]
     segmentation: NDArray[np.float32]
     cam: NDArray[np.float32]
+    raw_cam: NDArray[np.float32] | None = None
+    malignancy_spread: NDArray[np.float32] | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Outputs]) -> Outputs:
+        """The answers of several runs of one network as those of one run."""
+        given = [name for name, array in vars(parts[0]).items() if array is not None]
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in given})
 
 
 class Backend(Protocol):

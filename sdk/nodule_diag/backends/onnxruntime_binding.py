@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.backends.tensors import output_names
 from nodule_diag.bundle import ModelSpec
 
 LARGEST_BATCH = 64
@@ -90,9 +89,9 @@ class BoundSession:
         patches = self._buffer(batch, self._spec.input.shape)
         binding.bind_ortvalue_input(self._spec.input.name, patches)
         outputs = {}
-        for field, name in output_names(self._spec).items():
-            outputs[name] = self._buffer(batch, getattr(self._spec.outputs, field).shape)
-            binding.bind_ortvalue_output(name, outputs[name])
+        for tensor in self._spec.outputs.given().values():
+            outputs[tensor.name] = self._buffer(batch, tensor.shape)
+            binding.bind_ortvalue_output(tensor.name, outputs[tensor.name])
         options = self._runtime.RunOptions()
         if self._graphs:
             options.add_run_config_entry(GRAPH_ID, str(batch))

@@ -148,8 +148,7 @@ def infer_all(backend: Backend, patches: NDArray[np.float32]) -> Outputs:
     """Run a backend over (N, 2, 64, 64, 64) float32 patches, N >= 1, a few at a time."""
     from nodule_diag.backends.backend import Outputs
 
-    parts = [backend.infer(patches[start : start + BATCH]) for start in range(0, len(patches), BATCH)]
-    return Outputs(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+    return Outputs.joined([backend.infer(patches[start : start + BATCH]) for start in range(0, len(patches), BATCH)])
 
 
 def probe_patch() -> NDArray[np.float32]:

@@ -64,7 +64,8 @@ class SymmetricBackend:
 
     S (eq. 4), segmentation and expert score are the means over the views, and P is the sigmoid of the mean S. A view
     whose own class is not that of the mean S shows the other class's CAM_c; since eq. 6 only changes the map's
-    sign, its complement is the wanted one. The mean map is min-max normalised again.
+    sign, its complement is the wanted one. The mean map is min-max normalised again. The spread is the standard
+    deviation of the views' own P.
     """
 
     def __init__(self, backend: Backend, *, views: int) -> None:
@@ -84,6 +85,12 @@ class SymmetricBackend:
         for view, each in zip(self._symmetries, seen, strict=True):
             same = ((each.logit >= 0.0) == (logit >= 0.0))[:, None, None, None]
             maps.append(view.undo(np.where(same, each.cam, 1.0 - each.cam)))
+        malignancies = [each.malignancy for each in seen]
+        raw_maps = [
+            view.undo(each.raw_cam)
+            for view, each in zip(self._symmetries, seen, strict=True)
+            if each.raw_cam is not None
+        ]
         segmentations = [view.undo(each.segmentation) for view, each in zip(self._symmetries, seen, strict=True)]
         return Outputs(
             malignancy=np.asarray(1.0 / (1.0 + np.exp(-logit)), dtype=np.float32),
@@ -91,6 +98,8 @@ class SymmetricBackend:
             expert_score=np.asarray(np.mean([each.expert_score for each in seen], axis=0), dtype=np.float32),
             segmentation=np.mean(segmentations, axis=0, dtype=np.float32),
             cam=_normalised(np.mean(maps, axis=0, dtype=np.float32)),
+            raw_cam=np.mean(raw_maps, axis=0, dtype=np.float32) if raw_maps else None,
+            malignancy_spread=np.asarray(np.std(malignancies, axis=0, dtype=np.float64), dtype=np.float32),
         )
 
 

@@ -271,7 +271,7 @@ class _Runner:
         self._input = spec.input.name
         self._record = record
         self._graphs: dict[int, CudaGraph] = {}
-        tensors = [spec.input, *(getattr(spec.outputs, field) for field in type(spec.outputs).model_fields)]
+        tensors = [spec.input, *spec.outputs.given().values()]
         self._host = {t.name: cuda.pinned((profile.largest, *(int(n) for n in t.shape[1:]))) for t in tensors}
         self._gpu = {name: cuda.allocate(array.nbytes) for name, array in self._host.items()}
         self._require(context.set_optimization_profile_async(index, cuda.stream.handle), "choose its profile")
@@ -315,7 +315,7 @@ def check_engine(trt: ModuleType, engine: Any, spec: ModelSpec) -> None:  # noqa
     """
     modes = {engine.get_tensor_name(i): i for i in range(engine.num_io_tensors)}
     tensors = [(spec.input, trt.TensorIOMode.INPUT)]
-    tensors += [(getattr(spec.outputs, field), trt.TensorIOMode.OUTPUT) for field in type(spec.outputs).model_fields]
+    tensors += [(tensor, trt.TensorIOMode.OUTPUT) for tensor in spec.outputs.given().values()]
     for tensor, mode in tensors:
         if tensor.name not in modes or engine.get_tensor_mode(tensor.name) != mode:
             raise BundleError(

@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodule_diag.backends.backend import Outputs
-from nodule_diag.bundle import ModelOutputs, ModelSpec, TensorSpec
+from nodule_diag.bundle import ModelSpec, TensorSpec
 from nodule_diag.errors import BackendError, BundleError
 
-OUTPUT_FIELDS = tuple(ModelOutputs.model_fields)
-"""The fields of :class:`nodule_diag.backends.Outputs`, which are those of the manifest."""
 MAX_REASON = 300
 """Characters of a runtime's own message that are passed on."""
 
@@ -35,8 +33,8 @@ class Node(Protocol):
 
 
 def output_names(spec: ModelSpec) -> dict[str, str]:
-    """The tensor's name for each field of :class:`nodule_diag.backends.Outputs`."""
-    return {field: getattr(spec.outputs, field).name for field in OUTPUT_FIELDS}
+    """The tensor's name for each field of :class:`nodule_diag.backends.Outputs` that the network gives."""
+    return {field: tensor.name for field, tensor in spec.outputs.given().items()}
 
 
 def checked_outputs(arrays: Mapping[str, NDArray[np.float32]], *, device: str) -> Outputs:
@@ -82,7 +80,7 @@ def check_tensors(spec: ModelSpec, *, inputs: Sequence[Node], outputs: Sequence[
     if len(inputs) != 1:
         raise _tensor_fault(f"{spec.file} takes {len(inputs)} inputs; expected 1, {spec.input.name!r}", "missing")
     wanted = [(spec.input, "input", inputs)]
-    wanted += [(getattr(spec.outputs, field), "output", outputs) for field in OUTPUT_FIELDS]
+    wanted += [(tensor, "output", outputs) for tensor in spec.outputs.given().values()]
     for tensor, role, declared in wanted:
         _check_tensor(spec.file, tensor, role, declared)
 

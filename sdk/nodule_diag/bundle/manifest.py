@@ -108,21 +108,26 @@ def _require_shape(tensor: TensorSpec, sizes: tuple[int, ...]) -> None:
 
 
 class ModelOutputs(Strict):
-    """The five outputs, each bound by name."""
+    """The five outputs, and one that a network may lack, each bound by name."""
 
     malignancy: TensorSpec = TensorSpec(name="malignancy", shape=("B",))
     logit: TensorSpec = TensorSpec(name="logit", shape=("B",))
     expert_score: TensorSpec = TensorSpec(name="expert_score", shape=("B",))
     segmentation: TensorSpec = TensorSpec(name="segmentation", shape=("B", GRID_SIZE, GRID_SIZE, GRID_SIZE))
     cam: TensorSpec = TensorSpec(name="cam", shape=("B", GRID_SIZE, GRID_SIZE, GRID_SIZE))
+    raw_cam: TensorSpec | None = None
+
+    def given(self) -> dict[str, TensorSpec]:
+        """The outputs that this network has, by field."""
+        specs = ((field, getattr(self, field)) for field in type(self).model_fields)
+        return {field: spec for field, spec in specs if spec is not None}
 
     @model_validator(mode="after")
     def _known_shapes(self) -> Self:
-        for field in ("malignancy", "logit", "expert_score"):
-            _require_shape(getattr(self, field), ())
-        for field in ("segmentation", "cam"):
-            _require_shape(getattr(self, field), (GRID_SIZE,) * 3)
-        names = [getattr(self, field).name for field in type(self).model_fields]
+        given = self.given()
+        for field, spec in given.items():
+            _require_shape(spec, (GRID_SIZE,) * 3 if field in {"segmentation", "cam", "raw_cam"} else ())
+        names = [spec.name for spec in given.values()]
         if len(set(names)) != len(names):
             raise ValueError(f"two outputs share a tensor name: {names}")
         return self

@@ -1,24 +1,29 @@
-"""What a prediction is: frozen results, each able to write its part of the prediction document."""
+"""A diagnosis and its parts: frozen, each able to write its part of the prediction document."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from reprlib import repr as shortened
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nodule_diag.results.maps import CubeMap
+from nodule_diag.results.notebook import nodule_html
+from nodule_diag.results.picture import nodule_png
 from nodule_diag.results.segmentation import Segmentation
 from nodule_diag.results.spaces import Space
 
-__all__ = ["Cam", "Diagnosis", "Faithfulness", "Prediction", "Runtime", "Segmentation", "SimilarCase"]
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Cam(CubeMap):
-    """CAM_c of paper eq. 6, min-max normalised to [0, 1]: where the malignancy came from."""
+    """CAM_c of paper eq. 6, min-max normalised to [0, 1]: where the malignancy came from.
+
+    Eq. 6 turns the map over for a benign answer, and the normalisation loses its scale: of the CAM of eq. 5 it
+    keeps the shape, not the values. Those are in :attr:`Diagnosis.raw_cam`, where the bundle gives them.
+    """
 
 
 class SimilarCase(NamedTuple):
@@ -50,12 +55,16 @@ class SimilarCase(NamedTuple):
     reader_scores: tuple[float, ...]
     diameter_mm: float | None
 
+    def __repr__(self) -> str:
+        kind = "malignant" if self.label else "benign"
+        return f"SimilarCase({shortened(self.case_id)}, {kind}, distance {self.distance:.3f})"
+
     def to_dict(self) -> dict[str, object]:
         """One entry of the prediction document's ``similar``."""
         return {**self._asdict(), "reader_scores": list(self.reader_scores)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Faithfulness:
     """How much of the CAM lies on the nodule (paper eq. 8, 9).
 
@@ -86,6 +95,9 @@ class Faithfulness:
         weights = segmentation.astype(np.float64)
         return cls(_weighted_mean(cam, weights), _weighted_mean(cam, 1.0 - weights))
 
+    def __repr__(self) -> str:
+        return f"Faithfulness(nodule {self.cam_nodule:.2f}, background {self.cam_background:.2f})"
+
     def to_dict(self) -> dict[str, float]:
         """The prediction document's ``faithfulness``."""
         return {"cam_nodule": self.cam_nodule, "cam_background": self.cam_background, "margin": self.margin}
@@ -97,7 +109,7 @@ def _weighted_mean(values: NDArray[np.float32], weights: NDArray[np.float64]) ->
     return min(max(mean, 0.0), 1.0)  # rounding may leave [0, 1] by an ulp
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Diagnosis:
     """What the model and the case base say about one nodule.
 
@@ -105,11 +117,14 @@ class Diagnosis:
         id: The caller's name for it.
         xyz_lps_mm: The position that was used, LPS mm.
         voxel_xyz: The nearest voxel of the file as stored, x, y, z.
-        in_lung: Whether the position lies in the lung mask.
-        malignancy: CNet's probability P.
-        logit: CNet's output before the sigmoid, S of paper eq. 4: the mean of the CAM of eq. 5.
+        in_lung: Whether the position lies in the lung mask; None where that was not to be checked.
+        malignancy: CNet's probability P, for benign and malignant equally likely; with ``prevalence`` set, for that
+            share of malignant nodules.
+        logit: S of paper eq. 4, CNet's output before the sigmoid: the mean of the CAM of eq. 5, which is not
+            :attr:`cam` (that one is turned over and rescaled by eq. 6). No prevalence moves it.
         expert_score: RNet's score on the readers' scale, 1..5.
-        diagnosis: Mean label of the K nearest cases in each feature space (eq. 14).
+        diagnosis: Mean label of the K nearest cases in each feature space (eq. 14), found by the raw P.
+        diagnosis_balanced: The same for a case base with as many benign as malignant cases; None where it has one kind.
         similar: Those cases, nearest first.
         base_rate: Share of malignant cases in the case base: what ``diagnosis`` must be read against.
         k: How many cases were asked for.
@@ -117,17 +132,25 @@ class Diagnosis:
         segmentation: SegNet's map and what it measures.
         cam: The class activation map.
         faithfulness: CAM over the nodule and over the background.
+        prevalence: The share of malignant nodules that ``malignancy`` is for; None for one half, as in training.
+        malignancy_spread: Standard deviation of P over the symmetries, before any prevalence; None for one view.
+        presence: How likely there is a nodule at all, 0..1; None for a bundle that was not trained to tell.
+        raw_cam: (16, 16, 16) float32, zyx, the CAM of eq. 5, whose mean is ``logit``; None for a bundle whose network
+            has no such output. The packaged one has none, and ``cam`` and ``logit`` leave its scale open.
+        ct_planes: (3, 64, 64) uint8, 12 kB: the lung window of the network's input, axial, coronal and sagittal
+            through the position, 0.5 mm a pixel; for the notebook's picture.
         warnings: What to keep in mind, in sentences.
     """
 
     id: str
     xyz_lps_mm: tuple[float, float, float]
     voxel_xyz: tuple[int, int, int]
-    in_lung: bool
+    in_lung: bool | None
     malignancy: float
     logit: float
     expert_score: float
     diagnosis: Mapping[Space, float]
+    diagnosis_balanced: Mapping[Space, float | None]
     similar: Mapping[Space, tuple[SimilarCase, ...]]
     base_rate: float
     k: int
@@ -135,19 +158,45 @@ class Diagnosis:
     segmentation: Segmentation
     cam: Cam
     faithfulness: Faithfulness
+    prevalence: float | None = None
+    malignancy_spread: float | None = None
+    presence: float | None = None
+    raw_cam: NDArray[np.float32] | None = None
+    ct_planes: NDArray[np.uint8] | None = None
     warnings: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, object]:
+    @property
+    def malignant_share(self) -> Mapping[Space, float]:
+        """Share of malignant cases among the K nearest in each feature space: :attr:`diagnosis` by a plainer name."""
+        return self.diagnosis
+
+    def __repr__(self) -> str:
+        place = ", ".join(f"{value:.2f}" for value in self.xyz_lps_mm)
+        return (
+            f"Diagnosis({shortened(self.id)} at LPS {place} mm: malignancy {self.malignancy:.2f},"
+            f" expert score {self.expert_score:.1f}, diameter {self.segmentation.diameter_mm:.1f} mm,"
+            f" {len(self.warnings)} warnings)"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the figures, the warnings and the three planes."""
+        png = nodule_png(self.ct_planes, cam=self.cam, segmentation=self.segmentation)
+        return nodule_html(self.to_dict(), png=png, prevalence=self.prevalence)
+
+    def to_dict(self) -> dict[str, Any]:
         """One entry of the prediction document's ``nodules``; the maps are left to NIfTI files."""
         return {
             "id": self.id,
             "xyz_lps_mm": list(self.xyz_lps_mm),
             "voxel_xyz": list(self.voxel_xyz),
             "in_lung": self.in_lung,
+            "presence": self.presence,
             "malignancy": self.malignancy,
             "logit": self.logit,
+            "malignancy_spread": self.malignancy_spread,
             "expert_score": self.expert_score,
             "diagnosis": dict(self.diagnosis),
+            "diagnosis_balanced": dict(self.diagnosis_balanced),
             "base_rate": self.base_rate,
             "retrieval": {"k": self.k, "cases": self.cases},
             "similar": {space: [case.to_dict() for case in cases] for space, cases in self.similar.items()},
@@ -155,77 +204,3 @@ class Diagnosis:
             "faithfulness": self.faithfulness.to_dict(),
             "warnings": list(self.warnings),
         }
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """What computed a prediction: the choices that ``auto`` made, in words."""
-
-    sdk_version: str
-    backend: str
-    device: str
-    precision: str
-    threads: int
-    symmetries: int = 1
-
-    def to_dict(self) -> dict[str, object]:
-        """The prediction document's ``runtime``."""
-        return {
-            "sdk_version": self.sdk_version,
-            "backend": self.backend,
-            "device": self.device,
-            "precision": self.precision,
-            "threads": self.threads,
-            "symmetries": self.symmetries,
-        }
-
-
-@dataclass(frozen=True)
-class BundleIdentity:
-    """Which bundle made a prediction.
-
-    Attributes:
-        name: Of the model.
-        version: Of the model.
-        sha256: Of ``manifest.json``, which lists the hash of every other file.
-    """
-
-    name: str
-    version: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class CaseBaseIdentity:
-    """Which case base a prediction was compared with.
-
-    Attributes:
-        name: What it is called.
-        sha256: Of its file.
-        count: How many cases it holds.
-        malignant: How many of them are malignant.
-    """
-
-    name: str
-    sha256: str
-    count: int
-    malignant: int
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """The diagnoses of one call, what made them, and the time that each stage took.
-
-    Attributes:
-        diagnoses: One a point, in the caller's order.
-        bundle: The bundle.
-        cases: The case base.
-        runtime: What computed them.
-        timing_ms: Wall milliseconds of ``lung_mask``, ``patch``, ``inference``, ``retrieval`` and ``total``.
-    """
-
-    diagnoses: tuple[Diagnosis, ...]
-    bundle: BundleIdentity
-    cases: CaseBaseIdentity
-    runtime: Runtime
-    timing_ms: Mapping[str, float]

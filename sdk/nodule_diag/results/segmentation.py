@@ -16,13 +16,11 @@ FOREGROUND = 0.5
 SUBVOXELS = 4
 """Sub-voxels along a cell's edge: measuring at the patch's own 0.5 mm, the resolution that the network saw."""
 SUBVOXEL_MM = GRID_SPACING_MM / SUBVOXELS
-
-
 FINE_SIZE = GRID_SIZE * SUBVOXELS
 
 
 @cache
-def _upsampling_matrix() -> NDArray[np.float32]:
+def upsampling_matrix() -> NDArray[np.float32]:
     """(64, 16) linear interpolation from cell centres to sub-voxel centres, clamped beyond the outermost centres."""
     cell = np.clip((np.arange(FINE_SIZE) + 0.5) / SUBVOXELS - 0.5, 0.0, GRID_SIZE - 1.0)
     lower = np.minimum(cell.astype(np.intp), GRID_SIZE - 2)
@@ -39,7 +37,7 @@ def _distance_mm() -> NDArray[np.float64]:
     return np.asarray(np.sqrt(square[:, None, None] + square[:, None] + square))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Segmentation(CubeMap):
     """SegNet's nodule probabilities, with the nodule at the cube's centre measured.
 
@@ -53,7 +51,7 @@ class Segmentation(CubeMap):
         """(64, 64, 64) bool, zyx, on the patch's 0.5 mm grid; all False when nothing was segmented."""
         import SimpleITK as sitk
 
-        matrix = _upsampling_matrix()
+        matrix = upsampling_matrix()
         foreground: NDArray[np.bool_] = resample(self.values[None], (matrix, matrix, matrix))[0] >= FOREGROUND
         if not foreground.any():
             return foreground

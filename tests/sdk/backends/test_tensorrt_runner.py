@@ -77,7 +77,7 @@ class Context:
         memory = {name: self.device.memory[address].floats for name, address in self.addresses.items()}
         batch = self.shape[0]
         means = memory["patch"][: int(np.prod(self.shape))].reshape(batch, -1).mean(axis=1)
-        for field in type(SPEC.outputs).model_fields:
+        for field in SPEC.outputs.given():
             size = int(np.prod(getattr(SPEC.outputs, field).shape[1:], dtype=int))
             memory[field][: batch * size] = np.repeat(means, size)
         return self.works

@@ -1,0 +1,63 @@
+"""What made a prediction: runtime, bundle and case base."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What computed a prediction: the choices that ``auto`` made, in words."""
+
+    sdk_version: str
+    backend: str
+    device: str
+    precision: str
+    threads: int
+    symmetries: int = 1
+
+    def to_dict(self) -> dict[str, object]:
+        """The prediction document's ``runtime``."""
+        return asdict(self)
+
+    @property
+    def label(self) -> str:
+        """In a few words."""
+        return f"{self.backend} on {self.device}, {self.precision}, {self.threads} threads"
+
+
+@dataclass(frozen=True)
+class BundleIdentity:
+    """Which bundle made a prediction.
+
+    Attributes:
+        name: Of the model.
+        version: Of the model.
+        sha256: Of ``manifest.json``, which lists the hash of every other file.
+    """
+
+    name: str
+    version: str
+    sha256: str
+
+    @property
+    def label(self) -> str:
+        """Name and version."""
+        return f"{self.name} {self.version}"
+
+
+@dataclass(frozen=True)
+class CaseBaseIdentity:
+    """Which case base a prediction was compared with.
+
+    Attributes:
+        name: What it is called.
+        sha256: Of its file.
+        count: How many cases it holds.
+        malignant: How many of them are malignant.
+    """
+
+    name: str
+    sha256: str
+    count: int
+    malignant: int

@@ -1,0 +1,34 @@
+"""What the reader of a diagnosis must know about this nodule, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nodule_diag.results.segmentation import Segmentation
+
+OFF_CENTRE_MM = 5.0
+"""A nodule that begins further from the given position than this may not be the one that was meant: 3 mm, the
+smallest nodule of the paper's range, and 2 mm, a cell of the segmentation's grid."""
+
+OUTSIDE_LUNG = "the position is outside the lung mask"
+NOTHING_SEGMENTED = "no nodule was segmented at the position: volume and diameter are 0"
+TOUCHES_EDGE = "the segmented nodule reaches the edge of the 32 mm cube: volume and diameter are lower bounds"
+
+
+def nodule_warnings(in_lung: bool | None, segmentation: Segmentation) -> Iterator[str]:
+    """The warnings of one nodule; none of them names a patient, so that they can be logged.
+
+    Args:
+        in_lung: Whether the position lies in the lungs; None where that was not checked.
+        segmentation: SegNet's map.
+    """
+    if in_lung is False:
+        yield OUTSIDE_LUNG
+    offset_mm = segmentation.offset_mm
+    if offset_mm is None:
+        yield NOTHING_SEGMENTED
+        return
+    if offset_mm > OFF_CENTRE_MM:
+        yield f"the nearest segmented nodule begins {offset_mm:.1f} mm from the position: it may be another structure"
+    if segmentation.touches_edge:
+        yield TOUCHES_EDGE

@@ -1,0 +1,59 @@
+"""Figures that depend on how many nodules are malignant before anything is known of this one.
+
+CNet's P is for a prior of one half. What a bundle corrects of P comes before :func:`at_prevalence`, which comes last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nodule_diag.errors import UsageError
+from nodule_diag.results.diagnosis import SimilarCase
+from nodule_diag.results.identity import CaseBaseIdentity
+
+
+def require_prevalence(prevalence: float | None) -> None:
+    """Refuse what is no share of malignant nodules that evidence can move; None is for one half.
+
+    Raises:
+        UsageError: Unless it lies between 0 and 1, both left out.
+    """
+    if prevalence is not None and not 0.0 < prevalence < 1.0:
+        raise UsageError(
+            f"the prevalence is {prevalence}; it must lie between 0 and 1",
+            hint="give the share of such nodules that are malignant, as in 0.05",
+        )
+
+
+def at_prevalence(probability: float, prevalence: float | None) -> float:
+    """A probability for a prior of one half, moved to another prior by Bayes' rule: the odds times p / (1 - p).
+
+    Args:
+        probability: 0..1, for benign and malignant equally likely.
+        prevalence: Share of malignant nodules among those that are looked at, 0 < p < 1; None leaves one half.
+
+    Returns:
+        The probability at that prevalence, 0..1.
+    """
+    if prevalence is None:
+        return probability
+    malignant = probability * prevalence
+    return malignant / (malignant + (1.0 - probability) * (1.0 - prevalence))
+
+
+def balanced_share(similar: Sequence[SimilarCase], *, of: CaseBaseIdentity) -> float | None:
+    """The share of malignant cases among retrieved ones, as if the case base held as many benign as malignant cases.
+
+    Args:
+        similar: The K retrieved cases, m malignant and b benign; K >= 1.
+        of: The case base they are from, with M malignant and B benign cases.
+
+    Returns:
+        (m / M) / (m / M + b / B), where eq. 14 is m / (m + b); None where M or B is 0.
+    """
+    benign_of_all = of.count - of.malignant
+    if not of.malignant or not benign_of_all:
+        return None
+    malignant = sum(case.label for case in similar)
+    found = malignant / of.malignant
+    return found / (found + (len(similar) - malignant) / benign_of_all)
