@@ -65,8 +65,9 @@ def prediction(document: dict[str, Any], *, to: Console) -> None:
     meaning = MIN_MEANING if len(nodules) > 1 else 0
     per_table = max(1, (to.width - LABEL_WIDTH - GAP - meaning) // (GAP + VALUE_WIDTH))
     for first in range(0, len(nodules), per_table):
+        if first:
+            to.print()
         to.print(_nodules(nodules[first : first + per_table], prevalence=document["prevalence"]))
-        to.print()
     for warning in ct["warnings"]:
         to.print(f"warning: {warning}", style="yellow")
     for nodule in nodules:
@@ -114,9 +115,8 @@ def _cases(nodule: dict[str, Any], *, to: Console) -> None:
     """Print the nearest cases by machine+expert."""
     cases = nodule["similar"]["machine+expert"]
     shown = cases[:SHOWN_CASES]
-    to.print(
-        f"\nCases most like nodule {_short(nodule['id'])}, {len(shown)} of {len(cases)} (all: --json)", style="bold"
-    )
+    title = f"Cases most like nodule {_short(nodule['id'])}"
+    to.print(f"\n{title}, {len(shown)} of {len(cases)} (all: --json)", style="bold")
     made = table("case", "diagnosis", "P", "score", "diam mm", "known by", right={"P", "score", "diam mm"})
     made.columns[0].no_wrap = True
     for case in shown:

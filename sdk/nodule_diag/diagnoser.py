@@ -5,7 +5,6 @@ Over 300 lines, half of which document the one class that callers meet.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from nodule_diag.ct import CTVolume, Points, made_up_ct, require_inside, stored_
 from nodule_diag.ct import Space as PointSpace
 from nodule_diag.errors import UsageError
 from nodule_diag.preprocessing import LungMask, extract_patches, lung_mask
-from nodule_diag.process import Stopwatch, filter_threads, resolve_threads
+from nodule_diag.process import LOG, Stopwatch, filter_threads, resolve_threads
 from nodule_diag.results import (
     SPACES,
     BundleIdentity,
@@ -43,8 +42,6 @@ from nodule_diag.results import (
     require_prevalence,
 )
 
-LOG = logging.getLogger("nodule_diag")
-"""What is logged names no patient: no path, no UID, no id and no position."""
 STAGES = ("lung_mask", "patch", "inference", "retrieval")
 
 
@@ -85,7 +82,7 @@ class Diagnoser:
         self.symmetries = require_views(symmetries)
         self._backend = backend if symmetries == 1 else SymmetricBackend(backend, views=symmetries)
         self.identity = BundleIdentity(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
-        LOG.info("%s runs by %s", self.identity.label, self.runtime.label)
+        LOG.info("loaded %s: %s", self.identity.label, self.runtime.label)
 
     @classmethod
     def load(
@@ -206,9 +203,8 @@ class Diagnoser:
         diagnoses = tuple(self._diagnoses(call, stopwatch))
         timing_ms = stopwatch.result()
         LOG.info(
-            "%d nodules of a CT of %s voxels in %s ms",
+            "diagnosed %d nodules: %s ms",
             len(diagnoses),
-            " x ".join(map(str, ct.size_xyz)),
             ", ".join(f"{stage} {value:.0f}" for stage, value in timing_ms.items()),
         )
         return Prediction(

@@ -11,7 +11,6 @@ import pytest
 
 import nodule_diag as nd
 from bundle_factory import make_tiny_bundle, tiny_cases, tiny_model_in_numpy
-from nodule_diag import diagnoser as pipeline
 from nodule_diag.ct.phantom import Phantom, chest_phantom
 from nodule_diag.ct.points import to_lps
 from nodule_diag.ct.volume import CTVolume
@@ -19,7 +18,8 @@ from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.preprocessing.lungs import lung_mask
 from nodule_diag.preprocessing.patch import extract_patches
 from nodule_diag.results.diagnosis import Diagnosis
-from nodule_diag.results.document import prediction_document
+from nodule_diag.results.nodule_warnings import NOTHING_SEGMENTED, OUTSIDE_LUNG, TOUCHES_EDGE, nodule_warnings
+from nodule_diag.results.prediction import prediction_document
 from nodule_diag.results.segmentation import Segmentation
 
 HEART = (20.0, -30.0, -180.0)
@@ -173,8 +173,8 @@ def test_masked_input_is_obeyed_both_ways(
 def test_outside_the_lung_is_diagnosed_with_a_warning(phantom: Phantom, diagnoser: Diagnoser) -> None:
     diagnosis = diagnoser.predict(phantom.ct, [HEART])[0]
     assert not diagnosis.in_lung
-    assert pipeline.OUTSIDE_LUNG in diagnosis.warnings
-    assert pipeline.TOUCHES_EDGE in diagnosis.warnings  # soft tissue all round
+    assert OUTSIDE_LUNG in diagnosis.warnings
+    assert TOUCHES_EDGE in diagnosis.warnings  # soft tissue all round
 
 
 def test_outside_the_volume(phantom: Phantom, diagnoser: Diagnoser, points: list[tuple[float, float, float]]) -> None:
@@ -289,10 +289,10 @@ def test_document_fits_the_published_schema(
 
 def test_warnings_of_a_segmentation() -> None:
     def words(values: np.ndarray) -> str:
-        return " ".join(pipeline._warnings(True, Segmentation(values, (0.0, 0.0, 0.0), np.eye(3))))
+        return " ".join(nodule_warnings(True, Segmentation(values, (0.0, 0.0, 0.0), np.eye(3))))
 
     empty = np.zeros((16, 16, 16), np.float32)
-    assert words(empty) == pipeline.NOTHING_SEGMENTED
+    assert words(empty) == NOTHING_SEGMENTED
     aside = empty.copy()
     aside[7:9, 7:9, 12:14] = 1.0
     assert "9.0 mm from the position" in words(aside) or "8." in words(aside)

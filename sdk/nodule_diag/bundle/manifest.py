@@ -8,7 +8,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from nodule_diag.errors import BackendError
@@ -121,6 +130,11 @@ class ModelOutputs(Strict):
         """The outputs that this network has, by field."""
         specs = ((field, getattr(self, field)) for field in type(self).model_fields)
         return {field: spec for field, spec in specs if spec is not None}
+
+    @model_serializer
+    def _written(self) -> dict[str, TensorSpec]:
+        """Without what the network lacks, so that versions that do not know the field read the manifest, too."""
+        return self.given()
 
     @model_validator(mode="after")
     def _known_shapes(self) -> Self:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from time import perf_counter
 
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CTError, UsageError
-from nodule_diag.process import resolve_threads
+from nodule_diag.process import LOG, resolve_threads
 
 DICOM_FILE_SUFFIXES = (".dcm", ".dicom", ".ima")
 FORMATS = ".nii, .nii.gz, .mha, .mhd, .nrrd, a DICOM folder, or a .zip of one"
@@ -30,14 +31,18 @@ def read_ct(path: str | os.PathLike[str], *, series: str | None = None, threads:
     """
     source = Path(path)
     count = resolve_threads(threads)
+    started = perf_counter()
     try:
-        return _read(source, series, count)
+        ct = _read(source, series, count)
     except OSError as error:
         raise CTError(
             f"{source} cannot be read: {error.strerror or error}",
             code="ct-unreadable",
             hint="check the path and its permissions",
         ) from error
+    took_ms = (perf_counter() - started) * 1000.0
+    LOG.info("read a CT of %d x %d x %d voxels in %.0f ms, %d warnings", *ct.size_xyz, took_ms, len(ct.warnings))
+    return ct
 
 
 def _read(source: Path, series: str | None, threads: int) -> CTVolume:

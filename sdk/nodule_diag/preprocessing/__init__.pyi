@@ -1,5 +1,5 @@
-from .lungs import LungMask as LungMask
 from .lungs import lung_mask as lung_mask
+from .mask import LungMask as LungMask
 from .patch import GRID_SIZE as GRID_SIZE
 from .patch import LUNG_WINDOW_HU as LUNG_WINDOW_HU
 from .patch import MEDIASTINAL_WINDOW_HU as MEDIASTINAL_WINDOW_HU

@@ -2,30 +2,26 @@
 
 Otsu's threshold splits the CT into tissue and air; the largest piece of tissue is the body A; with its holes filled it
 is B; C = B - A is the air inside the body; D is C without what is not lung; E is D after a grey closing with a non-flat
-element; the mask F is E >= 0.5. All of it runs on a grid of about 2 mm. E varies slowly, so its linear interpolation,
-thresholded at the CT's own voxels, gives the mask there: only for the voxels somebody asks for.
-:mod:`nodule_diag.preprocessing.reference` does the same on every voxel.
+element; the mask F is E >= 0.5. All of it runs on a grid of about 2 mm; :mod:`nodule_diag.preprocessing.mask` takes F
+from there to the CT's voxels, and :mod:`nodule_diag.preprocessing.reference` does the same on every voxel.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from nodule_diag.ct import index_from_lps
 from nodule_diag.preprocessing.closing import LEVEL, closing
-from nodule_diag.preprocessing.spline import resample
+from nodule_diag.preprocessing.mask import NO_LUNG, THRESHOLD, LungMask
 
 if TYPE_CHECKING:
     from nodule_diag.ct import CTVolume
 
 HU = NDArray[np.int16] | NDArray[np.float32]
-Box = tuple[slice, slice, slice]
 
 GRID_MM = 2.0
 """Voxel size the mask is computed at. On two LIDC-IDRI CTs the result's Dice with the full-resolution mask is 0.99 at
@@ -57,105 +53,6 @@ HALF_FALL_MM = 10.0
 mask's range at 10 mm. With the threshold 0.5 this bridges gaps up to 20 mm wide and moves a flat pleura outwards by
 (sqrt(2) - 1) * 10 = 4.1 mm, so that a 20 mm nodule half sunk into the chest wall is covered to 99 %; 8 mm would cover
 70 %. A paraboloid, because the closing is then separable."""
-
-THRESHOLD = 0.5
-"""Step 7 (paper 4.2): voxels of E at or above this are lung."""
-
-NO_LUNG = "no lung was found in this CT: the lung mask is empty"
-
-
-@dataclass(frozen=True, eq=False)
-class LungMask:
-    """A lung mask that is known everywhere and computed where it is asked for.
-
-    Attributes:
-        ct: the CT it belongs to.
-        closed: (gz, gy, gx) int16, step 6's E times ``LEVEL`` on the grid; empty without
-            lungs.
-        start_zyx: CT voxel of the grid's first node.
-        stride_zyx: CT voxels from one node to the next.
-        warnings: why the mask may be wrong; empty when nothing is suspicious.
-    """
-
-    ct: CTVolume
-    closed: NDArray[np.int16]
-    start_zyx: tuple[int, int, int] = (0, 0, 0)
-    stride_zyx: tuple[int, int, int] = (1, 1, 1)
-    warnings: tuple[str, ...] = field(default=())
-
-    @classmethod
-    def from_array(cls, ct: CTVolume, mask: ArrayLike) -> LungMask:
-        """Wrap a mask made elsewhere.
-
-        Args:
-            ct: the CT.
-            mask: (z, y, x) bool on the CT's grid.
-
-        Raises:
-            ValueError: the mask's shape is not the CT's.
-        """
-        lungs = np.asarray(mask, dtype=bool)
-        if lungs.shape != ct.hu.shape:
-            raise ValueError(f"the mask is {lungs.shape}, the CT {ct.hu.shape} (z, y, x)")
-        warnings = () if lungs.any() else (NO_LUNG,)
-        return cls(ct=ct, closed=lungs.astype(np.int16) * np.int16(LEVEL), warnings=warnings)
-
-    @property
-    def found(self) -> bool:
-        """Whether there is any lung."""
-        return bool((self.closed >= THRESHOLD * LEVEL).any())
-
-    @property
-    def volume_ml(self) -> float:
-        """Volume of the mask on its grid, millilitres."""
-        node_mm3 = math.prod(self.ct.spacing_zyx_mm) * math.prod(self.stride_zyx)
-        return float(np.count_nonzero(self.closed >= THRESHOLD * LEVEL) * node_mm3 / 1000.0)
-
-    def crop(self, box: Box) -> NDArray[np.bool_]:
-        """The mask of a box of the CT's voxels.
-
-        Args:
-            box: slices (z, y, x) without step, as one would index ``ct.hu`` with.
-
-        Returns:
-            (z, y, x) bool, shaped like ``ct.hu[box]``.
-        """
-        positions = [np.arange(*part.indices(size)) for part, size in zip(box, self.ct.hu.shape, strict=True)]
-        return self._at(positions)
-
-    def to_array(self) -> NDArray[np.bool_]:
-        """(z, y, x) bool on the whole CT's grid. Slow (a second): ask for a crop where that is enough."""
-        size_z, size_y, size_x = self.ct.hu.shape
-        mask = np.empty((size_z, size_y, size_x), dtype=bool)
-        for start in range(0, size_z, 32):
-            slab = slice(start, min(start + 32, size_z))
-            mask[slab] = self.crop((slab, slice(0, size_y), slice(0, size_x)))
-        return mask
-
-    def contains(self, point_xyz_mm: ArrayLike) -> bool:
-        """Whether a point (3,) in LPS millimetres lies in the lungs; False outside the volume."""
-        point = np.asarray(point_xyz_mm, dtype=np.float64).reshape(1, 3)
-        index_zyx = index_from_lps(self.ct, point)[0][::-1]
-        upper = np.asarray(self.ct.hu.shape) - 0.5
-        if not bool(((index_zyx >= -0.5) & (index_zyx <= upper)).all()):
-            return False
-        return bool(self._at([np.array([index]) for index in index_zyx]).item())
-
-    def _at(self, positions_zyx: Sequence[NDArray[np.signedinteger | np.floating]]) -> NDArray[np.bool_]:
-        """The mask at the lattice of CT index positions (z,), (y,), (x,)."""
-        shape = tuple(len(positions) for positions in positions_zyx)
-        if not self.closed.size or not all(shape):
-            return np.zeros(shape, dtype=bool)
-        parts, matrices = [], []
-        for axis, positions in enumerate(positions_zyx):
-            nodes = (positions.astype(np.float64) - self.start_zyx[axis]) / self.stride_zyx[axis]
-            part, matrix = _linear_matrix(self.closed.shape[axis], nodes)
-            parts.append(part)
-            matrices.append(matrix)
-        near = self.closed[parts[0], parts[1], parts[2]].astype(np.float32)[None]
-        level = resample(near, (matrices[0], matrices[1], matrices[2]))[0]
-        # The tolerance is float32 rounding of a sum of int16 levels, far below one level.
-        return np.asarray(level >= THRESHOLD * LEVEL - 0.01)
 
 
 def lung_mask(ct: CTVolume) -> LungMask:
@@ -291,20 +188,3 @@ def _components(mask: NDArray[np.bool_]) -> NDArray[np.uint32]:
 
     labels = sitk.ConnectedComponent(sitk.GetImageFromArray(np.ascontiguousarray(mask).view(np.uint8)))
     return np.asarray(sitk.GetArrayFromImage(labels))
-
-
-def _linear_matrix(size: int, positions: NDArray[np.float64]) -> tuple[slice, NDArray[np.float32]]:
-    """Linear interpolation of ``size`` nodes at increasing (M,) positions, constant beyond both ends.
-
-    Returns:
-        The nodes used, and the (M, used) float32 matrix over them.
-    """
-    at = np.clip(positions, 0.0, size - 1.0)
-    low = np.floor(at).astype(np.int64)
-    high = np.minimum(low + 1, size - 1)
-    first = int(low[0])
-    rows = np.arange(at.size)
-    matrix = np.zeros((at.size, int(high[-1]) - first + 1), dtype=np.float32)
-    np.add.at(matrix, (rows, low - first), (1.0 - (at - low)).astype(np.float32))
-    np.add.at(matrix, (rows, high - first), (at - low).astype(np.float32))
-    return slice(first, int(high[-1]) + 1), matrix

@@ -18,22 +18,7 @@ from nodule_diag.preprocessing.spline import bspline_matrix, resample
 
 if TYPE_CHECKING:
     from nodule_diag.ct import CTVolume
-    from nodule_diag.preprocessing.lungs import LungMask
-
-__all__ = [
-    "GRID_SIZE",
-    "LUNG_WINDOW_HU",
-    "MEDIASTINAL_WINDOW_HU",
-    "OUTSIDE_LUNG_HU",
-    "PATCH_SIZE",
-    "PATCH_SPACING_MM",
-    "PatchSampling",
-    "extract_patches",
-    "patch_offsets_mm",
-    "patch_sampling",
-    "resample",
-    "window_channels",
-]
+    from nodule_diag.preprocessing.mask import LungMask
 
 PATCH_SIZE = 64
 """Voxels along each side of the cube (paper 4.2): 32 mm, which encloses a nodule below 30 mm."""

@@ -20,9 +20,9 @@ from nodule_diag.preprocessing.lungs import (
     OTSU_CEILING_HU,
     PURE_AIR_HU,
     SMALLEST_PART,
-    THRESHOLD,
     THRESHOLD_RANGE_HU,
 )
+from nodule_diag.preprocessing.mask import THRESHOLD
 from nodule_diag.preprocessing.patch import (
     LUNG_WINDOW_HU,
     MEDIASTINAL_WINDOW_HU,

@@ -40,7 +40,7 @@ def figures(nodule: Mapping[str, Any], *, prevalence: float | None) -> list[Figu
     x, y, z = (f"{value:.2f}" for value in nodule["xyz_lps_mm"])
     rows = [
         Figure("Malignancy, 0..1", _share(nodule["malignancy"]), f"if {before} were malignant"),
-        Figure("  spread", _share(nodule["malignancy_spread"]), "over views, if half were"),
+        Figure("  spread", _spread(nodule["malignancy_spread"]), "over views, if half were"),
         Figure("Expert score", f"{nodule['expert_score']:.1f}", "1 unlikely, 5 suspicious"),
         Figure("Similar cases", _share(balanced["machine+expert"]), "malignant, 0.50 is neutral"),
         Figure("  by P alone", _share(balanced["machine"]), "of cases with similar P"),
@@ -61,6 +61,10 @@ def figures(nodule: Mapping[str, Any], *, prevalence: float | None) -> list[Figu
     # A bundle that cannot tell, or a single view, has no such figure for any nodule.
     absent = {"  spread": nodule["malignancy_spread"], "Presence": nodule["presence"]}
     return [row for row in rows if row.label not in absent or absent[row.label] is not None]
+
+
+def _spread(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _share(value: float | None) -> str:

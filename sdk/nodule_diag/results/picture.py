@@ -97,10 +97,12 @@ def _framed(images: list[NDArray[np.uint8]], *, axis: int) -> NDArray[np.uint8]:
 def _png(rgb: NDArray[np.uint8]) -> bytes:
     """(height, width, 3) as a PNG file (ISO 15948): one header, one compressed image, one end."""
     height, width, _ = rgb.shape
-    rows = np.concatenate([np.zeros((height, 1), np.uint8), rgb.reshape(height, -1)], axis=1)  # 0: no filter
+    above = np.concatenate([np.zeros_like(rgb[:1]), rgb[:-1]])
+    differences = (rgb - above).reshape(height, -1)
+    rows = np.concatenate([np.full((height, 1), 2, np.uint8), differences], axis=1)  # 2: each row minus the one above
     chunks = [
         (b"IHDR", struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)),
-        (b"IDAT", zlib.compress(rows.tobytes(), 9)),
+        (b"IDAT", zlib.compress(rows.tobytes())),
         (b"IEND", b""),
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(

@@ -23,7 +23,7 @@ from nodule_diag.ct.reading import read_ct
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.errors import OutputError, UsageError
-from nodule_diag.preprocessing.lungs import LungMask
+from nodule_diag.preprocessing.mask import LungMask
 from nodule_diag.preprocessing.patch import extract_patches
 from nodule_diag_export.cli import app
 from nodule_diag_export.errors import ExportError, ParityError

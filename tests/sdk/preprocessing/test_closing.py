@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from nodule_diag.preprocessing.closing import LEVEL, closing
-from nodule_diag.preprocessing.lungs import HALF_FALL_MM, THRESHOLD
+from nodule_diag.preprocessing.lungs import HALF_FALL_MM
+from nodule_diag.preprocessing.mask import THRESHOLD
 from nodule_diag.preprocessing.reference import grey_closing
 
 

@@ -9,7 +9,7 @@ from scipy import ndimage
 from nodule_diag.ct.points import lps_from_index
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CoordinateError
-from nodule_diag.preprocessing.lungs import LungMask
+from nodule_diag.preprocessing.mask import LungMask
 from nodule_diag.preprocessing.patch import OUTSIDE_LUNG_HU, extract_patches, patch_offsets_mm, window_channels
 
 OBLIQUE = np.array([[np.cos(0.1), -np.sin(0.1), 0.0], [np.sin(0.1), np.cos(0.1), 0.0], [0.0, 0.0, 1.0]])
