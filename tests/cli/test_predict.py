@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from bundle_factory import tiny_cases
 from nodule_diag.ct.phantom import Phantom
 
 FIRST = ("--xyz", "-72", "-18", "-135")
@@ -127,17 +128,46 @@ def test_text_fits_the_width(program: Any, phantom_ct: Path, tiny_bundle: Path, 
     assert max(map(len, ended.out.splitlines())) <= min(columns, 120)
     assert "\x1b" not in ended.out
     for text in (
-        "Malignancy probability",
-        "1..5",
-        "mm3",
-        "base rate",
-        "machine+expert",
+        "Malignancy, 0..1",
+        "if half were malignant",
+        "1 unlikely, 5 suspicious",
+        "Volume, mm3",
+        "malignant, 0.50 is neutral",
+        f"of 20, {np.mean([case.label for case in tiny_cases()]):.2f} is neutral",
         "Not a medical device",
         "119.10",
     ):
         assert text in ended.out
     if columns >= 80:
-        assert ended.out.count("Malignancy probability") == 1, "three nodules stand side by side"
+        assert ended.out.count("Malignancy, 0..1") == 1, "three nodules stand side by side"
+    assert ended.out.splitlines()[2].startswith("Malignancy"), "what a reader needs first"
+
+
+def test_prevalence(command: Any, validate: Any, phantom_ct: Path, tiny_bundle: Path) -> None:
+    words = ("predict", phantom_ct, *FIRST, "--bundle", tiny_bundle)
+    before, after = command(*words, "--json").document, command(*words, "--prevalence", "0.05", "--json").document
+    validate(after)
+    assert (before["prevalence"], after["prevalence"]) == (None, 0.05)
+    p, moved = (document["nodules"][0].pop("malignancy") for document in (before, after))
+    assert moved == pytest.approx(p * 0.05 / (p * 0.05 + (1 - p) * 0.95))
+    assert before["nodules"] == after["nodules"]
+    assert "if 5 % were malignant" in command(*words, "--prevalence", "0.05").out
+
+
+@pytest.mark.parametrize("prevalence", ["0", "1", "-0.2", "5", "nan"])
+def test_no_prevalence(command: Any, phantom_ct: Path, tiny_bundle: Path, prevalence: str) -> None:
+    ended = command("predict", phantom_ct, *FIRST, "--bundle", tiny_bundle, "--prevalence", prevalence, "--json")
+    assert (ended.code, ended.document["error"]["code"]) == (2, "usage")
+    assert "prevalence" in ended.document["error"]["message"]
+
+
+def test_no_lung_check(command: Any, validate: Any, phantom_ct: Path, tiny_bundle: Path) -> None:
+    words = ("predict", phantom_ct, *FIRST, "--bundle", tiny_bundle, "--no-lung-check")
+    document = command(*words, "--json").document
+    validate(document)
+    assert document["nodules"][0]["in_lung"] is None
+    assert document["timing_ms"]["lung_mask"] == 0
+    assert "not checked" in command(*words).out
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
@@ -147,7 +177,7 @@ def test_text_in_any_encoding(program: Any, phantom_ct: Path, tiny_bundle: Path,
     options = ("--nodules", path, "--bundle", tiny_bundle)
     ended = program("predict", phantom_ct, *options, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
     assert ended.code == 0, ended.err
-    assert ("L\\xfcnge" if encoding == "ascii" else "Lünge [bo..") in ended.out
+    assert ("L\\xfcnge" if encoding == "ascii" else "Lünge ..") in ended.out
     parsed = program("predict", phantom_ct, *options, "--json", PYTHONIOENCODING=encoding, PYTHONUTF8="0")
     assert parsed.document["nodules"][0]["id"] == "Lünge [bold]oben links"
 

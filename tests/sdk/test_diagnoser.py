@@ -20,7 +20,9 @@ from nodule_diag.preprocessing.patch import extract_patches
 from nodule_diag.results.diagnosis import Diagnosis
 from nodule_diag.results.nodule_warnings import NOTHING_SEGMENTED, OUTSIDE_LUNG, TOUCHES_EDGE, nodule_warnings
 from nodule_diag.results.prediction import prediction_document
+from nodule_diag.results.prior import at_prevalence
 from nodule_diag.results.segmentation import Segmentation
+from nodule_diag.results.spaces import SPACES
 
 HEART = (20.0, -30.0, -180.0)
 """A point of the phantom's mediastinum: inside the CT, outside the lungs."""
@@ -317,6 +319,93 @@ def test_symmetries_average_the_views_and_are_reported(
     assert mean.logit == pytest.approx(one.logit, abs=1e-5)  # the tiny network turns with its input
     np.testing.assert_allclose(mean.cam.values, one.cam.values, atol=1e-5)
     np.testing.assert_allclose(mean.segmentation.values, one.segmentation.values, atol=1e-5)
+    assert mean.malignancy_spread == pytest.approx(0, abs=1e-5)
+    assert one.malignancy_spread is None
     runtime = prediction_document(phantom.ct, prediction)["runtime"]
     assert runtime == flips.runtime.to_dict()
     assert flips.runtime.to_dict()["symmetries"] == 8
+
+
+def without_mask(*_: object) -> None:
+    raise AssertionError("a lung mask was computed")
+
+
+def test_without_the_lung_check_no_mask_is_computed(
+    phantom: Phantom,
+    points: list[tuple[float, float, float]],
+    diagnoser: Diagnoser,
+    diagnoses: list[Diagnosis],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("nodule_diag.diagnoser.lung_mask", without_mask)
+    prediction = diagnoser.predict_timed(phantom.ct, [*points, HEART], check_lung=False)
+    assert prediction.timing_ms["lung_mask"] == 0
+    assert [diagnosis.in_lung for diagnosis in prediction.diagnoses] == [None] * 4
+    assert OUTSIDE_LUNG not in prediction.diagnoses[-1].warnings
+    for first, second in zip(prediction.diagnoses, diagnoses, strict=False):
+        assert first.to_dict() == second.to_dict() | {"in_lung": None}
+    with pytest.raises(nd.CoordinateError):
+        diagnoser.predict(phantom.ct, [(900.0, 0.0, -100.0)], check_lung=False)
+
+
+def test_a_masked_bundle_gets_its_mask_but_reports_no_lung(
+    tmp_path: Path, phantom: Phantom, points: list[tuple[float, float, float]]
+) -> None:
+    loaded = Diagnoser.load(make_tiny_bundle(tmp_path / "masked", masked_input=True), device="cpu")
+    (checked,) = loaded.predict(phantom.ct, points[1:2])
+    unchecked = loaded.predict_timed(phantom.ct, points[1:2], check_lung=False)
+    assert unchecked.timing_ms["lung_mask"] > 0
+    assert unchecked.diagnoses[0].to_dict() == checked.to_dict() | {"in_lung": None}
+
+
+def test_prevalence_moves_malignancy_and_nothing_else(
+    phantom: Phantom, points: list[tuple[float, float, float]], diagnoser: Diagnoser, diagnoses: list[Diagnosis]
+) -> None:
+    prediction = diagnoser.predict_timed(phantom.ct, points, prevalence=0.05)
+    assert prediction.prevalence == 0.05
+    for moved, raw in zip(prediction.diagnoses, diagnoses, strict=True):
+        assert (moved.prevalence, raw.prevalence) == (0.05, None)
+        assert moved.malignancy == pytest.approx(at_prevalence(raw.malignancy, 0.05))
+        assert moved.malignancy < raw.malignancy
+        assert moved.to_dict() == raw.to_dict() | {"malignancy": moved.malignancy}
+    document = prediction_document(phantom.ct, prediction)
+    assert document["prevalence"] == 0.05
+    for wrong in (0, 1, -0.1, float("nan")):
+        with pytest.raises(nd.UsageError, match="prevalence"):
+            diagnoser.predict(phantom.ct, points, prevalence=wrong)
+
+
+def test_balanced_by_hand(diagnoses: list[Diagnosis]) -> None:
+    labels = [case.label for case in tiny_cases()]
+    M, B = sum(labels), len(labels) - sum(labels)
+    for diagnosis in diagnoses:
+        for space, share in diagnosis.diagnosis_balanced.items():
+            m = sum(case.label for case in diagnosis.similar[space])
+            b = len(diagnosis.similar[space]) - m
+            assert share == pytest.approx((m / M) / (m / M + b / B))
+
+
+def test_a_case_base_of_one_kind_has_no_balanced_share(
+    tmp_path: Path, phantom: Phantom, points: list[tuple[float, float, float]]
+) -> None:
+    malignant = [case for case in tiny_cases() if case.label]
+    loaded = Diagnoser.load(make_tiny_bundle(tmp_path / "one", cases=malignant), device="cpu")
+    prediction = loaded.predict_timed(phantom.ct, points[:1])
+    assert prediction.diagnoses[0].diagnosis_balanced == dict.fromkeys(SPACES)
+    document = prediction_document(phantom.ct, prediction)
+    schema = Path(nd.__file__).parent / "schemas" / "prediction-1.json"
+    pytest.importorskip("jsonschema").validate(document, json.loads(schema.read_text()))
+
+
+def test_what_no_bundle_can_tell_yet_is_none(diagnoses: list[Diagnosis]) -> None:
+    for diagnosis in diagnoses:
+        assert (diagnosis.presence, diagnosis.malignancy_spread, diagnosis.raw_cam) == (None, None, None)
+
+
+def test_a_diagnosis_keeps_the_planes_of_its_input(
+    phantom: Phantom, points: list[tuple[float, float, float]], diagnoses: list[Diagnosis]
+) -> None:
+    for patch, diagnosis in zip(extract_patches(phantom.ct, points), diagnoses, strict=True):
+        assert diagnosis.ct_planes is not None
+        np.testing.assert_allclose(diagnosis.ct_planes[0], patch[0, 32].clip(0, 1) * 255, atol=0.51)
+        assert "data:image/png" in diagnosis._repr_html_()

@@ -80,9 +80,10 @@ def test_a_batch_equals_single_calls(diagnoser: Diagnoser, paths: list[Path], pr
 def test_arguments_of_a_scan_are_obeyed(diagnoser: Diagnoser, paths: list[Path]) -> None:
     ct = nd.read_ct(paths[0])
     ((x, y, z),) = point(paths[0])
-    scan = nd.Scan(ct, [(-x, -y, z)], space="ras", ids=["left"], k=3, exclude=["patient-0001"])
-    (result,) = diagnoser.predict_batch([scan])
-    wanted = diagnoser.predict(ct, point(paths[0]), ids=["left"], k=3, exclude=["patient-0001"])
+    options = {"ids": ["left"], "k": 3, "exclude": ["patient-0001"], "check_lung": False, "prevalence": 0.1}
+    (result,) = diagnoser.predict_batch([nd.Scan(ct, [(-x, -y, z)], space="ras", **options)])
+    wanted = diagnoser.predict(ct, point(paths[0]), **options)
+    assert (wanted[0].in_lung, wanted[0].prevalence) == (None, 0.1)
     assert result.ct is ct
     equal(result.diagnoses[0], wanted[0])
 

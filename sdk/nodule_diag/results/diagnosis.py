@@ -172,10 +172,12 @@ class Diagnosis:
 
     def __repr__(self) -> str:
         place = ", ".join(f"{value:.2f}" for value in self.xyz_lps_mm)
+        count = len(self.warnings)
+        warnings = f"{count or 'no'} warning{'s' if count != 1 else ''}"
         return (
             f"Diagnosis({shortened(self.id)} at LPS {place} mm: malignancy {self.malignancy:.2f},"
             f" expert score {self.expert_score:.1f}, diameter {self.segmentation.diameter_mm:.1f} mm,"
-            f" {len(self.warnings)} warnings)"
+            f" {warnings})"
         )
 
     def _repr_html_(self) -> str:

@@ -1,5 +1,7 @@
 """The cube's symmetries, and the backend that averages over them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -86,3 +88,22 @@ def test_a_view_of_the_other_class_lends_the_complement_of_its_map():
 def test_other_numbers_are_refused(views):
     with pytest.raises(UsageError, match=f"symmetries is {views}"):
         Diagnoser.load(symmetries=views)
+
+
+def test_the_spread_is_that_of_the_views_and_the_raw_cam_their_mean():
+    patch = np.zeros((1, 2, 64, 64, 64), dtype=np.float32)
+    outputs = SymmetricBackend(Disagreeing(), views=8).infer(patch)
+    views = 1 / (1 + np.exp(-np.array([20.0] + [-1.0] * 7)))
+    assert outputs.malignancy_spread[0] == pytest.approx(np.sqrt(np.mean((views - views.mean()) ** 2)))
+    assert outputs.raw_cam is None
+
+    class Raw(Equivariant):
+        def infer(self, patches):
+            grid = patches[:, 0].reshape(-1, 16, 4, 16, 4, 16, 4).mean(axis=(2, 4, 6))
+            return replace(super().infer(patches), raw_cam=(grid - 0.5) * 100)
+
+    patches = np.random.default_rng(1).random((2, 2, 64, 64, 64), dtype=np.float32)
+    mean = SymmetricBackend(Raw(), views=8).infer(patches)
+    np.testing.assert_allclose(mean.raw_cam, Raw().infer(patches).raw_cam, atol=1e-3)
+    np.testing.assert_allclose(mean.raw_cam.mean(axis=(1, 2, 3)), mean.logit, atol=1e-4)
+    np.testing.assert_allclose(mean.malignancy_spread, 0, atol=1e-4)
