@@ -53,7 +53,7 @@ BundleOption = Annotated[
 ]
 BackendOption = Annotated[BackendName, typer.Option(help="The program that computes. auto: the fastest proven one.")]
 DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="The processor that computes.")]
-PrecisionOption = Annotated[PrecisionName, typer.Option(help="The numbers it computes with. auto: proven ones.")]
+PrecisionOption = Annotated[PrecisionName, typer.Option(help="Its number format. auto: fp32 or a proven one.")]
 KOption = Annotated[
     int | None, typer.Option("--k", metavar="K", min=1, help="How many similar cases to find; 20 if left out.")
 ]

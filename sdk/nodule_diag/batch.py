@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Seq
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from reprlib import repr as shortened
 from time import perf_counter
 from typing import Protocol, cast
 
@@ -46,7 +47,7 @@ class Scan:
     prevalence: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ScanResult:
     """What came of one CT of a batch.
 
@@ -61,6 +62,11 @@ class ScanResult:
     ct: CTVolume | None
     outcome: Prediction | NoduleDiagError
     read_ms: float
+
+    def __repr__(self) -> str:
+        error, kind = self.error, type(self.outcome).__name__
+        found = f"{len(self.diagnoses)} diagnoses" if error is None else shortened(str(error))
+        return f"ScanResult({kind}: {found}, read in {self.read_ms:.0f} ms)"
 
     @property
     def error(self) -> NoduleDiagError | None:

@@ -158,9 +158,9 @@ class Diagnoser:
             k: How many similar cases to retrieve; the bundle's number (20) when left out.
             ids: A name for each nodule; "1", "2", ... when left out.
             exclude: Case ids and patient ids that retrieval must not return, such as this CT's own patient.
-            check_lung: Whether to find the lungs and say if each position lies in them, a third of a warm call.
-                Without it ``in_lung`` is None. A bundle whose input is masked (``preprocessing.masked_input``) needs
-                the lungs for its input all the same.
+            check_lung: Whether to find the lungs and say if each position lies in them. Without it ``in_lung`` is None
+                and that time is saved (``timing_ms``: ``lung_mask``), but for a bundle whose input is masked
+                (``preprocessing.masked_input``): it needs the lungs for its input all the same.
             prevalence: Share of malignant nodules among those that are asked about, 0 < p < 1. It moves ``malignancy``
                 from the prior of one half to this one by Bayes' rule, and nothing else.
 

@@ -105,6 +105,8 @@ def test_an_error_is_delivered_in_its_place_and_stops_nothing(diagnoser: Diagnos
         with pytest.raises(type(result.error)):
             result.document()
     equal(results[0].diagnoses[0], results[4].diagnoses[0])
+    assert repr(results[0]).startswith("ScanResult(Prediction: 1 diagnoses, read in ")
+    assert repr(results[1]).startswith("ScanResult(CTError: 'missing.nii does not exist', read in 0 ms)")
 
 
 def test_an_error_keeps_no_voxels(diagnoser: Diagnoser, paths: list[Path]) -> None:

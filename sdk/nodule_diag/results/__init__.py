@@ -1,7 +1,7 @@
-"""What a prediction is: frozen results, their maps on the CT's grid, and the document that other programs read.
+"""What a prediction is: frozen results, what people and programs are shown of them, and their maps as files.
 
 Nothing here computes a diagnosis; a result only says what was found.
-Doors: ``Prediction``, ``Diagnosis`` and its parts, ``prediction_document``, the overlay writers.
+Doors: ``Prediction``, ``Diagnosis`` and its parts, ``prediction_document``, ``figures``, the overlay writers.
 """
 
 import lazy_loader

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.preprocessing import PATCH_SIZE, bspline_matrix
+from nodule_diag.preprocessing import PATCH_SIZE, bspline_matrix, resample
 from nodule_diag.results.maps import CubeMap
 from nodule_diag.results.segmentation import Segmentation, upsampling_matrix
 
@@ -52,7 +52,7 @@ def nodule_png(planes: NDArray[np.uint8] | None, *, cam: CubeMap, segmentation: 
     """
     grey = np.zeros((3, PATCH_SIZE, PATCH_SIZE)) if planes is None else planes / 255.0
     fine = upsampling_matrix()
-    weights = three_planes(np.einsum("zyx,Zz,Yy,Xx->ZYX", cam.values, fine, fine, fine, optimize=True))
+    weights = three_planes(resample(cam.values[None], (fine, fine, fine))[0])
     nodule = three_planes(segmentation.nodule).astype(np.float64)
     panels = [_panel(*layers) for layers in zip(grey, weights, nodule, strict=True)]
     return _png(_framed([_framed([pair[row] for pair in panels], axis=1) for row in (0, 1)], axis=0))
