@@ -97,6 +97,8 @@ def prediction(document: dict[str, Any], *, to: Console) -> None:
 
 def _nodules(nodules: Sequence[dict[str, Any]], *, prevalence: float | None) -> Table:
     """Figures down, nodules across, and what each figure means."""
+    from rich.text import Text
+
     from nodule_diag.results import figures
 
     made = table("Nodule")
@@ -106,8 +108,8 @@ def _nodules(nodules: Sequence[dict[str, Any]], *, prevalence: float | None) -> 
     made.add_column("", style="dim")
     for rows in zip(*(figures(nodule, prevalence=prevalence) for nodule in nodules), strict=True):
         label, _, meaning = rows[0]
-        style = None if label.startswith(" ") else "bold"
-        made.add_row(label, *(row.value for row in rows), meaning, style=style)
+        weight = "" if label.startswith(" ") else "bold"
+        made.add_row(Text(label, weight), *(Text(row.value, weight) for row in rows), meaning)
     return made
 
 

@@ -12,7 +12,6 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from numpy.typing import NDArray
 
 import nodule_diag
 from nodule_diag.backends import Backend, Outputs, SymmetricBackend, create_backend, require_views
@@ -299,7 +298,7 @@ class Diagnoser:
         call: _Call,
         number: int,
         mask: LungMask | None,
-        patch: NDArray[np.float32],
+        patch: npt.NDArray[np.float32],
         outputs: Outputs,
         row: int,
         similar: Mapping[Space, tuple[SimilarCase, ...]],

@@ -53,7 +53,7 @@ def figures(nodule: Mapping[str, Any], *, prevalence: float | None) -> list[Figu
         Figure("  CAM elsewhere", _share(faith["cam_background"]), "its mean, 0 to 1"),
         Figure("Presence", _share(nodule["presence"]), "chance that it is one"),
         Figure("Warnings", str(len(nodule["warnings"])) if nodule["warnings"] else "none", "each stands below"),
-        Figure("In lung", in_lung, "not checked" if nodule["in_lung"] is None else "inside the lung mask"),
+        Figure("In lung", in_lung, "not checked" if nodule["in_lung"] is None else "by the lung mask"),
         Figure("Position x, mm", x, "LPS, to patient's left"),
         Figure("Position y, mm", y, "LPS, to the back"),
         Figure("Position z, mm", z, "LPS, to the head"),

@@ -10,7 +10,8 @@ from typing import Any
 from nodule_diag.results.figures import DISCLAIMER, figures
 from nodule_diag.results.picture import PLANES
 
-_LEFT, _RIGHT = ' style="text-align:left"', ' style="text-align:right"'
+_LABEL, _VALUE = ' style="text-align:left"', ' style="text-align:right"'
+_MEANING = ' style="text-align:left;padding-left:1em;opacity:0.7"'
 
 
 def nodule_html(nodule: Mapping[str, Any], *, png: bytes, prevalence: float | None) -> str:
@@ -22,8 +23,8 @@ def nodule_html(nodule: Mapping[str, Any], *, png: bytes, prevalence: float | No
         prevalence: The document's ``prevalence``.
     """
     rows = "".join(
-        f"<tr><td{_LEFT}>{escape(label).replace('  ', '&emsp;')}</td><td{_RIGHT}>{escape(value)}</td>"
-        f"<td{_LEFT}>{escape(meaning)}</td></tr>"
+        f"<tr><td{_LABEL}>{escape(label).replace('  ', '&emsp;')}</td><td{_VALUE}>{escape(value)}</td>"
+        f"<td{_MEANING}>{escape(meaning)}</td></tr>"
         for label, value, meaning in figures(nodule, prevalence=prevalence)
     )
     warnings = "".join(f"<li>{escape(str(text))}</li>" for text in nodule["warnings"])
