@@ -280,7 +280,7 @@ def way(name: str, infer: Infer) -> Way:
 
 def right(settings: Settings) -> Infer:
     with np.load(settings.reference) as stored:
-        answers = {field: stored[field] for field in Outputs.__dataclass_fields__}
+        answers = {field: stored[field] for field in Outputs.__dataclass_fields__ if field in stored}
 
     return lambda given: Outputs(
         **{name: np.resize(rows, (len(given), *rows.shape[1:])) for name, rows in answers.items()}
