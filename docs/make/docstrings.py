@@ -1,13 +1,12 @@
 """A griffe extension: docstrings of this project as Markdown.
 
-They are Google style with a little of Sphinx in it: roles (``:class:`CTVolume```) and code blocks. MkDocs reads Markdown.
+They are Google style with a little of Sphinx in it: roles (``:class:`CTVolume```) and code blocks.
 """
 
 from __future__ import annotations
 
 import re
 import textwrap
-from typing import Any
 
 import griffe
 
@@ -27,7 +26,7 @@ def as_markdown(docstring: str) -> str:
 class PlainDocstrings(griffe.Extension):
     """Rewrites each docstring when it is collected."""
 
-    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+    def on_object(self, *, obj: griffe.Object, **_: object) -> None:
         """Griffe's event for every module, class, function and attribute."""
         if obj.docstring is not None:
             obj.docstring.value = as_markdown(obj.docstring.value)

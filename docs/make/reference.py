@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -73,16 +73,19 @@ def commands_page() -> str:
     parts = ["# Commands", "Every command says this about itself: `nodule-diag COMMAND --help`."]
     group = typer.main.get_command(app)
     for path, command in _commands("nodule-diag", group, leave_out=set(PASSED_THROUGH)):
-        parts += [f"## {path}", "\n\n".join((command.help or "").split("\n\n"))]
+        parts += [f"## {path}", command.help or ""]
         rows = [_row(parameter) for parameter in command.params if parameter.name != "help"]
         if rows:
             parts.append("| option | |\n|---|---|\n" + "\n".join(rows))
     for name, extra in PASSED_THROUGH.items():
-        parts += [f"## nodule-diag {name}", f"{extra.help} Needs the extra `{extra.extra}`. See `nodule-diag {name} --help`."]
+        parts += [
+            f"## nodule-diag {name}",
+            f"{extra.help} Needs the extra `{extra.extra}`. See `nodule-diag {name} --help`.",
+        ]
     return "\n\n".join(parts) + "\n"
 
 
-def _commands(path: str, command, *, leave_out: set[str]) -> Iterator[tuple[str, object]]:  # noqa: ANN001 - Typer's or click's
+def _commands(path: str, command: Any, *, leave_out: set[str]) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - untyped
     below = getattr(command, "commands", None)
     if below is None:
         yield path, command
@@ -92,7 +95,7 @@ def _commands(path: str, command, *, leave_out: set[str]) -> Iterator[tuple[str,
             yield from _commands(f"{path} {name}", member, leave_out=set())
 
 
-def _row(parameter) -> str:  # noqa: ANN001 - Typer's or click's
+def _row(parameter: Any) -> str:  # noqa: ANN401 - Typer's own, or click's
     names = [name for name in parameter.opts if name.startswith("-")]
     metavar = (parameter.metavar or "") if names else (parameter.metavar or parameter.name.upper())
     shown = f"`{' '.join([', '.join(names), metavar]).strip()}`".replace("|", "\\|")
