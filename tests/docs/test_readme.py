@@ -52,16 +52,30 @@ def test_sentences_are_short(page, plain_words, repo_root):
     assert plain_words.median_words(text) <= MAX_MEDIAN_WORDS
 
 
+PAGE = """# Head
+
+One two three. Four `code with words`
+six (eq. 3, 4). [A link](x.md) ends it.
+
+- item one
+- item
+
+| a | b |
+
+```
+not read. at all.
+```
+
+Is it? Yes.
+"""
+
+
 def test_sentences_are_counted_as_a_reader_would(plain_words):
-    page = (
-        "# Head\n\nOne two three. Four `code with words`\nsix (eq. 3, 4). [A link](x.md) ends it.\n\n- item one\n- item"
-    )
-    page += "\n\n| a | b |\n\n```\nnot read. at all.\n```\n\nIs it? Yes."
-    assert plain_words.sentences(page) == [
-        "One two three.", "Four `code with words` six (eq. 3, 4).", "A link ends it.", "item one", "item", "Is it?", "Yes.",
-    ]  # fmt: skip
-    assert [plain_words.words(sentence) for sentence in plain_words.sentences(page)] == [3, 6, 4, 2, 1, 2, 1]
-    assert plain_words.median_words(page) == 2
+    first, *others = plain_words.sentences(PAGE)
+    assert first == "One two three."
+    assert others == ["Four `code with words` six (eq. 3, 4).", "A link ends it.", "item one", "item", "Is it?", "Yes."]
+    assert [plain_words.words(sentence) for sentence in [first, *others]] == [3, 6, 4, 2, 1, 2, 1]
+    assert plain_words.median_words(PAGE) == 2
     assert plain_words.median_words("# only a head") == 0
 
 
@@ -76,14 +90,8 @@ def test_the_readme_shows_what_predict_prints(readme, repo_root, tmp_path):
     line = re.search(r"^nodule-diag predict (demo/phantom\.nii .*)$", readme, re.MULTILINE)[1]
     program = [sys.executable, "-m", "nodule_diag_cli"]
     subprocess.run([*program, "demo", "--out", "demo"], cwd=tmp_path, check=True, capture_output=True, timeout=300)
-    done = subprocess.run(
-        [*program, "predict", *line.split()],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        encoding="utf-8",
-    )
+    command = [*program, "predict", *line.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=300)
     assert done.returncode == 0, done.stderr
     assert labels(shown) == labels(done.stdout)
 
@@ -97,10 +105,11 @@ def test_the_version_is_the_same_everywhere(project, repo_root, readme):
 
 
 def test_every_extra_is_in_the_table_of_the_install_page(project, repo_root):
-    table = re.findall(r"^\| `([\w-]+)`", (repo_root / "docs" / "install.md").read_text(), re.MULTILINE)
-    named = {name for row in re.findall(r"^\| (`[^|]+) \|", (repo_root / "docs" / "install.md").read_text(), re.MULTILINE)
-             for name in re.findall(r"`([\w-]+)`", row)}  # fmt: skip
-    assert table and set(project["optional-dependencies"]) <= named
+    page = (repo_root / "docs" / "install.md").read_text(encoding="utf-8")
+    named = {
+        name for row in re.findall(r"^\| (`[^|]+) \|", page, re.MULTILINE) for name in re.findall(r"`([\w-]+)`", row)
+    }
+    assert set(project["optional-dependencies"]) <= named
 
 
 def test_pythons_that_are_promised_are_those_that_the_page_on_versions_names(project, repo_root):
