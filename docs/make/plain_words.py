@@ -17,7 +17,7 @@ FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 LEFT_OUT = ("#", "|", "!", "    ")  # headings, tables, pictures, indented code
 LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
-SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\beq)(?<!\bal)(?<=[.!?])[)*_\"]*\s+(?=[\"`*_(\[A-Z0-9])")
+SENTENCE_END = re.compile(r"(?<!\be\.g\.)(?<!\beq\.)(?<!\bal\.)(?<=[.!?])[)*_\"]*\s+(?=[\"`*_(\[A-Z0-9])")
 ITEM = re.compile(r"^\s*(?:[-*]|\d+\.)\s+")
 
 

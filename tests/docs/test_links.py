@@ -69,6 +69,17 @@ def test_every_page_has_a_place_in_the_site(repo_root):
     assert sorted(named) == sorted(written | generated(repo_root))
 
 
+def test_pages_that_the_code_names_are_there(repo_root):
+    """In help texts, docstrings and messages; links inside the pages are tested above."""
+    missing = set()
+    for folder in ("sdk", "cli", "training", "export", "benchmarks", "tests", "docs/make", "examples"):
+        for source in (repo_root / folder).rglob("*.py"):
+            for name in re.findall(r"docs/[\w/-]+\.(?:md|json)", source.read_text(encoding="utf-8")):
+                if not (repo_root / name).exists():
+                    missing.add(f"{source.relative_to(repo_root)}: {name}")
+    assert sorted(missing) == []
+
+
 def examples(root):
     for page in pages(root):
         for language, code in FENCED.findall(page.read_text(encoding="utf-8")):

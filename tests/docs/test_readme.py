@@ -14,7 +14,7 @@ MAX_MEDIAN_WORDS = 16
 PLAIN_PAGES = [
     "README.md",
     "CONTRIBUTING.md",
-    *(f"docs/{name}.md" for name in ("index", "using", "glossary", "cases", "bundles", "install", "architecture")),
+    *(f"docs/{name}.md" for name in ("index", "using", "glossary", "case-base", "bundles", "install", "architecture")),
     *(
         f"docs/{name}.md"
         for name in ("versions", "throughput", "measuring", "training-runs", "fused-graph", "gpu-check")

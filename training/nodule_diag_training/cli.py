@@ -131,7 +131,7 @@ def run(
         typer.Option(
             "--processes",
             min=1,
-            help="Processes that share each step's nodules, one for each GPU; several nodes: docs/training-runs.md.",
+            help="Processes that share each step's nodules, one for each GPU; for several nodes see docs/engine.md.",
             rich_help_panel=BY_CONFIGURATION,
         ),
     ] = 1,
