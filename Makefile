@@ -2,7 +2,7 @@
 # make test    set up, then run the tests
 # make check   what CI runs: lint, types, import rules, tests, docs, and the built wheel in an environment without torch
 # make docs    builds the pages and the API reference as a site, into build/site
-# make pages   draws again what the pages show: the house, and the README's picture
+# make pages   makes again what the pages show: the house, the README's picture and its printed prediction
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -52,6 +52,7 @@ docs: $(DEV)
 pages: $(DEV)
 	$(BIN)/python docs/make/house.py
 	$(BIN)/python docs/make/picture.py
+	$(BIN)/python docs/make/readme_output.py
 
 # hnswlib is published as source only: without a compiler, pip fails after minutes and far from the cause.
 toolchain:

@@ -1,21 +1,15 @@
 """docs/architecture.md: the drawing is of today's imports, and every file and function that it names is there."""
 
 import ast
-import importlib.util
 import re
-import sys
 
 import pytest
 
 
 @pytest.fixture(scope="module")
-def house(repo_root):
+def house(script):
     """The script that draws the house."""
-    spec = importlib.util.spec_from_file_location("docs_make_house", repo_root / "docs" / "make" / "house.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("house")
 
 
 @pytest.fixture(scope="module")
