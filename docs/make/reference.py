@@ -7,7 +7,9 @@ So a new door needs no line here, and nothing that is no door is shown.
 from __future__ import annotations
 
 import ast
+import html
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 SDK = Path(__file__).resolve().parents[2] / "sdk" / "nodule_diag"
 FOLDER = "reference"
 COMMANDS = f"{FOLDER}/commands.md"
+FIRST = ("Diagnoser", "read_ct", "Diagnosis")
+"""What a newcomer looks for; the other names follow in the order of their modules."""
 
 
 class Door(NamedTuple):
@@ -41,7 +45,7 @@ def reference_pages(sdk: Path = SDK) -> dict[str, str]:
     The first page is of the names of ``nodule_diag`` itself. A room's page links to those and tells the others whole.
     """
     package = sdk.name
-    public = list(doors(package, sdk / "__init__.pyi"))
+    public = sorted(doors(package, sdk / "__init__.pyi"), key=lambda door: (*FIRST, door.name).index(door.name))
     pages = {f"{FOLDER}/{package}.md": _page(package, sdk, public, told=[])}
     for stub in sorted(sdk.glob("*/__init__.pyi")):
         room = stub.parent
@@ -97,9 +101,18 @@ def _commands(path: str, command: Any, *, leave_out: set[str]) -> Iterator[tuple
 
 def _row(parameter: Any) -> str:  # noqa: ANN401 - Typer's own, or click's
     names = [name for name in parameter.opts if name.startswith("-")]
-    metavar = (parameter.metavar or "") if names else (parameter.metavar or parameter.name.upper())
-    shown = f"`{' '.join([', '.join(names), metavar]).strip()}`".replace("|", "\\|")
-    return f"| {shown} | {(getattr(parameter, 'help', '') or '').replace('|', '&#124;')} |"
+    annotation = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+    choices = ""
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        choices = "|".join(str(member.value) for member in annotation)
+    metavar = parameter.metavar or choices or ("" if names else parameter.name.upper())
+    shown = _cell(" ".join([", ".join(names), metavar]).strip())
+    return f"| <code>{shown}</code> | {_cell(getattr(parameter, 'help', '') or '')} |"
+
+
+def _cell(text: str) -> str:
+    """Text as it may stand in a cell of a Markdown table."""
+    return html.escape(text).replace("|", "&#124;")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
