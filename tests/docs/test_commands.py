@@ -71,9 +71,10 @@ def parse(words: list[str], *, whole: bool) -> None:
     if rest and rest[0] in PASSED_THROUGH:
         command = typer.main.get_command(_load(rest[0]))
         path, rest = f"{path} {rest[0]}", rest[1:]
-    while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
-        assert rest[0] in command.commands, f"{path} has no command {rest[0]!r}"
-        command, path, rest = command.commands[rest[0]], f"{path} {rest[0]}", rest[1:]
+    while hasattr(command, "get_command") and rest and not rest[0].startswith("-"):
+        below = command.get_command(command.context_class(command), rest[0])
+        assert below is not None, f"{path} has no command {rest[0]!r}"
+        command, path, rest = below, f"{path} {rest[0]}", rest[1:]
     if not rest and not whole:
         return
     if any(parameter.name == "xyz" for parameter in command.params):
