@@ -1,6 +1,8 @@
 # make demo    set up, then run the main job on a phantom CT
 # make test    set up, then run the tests
-# make check   what CI runs: lint, types, import rules, tests, and the built wheel in an environment without torch
+# make check   what CI runs: lint, types, import rules, tests, docs, and the built wheel in an environment without torch
+# make docs    builds the pages and the API reference as a site, into build/site
+# make pages   makes again what the pages show: the house, the README's picture and its printed prediction
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -17,7 +19,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo test check lint types imports smoke toolchain clean
+.PHONY: help demo test check lint types imports smoke docs pages toolchain clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -28,7 +30,7 @@ demo: $(RUNTIME)
 test: $(DEV)
 	$(PYTEST) -m "not slow"
 
-check: lint types imports test smoke
+check: lint types imports docs test smoke
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -42,6 +44,15 @@ imports: $(DEV)
 # The slow tests, among them the wheel installed into a fresh environment outside the checkout.
 smoke: $(DEV)
 	$(PYTEST) -m slow
+
+# --strict (in mkdocs.yml): a link that leads nowhere, or a page without a place, fails.
+docs: $(DEV)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+pages: $(DEV)
+	$(BIN)/python docs/make/house.py
+	$(BIN)/python docs/make/picture.py
+	$(BIN)/python docs/make/readme_output.py
 
 # hnswlib is published as source only: without a compiler, pip fails after minutes and far from the cause.
 toolchain:

@@ -58,7 +58,7 @@ def page(parts: Sequence[Part], *, plots: str) -> str:
         plots: Where the pictures are, relative to it.
     """
     environments = list(dict.fromkeys(_machine(part.environment) for part in parts))
-    lines = ["# Benchmarks", ""]
+    lines = ["# Speed", ""]
     if any(part.quick for part in parts):
         lines += ["**Some parts ran with `--quick`: their numbers only show that they work.**", ""]
     lines += ["Written by `nodule-diag bench report` from the JSON of the parts below; each names its command.", ""]

@@ -26,7 +26,9 @@ AIR_HU, LUNG_HU, FAT_HU, MUSCLE_HU, HEART_HU, LIVER_HU = -1000.0, -860.0, -95.0,
 MARROW_HU, CORTEX_HU, DISC_HU, VESSEL_HU, NODULE_HU, TABLE_HU = 220.0, 750.0, 85.0, 40.0, 45.0, -350.0
 
 # Size of the volume, and where it lies in the scanner's frame (z of the lowest slice).
-FIELD_MM, HEIGHT_MM, BOTTOM_Z_MM = 372.0, 262.0, -310.0
+FIELD_MM, BOTTOM_Z_MM = 372.0, -310.0
+HEIGHT_MM = 262.0
+"""Height of the volume, along z."""
 EDGE_MM = 1.2  # partial volume: every surface is a ramp of this width
 NOISE_HU = 14.0  # standard deviation of the scanner's noise after its in-plane smoothing
 LUNG_TEXTURE_HU = 22.0  # and of what is below resolution in the parenchyma
