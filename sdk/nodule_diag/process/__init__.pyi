@@ -1,6 +1,7 @@
 from .atomic import write_bytes as write_bytes
 from .atomic import writing as writing
-from .itk_quiet import quiet as quiet
+from .quiet import quiet_itk as quiet_itk
+from .quiet import quiet_pydicom as quiet_pydicom
 from .side_by_side import in_order as in_order
 from .stopwatch import Stopwatch as Stopwatch
 from .threads import filter_threads as filter_threads

@@ -1,6 +1,5 @@
 """DICOM from folders and archives: same voxels and geometry as any other form of the scan."""
 
-import tempfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -13,7 +12,8 @@ import SimpleITK as sitk
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 
 import ct_files as make
-from nodule_diag.ct.dicom.stack import _check_gaps
+from nodule_diag.ct.dicom import stack
+from nodule_diag.ct.dicom.rules import Series
 from nodule_diag.ct.reading import read_ct
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CTError
@@ -133,27 +133,6 @@ def test_objects_that_are_no_images_are_passed_over(tmp_path, truth):
     assert_same(read_ct(folder), truth)
 
 
-def test_archive_is_unpacked_privately_and_removed(tmp_path, monkeypatch, truth):
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    folder = make.save_series(tmp_path / "series", make.dicom_slices())
-    path = make.zipped(folder, tmp_path / "scan.zip")
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("__MACOSX/series/._000.dcm", b"\0" * 100)
-        archive.writestr("series/", b"")
-    seen = []
-    monkeypatch.setattr(
-        "nodule_diag.ct.dicom.archive.shutil.copyfileobj",
-        lambda source, target: (seen.append(target.name), target.write(source.read())),
-    )
-
-    assert_same(read_ct(path), truth)
-    assert len(seen) == 12
-    assert all(name.startswith(str(scratch)) for name in seen)
-    assert list(scratch.iterdir()) == []
-
-
 @pytest.mark.parametrize("threads", [1, 2, 8])
 def test_any_number_of_threads_reads_the_same(tmp_path, truth, threads):
     folder = make.save_series(tmp_path / "series", make.dicom_slices())
@@ -235,10 +214,16 @@ def test_real_ct_as_archive_as_folder_and_as_nifti_of_another_tool(data_root, tm
 def test_gaps_that_drift_are_uneven_although_each_is_usual(gap):
     """200 gaps of 1 mm and 200 of 1.049 would put slices 5 mm from where the grid has them."""
     heights = np.cumsum([0.0] + [1.0] * 200 + [gap] * 200)
-    headers = [SimpleNamespace(file=SimpleNamespace(name=str(i))) for i in range(len(heights))]
+    slices = [
+        SimpleNamespace(
+            file=SimpleNamespace(name=str(i)), position_mm=(0.0, 0.0, height), orientation=(1.0, 0, 0, 0, 1.0, 0)
+        )
+        for i, height in enumerate(heights)
+    ]
+    series = Series(source="scan", slices=slices)
     if gap == 1.0:
-        _check_gaps(headers, heights, "scan")
+        stack.evenly_spaced(series)
         return
     with pytest.raises(CTError, match="drifts: the one at 200") as caught:
-        _check_gaps(headers, heights, "scan")
+        stack.evenly_spaced(series)
     assert caught.value.code == "ct-uneven-gaps"
