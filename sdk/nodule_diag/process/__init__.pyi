@@ -8,3 +8,4 @@ from .threads import filter_threads as filter_threads
 from .threads import resolve_threads as resolve_threads
 from .zip_archive import SERVED_COMPRESSION as SERVED_COMPRESSION
 from .zip_archive import open_zip as open_zip
+from .zip_archive import read_member as read_member

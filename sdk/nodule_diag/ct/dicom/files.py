@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Protocol
+from typing import Protocol
 
 from nodule_diag.ct.limits import MAX_ARCHIVE_BYTES, MAX_FILES, MAX_SLICE_BYTES
 from nodule_diag.errors import CTError
-from nodule_diag.process import SERVED_COMPRESSION, open_zip
+from nodule_diag.process import SERVED_COMPRESSION, open_zip, read_member
 
 _ENCRYPTED = 0x1
 _GIB = 2**30
-_BLOCK_BYTES = 2**20
 
 
 class DicomFile(Protocol):
@@ -77,16 +72,12 @@ class ZipMember:
     """A file in an archive.
 
     Attributes:
-        archive: Open for as long as its members are read.
+        archive: The ``.zip``.
         entry: Which member.
-        lock: Of the archive, which counts its open members without one; reading them side by side is safe.
-        source: The archive's path, for messages.
     """
 
-    archive: zipfile.ZipFile
+    archive: Path
     entry: zipfile.ZipInfo
-    lock: threading.Lock
-    source: str
     path = None
 
     @property
@@ -96,7 +87,7 @@ class ZipMember:
 
     @property
     def size(self) -> int:
-        """Bytes, inflated; zipfile reads no more, whatever the member holds."""
+        """Bytes, inflated; no more are read, whatever the member holds."""
         return self.entry.file_size
 
     def head(self, count: int) -> bytes:
@@ -105,34 +96,22 @@ class ZipMember:
         Raises:
             CTError: ``ct-damaged``.
         """
-        with self._opened() as member:
-            return member.read(count)
+        return self._read(count, check=False)
 
     def part(self, start: int, count: int) -> memoryview:
-        """``count`` bytes from ``start``; fewer where the file ends. The rest is inflated, too, for the checksum.
+        """``count`` bytes from ``start``; fewer where the file ends. All is inflated, for the checksum.
 
         Raises:
             CTError: ``ct-damaged``.
         """
-        with self._opened() as member:
-            data = memoryview(member.read(start + count))
-            while member.read(_BLOCK_BYTES):
-                pass
-        return data[start:]
+        return memoryview(self._read(start + count, check=True))[start:]
 
-    @contextmanager
-    def _opened(self) -> Iterator[IO[bytes]]:
+    def _read(self, count: int, *, check: bool) -> bytes:
         try:
-            with self.lock:
-                member = self.archive.open(self.entry)
-            try:
-                yield member
-            finally:
-                with self.lock:
-                    member.close()
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+            return read_member(self.archive, self.entry, count, check=check)
+        except zipfile.BadZipFile as error:
             raise CTError(
-                f"{self.source} is damaged: {self.name!r} cannot be unpacked ({error})",
+                f"{self.archive} is damaged: {self.name!r} cannot be unpacked ({error})",
                 code="ct-damaged",
                 hint="copy or download the archive again",
             ) from error
@@ -160,15 +139,11 @@ def files_in(folder: Path) -> list[DicomFile]:
     return found
 
 
-@contextmanager
-def members_of(path: Path) -> Iterator[list[DicomFile]]:
-    """The files of an archive, to be read inside the block.
+def members_of(path: Path) -> list[DicomFile]:
+    """The files of an archive in the order of its directory, which has been found harmless.
 
     Args:
         path: The ``.zip``.
-
-    Yields:
-        Its members in the order of its directory, which has been found harmless.
 
     Raises:
         CTError: ``ct-empty``, ``ct-truncated``, or one of ``ct-archive-*``.
@@ -184,8 +159,7 @@ def members_of(path: Path) -> Iterator[list[DicomFile]]:
             hint="copy or download the file again",
         ) from error
     with archive:
-        lock = threading.Lock()
-        yield [ZipMember(archive, entry, lock, str(path)) for entry in _checked(archive, path)]
+        return [ZipMember(path, entry) for entry in _checked(archive, path)]
 
 
 def _checked(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:

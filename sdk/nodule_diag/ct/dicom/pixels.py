@@ -142,7 +142,8 @@ def _rescaled(values: npt.NDArray[Any], pixels: StoredPixels) -> npt.NDArray[Any
     ends = np.concatenate([stored, stored * int(slope), stored * int(slope) + int(intercept)])
     kind = next(k for k in _INTEGERS if np.iinfo(k).min <= ends.min() and ends.max() <= np.iinfo(k).max)
     wide: npt.NDArray[Any] = values.astype(kind)
-    np.multiply(wide, int(slope), out=wide)
+    if slope != 1:
+        np.multiply(wide, int(slope), out=wide)
     np.add(wide, int(intercept), out=wide)
     return wide
 

@@ -46,10 +46,8 @@ def read(path: Path, *, series: str | None, threads: int) -> CTVolume:
     Raises:
         CTError: When there is no such series, or it is no CT that can be diagnosed from.
     """
-    if path.is_dir():
-        return _read(files_in(path), source=str(path), wanted=series, threads=threads)
-    with members_of(path) as files:
-        return _read(files, source=str(path), wanted=series, threads=threads)
+    files = files_in(path) if path.is_dir() else members_of(path)
+    return _read(files, source=str(path), wanted=series, threads=threads)
 
 
 def _read(files: list[DicomFile], *, source: str, wanted: str | None, threads: int) -> CTVolume:
