@@ -66,14 +66,8 @@ _TAGS = {
     )
 }
 _NO_DICOM = (
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    EOFError,
-    RecursionError,
-    struct.error,
+    *(ValueError, LookupError, TypeError, AttributeError, RecursionError),
+    *(EOFError, OSError, struct.error, zlib.error),
 )
 """What pydicom raises where bytes cannot be parsed."""
 
@@ -83,7 +77,7 @@ class StoredPixels:
     """Where the pixels of an image stand in its file, and how to read them.
 
     Attributes:
-        transfer_syntax: UID; empty where the file does not say.
+        transfer_syntax: UID; implicit little endian, the standard's default, where the file does not say.
         deflated_from: Where the deflated part of the file begins; None where nothing is deflated.
         start: First byte of the pixel data in the file, or in what inflates from ``deflated_from``.
         length: Its bytes, or ``UNDEFINED_LENGTH`` for compressed frames.
@@ -212,6 +206,7 @@ class _Elements:
         self.values: dict[str, bytes] = {}
         self.pixels: tuple[int, int] | None = None
         """Start and length of the pixel data."""
+        self.syntax = ""
         self.little = True
         self.deflated_from: int | None = None
 
@@ -220,13 +215,13 @@ class _Elements:
         stream = BytesIO(head)
         stream.seek(start)
         self._read(stream, _META_TAGS, implicit=False, stop=lambda tag: tag >> 16 != _META_GROUP)
-        syntax = self.text("TransferSyntaxUID")
+        syntax = self.syntax = self.text("TransferSyntaxUID") or ImplicitVRLittleEndian
         if syntax == DeflatedExplicitVRLittleEndian:
             self.deflated_from = stream.tell()
             stream = BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(head[self.deflated_from :], limit))
         self.little = syntax != ExplicitVRBigEndian
-        # A file that does not say is taken as implicit, as the standard has it; pydicom sees where that is wrong.
-        implicit = syntax in ("", ImplicitVRLittleEndian, GE_BIG_ENDIAN_PIXELS)
+        # pydicom sees for itself where a file that does not say is explicit.
+        implicit = syntax in (ImplicitVRLittleEndian, GE_BIG_ENDIAN_PIXELS)
         self._read(stream, _TAGS, implicit=implicit, stop=lambda tag: tag >> 16 >= _PIXEL_GROUP)
 
     def _read(self, stream: BytesIO, tags: dict[int, str], *, implicit: bool, stop: Callable[[int], bool]) -> None:
@@ -294,7 +289,7 @@ class _Elements:
             pixel_spacing_mm=self.numbers("PixelSpacing", 2),
             gantry_tilt_deg=tilt[0] if tilt else None,
             pixels=StoredPixels(
-                transfer_syntax=self.text("TransferSyntaxUID"),
+                transfer_syntax=self.syntax,
                 deflated_from=self.deflated_from,
                 start=self.pixels[0],
                 length=self.pixels[1],

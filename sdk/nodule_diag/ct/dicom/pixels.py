@@ -82,7 +82,7 @@ def hounsfield(header: SliceHeader, *, source: str) -> npt.NDArray[Any]:
     if native and pixels.bits_allocated in _WHOLE_BYTES:
         return _rescaled(_native(header, name), pixels)
     data = header.file.part(0, header.file.size)
-    if not native:
+    if pixels.length == UNDEFINED_LENGTH:
         _check_frames(data[pixels.start :], name)
     syntax = UID(pixels.transfer_syntax)
     plugin = PLUGINS.get(syntax)
