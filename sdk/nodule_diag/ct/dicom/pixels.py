@@ -12,6 +12,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -73,11 +74,9 @@ def hounsfield(header: SliceHeader, *, source: str) -> npt.NDArray[Any]:
             hint="the header is damaged, or this is no slice of a chest CT",
         )
     if not 0 < pixels.bits_stored <= pixels.high_bit + 1 <= pixels.bits_allocated:
-        raise CTError(
-            f"{name} says that bits up to {pixels.high_bit} of {pixels.bits_allocated} hold {pixels.bits_stored}",
-            code="ct-damaged",
-            hint="the header is damaged; export the series again",
-        )
+        raise _damaged(name, f"bits up to {pixels.high_bit} of {pixels.bits_allocated} hold {pixels.bits_stored}")
+    if not (isfinite(pixels.slope) and isfinite(pixels.intercept)):
+        raise _damaged(name, f"HU are {pixels.slope:g} times the stored value and {pixels.intercept:g}")
     native = pixels.transfer_syntax in NATIVE and pixels.length != UNDEFINED_LENGTH
     if native and pixels.bits_allocated in _WHOLE_BYTES:
         return _rescaled(_native(header, name), pixels)
@@ -98,6 +97,14 @@ def hounsfield(header: SliceHeader, *, source: str) -> npt.NDArray[Any]:
             code="ct-damaged",
             hint="export the series again, uncompressed",
         ) from error
+
+
+def _damaged(name: str, says: str) -> CTError:
+    return CTError(
+        f"{name} has a header that says: {says}",
+        code="ct-damaged",
+        hint="the header is damaged; export the series again",
+    )
 
 
 def _native(header: SliceHeader, name: str) -> npt.NDArray[Any]:
