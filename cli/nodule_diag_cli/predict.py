@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nodule_diag.ct import FORMAT_NAMES
 from nodule_diag_cli import out as out_folder
 from nodule_diag_cli import render
 from nodule_diag_cli.options import (
@@ -94,7 +95,7 @@ class Result:
 
 
 def predict(
-    ct: Annotated[str, typer.Argument(metavar="CT", help="NIfTI, MetaImage, NRRD, a DICOM folder, or a zip of one.")],
+    ct: Annotated[str, typer.Argument(metavar="CT", help=f"{FORMAT_NAMES}.")],
     xyz: XyzOption = None,
     nodules: NodulesOption = None,
     space: SpaceOption = SpaceName.LPS,

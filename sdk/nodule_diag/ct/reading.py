@@ -15,7 +15,7 @@ def read_ct(path: str | os.PathLike[str], *, series: str | None = None, threads:
     """Read a CT of any supported format, or say exactly why it must not be used.
 
     Args:
-        path: ``.nii``, ``.nii.gz``, ``.mha``, ``.mhd``, ``.nrrd``, a DICOM directory, or a ``.zip`` of one.
+        path: A file of one of the formats of `nodule_diag.ct.formats.registry`, a DICOM folder, or a ``.zip`` of one.
         series: The SeriesInstanceUID to read, where DICOM holds several.
         threads: CPU threads that reading DICOM may use; ``OMP_NUM_THREADS`` or every available core when left out.
 

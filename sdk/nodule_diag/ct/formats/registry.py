@@ -46,7 +46,7 @@ DICOM_FILE_SUFFIXES = (".dcm", ".dicom", ".ima")
 """Of single slices, which are no CT."""
 
 _DICOM = f"a DICOM folder, or a {ARCHIVE_SUFFIX} of one"
-NAMES = ", ".join([*(form.name for form in FORMATS), _DICOM])
+FORMAT_NAMES = ", ".join([*(form.name for form in FORMATS), _DICOM])
 """For the help of a command: what a CT may be."""
 SUFFIXES = ", ".join([*(suffix for form in FORMATS for suffix in form.suffixes), _DICOM])
 """For an error: what the name of a CT may end with."""
