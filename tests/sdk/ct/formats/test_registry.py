@@ -1,4 +1,4 @@
-"""One list of what can be read: the reader, its errors, the help and the README say the same; nothing more is loaded."""
+"""One list of what can be read: reader, errors, help and README say the same, and nothing more is loaded."""
 
 import json
 import subprocess
