@@ -185,7 +185,7 @@ def _table(rows: list[tuple[Cell, ...]], threads: int) -> Table:
         rows=tuple(rows),
         note=(
             f"Medians; {threads} threads. SimpleITK searches the folder for the series itself, as read_ct does;"
-            " of a zip it reads what zipfile has unpacked. Both give the same voxels. Memory is read_ct's, in a fresh process."
+            " of a zip it reads what zipfile unpacked. Voxels are the same. Memory is read_ct's, in a fresh process."
         ),
         plot=Plot(kind="bars", x="series", y=("ratio",), y_label="times as fast as SimpleITK"),
     )

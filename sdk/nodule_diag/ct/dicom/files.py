@@ -11,7 +11,6 @@ import stat
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Protocol
 
 from nodule_diag.ct.limits import MAX_ARCHIVE_BYTES, MAX_FILES, MAX_SLICE_BYTES
 from nodule_diag.errors import CTError
@@ -21,74 +20,24 @@ _ENCRYPTED = 0x1
 _GIB = 2**30
 
 
-class DicomFile(Protocol):
-    """A file, on disk or in an archive, that any thread may read."""
-
-    @property
-    def name(self) -> str:
-        """What to call it in messages: its place in the folder or archive."""
-
-    @property
-    def size(self) -> int:
-        """Bytes, as they are read."""
-
-    @property
-    def path(self) -> Path | None:
-        """Where it lies, for a file on disk."""
-
-    def head(self, count: int) -> bytes:
-        """The first ``count`` bytes, or all when there are fewer."""
-
-    def part(self, start: int, count: int) -> memoryview:
-        """``count`` bytes from ``start``; fewer where the file ends."""
-
-
 @dataclass(frozen=True)
-class FileOnDisk:
-    """A file in a folder."""
-
-    path: Path
-    name: str
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.path.stat().st_size
-
-    def head(self, count: int) -> bytes:
-        """The first ``count`` bytes, or all when there are fewer."""
-        with self.path.open("rb", buffering=0) as file:
-            return file.read(count)
-
-    def part(self, start: int, count: int) -> memoryview:
-        """``count`` bytes from ``start``; fewer where the file ends."""
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(start)
-            return memoryview(file.read(count))
-
-
-@dataclass(frozen=True)
-class ZipMember:
-    """A file in an archive.
+class DicomFile:
+    """A file in a folder or in an archive, that any thread may read.
 
     Attributes:
-        archive: The ``.zip``.
-        entry: Which member.
+        name: Its place in the folder or archive, for messages.
+        path: The file, or the archive.
+        member: Which of the archive's; None in a folder.
     """
 
-    archive: Path
-    entry: zipfile.ZipInfo
-    path = None
-
-    @property
-    def name(self) -> str:
-        """The member's name."""
-        return self.entry.filename
+    name: str
+    path: Path
+    member: zipfile.ZipInfo | None = None
 
     @property
     def size(self) -> int:
-        """Bytes, inflated; no more are read, whatever the member holds."""
-        return self.entry.file_size
+        """Bytes, inflated where they are compressed; no more are ever read."""
+        return self.member.file_size if self.member else self.path.stat().st_size
 
     def head(self, count: int) -> bytes:
         """The first ``count`` bytes, or all when there are fewer.
@@ -96,22 +45,29 @@ class ZipMember:
         Raises:
             CTError: ``ct-damaged``.
         """
-        return self._read(count, check=False)
+        if self.member:
+            return self._of_archive(self.member, count, check=False)
+        with self.path.open("rb", buffering=0) as file:
+            return file.read(count)
 
     def part(self, start: int, count: int) -> memoryview:
-        """``count`` bytes from ``start``; fewer where the file ends. All is inflated, for the checksum.
+        """``count`` bytes from ``start``; fewer where the file ends. All of a member is inflated, for its checksum.
 
         Raises:
             CTError: ``ct-damaged``.
         """
-        return memoryview(self._read(start + count, check=True))[start:]
+        if self.member:
+            return memoryview(self._of_archive(self.member, start + count, check=True))[start:]
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(start)
+            return memoryview(file.read(count))
 
-    def _read(self, count: int, *, check: bool) -> bytes:
+    def _of_archive(self, member: zipfile.ZipInfo, count: int, *, check: bool) -> bytes:
         try:
-            return read_member(self.archive, self.entry, count, check=check)
+            return read_member(self.path, member, count, check=check)
         except zipfile.BadZipFile as error:
             raise CTError(
-                f"{self.archive} is damaged: {self.name!r} cannot be unpacked ({error})",
+                f"{self.path} is damaged: {self.name!r} cannot be unpacked ({error})",
                 code="ct-damaged",
                 hint="copy or download the archive again",
             ) from error
@@ -129,7 +85,7 @@ def files_in(folder: Path) -> list[DicomFile]:
         for name in sorted(names):
             path = Path(parent) / name
             if not name.startswith(".") and path.is_file():
-                found.append(FileOnDisk(path, str(path.relative_to(folder))))
+                found.append(DicomFile(str(path.relative_to(folder)), path))
         if len(found) > MAX_FILES:
             raise CTError(
                 f"{folder} holds over {MAX_FILES:,} files",
@@ -159,7 +115,7 @@ def members_of(path: Path) -> list[DicomFile]:
             hint="copy or download the file again",
         ) from error
     with archive:
-        return [ZipMember(path, entry) for entry in _checked(archive, path)]
+        return [DicomFile(entry.filename, path, entry) for entry in _checked(archive, path)]
 
 
 def _checked(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:

@@ -251,10 +251,7 @@ class _Elements:
 
     def number(self, word: str, default: float) -> float:
         """A value of one number in text; not a number where it is something else."""
-        if not self.text(word):
-            return default
-        values = self.numbers(word, 1)
-        return values[0] if values else nan
+        return (self.numbers(word, 1) or (nan,))[0] if self.text(word) else default
 
     def integer(self, word: str, default: int = 0) -> int:
         """A value of two bytes."""
@@ -267,7 +264,7 @@ class _Elements:
             return None
         sets = [word for word in self.text("SpecificCharacterSet").split("\\") if word in python_encoding]
         description = self.text("SeriesDescription", encoding=python_encoding[sets[-1]] if sets else "latin-1")
-        frames, tilt = self.numbers("NumberOfFrames", 1), self.numbers("GantryDetectorTilt", 1)
+        frames, tilt = self.number("NumberOfFrames", 1), self.number("GantryDetectorTilt", nan)
         allocated = self.integer("BitsAllocated")
         stored = self.integer("BitsStored", allocated)
         return SliceHeader(
@@ -283,11 +280,11 @@ class _Elements:
             photometric=self.text("PhotometricInterpretation"),
             columns=self.integer("Columns"),
             rows=self.integer("Rows"),
-            frames=int(frames[0]) if frames and isfinite(frames[0]) else 1,
+            frames=int(frames) if isfinite(frames) else 1,
             position_mm=self.numbers("ImagePositionPatient", 3),
             orientation=self.numbers("ImageOrientationPatient", 6),
             pixel_spacing_mm=self.numbers("PixelSpacing", 2),
-            gantry_tilt_deg=tilt[0] if tilt else None,
+            gantry_tilt_deg=tilt if isfinite(tilt) else None,
             pixels=StoredPixels(
                 transfer_syntax=self.syntax,
                 deflated_from=self.deflated_from,

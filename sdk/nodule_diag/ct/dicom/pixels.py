@@ -214,7 +214,7 @@ def _readable(file: DicomFile, data: memoryview, name: str) -> Iterator[str]:
             memory.write(data)
             memory.flush()
             yield f"/proc/self/fd/{memory.fileno()}"
-    elif file.path is not None:
+    elif file.member is None:
         yield str(file.path)
     else:
         raise CTError(
