@@ -165,8 +165,7 @@ def _header(file: DicomFile, *, source: str) -> SliceHeader | None:
         head = file.head(count)
         if not head and claims:
             raise CTError(f"{name} is empty", code="ct-empty", hint="copy or export the series again")
-        magic = head[_PREAMBLE_BYTES : _PREAMBLE_BYTES + len(_MAGIC)] == _MAGIC
-        # Old files begin without a preamble.
+        magic = head[_PREAMBLE_BYTES:].startswith(_MAGIC)  # old files begin without a preamble
         if not (magic or claims or head.startswith(_OLD_START)):
             return None
         elements = _Elements()
@@ -204,8 +203,7 @@ class _Elements:
 
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
-        self.pixels: tuple[int, int] | None = None
-        """Start and length of the pixel data."""
+        self.pixels: tuple[int, int] | None = None  # start and length of their data
         self.syntax = ""
         self.little = True
         self.deflated_from: int | None = None

@@ -30,7 +30,7 @@ from pydicom.uid import (
 
 from nodule_diag.ct.dicom.files import DicomFile
 from nodule_diag.ct.dicom.headers import NATIVE, UNDEFINED_LENGTH, SliceHeader, StoredPixels
-from nodule_diag.ct.limits import MAX_SLICE_BYTES, check_payload, truncated
+from nodule_diag.ct.limits import MAX_SLICE_BYTES, truncated
 from nodule_diag.errors import CTError
 from nodule_diag.process import quiet_itk
 
@@ -159,20 +159,17 @@ def _check_frames(data: memoryview, name: str) -> None:
     """Compressed pixels are a chain of items (DICOM PS3.5, A.4); every one must be there to its last byte."""
     at = 0
     while at < len(data):
-        if at + 8 > len(data):
-            raise truncated(name, at + 8, len(data))
-        group, element, length = struct.unpack_from("<HHL", data, at)
+        group, element, length = struct.unpack_from("<HHL", data, at) if at + 8 <= len(data) else (0, 0, len(data))
         tag = group << 16 | element
         if tag == _END_OF_ITEMS:
             return
-        if tag != _ITEM:
+        at += 8 + length
+        if at > len(data) or tag != _ITEM:
             raise CTError(
-                f"{name} is damaged: its compressed pixels hold an unknown item ({group:04x},{element:04x})",
-                code="ct-damaged",
+                f"{name} is truncated or damaged: its compressed pixels end within a frame, or another item follows",
+                code="ct-truncated" if at > len(data) else "ct-damaged",
                 hint="copy or export the series again",
             )
-        at += 8 + length
-        check_payload(at, len(data), compressed=False, path=name)
 
 
 def _by_plugin(header: SliceHeader, data: memoryview, plugin: str) -> npt.NDArray[Any]:
