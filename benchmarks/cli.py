@@ -130,6 +130,7 @@ PARTS = {
     "backends": "The network alone: every backend, torch, torch.compile, plain runtimes, and their answers.",
     "roofline": "The network's rate beside a measured matrix-product ceiling.",
     "growth": "Slices, nodules, batch and threads.",
+    "dicom": "DICOM folders and zips, beside SimpleITK's reader.",
     "retrieval": "Case bases of 10^2 to 10^6, beside numpy and faiss.",
 }
 """What there is, in the order of ``all`` and of the report."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydicom.uid import SegmentationStorage
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless, SegmentationStorage
 
 import ct_files as make
 
@@ -229,6 +229,32 @@ def dicom_truncated(folder):
     return series
 
 
+@case("DICOM slice with fewer pixels than its header says", "ct-truncated", "004.dcm", "1,792 bytes", "1,592 bytes")
+def dicom_short_pixels(folder):
+    def shorten(items):
+        items[4].PixelData = items[4].PixelData[:-200]
+        return items
+
+    return _slices(folder, shorten)
+
+
+@case("compressed DICOM slice cut off in its pixels", "ct-truncated", "004.dcm")
+def dicom_compressed_truncated(folder):
+    series = _slices(folder, lambda items: make.encoded(items, RLELossless))
+    path = series / "004.dcm"
+    return _cut(path, path.stat().st_size - 200).parent
+
+
+@case("DICOM slices whose bits contradict each other", "ct-damaged", "000.dcm", "bits up to 11 of 8 hold 12")
+def dicom_bits(folder):
+    def contradict(items):
+        for item in items:
+            item.BitsAllocated, item.BitsStored, item.HighBit = 8, 12, 11
+        return items
+
+    return _slices(folder, contradict)
+
+
 @case("empty DICOM slice", "ct-empty", "011.dcm")
 def dicom_empty_slice(folder):
     series = _slices(folder)
@@ -319,6 +345,13 @@ def dicom_absurd(folder):
         return items
 
     return _slices(folder, enlarge)
+
+
+@case("deflated DICOM whose header inflates to 128 MiB (bomb)", "ct-truncated", "000.dcm", "no pixel data")
+def dicom_deflated_bomb(folder):
+    item = make.dicom_slices()[0]
+    item.private_block(0x0019, "nodule-diag", create=True).add_new(0x01, "OB", bytes(128 * 2**20))
+    return make.save_series(folder / "series", make.encoded([item], DeflatedExplicitVRLittleEndian))
 
 
 # --- not a volume, not a CT -------------------------------------------------------------------------------------

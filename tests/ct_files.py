@@ -5,12 +5,15 @@ import zipfile
 from collections.abc import Callable, Sequence
 from itertools import permutations, product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nibabel
 import numpy as np
 import SimpleITK as sitk
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import UID, CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEGLosslessSV1
 
 SPACING_XYZ = (0.75, 0.8, 2.5)
 ORIGIN_XYZ = (-20.5, 11.25, -130.0)
@@ -95,6 +98,7 @@ def dicom_slices(
         item.SOPInstanceUID = f"{UID_ROOT}.{series}.{number + 1}"
         item.SeriesInstanceUID = f"{UID_ROOT}.{series}"
         item.StudyInstanceUID = UID_ROOT
+        item.FrameOfReferenceUID = f"{UID_ROOT}.0"
         item.Modality = modality
         item.SeriesDescription = description
         item.SeriesNumber = series
@@ -115,6 +119,40 @@ def dicom_slices(
         item.PixelData = (plane.astype(np.int32) - intercept).astype("<i2").tobytes()
         slices.append(item)
     return slices
+
+
+def encoded(slices: list[Dataset], syntax: str) -> list[Dataset]:
+    """The same slices in another transfer syntax, by pydicom; JPEG Lossless, which it cannot write, by GDCM."""
+    for item in slices:
+        item.file_meta = FileMetaDataset()
+        item.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        if syntax == JPEGLosslessSV1:
+            item.PixelData = encapsulate([_jpeg_lossless(item)])
+            item["PixelData"].is_undefined_length = True
+        elif UID(syntax).is_compressed and not UID(syntax).is_deflated:
+            item.compress(syntax, generate_instance_uid=False)
+        elif syntax == ExplicitVRBigEndian:
+            kind = np.dtype(f"i{item.BitsAllocated // 8}")
+            item.PixelData = (
+                np.frombuffer(item.PixelData, kind.newbyteorder("<")).astype(kind.newbyteorder(">")).tobytes()
+            )
+            item["PixelData"].VR = "OW"
+        item.file_meta.TransferSyntaxUID = syntax
+    return slices
+
+
+def _jpeg_lossless(item: Dataset) -> bytes:
+    """A JPEG Lossless code stream of unsigned pixels."""
+    stored = np.frombuffer(item.PixelData, "<u2").reshape(item.Rows, item.Columns)
+    with TemporaryDirectory() as folder:
+        writer = sitk.ImageFileWriter()
+        writer.SetFileName(f"{folder}/slice.dcm")
+        writer.UseCompressionOn()
+        writer.SetCompressor("JPEG")
+        writer.Execute(sitk.GetImageFromArray(stored))
+        written = dcmread(f"{folder}/slice.dcm")
+    assert written.file_meta.TransferSyntaxUID == JPEGLosslessSV1
+    return next(generate_frames(written.PixelData, number_of_frames=1))
 
 
 def save_slice(item: Dataset, path: Path) -> None:

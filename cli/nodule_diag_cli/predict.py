@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nodule_diag.ct import FORMAT_NAMES
 from nodule_diag_cli import out as out_folder
 from nodule_diag_cli import render
 from nodule_diag_cli.options import (
@@ -101,7 +102,7 @@ class Result:
 
 
 def predict(
-    ct: Annotated[str, typer.Argument(metavar="CT", help="The scan: NIfTI, MetaImage, NRRD, DICOM folder or zip.")],
+    ct: Annotated[str, typer.Argument(metavar="CT", help=f"{FORMAT_NAMES}.")],
     xyz: XyzOption = None,
     nodules: NodulesOption = None,
     space: SpaceOption = SpaceName.LPS,

@@ -24,7 +24,7 @@ def bench(*words: object) -> int:
     return run(["bench", *map(str, words)])
 
 
-@pytest.mark.parametrize("name", ["predict", "growth", "retrieval", "roofline"])
+@pytest.mark.parametrize("name", ["predict", "growth", "dicom", "retrieval", "roofline"])
 def test_parts(name: str, tiny_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "part.json"
     assert bench(name, "--quick", "--bundle", tiny_bundle, "--threads", 1, "--out", out) == 0

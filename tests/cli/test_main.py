@@ -137,7 +137,7 @@ def test_predict_needs_no_torch(phantom_ct: Path, tiny_bundle: Path) -> None:
 import sys
 from nodule_diag_cli.main import run
 assert run(["predict", {str(phantom_ct)!r}, "--xyz", "-72", "-18", "-135", "--bundle", {str(tiny_bundle)!r}]) == 0
-loaded = [name for name in ("torch", "onnx", "scipy", "skimage", "pandas") if name in sys.modules]
+loaded = [name for name in ("torch", "onnx", "scipy", "skimage", "pandas", "pydicom") if name in sys.modules]
 sys.exit(f"loaded: {{loaded}}" if loaded else 0)
 """
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)

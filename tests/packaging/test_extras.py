@@ -64,7 +64,7 @@ def test_extras_are_the_pinned_ones(wheel_metadata):
 
 
 def test_base_install_is_lean(requirements):
-    lean = {"numpy", "simpleitk", "hnswlib", "typer", "rich", "pydantic", "isal", "lazy-loader"}
+    lean = {"numpy", "simpleitk", "hnswlib", "typer", "rich", "pydantic", "isal", "lazy-loader", "pydicom"}
     assert requirements[NO_EXTRA] == lean
 
 

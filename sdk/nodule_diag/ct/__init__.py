@@ -1,7 +1,7 @@
 """A CT in Hounsfield units on LPS axes: reading it from any supported file, its grid, points in it, a phantom.
 
 The only room where axes flip. A file that cannot be right is refused, and the error says why.
-Doors: ``read_ct``, ``CTVolume``, ``to_lps`` and its kin, ``chest_phantom``.
+Doors: ``read_ct``, ``CTVolume``, ``FORMAT_NAMES``, ``to_lps`` and its kin, ``chest_phantom``.
 """
 
 import lazy_loader

@@ -3,6 +3,8 @@
 It serves ``nodule-diag demo`` and the tests where no patient's CT may be kept. The anatomy is a handful of
 implicit surfaces in LPS millimetres: coarse, but with everything that the lung mask has to cope with (fat rim,
 ribs, mediastinum, trachea, table, vessels of nodule-like density, nodules grown onto the pleura).
+
+The file is a little long: a body is easier to follow in one piece.
 """
 
 from __future__ import annotations

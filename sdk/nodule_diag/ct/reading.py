@@ -6,19 +6,17 @@ import os
 from pathlib import Path
 from time import perf_counter
 
+from nodule_diag.ct.formats.registry import ARCHIVE_SUFFIX, DICOM_FILE_SUFFIXES, SUFFIXES, format_of
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CTError, UsageError
 from nodule_diag.process import LOG, resolve_threads
-
-DICOM_FILE_SUFFIXES = (".dcm", ".dicom", ".ima")
-FORMATS = ".nii, .nii.gz, .mha, .mhd, .nrrd, a DICOM folder, or a .zip of one"
 
 
 def read_ct(path: str | os.PathLike[str], *, series: str | None = None, threads: int | None = None) -> CTVolume:
     """Read a CT of any supported format, or say exactly why it must not be used.
 
     Args:
-        path: ``.nii``, ``.nii.gz``, ``.mha``, ``.mhd``, ``.nrrd``, a DICOM directory, or a ``.zip`` of one.
+        path: A file of one of the formats of `nodule_diag.ct.formats.registry`, a DICOM folder, or a ``.zip`` of one.
         series: The SeriesInstanceUID to read, where DICOM holds several.
         threads: CPU threads that reading DICOM may use; ``OMP_NUM_THREADS`` or every available core when left out.
 
@@ -46,29 +44,26 @@ def read_ct(path: str | os.PathLike[str], *, series: str | None = None, threads:
 
 
 def _read(source: Path, series: str | None, threads: int) -> CTVolume:
-    """Choose the reader. Each is imported when used: SimpleITK is heavy and NIfTI does without it."""
+    """Choose the reader."""
     name = source.name.lower()
     if not source.exists():
         raise CTError(f"{source} does not exist", code="ct-missing-path", hint="check the path")
-    if source.is_dir() or name.endswith(".zip"):
-        from nodule_diag.ct.dicom import archive
-        from nodule_diag.ct.dicom import series as dicom
+    if source.is_dir() or name.endswith(ARCHIVE_SUFFIX):
+        from nodule_diag.ct.dicom import series as dicom  # heavy
 
-        if source.is_dir():
-            return dicom.read_folder(source, series=series, threads=threads)
-        with archive.unpacked(source, threads=threads) as files:
-            return dicom.read_files(files, source=str(source), series=series, threads=threads)
+        return dicom.read(source, series=series, threads=threads)
     if name.endswith(DICOM_FILE_SUFFIXES):
         raise CTError(
             f"{source} is a single DICOM file; a CT is a folder of them",
             code="ct-single-dicom-file",
             hint="give the folder that holds the whole series, or a .zip of it",
         )
-    if not name.endswith((".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")):
+    form = format_of(name)
+    if form is None:
         raise CTError(
             f"{source} is of no supported format: {source.suffix or 'no extension'}",
             code="ct-unsupported-format",
-            hint=f"supported are {FORMATS}",
+            hint=f"supported are {SUFFIXES}",
         )
     if series is not None:
         raise UsageError(
@@ -76,14 +71,4 @@ def _read(source: Path, series: str | None, threads: int) -> CTVolume:
         )
     if source.stat().st_size == 0:
         raise CTError(f"{source} is empty", code="ct-empty", hint="copy or download the file again")
-    if name.endswith((".nii", ".nii.gz")):
-        from nodule_diag.ct.formats import nifti
-
-        return nifti.read(source)
-    if name.endswith(".nrrd"):
-        from nodule_diag.ct.formats import nrrd
-
-        return nrrd.read(source)
-    from nodule_diag.ct.formats import metaimage
-
-    return metaimage.read(source)
+    return form.read(source)

@@ -1,4 +1,4 @@
-"""A CT in Hounsfield units on canonical LPS axes, and the one function that reads any supported file into it."""
+"""A CT in Hounsfield units on canonical LPS axes, and how its file stored it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nodule_diag.ct.dicom_source import DicomSource
 from nodule_diag.ct.grid import Axes, CanonicalGrid, Flips, StoredGrid, Triple
 from nodule_diag.ct.hounsfield import HounsfieldArray
 from nodule_diag.errors import CTError
@@ -29,8 +30,8 @@ class CTVolume:
         direction: (3, 3) float64, columns are the LPS unit vectors of the x, y and z index axes; the identity unless
             the scan is oblique.
         path: What was read.
-        series_uid: DICOM SeriesInstanceUID; None for other formats.
         warnings: What the user of a result must know about the scan.
+        dicom: The series it was read from; None for other formats.
         stored_axes: For canonical x, y, z: the axis of the file it came from.
         stored_flips: For canonical x, y, z: whether the file runs the other way.
     """
@@ -40,10 +41,15 @@ class CTVolume:
     origin_xyz_mm: Triple
     direction: npt.NDArray[np.float64]
     path: str
-    series_uid: str | None = None
     warnings: tuple[str, ...] = ()
+    dicom: DicomSource | None = None
     stored_axes: Axes = (0, 1, 2)
     stored_flips: Flips = (False, False, False)
+
+    @property
+    def series_uid(self) -> str | None:
+        """DICOM SeriesInstanceUID; None where there is none."""
+        return (self.dicom.series_uid or None) if self.dicom else None
 
     @property
     def size_xyz(self) -> tuple[int, int, int]:
@@ -121,7 +127,7 @@ class CTVolume:
         grid: CanonicalGrid,
         *,
         path: str,
-        series_uid: str | None = None,
+        dicom: DicomSource | None = None,
         warnings: tuple[str, ...] = (),
     ) -> CTVolume:
         """A volume from an array that a reader has already checked and brought to canonical axes.
@@ -130,7 +136,7 @@ class CTVolume:
             hu: (z, y, x) HU in canonical axes, from `HounsfieldArray.finish`.
             grid: Where it lies.
             path: What was read.
-            series_uid: DICOM SeriesInstanceUID.
+            dicom: The series that was read.
             warnings: What the user of a result must know.
         """
         x, y, z = grid.spacing_xyz_mm
@@ -140,7 +146,7 @@ class CTVolume:
             origin_xyz_mm=grid.origin_xyz_mm,
             direction=grid.direction,
             path=path,
-            series_uid=series_uid,
+            dicom=dicom,
             warnings=warnings,
             stored_axes=grid.stored_axes,
             stored_flips=grid.stored_flips,

@@ -1,4 +1,4 @@
-"""Stacks DICOM slices by their positions in the patient and checks that they form an even, right-angled grid.
+"""How slices lie: rules on their places in the patient, and the even, right-angled grid they must form.
 
 ITK's series reader takes the mean distance of the slices for the spacing and only warns when they are uneven; a
 missing slice then moves every nodule beyond it. Here every slice's position and orientation is checked.
@@ -12,9 +12,12 @@ from math import atan, degrees
 import numpy as np
 import numpy.typing as npt
 
-from nodule_diag.ct.dicom.files import SliceHeader
+from nodule_diag.ct.dicom.headers import SliceHeader
+from nodule_diag.ct.dicom.rules import Series
 from nodule_diag.ct.grid import SHEAR_TOLERANCE, StoredGrid
 from nodule_diag.errors import CTError
+
+Numbers = tuple[float, ...]
 
 ORIENTATION_TOLERANCE = 1e-3
 """Difference of direction cosines between slices: 0.06 degrees, as for shear."""
@@ -38,161 +41,111 @@ NAMED_AT_MOST = 5
 """How many offending places a message spells out."""
 
 
-def stack(slices: list[SliceHeader], *, source: str) -> tuple[list[SliceHeader], StoredGrid]:
-    """Order slices along their common normal.
-
-    Args:
-        slices: Of one series; position, orientation and spacing are there.
-        source: The folder or archive, for messages.
-
-    Returns:
-        The slices in ascending order along the normal, and the grid they form.
-
-    Raises:
-        CTError: ``ct-not-3d``, ``ct-inconsistent-slices``, ``ct-duplicate-slices``, ``ct-missing-slices``,
-            ``ct-uneven-gaps``, ``ct-gantry-tilt``, or as `StoredGrid.checked`.
-    """
-    if len(slices) == 1:
+def several_slices(series: Series) -> None:
+    """One slice is no volume: it has no spacing."""
+    if len(series.slices) == 1:
         raise CTError(
-            f"{source} is not a three-dimensional volume: it holds a single slice, {slices[0].file.name}",
+            f"{series.source} is not a three-dimensional volume: it holds a single slice, {series.slices[0].file.name}",
             code="ct-not-3d",
             hint="give the folder that holds the whole series",
         )
-    _check_consistent(slices, source)
-    _check_copies(slices, source)
-    row, column, normal = _axes(slices[0], source)
-    points = np.array([header.position_mm for header in slices], dtype=np.float64)
-    order = np.argsort(points @ normal, kind="stable")
-    ordered = [slices[i] for i in order]
-    points = points[order]
-    heights = points @ normal
-    _check_gaps(ordered, heights, source)
-    _check_tilt(ordered, points, heights, normal, source)
-    row_spacing, column_spacing = slices[0].pixel_spacing_mm or (0.0, 0.0)
-    grid = StoredGrid.checked(
-        (slices[0].columns, slices[0].rows, len(slices)),
-        # PixelSpacing gives the distance of rows first; x runs along a row, so its step is the second number.
-        spacing_xyz_mm=(column_spacing, row_spacing, (heights[-1] - heights[0]) / (len(slices) - 1)),
-        origin_xyz_mm=points[0],
-        direction=np.column_stack([row, column, normal]),
-        path=source,
-    )
-    return ordered, grid
 
 
-def _check_consistent(slices: list[SliceHeader], source: str) -> None:
+def of_one_kind(series: Series) -> None:
     """Same size, pixel spacing and orientation everywhere; what most slices have is taken as right."""
-    kinds = [(header.rows, header.columns, header.orientation) for header in slices]
-    first = slices[kinds.index(Counter(kinds).most_common(1)[0][0])]
-    for header in slices:
+    kinds = [(header.rows, header.columns, header.orientation) for header in series.slices]
+    first = series.slices[kinds.index(Counter(kinds).most_common(1)[0][0])]
+    for header in series.slices:
         if (header.rows, header.columns) != (first.rows, first.columns):
             difference = f"{header.columns} x {header.rows} pixels against {first.columns} x {first.rows}"
-        elif not np.allclose(
-            header.pixel_spacing_mm or (), first.pixel_spacing_mm or (), rtol=PIXEL_SPACING_TOLERANCE, atol=0
-        ):
+        elif not _close(header.pixel_spacing_mm, first.pixel_spacing_mm, relative=PIXEL_SPACING_TOLERANCE):
             difference = f"pixel spacing {header.pixel_spacing_mm} mm against {first.pixel_spacing_mm} mm"
-        elif not np.allclose(header.orientation or (), first.orientation or (), rtol=0, atol=ORIENTATION_TOLERANCE):
+        elif not _close(header.orientation, first.orientation, absolute=ORIENTATION_TOLERANCE):
             difference = f"orientation {header.orientation} against {first.orientation}"
         else:
             continue
         raise CTError(
-            f"{source}: slices do not belong together: {header.file.name} has {difference} in {first.file.name}",
+            f"{series.source}: slices do not belong together: {header.file.name} has {difference} in {first.file.name}",
             code="ct-inconsistent-slices",
             hint="remove scout and reformatted images from the series",
         )
 
 
-def _check_copies(slices: list[SliceHeader], source: str) -> None:
-    """The same image twice, under two file names."""
-    seen: dict[str, str] = {}
-    for header in slices:
-        if header.sop_uid and header.sop_uid in seen:
-            raise CTError(
-                f"{source} has duplicate slices: {seen[header.sop_uid]} and {header.file.name} are the same image",
-                code="ct-duplicate-slices",
-                hint="remove the copies",
-            )
-        seen[header.sop_uid] = header.file.name
-
-
-def _axes(first: SliceHeader, source: str) -> npt.NDArray[np.float64]:
-    """Unit vectors along a row, along a column and along the normal, as rows of (3, 3)."""
-    cosines = np.asarray(first.orientation, dtype=np.float64)
-    row, column = cosines[:3], cosines[3:]
+def right_angled(series: Series) -> None:
+    """Rows and columns are unit vectors at a right angle, or pixels lie where nobody can say."""
+    first = series.slices[0]
+    row, column = _cosines(first)
     lengths = float(np.linalg.norm(row)), float(np.linalg.norm(column))
     if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(float(row @ column))) > 10 * SHEAR_TOLERANCE:
         raise CTError(
-            f"{source}: {first.file.name} has an ImageOrientationPatient that is not two unit vectors at a right"
+            f"{series.source}: {first.file.name} has an ImageOrientationPatient that is not two unit vectors at a right"
             f" angle: {first.orientation}",
             code="ct-sheared",
             hint="the header is damaged; export the series again",
         )
-    row, column = row / lengths[0], column / lengths[1]
-    normal = np.cross(row, column)
-    return np.stack([row, column, normal / np.linalg.norm(normal)])
 
 
-def _check_drift(heights: npt.NDArray[np.float64], usual: float, source: str) -> None:
-    """Gaps that are all usual may still add up: no slice may lie half a slice from where the even grid has it."""
+def in_order_of_height(series: Series) -> None:
+    """Slices are sorted along their common normal: file names and instance numbers may say anything."""
+    heights = _heights(series)
+    series.slices = [series.slices[i] for i in np.argsort(heights, kind="stable")]
+
+
+def one_at_a_place(series: Series) -> None:
+    """No two slices lie at one height: they would be two time points or two reconstructions."""
+    heights, names = _heights(series), [header.file.name for header in series.slices]
+    same = np.flatnonzero(np.diff(heights) < DUPLICATE_MM).tolist()
+    if same:
+        places = [f"{names[i]} and {names[i + 1]} at {heights[i]:.2f} mm" for i in same]
+        raise CTError(
+            f"{series.source} has duplicate slices at the same position: {_some(places)}",
+            code="ct-duplicate-slices",
+            hint="give one reconstruction of one time point only",
+        )
+
+
+def none_missing(series: Series) -> None:
+    """No gap is a multiple of the usual one: whatever lies beyond a missing slice would be misplaced."""
+    heights, usual, odd = _gaps(series)
+    gaps = np.diff(heights)[odd]
+    multiples = np.rint(gaps / usual)
+    if odd.size and ((multiples >= 2) & (np.abs(gaps - multiples * usual) <= _tolerance(usual) * multiples)).all():
+        missing = int((multiples - 1).sum())
+        plural = "s" if missing > 1 else ""
+        places = [_between(series, heights, i) for i in odd.tolist()]
+        raise CTError(
+            f"{series.source} has {missing} missing slice{plural} (spacing {usual:.3g} mm): {_some(places)}",
+            code="ct-missing-slices",
+            hint="copy or export the whole series again",
+        )
+
+
+def evenly_spaced(series: Series) -> None:
+    """All gaps are the usual one, and do not add up to a drift of half a slice."""
+    heights, usual, odd = _gaps(series)
+    if odd.size:
+        places = [f"{heights[i + 1] - heights[i]:.3g} mm {_between(series, heights, i)}" for i in odd.tolist()]
+        raise CTError(
+            f"{series.source} has uneven slice gaps, where {usual:.3g} mm is usual: {_some(places)}",
+            code="ct-uneven-gaps",
+            hint="give an evenly spaced reconstruction, or resample the scan first",
+        )
     away = np.abs(heights - np.linspace(heights[0], heights[-1], len(heights)))
     worst = int(away.argmax())
     if away[worst] > usual / 2:
         raise CTError(
-            f"{source} has slices whose spacing drifts: the one at {heights[worst]:.2f} mm lies {away[worst]:.2f} mm"
-            " from its place among evenly spaced ones",
+            f"{series.source} has slices whose spacing drifts: the one at {heights[worst]:.2f} mm lies"
+            f" {away[worst]:.2f} mm from its place among evenly spaced ones",
             code="ct-uneven-gaps",
             hint="export one reconstruction of evenly spaced slices",
         )
 
 
-def _check_gaps(ordered: list[SliceHeader], heights: npt.NDArray[np.float64], source: str) -> None:
-    """Duplicate positions, missing slices, uneven gaps: in this order, as each would look like the next."""
-    gaps = np.diff(heights)
-    same = np.flatnonzero(gaps < DUPLICATE_MM)
-    if same.size:
-        places = [
-            f"{ordered[i].file.name} and {ordered[i + 1].file.name} at {heights[i]:.2f} mm" for i in same.tolist()
-        ]
-        raise CTError(
-            f"{source} has duplicate slices at the same position: {_some(places)}",
-            code="ct-duplicate-slices",
-            hint="give one reconstruction of one time point only",
-        )
-    usual = float(np.median(gaps))
-    tolerance = max(GAP_TOLERANCE * usual, GAP_TOLERANCE_MM)
-    odd = np.flatnonzero(np.abs(gaps - usual) > tolerance)
-    if not odd.size:
-        _check_drift(heights, usual, source)
-        return
-    multiples = np.rint(gaps[odd] / usual)
-    whole = (multiples >= 2) & (np.abs(gaps[odd] - multiples * usual) <= tolerance * multiples)
-    if whole.all():
-        missing = int((multiples - 1).sum())
-        plural = "s" if missing > 1 else ""
-        places = [_between(ordered, heights, i) for i in odd.tolist()]
-        raise CTError(
-            f"{source} has {missing} missing slice{plural} (spacing {usual:.3g} mm): {_some(places)}",
-            code="ct-missing-slices",
-            hint="copy or export the whole series again",
-        )
-    places = [f"{gaps[i]:.3g} mm {_between(ordered, heights, i)}" for i in odd.tolist()]
-    raise CTError(
-        f"{source} has uneven slice gaps, where {usual:.3g} mm is usual: {_some(places)}",
-        code="ct-uneven-gaps",
-        hint="give an evenly spaced reconstruction, or resample the scan first",
-    )
-
-
-def _check_tilt(
-    ordered: list[SliceHeader],
-    points: npt.NDArray[np.float64],
-    heights: npt.NDArray[np.float64],
-    normal: npt.NDArray[np.float64],
-    source: str,
-) -> None:
-    """Slices must lie over each other along the normal."""
+def over_each_other(series: Series) -> None:
+    """Each slice lies straight above the one before: else the gantry was tilted, or the field of view moved."""
+    points, heights = _points(series), _heights(series)
     rise = heights - heights[0]
-    shift = points - points[0] - np.outer(rise, normal)
+    shift = points - points[0] - np.outer(rise, _axes(series)[2])
     tolerance = max(IN_PLANE_TOLERANCE_MM, SHEAR_TOLERANCE * float(rise[-1]))
     if float(np.linalg.norm(shift, axis=1).max()) <= tolerance:
         return
@@ -200,25 +153,84 @@ def _check_tilt(
     rest = np.linalg.norm(shift - np.outer(rise, slope), axis=1)
     angle = degrees(atan(float(np.linalg.norm(slope))))
     if float(rest.max()) <= tolerance:
-        said = ordered[0].gantry_tilt_deg
+        said = series.slices[0].gantry_tilt_deg
         header = "" if said is None else f" (the header says {said:g})"
         raise CTError(
-            f"{source} was taken with the gantry tilted by {angle:.1f} degrees{header}:"
+            f"{series.source} was taken with the gantry tilted by {angle:.1f} degrees{header}:"
             " its slices are sheared against each other",
             code="ct-gantry-tilt",
             hint="correct the tilt by resampling (as dcm2niix does) and give the result",
         )
     worst = int(np.argmax(rest))
     raise CTError(
-        f"{source}: slices do not lie over each other: {ordered[worst].file.name} is shifted sideways by"
+        f"{series.source}: slices do not lie over each other: {series.slices[worst].file.name} is shifted sideways by"
         f" {float(np.linalg.norm(shift[worst])):.2f} mm",
         code="ct-inconsistent-slices",
         hint="give one reconstruction with a constant field of view",
     )
 
 
-def _between(ordered: list[SliceHeader], heights: npt.NDArray[np.float64], i: int) -> str:
-    return f"between {heights[i]:.2f} and {heights[i + 1]:.2f} mm ({ordered[i].file.name}, {ordered[i + 1].file.name})"
+def grid_of(series: Series) -> StoredGrid:
+    """The grid of slices that all rules have passed.
+
+    Raises:
+        CTError: As `StoredGrid.checked`.
+    """
+    first, heights = series.slices[0], _heights(series)
+    row_spacing, column_spacing = first.pixel_spacing_mm or (0.0, 0.0)
+    return StoredGrid.checked(
+        (first.columns, first.rows, len(heights)),
+        # PixelSpacing gives the distance of rows first; x runs along a row, so its step is the second number.
+        spacing_xyz_mm=(column_spacing, row_spacing, (heights[-1] - heights[0]) / (len(heights) - 1)),
+        origin_xyz_mm=first.position_mm or (),
+        direction=_axes(series).T,
+        path=series.source,
+    )
+
+
+def _cosines(header: SliceHeader) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Directions along a row and along a column, as they stand in the header."""
+    cosines = np.asarray(header.orientation, dtype=np.float64)
+    return cosines[:3], cosines[3:]
+
+
+def _axes(series: Series) -> npt.NDArray[np.float64]:
+    """(3, 3) unit vectors along a row, along a column and along the normal, as rows."""
+    row, column = (vector / np.linalg.norm(vector) for vector in _cosines(series.slices[0]))
+    normal = np.cross(row, column)
+    return np.stack([row, column, normal / np.linalg.norm(normal)])
+
+
+def _points(series: Series) -> npt.NDArray[np.float64]:
+    """(slices, 3) positions, LPS mm."""
+    return np.array([header.position_mm for header in series.slices], dtype=np.float64)
+
+
+def _heights(series: Series) -> npt.NDArray[np.float64]:
+    """(slices,) positions along the normal, mm."""
+    heights: npt.NDArray[np.float64] = _points(series) @ _axes(series)[2]
+    return heights
+
+
+def _gaps(series: Series) -> tuple[npt.NDArray[np.float64], float, npt.NDArray[np.intp]]:
+    """Heights, the usual gap, and after which slices there is another."""
+    heights = _heights(series)
+    gaps = np.diff(heights)
+    usual = float(np.median(gaps))
+    return heights, usual, np.flatnonzero(np.abs(gaps - usual) > _tolerance(usual))
+
+
+def _tolerance(usual: float) -> float:
+    return max(GAP_TOLERANCE * usual, GAP_TOLERANCE_MM)
+
+
+def _close(left: Numbers | None, right: Numbers | None, *, relative: float = 0.0, absolute: float = 0.0) -> bool:
+    return bool(np.allclose(left or (), right or (), rtol=relative, atol=absolute))
+
+
+def _between(series: Series, heights: npt.NDArray[np.float64], i: int) -> str:
+    names = ", ".join(header.file.name for header in series.slices[i : i + 2])
+    return f"between {heights[i]:.2f} and {heights[i + 1]:.2f} mm ({names})"
 
 
 def _some(places: list[str]) -> str:

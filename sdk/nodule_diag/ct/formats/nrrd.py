@@ -12,7 +12,7 @@ from nodule_diag.ct.hounsfield import HounsfieldArray
 from nodule_diag.ct.limits import check_payload, check_size
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CTError
-from nodule_diag.process import quiet
+from nodule_diag.process import quiet_itk
 
 MAX_HEADER_BYTES = 2**20
 
@@ -72,7 +72,7 @@ def read(path: Path) -> CTVolume:
             code="ct-no-orientation",
             hint="convert the CT from its DICOM series again with a tool that keeps the orientation",
         )
-    with quiet():
+    with quiet_itk():
         return _read_voxels(path, fields, path.stat().st_size - header_bytes)
 
 

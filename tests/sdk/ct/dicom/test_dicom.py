@@ -1,8 +1,14 @@
 """DICOM from folders and archives: same voxels and geometry as any other form of the scan."""
 
-import tempfile
+import os
+import subprocess
+import sys
+import threading
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import mkdtemp
 from types import SimpleNamespace
 
 import nibabel
@@ -10,10 +16,20 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from pydicom.uid import ImplicitVRLittleEndian, RLELossless
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEGLosslessSV1,
+    RLELossless,
+)
 
 import ct_files as make
-from nodule_diag.ct.dicom.stack import _check_gaps
+from nodule_diag.ct.dicom import headers, stack
+from nodule_diag.ct.dicom import series as series_module
+from nodule_diag.ct.dicom.rules import Series
 from nodule_diag.ct.reading import read_ct
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CTError
@@ -72,20 +88,6 @@ def test_any_plane_agrees_with_itk(tmp_path, row, column):
     )
 
 
-def test_transfer_syntaxes(tmp_path, truth):
-    compressed = make.dicom_slices()
-    for item in compressed:
-        item.file_meta = pydicom.dataset.FileMetaDataset()
-        item.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        item.compress(RLELossless, generate_instance_uid=False)
-    implicit = make.dicom_slices()
-    for item in implicit:
-        item.file_meta = pydicom.dataset.FileMetaDataset()
-        item.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    assert_same(read_ct(make.save_series(tmp_path / "rle", compressed)), truth)
-    assert_same(read_ct(make.save_series(tmp_path / "implicit", implicit)), truth)
-
-
 def test_rescale_differs_between_slices(tmp_path, truth):
     items = make.dicom_slices(intercept=-1024)
     for number, item in enumerate(make.dicom_slices(intercept=-2000)):
@@ -133,32 +135,133 @@ def test_objects_that_are_no_images_are_passed_over(tmp_path, truth):
     assert_same(read_ct(folder), truth)
 
 
-def test_archive_is_unpacked_privately_and_removed(tmp_path, monkeypatch, truth):
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    folder = make.save_series(tmp_path / "series", make.dicom_slices())
-    path = make.zipped(folder, tmp_path / "scan.zip")
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("__MACOSX/series/._000.dcm", b"\0" * 100)
-        archive.writestr("series/", b"")
-    seen = []
-    monkeypatch.setattr(
-        "nodule_diag.ct.dicom.archive.shutil.copyfileobj",
-        lambda source, target: (seen.append(target.name), target.write(source.read())),
-    )
-
-    assert_same(read_ct(path), truth)
-    assert len(seen) == 12
-    assert all(name.startswith(str(scratch)) for name in seen)
-    assert list(scratch.iterdir()) == []
-
-
 @pytest.mark.parametrize("threads", [1, 2, 8])
 def test_any_number_of_threads_reads_the_same(tmp_path, truth, threads):
     folder = make.save_series(tmp_path / "series", make.dicom_slices())
     for path in (folder, make.zipped(folder, tmp_path / "scan.zip")):
         assert_same(read_ct(path, threads=threads), truth, atol=0)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_no_more_threads_work_than_were_asked_for(tmp_path, truth, threads, monkeypatch):
+    """The caller's thread is one of them; all work that was begun counts, whatever it waits for."""
+    lock, working, most = threading.Lock(), set(), []
+
+    def counted(work):
+        def call(*args, **kwargs):
+            with lock:
+                working.add(threading.get_ident())
+                most.append(len(working | {threading.main_thread().ident}))
+            time.sleep(0.002)
+            try:
+                return work(*args, **kwargs)
+            finally:
+                with lock:
+                    working.discard(threading.get_ident())
+
+        return call
+
+    monkeypatch.setattr(series_module, "hounsfield", counted(series_module.hounsfield))
+    monkeypatch.setattr(headers, "_header", counted(headers._header))
+    assert_same(read_ct(make.save_series(tmp_path / "series", make.dicom_slices()), threads=threads), truth)
+    assert len(most) == 24
+    assert max(most) <= threads
+
+
+def test_nothing_is_written_while_reading(tmp_path):
+    """Neither a file nor a folder, whatever has to be decoded by whom: an audit hook sees every attempt."""
+    big = make.chest_hu((12, 40, 48))
+    paths = []
+    for syntax in (ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, RLELossless, JPEGLosslessSV1):
+        items = make.encoded(make.dicom_slices(big), syntax)
+        folder = make.save_series(tmp_path / syntax.keyword / "series", items)
+        paths += [folder, make.zipped(folder, folder.with_suffix(".zip"))]
+    program = f"""
+import os, sys
+import numpy, SimpleITK, pydicom
+from nodule_diag.ct.reading import read_ct
+import nodule_diag.ct.dicom.series
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+def hook(event, args):
+    if event == "open" and isinstance(args[0], (str, bytes)) and (args[2] or 0) & WRITING:
+        print("opened for writing:", args[0])
+    elif event in ("os.mkdir", "os.rename", "os.link", "os.symlink", "os.remove", "os.truncate", "shutil.copyfile"):
+        print(event, args[0])
+    elif event.startswith("tempfile."):
+        print(event, args)
+sys.addaudithook(hook)
+for path in {[str(path) for path in paths]!r}:
+    read_ct(path, threads=2)
+open(os.devnull, "w").close()
+"""
+    before = sorted(tmp_path.rglob("*"))
+    finished = subprocess.run([sys.executable, "-B", "-c", program], capture_output=True, text=True, check=True)
+    # The last line is the hook's own: it sees what it is meant to see.
+    assert finished.stdout == f"opened for writing: {os.devnull}\n"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_kept_of_the_series(tmp_path):
+    items = make.dicom_slices(
+        row=(0, 1, 0), column=(0, 0, -1)
+    )  # sagittal, from the right to the left: sorted upside down
+    folder = make.save_series(tmp_path / "study" / "a", items).parent
+    make.save_series(folder / "b", make.dicom_slices(series=2)[:2])
+    (folder / "notes.txt").write_text("nothing")
+    for path in (folder, make.zipped(folder, tmp_path / "scan.zip")):
+        ct = read_ct(path, series=f"{make.UID_ROOT}.1")
+        kept = ct.dicom
+        assert (kept.study_uid, kept.series_uid, ct.series_uid) == (make.UID_ROOT, *[f"{make.UID_ROOT}.1"] * 2)
+        assert kept.frame_of_reference_uid == f"{make.UID_ROOT}.0"
+        assert {one.sop_class for one in kept.slices} == {CTImageStorage}
+        assert {Path(one.file).name: one.why for one in kept.set_aside} == {
+            "notes.txt": "no image",
+            "000.dcm": "another series",
+            "001.dcm": "another series",
+        }
+        by_uid = {item.SOPInstanceUID: item for item in items}
+        stored = (
+            ct.hu
+            if not any(ct.stored_flips)
+            else np.flip(ct.hu, [2 - axis for axis in range(3) if ct.stored_flips[axis]])
+        )
+        stored = np.moveaxis(stored, 2 - ct.stored_axes.index(2), 0)  # by slices of the file
+        for number, one in enumerate(kept.slices):
+            item = by_uid[one.sop_uid]
+            assert one.position_xyz_mm == tuple(item.ImagePositionPatient)
+            expected = np.frombuffer(item.PixelData, "<i2") + item.RescaleIntercept
+            np.testing.assert_array_equal(np.sort(stored[number], axis=None), np.sort(np.maximum(expected, -1024)))
+        assert len(kept.slices) == len(items)
+        assert "phantom" not in repr(kept), "no PatientID"
+    assert read_ct(make.write(tmp_path / "scan.mha")).dicom is None
+
+
+@given(
+    order=st.permutations(range(6)),
+    turn=st.floats(-180, 180),
+    tip=st.floats(-60, 60),
+    spacing=st.tuples(st.floats(0.3, 1.2), st.floats(0.3, 1.2), st.floats(0.5, 4.9)),
+    origin=st.tuples(*[st.floats(-400, 400)] * 3),
+)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_shuffled_and_oblique_series_lie_where_their_headers_say(tmp_path, order, turn, tip, spacing, origin):
+    """The truth is the standard's formula for a pixel's place (PS3.3, C.7.6.2.1.1), by numpy alone."""
+    a, b = np.deg2rad([turn, tip])
+    row = np.array([np.cos(a), np.sin(a), 0.0])
+    column = np.array([-np.sin(a) * np.cos(b), np.cos(a) * np.cos(b), np.sin(b)])
+    hu = make.chest_hu((6, 20, 24))
+    items = make.dicom_slices(hu, spacing=spacing, origin=origin, row=row, column=column)
+    folder = make.save_series(Path(mkdtemp(dir=tmp_path)), [items[i] for i in order])
+    ct = read_ct(folder)
+    packed = read_ct(make.zipped(folder, folder.with_suffix(".zip")))
+    assert_same(packed, ct, atol=0)
+
+    matrix = np.column_stack([row, column, np.cross(row, column)]) * spacing
+    for z, y, x in np.random.default_rng(0).integers(0, hu.shape, (20, 3)):
+        place = np.asarray(origin) + matrix @ (x, y, z)
+        index = (np.linalg.inv(ct.direction) @ (place - ct.origin_xyz_mm)) / ct.spacing_xyz_mm
+        np.testing.assert_allclose(index, np.rint(index), atol=1e-4)
+        assert ct.hu[tuple(np.rint(index).astype(int)[::-1])] == hu[z, y, x]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
@@ -176,11 +279,7 @@ def test_of_several_bad_slices_the_first_is_named(tmp_path, threads):
 
 @pytest.mark.parametrize("threads", [1, 8])
 def test_the_first_slice_that_cannot_be_decoded_is_named(tmp_path, threads):
-    items = make.dicom_slices()
-    for item in items:
-        item.file_meta = pydicom.dataset.FileMetaDataset()
-        item.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        item.compress(RLELossless, generate_instance_uid=False)
+    items = make.encoded(make.dicom_slices(), RLELossless)
     folder = make.save_series(tmp_path / "series", items)
     files = sorted(folder.iterdir())
     for path in files[5:]:
@@ -235,10 +334,16 @@ def test_real_ct_as_archive_as_folder_and_as_nifti_of_another_tool(data_root, tm
 def test_gaps_that_drift_are_uneven_although_each_is_usual(gap):
     """200 gaps of 1 mm and 200 of 1.049 would put slices 5 mm from where the grid has them."""
     heights = np.cumsum([0.0] + [1.0] * 200 + [gap] * 200)
-    headers = [SimpleNamespace(file=SimpleNamespace(name=str(i))) for i in range(len(heights))]
+    slices = [
+        SimpleNamespace(
+            file=SimpleNamespace(name=str(i)), position_mm=(0.0, 0.0, height), orientation=(1.0, 0, 0, 0, 1.0, 0)
+        )
+        for i, height in enumerate(heights)
+    ]
+    series = Series(source="scan", slices=slices)
     if gap == 1.0:
-        _check_gaps(headers, heights, "scan")
+        stack.evenly_spaced(series)
         return
     with pytest.raises(CTError, match="drifts: the one at 200") as caught:
-        _check_gaps(headers, heights, "scan")
+        stack.evenly_spaced(series)
     assert caught.value.code == "ct-uneven-gaps"

@@ -1,0 +1,56 @@
+"""What a CT keeps of the DICOM series it was read from: what later objects must name, and nothing of the patient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nodule_diag.ct.grid import Triple
+
+
+@dataclass(frozen=True)
+class SliceIdentity:
+    """One slice of the volume.
+
+    Attributes:
+        sop_uid: SOPInstanceUID.
+        sop_class: SOPClassUID.
+        position_xyz_mm: ImagePositionPatient: the centre of its first pixel, LPS mm.
+        file: Its place in the folder or archive.
+    """
+
+    sop_uid: str
+    sop_class: str
+    position_xyz_mm: Triple
+    file: str
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A file that was found beside the slices of the volume.
+
+    Attributes:
+        file: Its place in the folder or archive.
+        why: What it is instead, in a few words.
+    """
+
+    file: str
+    why: str
+
+
+@dataclass(frozen=True)
+class DicomSource:
+    """The series that a volume was read from.
+
+    Attributes:
+        study_uid: StudyInstanceUID; this and the others are empty where the header says nothing.
+        series_uid: SeriesInstanceUID.
+        frame_of_reference_uid: FrameOfReferenceUID.
+        slices: In the order of the stored slices: number i is at index i along stored axis 2.
+        set_aside: Files that are not of the volume.
+    """
+
+    study_uid: str
+    series_uid: str
+    frame_of_reference_uid: str
+    slices: tuple[SliceIdentity, ...]
+    set_aside: tuple[SetAside, ...]

@@ -1,0 +1,198 @@
+"""Pixels of every kind in Hounsfield units: the truth is what was stored, and DICOM's own formulas by numpy."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom import dcmread
+from pydicom.pixels.decoders.base import Decoder
+from pydicom.uid import (
+    JPEG2000,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+import ct_files as make
+from nodule_diag.ct.dicom import pixels
+from nodule_diag.ct.reading import read_ct
+from nodule_diag.errors import CTError
+
+NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+LOSSLESS = (RLELossless, JPEG2000Lossless, JPEGLSLossless)
+SHAPE = (3, 40, 48)  # OpenJPEG's encoder needs 32 pixels a side
+HU = make.chest_hu(SHAPE)
+
+
+def series_of(stored: np.ndarray, *, bits: int, high: int | None = None, signed: bool, slope="1", intercept="0"):
+    """Slices of 16-bit words that hold stored values."""
+    items = make.dicom_slices(np.zeros(stored.shape, np.int16), intercept=0)
+    for item, plane in zip(items, stored, strict=True):
+        item.PixelData = plane.astype("<i4").astype("<u2").tobytes()
+        item.BitsStored, item.HighBit = bits, bits - 1 if high is None else high
+        item.PixelRepresentation = int(signed)
+        item.RescaleSlope, item.RescaleIntercept = slope, intercept
+    return items
+
+
+@pytest.mark.parametrize("syntax", [*NATIVE, *LOSSLESS, JPEGLosslessSV1], ids=lambda uid: uid.keyword)
+@pytest.mark.parametrize("bits", [12, 13, 16])
+@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+@pytest.mark.parametrize("plugins", [True, False], ids=["plug-ins", "GDCM"])
+def test_every_syntax_gives_what_was_stored(tmp_path, monkeypatch, syntax, bits, signed, plugins):
+    if syntax == JPEGLosslessSV1 and signed:
+        pytest.skip("SimpleITK writes no signed JPEG Lossless")
+    if not plugins:
+        monkeypatch.setattr(Decoder, "available_plugins", ())
+    intercept = 0 if signed else -1024
+    items = series_of(HU.astype(int) - intercept, bits=bits, signed=signed, intercept=intercept)
+    folder = make.save_series(tmp_path / "series", make.encoded(items, syntax))
+    for path in (folder, make.zipped(folder, tmp_path / "scan.zip")):
+        ct = read_ct(path)
+        assert ct.hu.dtype == np.int16
+        np.testing.assert_array_equal(ct.hu, HU)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000, JPEGLSNearLossless], ids=lambda uid: uid.keyword)
+def test_plug_in_and_gdcm_agree_on_what_was_lost(tmp_path, monkeypatch, syntax):
+    items = series_of(HU.astype(int) + 1024, bits=12, signed=False, intercept=-1024)
+    for item in items:
+        make.encoded([item], ExplicitVRLittleEndian)
+        item.compress(
+            syntax, generate_instance_uid=False, **({"j2k_psnr": [60]} if syntax == JPEG2000 else {"jls_error": 3})
+        )
+    folder = make.save_series(tmp_path / "series", items)
+    by_plugin = read_ct(folder).hu
+    monkeypatch.setattr(Decoder, "available_plugins", ())
+    by_gdcm = read_ct(folder).hu
+    assert 0 < np.abs(by_plugin.astype(int) - HU).max() <= 25
+    np.testing.assert_array_equal(by_plugin, by_gdcm)
+
+
+@given(
+    bits=st.integers(12, 16),
+    above=st.integers(0, 4),
+    signed=st.booleans(),
+    big=st.booleans(),
+    slope=st.sampled_from(["1", "1.0", "2", "0.5", "1.25", "-1", "3e0"]),
+    intercept=st.sampled_from(["0", "-1024", "-1000", "-1024.5", ""]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_bits_slope_and_intercept_are_obeyed(tmp_path, bits, above, signed, big, slope, intercept, seed):
+    """Values stand at HighBit, whatever the bits round them hold; HU is a sum and a product in float64."""
+    rng = np.random.default_rng(seed)
+    high = min(15, bits - 1 + above)
+    low = high + 1 - bits
+    factor, offset = float(slope), float(intercept or 0)
+    least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    stored = np.clip(np.rint((HU - offset) / factor), least, most).astype(int)
+    expected = stored * factor + offset
+    window = ((1 << bits) - 1) << low
+    words = ((stored << low) & window) | (rng.integers(0, 2**16, SHAPE) & ~window & 0xFFFF)
+    items = series_of(words, bits=bits, high=high, signed=signed, slope=slope, intercept=intercept)
+    folder = tmp_path / f"{rng.integers(2**62)}"
+    make.save_series(folder, make.encoded(items, ExplicitVRBigEndian if big else ExplicitVRLittleEndian))
+    try:
+        ct = read_ct(folder)
+    except CTError as error:
+        # Values that 12 bits cut off may leave no air, no tissue, or too much metal.
+        assert error.code == "ct-not-hu"
+        return
+    expected = np.maximum(expected, -1024)
+    np.testing.assert_array_equal(ct.hu, expected)
+    assert ct.hu.dtype == (np.int16 if (expected == np.rint(expected)).all() else np.float32)
+
+
+def test_pixels_of_eight_and_of_32_bits(tmp_path):
+    for bits, kind in ((8, "<u1"), (32, "<i4")):
+        slope = 16 if bits == 8 else 1
+        items = make.dicom_slices(HU)
+        for item, plane in zip(items, HU, strict=True):
+            item.BitsAllocated = item.BitsStored = bits
+            item.HighBit, item.PixelRepresentation, item.RescaleSlope = bits - 1, int(bits == 32), slope
+            item.PixelData = np.clip((plane.astype(int) + 1024) // slope, 0, 2**31).astype(kind).tobytes()
+            item["PixelData"].VR = "OB" if bits == 8 else "OW"
+        ct = read_ct(make.save_series(tmp_path / str(bits), items))
+        np.testing.assert_array_equal(ct.hu, (HU.astype(int) + 1024) // slope * slope - 1024)
+
+
+def test_a_slope_of_zero_is_none_and_one_that_is_no_number_is_refused(tmp_path):
+    items = series_of(HU.astype(int), bits=16, signed=True, slope="0")
+    np.testing.assert_array_equal(read_ct(make.save_series(tmp_path / "zero", items)).hu, HU)
+    folder = make.save_series(tmp_path / "text", make.dicom_slices(HU))
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes().replace(b"\x28\x00\x53\x10DS\x04\x001", b"\x28\x00\x53\x10DS\x04\x00a"))
+    with pytest.raises(CTError, match="HU are nan times") as caught:
+        read_ct(folder)
+    assert caught.value.code == "ct-damaged"
+
+
+def test_without_files_in_memory_gdcm_reads_the_folder_and_the_archive_is_refused(tmp_path, monkeypatch):
+    """As on macOS and Windows, where SimpleITK can be given nothing but files."""
+    monkeypatch.delattr(os, "memfd_create")
+    items = series_of(HU.astype(int) + 1024, bits=12, signed=False, intercept=-1024)
+    folder = make.save_series(tmp_path / "series", make.encoded(items, JPEGLosslessSV1))
+    np.testing.assert_array_equal(read_ct(folder).hu, HU)
+    with pytest.raises(CTError, match="folder only") as caught:
+        read_ct(make.zipped(folder, tmp_path / "scan.zip"))
+    assert caught.value.code == "ct-archive-needs-unpacking"
+    assert "unpack the archive" in caught.value.hint
+
+
+@pytest.mark.parametrize("syntax", [*LOSSLESS, JPEGLosslessSV1], ids=lambda uid: uid.keyword)
+def test_a_compressed_slice_that_is_cut_off_is_refused(tmp_path, syntax):
+    folder = make.save_series(tmp_path / "series", make.encoded(make.dicom_slices(HU), syntax))
+    path = folder / "001.dcm"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CTError, match=r"001\.dcm is truncated") as caught:
+        read_ct(folder)
+    assert caught.value.code == "ct-truncated"
+
+
+def test_pixel_data_shorter_than_its_image_is_refused(tmp_path):
+    """GDCM fills what is missing with whatever lies in memory."""
+    items = make.dicom_slices(HU)
+    items[1].PixelData = items[1].PixelData[:-200]
+    with pytest.raises(CTError, match=r"001\.dcm is truncated: its header promises 3,840 bytes of voxels") as caught:
+        read_ct(make.save_series(tmp_path / "series", items))
+    assert caught.value.code == "ct-truncated"
+
+
+@pytest.mark.parametrize(("bits", "high"), [(17, 16), (0, 15), (12, 16), (12, 3)])
+def test_impossible_bits_are_refused(tmp_path, bits, high):
+    items = series_of(HU.astype(int), bits=bits, high=high, signed=True)
+    with pytest.raises(CTError, match=f"bits up to {high} of 16 hold {bits}") as caught:
+        read_ct(make.save_series(tmp_path / "series", items))
+    assert caught.value.code == "ct-damaged"
+
+
+def test_neither_pydicom_nor_itk_says_anything(tmp_path):
+    """pydicom warns of what breaks DICOM's rules and does not matter here."""
+    items = make.dicom_slices(HU)
+    for item in items:
+        item.SpecificCharacterSet = "ISO_IR 100"
+    folder = make.save_series(tmp_path / "series", items)
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes().replace(b"ISO_IR 100", b"ISO_IR 999"))
+    with pytest.warns(UserWarning, match="encoding"):
+        dcmread(path)
+    program = f"from nodule_diag.ct.reading import read_ct; read_ct({str(folder)!r})"
+    finished = subprocess.run([sys.executable, "-W", "always", "-c", program], capture_output=True, check=True)
+    assert (finished.stdout, finished.stderr) == (b"", b"")
+
+
+def test_plug_ins_are_of_free_licences_and_named_one_by_one():
+    """Another plug-in that happens to be installed (GPL, or of another answer) is never taken."""
+    assert set(pixels.PLUGINS.values()) == {"pydicom", "pylibjpeg", "pyjpegls"}
+    assert JPEGLosslessSV1 not in pixels.PLUGINS
