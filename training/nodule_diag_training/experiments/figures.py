@@ -14,7 +14,7 @@ from nodule_diag.errors import UsageError
 from nodule_diag.results import Space
 from nodule_diag_training.data import Nodule, TrainingData, TrainingDataError, Voxels
 from nodule_diag_training.engine import load_model
-from nodule_diag_training.options import DEFAULT_DATA, DataOption
+from nodule_diag_training.options import DEFAULT_DATA, DataOption, StoreOption
 
 from .catalogue import Experiment, find, rows_of
 from .commands import DEFAULT_FOLDS, DEFAULT_RESULTS, FoldsOption, ResultsOption, ScheduleOption, SeedOption
@@ -134,6 +134,7 @@ def figure_command(
     fold: Annotated[int, typer.Option("--fold", help="Whose models and held-out nodules are drawn.")] = 0,
     count: Annotated[int, typer.Option("--nodules", min=2, help="How many (figures 4 and 6).")] = 10,
     data: DataOption = DEFAULT_DATA,
+    store: StoreOption = None,
 ) -> None:
     """Draw a figure of the paper: 3 loss curves, 4 and 6 class activation maps, 5 similar cases, 9 relabelling.
 
@@ -150,20 +151,20 @@ def figure_command(
         root=runs or Path(),
         results=results,
     )
-    save(_drawn(number, fold_run, count=count, data=data), out)
+    save(_drawn(number, fold_run, count=count, data=data, stores=store or ()), out)
     typer.echo(f"wrote {out}")
     if number in WITH_PIXELS:
         typer.echo(PIXELS, err=True)
 
 
-def _drawn(number: FigureName, fold_run: FoldRun, *, count: int, data: Path) -> Figure:
+def _drawn(number: FigureName, fold_run: FoldRun, *, count: int, data: Path, stores: Sequence[Path]) -> Figure:
     if number == "9":
         return relabelling_figure(fold_run)
     if number == "3":
         own = {name: replace(fold_run, experiment=find(f"table1/{name}")).folder for name in FIGURE_3}
         run = fold_run
         return draw_losses(own, title=f"schedule {run.schedule}, seed {run.seed}, fold {run.fold} of {run.folds}")
-    source = Source(fold_run=fold_run, data=TrainingData.of(data), count=count)
+    source = Source(fold_run=fold_run, data=TrainingData.of(data, stores), count=count)
     if number == "5":
         return retrieval_figure(source)
     rows = [find(f"table1/{name}") for name in FIGURE_4] if number == "4" else list(rows_of("4"))

@@ -101,7 +101,7 @@ class Judge:
     def records(self, nodules: Sequence[Nodule]) -> list[NoduleRecord]:
         """All figures of nodules, each once; curves of the first ``CURVES_PER_FOLD`` in an order without meaning."""
         order = sorted(nodules, key=lambda n: (n.sure is None, case_generator(n.case_id).random()))
-        with_curves = {n.case_id for n in order[:CURVES_PER_FOLD]}
+        with_curves = {n.case_id for n in [n for n in order if n.outlined][:CURVES_PER_FOLD]}
         records: list[NoduleRecord] = []
         for begin in range(0, len(nodules), BATCH):
             part = nodules[begin : begin + BATCH]
@@ -125,11 +125,11 @@ class Judge:
         return records
 
     def _record(self, nodule: Nodule, sample: Sample, output: SynergicOutput, i: int, *, curves: bool) -> NoduleRecord:
-        found: dict[str, object] = {}
-        if output.segmentation_logit is not None:
+        found: dict[str, Any] = {}
+        if output.segmentation_logit is not None and nodule.outlined:
             segmentation = torch.sigmoid(output.segmentation_logit[i]).numpy()
             found["dice"] = dice(segmentation >= MASK_THRESHOLD, sample.nodule_cells)
-        if output.cam is not None and output.logit is not None:
+        if output.cam is not None and output.logit is not None and nodule.outlined:
             cam = losses.class_cam(output.cam[i : i + 1], output.logit[i : i + 1])[0].numpy()
             malignant = output.logit[i].item() >= 0.0
 
@@ -139,7 +139,7 @@ class Judge:
             found["cam"] = cam_figures(cam, sample, classifier=classifier if curves else None)
         if self.config.cue_hu > 0.0:
             found["cued"] = self._cued(nodule, sample)
-        return _facts(nodule, output, i).model_copy(update=found)
+        return _facts(nodule, output, i, **found)
 
     def _probability(self, patches: Float, *, malignant: bool) -> NDArray[np.float32]:
         """[N] probability of one class."""
@@ -167,7 +167,7 @@ def _logit(output: SynergicOutput) -> Tensor:
     return output.logit
 
 
-def _facts(nodule: Nodule, output: SynergicOutput, i: int) -> NoduleRecord:
+def _facts(nodule: Nodule, output: SynergicOutput, i: int, **found: Any) -> NoduleRecord:
     sure = nodule.sure
     return NoduleRecord(
         case_id=nodule.case_id,
@@ -180,4 +180,5 @@ def _facts(nodule: Nodule, output: SynergicOutput, i: int) -> NoduleRecord:
         certainty=None if sure is None else sure.certainty,
         malignancy=None if output.logit is None else torch.sigmoid(output.logit[i]).item(),
         expert_score=None if output.score is None else 1.0 + 4.0 * output.score[i].item(),
+        **found,
     )
