@@ -30,8 +30,7 @@ from torch import nn
 
 from nodule_diag_training.config import Stage, TrainingConfig
 from nodule_diag_training.data import Nodule, NoduleVoxels, PairSource, SureLabel, load_all, load_voxels
-from nodule_diag_training.engine import Execution, Run, keep_freed_memory
-from nodule_diag_training.losses import step_losses
+from nodule_diag_training.engine import Execution, Run, keep_freed_memory, step_losses
 from nodule_diag_training.model import DilatedConv3d, build_model
 
 PATIENTS = 12

@@ -17,11 +17,11 @@ from nodule_diag_training.data.nodule import Nodule, SureLabel, TrainingDataErro
 from nodule_diag_training.data.patches import Sample
 from nodule_diag_training.data.training_data import TrainingData
 from nodule_diag_training.engine.checkpoint import MODEL, save_model
+from nodule_diag_training.engine.objective import step_losses
 from nodule_diag_training.evaluation.crossval import judge_fold
 from nodule_diag_training.evaluation.judgement import judge
 from nodule_diag_training.losses import paper as losses
 from nodule_diag_training.losses import peers as peer_losses
-from nodule_diag_training.losses.objective import step_losses
 from nodule_diag_training.model import synergic as model_module
 from nodule_diag_training.model.synergic import SynergicOutput, build_model
 from nodule_diag_training.systems import SYSTEMS

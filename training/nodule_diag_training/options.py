@@ -14,5 +14,9 @@ DataOption = Annotated[
 ]
 StoreOption = Annotated[
     list[Path] | None,
-    typer.Option("--store", help="A store of `train prepare`, instead of --data; give it once for each store.", show_default=False),
+    typer.Option(
+        "--store",
+        help="A store of `train prepare`, instead of --data; give it once for each store.",
+        show_default=False,
+    ),
 ]

@@ -93,15 +93,18 @@ def labels_digest(nodules: Sequence[Nodule]) -> str:
 
 @cache
 def code_digest() -> str:
-    """SHA-256 of the code that decides what a run learns (``LEARNING_CODE``).
+    """SHA-256 of the code that decides what a run learns (``LEARNING_CODE``): the same for a checkout and its wheel."""
+    return digest_of(
+        {f"{name}/{place}": resources.files(name) / place for name, places in LEARNING_CODE.items() for place in places}
+    )
 
-    It is the same for a checkout and for the wheel made of it. Comments, docstrings and layout do not count.
-    """
+
+def digest_of(places: Mapping[str, Traversable]) -> str:
+    """SHA-256 of Python files and those in folders, by name; comments, docstrings and layout do not count."""
     digest = hashlib.sha256()
-    for package, places in LEARNING_CODE.items():
-        for place in places:
-            for name, source in _sources(resources.files(package) / place, name=f"{package}/{place}"):
-                digest.update(json.dumps([name, _meaning(ast.parse(source))]).encode())
+    for name, place in places.items():
+        for path, source in _sources(place, name=name):
+            digest.update(json.dumps([path, _meaning(ast.parse(source))]).encode())
     return digest.hexdigest()
 
 

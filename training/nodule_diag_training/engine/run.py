@@ -25,11 +25,11 @@ from nodule_diag_training.data import (
     patients_of,
     same_sized,
 )
-from nodule_diag_training.losses import LossTerms, step_losses
 from nodule_diag_training.model import SynergicModel, SynergicOutput, build_model
 
 from .checkpoint import CHECKPOINT, MODEL, Best, Progress, load_checkpoint, save_checkpoint, save_model
 from .execution import Execution
+from .objective import LossTerms, step_losses
 from .processes import Processes
 from .provenance import Origin
 from .runlog import LOG, RunLog, StepLog, ValidationLog, read_log

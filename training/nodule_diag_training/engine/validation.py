@@ -23,9 +23,9 @@ from nodule_diag_training.data import (
     same_sized,
     shown,
 )
-from nodule_diag_training.losses import LossTerms
 from nodule_diag_training.losses import paper as losses
 
+from .objective import LossTerms
 from .runlog import ValidationLog
 from .shares import count_terms
 

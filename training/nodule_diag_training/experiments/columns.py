@@ -1,4 +1,4 @@
-"""A record as one ``.npz``: a JSON header, and two tables of nodules with named columns. No pickle, equal bytes.
+"""A record as one ``.npz``: a JSON header, and two tables of nodules with named columns.
 
 The tables are numpy's structured arrays: a row a nodule, a field a column. What is not known is NaN, -1 or an
 empty text; docs/experiments.md has every column.
@@ -62,7 +62,8 @@ def parse(data: bytes) -> dict[str, Any]:
             record: dict[str, Any] = json.loads(file[HEADER].item())
             return record | {name: [_nodule(row) for row in _rows(file[name])] for name in TABLES}
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ColumnsError(f"{error}".splitlines()[0] if f"{error}" else type(error).__name__) from error
+        said = str(error.args[0]).splitlines() if error.args else []  # a KeyError's own text is quoted
+        raise ColumnsError(said[0] if said else type(error).__name__) from error
 
 
 def _number(value: float | None) -> float:
@@ -87,7 +88,9 @@ def _row(nodule: Mapping[str, Any]) -> dict[str, Any]:
 
 def _table(nodules: Sequence[Mapping[str, Any]]) -> NDArray[np.void]:
     rows = [_row(nodule) for nodule in nodules]
-    columns = {name: np.array([row[name] for row in rows], dtype=kind) for name, kind in COLUMNS.items()}
+    columns: dict[str, NDArray[Any]] = {
+        name: np.array([row[name] for row in rows], dtype=kind) for name, kind in COLUMNS.items()
+    }
     table = np.empty(len(rows), dtype=[(name, column.dtype) for name, column in columns.items()])
     for name, column in columns.items():
         table[name] = column
@@ -105,7 +108,7 @@ def _nodule(row: Mapping[str, Any]) -> dict[str, Any]:
     cam = {name: known[f"cam_{name}"] for name in CAM}
     return {
         **{name: known[name] for name in ("case_id", "patient_id", "form", "in_paper_cohort", *FACTS)},
-        "reader_scores": [int(score) for score in known["reader_scores"].split()],
+        "reader_scores": [int(score) for score in row["reader_scores"].split()],
         "label": None if known["label"] == UNKNOWN else known["label"],
         "certainty": known["certainty"] or None,
         "cam": None if cam["nodule"] is None else cam,

@@ -37,7 +37,8 @@ OwnResultsOption = Annotated[
     ),
 ]
 ScheduleOption = Annotated[
-    ScheduleName, typer.Option("--schedule", help="How long it was trained: paper, or short for a computer without GPU.")
+    ScheduleName,
+    typer.Option("--schedule", help="How long it was trained: paper, or short for a computer without GPU."),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the first weights and the draws.")]
 FoldsOption = Annotated[int, typer.Option("--folds", min=2, help="Into how many folds the patients were split.")]

@@ -125,7 +125,7 @@ class Judge:
         return records
 
     def _record(self, nodule: Nodule, sample: Sample, output: SynergicOutput, i: int, *, curves: bool) -> NoduleRecord:
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         if output.segmentation_logit is not None and nodule.outlined:
             segmentation = torch.sigmoid(output.segmentation_logit[i]).numpy()
             found["dice"] = dice(segmentation >= MASK_THRESHOLD, sample.nodule_cells)
@@ -139,7 +139,7 @@ class Judge:
             found["cam"] = cam_figures(cam, sample, classifier=classifier if curves else None)
         if self.config.cue_hu > 0.0:
             found["cued"] = self._cued(nodule, sample)
-        return _facts(nodule, output, i, **found)
+        return NoduleRecord.model_validate(_facts(nodule, output, i).model_dump() | found)
 
     def _probability(self, patches: Float, *, malignant: bool) -> NDArray[np.float32]:
         """[N] probability of one class."""
@@ -167,7 +167,7 @@ def _logit(output: SynergicOutput) -> Tensor:
     return output.logit
 
 
-def _facts(nodule: Nodule, output: SynergicOutput, i: int, **found: Any) -> NoduleRecord:
+def _facts(nodule: Nodule, output: SynergicOutput, i: int) -> NoduleRecord:
     sure = nodule.sure
     return NoduleRecord(
         case_id=nodule.case_id,
@@ -180,5 +180,4 @@ def _facts(nodule: Nodule, output: SynergicOutput, i: int, **found: Any) -> Nodu
         certainty=None if sure is None else sure.certainty,
         malignancy=None if output.logit is None else torch.sigmoid(output.logit[i]).item(),
         expert_score=None if output.score is None else 1.0 + 4.0 * output.score[i].item(),
-        **found,
     )

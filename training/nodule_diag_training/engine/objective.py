@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,10 +13,9 @@ from torch import Tensor
 
 from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.data import Draw, cnet_label, normalised_score, rounded_score, score_target
+from nodule_diag_training.losses import SCORE_LOSSES, GuidedNodules
+from nodule_diag_training.losses import paper as losses
 from nodule_diag_training.model import SynergicOutput
-
-from . import paper as losses
-from . import peers as peer_losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,59 +82,59 @@ def _segmentation(output: SynergicOutput, draws: Sequence[tuple[Draw, bool]], co
 
 
 def _score(output: SynergicOutput, draws: Sequence[tuple[Draw, bool]], config: TrainingConfig) -> Tensor | None:
-    """Eq. 2, or Table 3's cross-entropies, for each nodule whose score teaches."""
+    """The configuration's score loss, eq. 2 in the paper, for each nodule whose score teaches."""
     if output.score is None:
         return None
     targets = [score_target(draw.nodule, drawn_as_sure=as_sure, config=config) for draw, as_sure in draws]
     taught = [i for i, target in enumerate(targets) if target is not None]
     wanted = [target for target in targets if target is not None]
-    if output.score_logits is None:
+    loss = SCORE_LOSSES[config.score_loss]
+    if loss.outputs == 1:
         normalised = output.score.new_tensor([normalised_score(target) for target in wanted])
-        return losses.score_loss(output.score[taught], normalised)
+        return loss.function(output.score[taught], normalised)
+    if output.score_logits is None:
+        raise ValueError(f"score_loss={config.score_loss!r} needs RNet's logits")
     logits = output.score_logits[taught]
     classes = torch.tensor([rounded_score(target) for target in wanted], dtype=torch.int64, device=logits.device)
-    loss = peer_losses.ordinal_loss if config.score_loss == "ordinal" else peer_losses.score_cross_entropy
-    return loss(logits, classes)
+    return loss.function(logits, classes)
 
 
 def _classification(output: SynergicOutput, labels: Sequence[float | None]) -> Tensor | None:
     """Eq. 3 for each labelled nodule."""
     if output.logit is None:
         return None
-    chosen = [index for index, label in enumerate(labels) if label is not None]
+    chosen = _labelled(labels)
     logit = output.logit[chosen]
-    return losses.classification_loss(logit, _known(labels, like=logit))
+    return losses.classification_loss(logit, logit.new_tensor([labels[index] for index in chosen]))
 
 
-def _known(labels: Sequence[float | None], *, like: Tensor) -> Tensor:
-    return like.new_tensor([label for label in labels if label is not None])
+def _labelled(labels: Sequence[float | None]) -> list[int]:
+    return [index for index, label in enumerate(labels) if label is not None]
 
 
 def _cam(output: SynergicOutput, labels: Sequence[float | None], config: TrainingConfig) -> Tensor | None:
-    """CSL (eq. 10 or 15), ad-CSL (eq. 11) or CAM-loss for each guided nodule."""
-    guidance = config.modules.guidance
-    if guidance == "none" or output.cam is None or output.logit is None:
+    """The system's loss on the CAM for each guided nodule."""
+    loss = config.modules.cam_loss
+    if loss is None or output.cam is None or output.logit is None:
         return None
-    chosen = [index for index, label in enumerate(labels) if label is not None]
-    if guidance == "cam-loss":
-        if output.activation is None:
-            raise ValueError("CAM-loss needs the activation map, which only a model of its own system gives")
-        cam = output.cam[chosen]
-        return peer_losses.cam_loss(cam, output.activation[chosen], _known(labels, like=cam))
-    if output.segmentation_logit is None:
-        raise ValueError(f"guidance={guidance!r} needs SegNet's map")
-    guided = list(range(len(labels))) if config.ad_csl_on_all else chosen
-    logit = output.logit[guided]
-    class_map = losses.class_cam(output.cam[guided], logit)
     # SEM guides the CAM; without the stop it could also move to meet it.
-    sem = torch.sigmoid(output.segmentation_logit[guided]).detach()
-    if guidance == "csl":
-        return losses.cam_sem_loss(class_map, sem, margin=config.margin, mode=config.margin_mode)
-    return losses.adaptive_cam_sem_loss(
-        class_map,
-        sem,
-        logit,
-        margin=config.margin,
-        mode=config.margin_mode,
-        constant_confidence=config.constant_confidence,
+    sem = None if output.segmentation_logit is None else torch.sigmoid(output.segmentation_logit).detach()
+    compared = sem if loss.compares == "segmentation" else output.activation
+    if compared is None:
+        raise ValueError(
+            f"guidance={config.modules.guidance!r} needs the model's {loss.compares}, which it did not give"
+        )
+    guided = list(range(len(labels))) if config.ad_csl_on_all and not loss.needs_label else _labelled(labels)
+    logit = output.logit[guided]
+    known = [math.nan if label is None else label for label in labels]
+    return loss.function(
+        GuidedNodules(
+            cam=output.cam[guided],
+            logit=logit,
+            label=logit.new_tensor([known[index] for index in guided]),
+            compared=compared[guided],
+            margin=config.margin,
+            mode=config.margin_mode,
+            constant_confidence=config.constant_confidence,
+        )
     )
