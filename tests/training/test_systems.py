@@ -11,6 +11,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from nodule_diag.ct import distance_from_middle
 from nodule_diag_training.config import Scenario, TrainingConfig
 from nodule_diag_training.data.draws import Draw, PairSource
 from nodule_diag_training.data.nodule import Nodule, SureLabel, TrainingDataError
@@ -33,8 +34,7 @@ MODELS = [(name, loss) for name, system in SYSTEMS.items() for loss in SCORE_LOS
 
 def make_draw(index: int, scores: tuple[int, ...], *, malignant: int | None = None) -> Draw:
     rng = np.random.default_rng(index)
-    grid = np.indices((SIDE,) * 3) - (SIDE - 1) / 2
-    ball = (np.sqrt((grid**2).sum(axis=0)) < 4.0).astype(np.float32)
+    ball = (distance_from_middle((SIDE,) * 3) < 4.0).astype(np.float32)
     patch = np.stack([0.2 + 0.6 * ball, 0.5 * ball]) + rng.normal(0.0, 0.1, (2, SIDE, SIDE, SIDE))
     sure = None if malignant is None else SureLabel(malignant=malignant, method="biopsy", certainty="nodule")
     nodule = Nodule(

@@ -7,8 +7,9 @@ from typer.testing import CliRunner
 
 from nodule_diag.errors import UsageError
 from nodule_diag_training.cli import app
+from nodule_diag_training.data.case import Case, Preprocessing
 from nodule_diag_training.data.regions import Region
-from nodule_diag_training.data.store import Case, NoduleStore, Preprocessing
+from nodule_diag_training.data.store import NoduleStore
 from nodule_diag_training.engine.provenance import code_digest
 from nodule_diag_training.experiments import judging, schedules
 from nodule_diag_training.experiments.records import read_record

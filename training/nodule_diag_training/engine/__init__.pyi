@@ -4,7 +4,6 @@ from .checkpoint import load_model as load_model
 from .execution import Execution as Execution
 from .jobs import Job as Job
 from .jobs import run_side_by_side as run_side_by_side
-from .objective import LossTerms as LossTerms
 from .objective import step_losses as step_losses
 from .processes import COMMAND_MODULE as COMMAND_MODULE
 from .processes import Processes as Processes

@@ -13,8 +13,14 @@ from torch import Tensor
 
 from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.data import Draw, cnet_label, normalised_score, rounded_score, score_target
-from nodule_diag_training.losses import SCORE_LOSSES, GuidedNodules
-from nodule_diag_training.losses import paper as losses
+from nodule_diag_training.losses import (
+    SCORE_LOSSES,
+    GuidedNodules,
+    LossWeights,
+    classification_loss,
+    dice_loss,
+    total_loss,
+)
 from nodule_diag_training.model import SynergicOutput
 
 
@@ -26,12 +32,12 @@ class LossTerms:
     cam: Tensor
     segmentation: Tensor
     score: Tensor
-    weights: losses.LossWeights
+    weights: LossWeights
 
     @property
     def total(self) -> Tensor:
         """Eq. 12."""
-        return losses.total_loss(
+        return total_loss(
             classification=self.classification,
             cam=self.cam,
             segmentation=self.segmentation,
@@ -53,7 +59,7 @@ def step_losses(
         cam=_mean(_cam(output, labels, config), zero),
         segmentation=_mean(_segmentation(output, draws, config), zero),
         score=_mean(_score(output, draws, config), zero),
-        weights=losses.LossWeights(score=config.score_weight),
+        weights=LossWeights(score=config.score_weight),
     )
 
 
@@ -78,7 +84,7 @@ def _segmentation(output: SynergicOutput, draws: Sequence[tuple[Draw, bool]], co
         return None
     logit = output.segmentation_logit[taught]
     target = torch.from_numpy(np.stack([_mask_target(draws[i][0], config) for i in taught])).to(logit.device)
-    return losses.dice_loss(torch.sigmoid(logit), target)
+    return dice_loss(torch.sigmoid(logit), target)
 
 
 def _score(output: SynergicOutput, draws: Sequence[tuple[Draw, bool]], config: TrainingConfig) -> Tensor | None:
@@ -105,7 +111,7 @@ def _classification(output: SynergicOutput, labels: Sequence[float | None]) -> T
         return None
     chosen = _labelled(labels)
     logit = output.logit[chosen]
-    return losses.classification_loss(logit, logit.new_tensor([labels[index] for index in chosen]))
+    return classification_loss(logit, logit.new_tensor([labels[index] for index in chosen]))
 
 
 def _labelled(labels: Sequence[float | None]) -> list[int]:

@@ -29,7 +29,7 @@ from nodule_diag_training.data import (
     with_cue,
 )
 from nodule_diag_training.evaluation import batches_of, dice
-from nodule_diag_training.losses import paper as losses
+from nodule_diag_training.losses import class_cam
 from nodule_diag_training.model import SynergicModel, SynergicOutput
 
 from .faithfulness import Float, cam_figures
@@ -130,7 +130,7 @@ class Judge:
             segmentation = torch.sigmoid(output.segmentation_logit[i]).numpy()
             found["dice"] = dice(segmentation >= MASK_THRESHOLD, sample.nodule_cells)
         if output.cam is not None and output.logit is not None and nodule.outlined:
-            cam = losses.class_cam(output.cam[i : i + 1], output.logit[i : i + 1])[0].numpy()
+            cam = class_cam(output.cam[i : i + 1], output.logit[i : i + 1])[0].numpy()
             malignant = output.logit[i].item() >= 0.0
 
             def classifier(patches: Float) -> Float:
