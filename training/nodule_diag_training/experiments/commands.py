@@ -1,13 +1,14 @@
-"""``nodule-diag train run NAME | judge | list``: experiments of the catalogue, from the command line."""
+"""``nodule-diag train run NAME | judge | list | table | figure``: the catalogue from the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from nodule_diag.errors import UsageError
 from nodule_diag.process import write_bytes
 from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.data import TrainingData
@@ -19,8 +20,9 @@ from .catalogue import Experiment, catalogue, find
 from .records import FoldRecord, read_run
 from .running import FoldRun, judge_fold, train_fold
 from .schedules import SCHEDULES, ScheduleName
-from .tables import make_table
 
+FigureName = Literal["3", "4", "5", "6", "9"]
+WITH_PIXELS = ("4", "5", "6")
 DEFAULT_FOLDS = 5
 DEFAULT_RESULTS = Path("results") / "experiments"
 
@@ -172,6 +174,8 @@ def table_command(
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
     """Make one of the paper's tables from the results: ours, the paper's and the yardsticks side by side."""
+    from .tables import make_table
+
     written = "" if out is None else f" --out {out}"
     command = f"nodule-diag train table {number} --results {results}{written}"
     text = make_table(number, results, command=command)
@@ -181,6 +185,43 @@ def table_command(
     out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, text.encode())
     typer.echo(f"wrote {out}")
+
+
+def figure_command(
+    number: Annotated[FigureName, typer.Argument(metavar="FIGURE", help="3, 4, 5, 6 or 9.")],
+    out: Annotated[Path, typer.Option("--out", help="PNG, SVG or PDF.")],
+    runs: Annotated[Path | None, typer.Option("--runs", help="Folder of the runs (--out of train run).")] = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+    schedule: ScheduleOption = "paper",
+    seed: SeedOption = 0,
+    folds: FoldsOption = DEFAULT_FOLDS,
+    fold: Annotated[int, typer.Option("--fold", help="Whose models and held-out nodules are drawn.")] = 0,
+    count: Annotated[int, typer.Option("--nodules", min=2, help="How many (figures 4 and 6).")] = 10,
+    data: DataOption = DEFAULT_DATA,
+    store: StoreOption = None,
+) -> None:
+    """Draw a figure of the paper: 3 loss curves, 4 and 6 class activation maps, 5 similar cases, 9 relabelling.
+
+    Figures 4, 5 and 6 show CT pixels. Only 9 can do without --runs.
+    """
+    from .drawing import PIXELS, save
+    from .figures import drawn
+
+    if runs is None and number != "9":
+        raise UsageError(f"figure {number} is drawn from runs", hint="give --runs, the folder of train run --out")
+    fold_run = FoldRun(
+        experiment=find("table1/J"),
+        schedule=schedule,
+        seed=seed,
+        fold=fold,
+        folds=folds,
+        root=runs or Path(),
+        results=results,
+    )
+    save(drawn(number, fold_run, count=count, data=data, stores=store or ()), out)
+    typer.echo(f"wrote {out}")
+    if number in WITH_PIXELS:
+        typer.echo(PIXELS, err=True)
 
 
 def _there(row: Experiment, results: Path) -> str:

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from nodule_diag_training.data.nodule import UNKNOWN_METHOD, Certainty, Nodule, SureLabel, TrainingDataError
 
@@ -48,6 +47,8 @@ def read_diagnoses(root: Path) -> dict[str, tuple[list[int], list[int]]]:
     Raises:
         TrainingDataError: If the table is missing or has other columns.
     """
+    import pandas as pd
+
     path = root / DIAGNOSIS_FILE
     if not path.is_file():
         raise TrainingDataError(f"{path} does not exist", hint=SET_DATA)
@@ -100,6 +101,8 @@ def load_nodules(root: Path) -> list[Nodule]:
     Raises:
         TrainingDataError: If a table is missing.
     """
+    import pandas as pd
+
     table_path, index_path = root / "lidc_vois" / "vois.csv", root / "lidc_cubes" / "index.json"
     for path in (table_path, index_path):
         if not path.is_file():
