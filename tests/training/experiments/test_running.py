@@ -11,7 +11,7 @@ import pytest
 from nodule_diag_training.data.nodule import TrainingDataError
 from nodule_diag_training.data.training_data import TrainingData
 from nodule_diag_training.engine.checkpoint import MODEL, load_model
-from nodule_diag_training.engine.run import Run
+from nodule_diag_training.engine.run import PROVENANCE, Run
 from nodule_diag_training.experiments import commands, judging, records, running, schedules
 from nodule_diag_training.experiments.catalogue import catalogue, find
 from nodule_diag_training.experiments.commands import waiting
@@ -171,9 +171,14 @@ def test_what_is_done_is_told_and_what_is_in_the_way_renamed(copied, data, capsy
         assert not copied.folder.exists()
         assert waiting([copied], data, again=True) == [copied], "nothing is in the way"
         shutil.copytree(aside, copied.folder)
-    monkeypatch.setattr(commands, "code_digest", lambda: "other")
-    assert waiting([copied], data, again=False) == [copied]
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, "code_digest", lambda: "other")
+        assert waiting([copied], data, again=False) == [copied]
     assert copied.folder.with_name("fold-0.old-3").exists()
+    shutil.copytree(copied.folder.with_name("fold-0.old-3"), copied.folder)
+    (copied.folder / PROVENANCE).unlink()
+    assert waiting([copied], data, again=False) == [copied], "a model that says nothing of its code"
+    assert copied.folder.with_name("fold-0.old-4").exists()
 
 
 def test_a_nodule_without_outline_and_scores_is_judged_by_what_is_known(copied, data, monkeypatch):

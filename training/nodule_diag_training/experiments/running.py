@@ -38,6 +38,8 @@ from .schedules import ScheduleName, configured
 SPLIT_SEED = 0
 """The folds are the same for every row and seed, so that rows are compared on the same patients."""
 
+UNKNOWN_VERSION = "of unknown version"
+
 
 @dataclass(frozen=True, kw_only=True)
 class FoldRun:
@@ -109,9 +111,15 @@ class FoldRun:
         return record.is_of(self.configs(seen), code=code_digest(), labels_sha256=labels_digest(seen))
 
     def codes(self) -> set[str | None]:
-        """Digests of the code that its phases were begun with; none where nothing was begun."""
-        told = [self.phase_folder(index) / PROVENANCE for index in range(len(self.experiment.phases))]
-        return {json.loads(file.read_text()).get(CODE) for file in told if file.exists()}
+        """Digests of the code that its phases were begun with, None for one that says none; empty without any."""
+        found: set[str | None] = set()
+        for index in range(len(self.experiment.phases)):
+            folder = self.phase_folder(index)
+            if (folder / PROVENANCE).exists():
+                found.add(json.loads((folder / PROVENANCE).read_text()).get(CODE))
+            elif (folder / MODEL).exists():
+                found.add(None)
+        return found
 
     def put_aside(self) -> Path:
         """Rename the folder, so that the run begins anew: ``fold-0.old-1``, the next time ``fold-0.old-2``."""
@@ -198,7 +206,7 @@ def judge_fold(fold_run: FoldRun, data: TrainingData, *, execution: Execution | 
     folders = [fold_run.phase_folder(index) for index in range(len(fold_run.experiment.phases))]
     record = FoldRecord(
         format=RECORD_FORMAT,
-        version=str(provenance["version"]),
+        version=provenance.get("version", UNKNOWN_VERSION),
         code=provenance.get(CODE),
         run=fold_run.experiment.run,
         schedule=fold_run.schedule,
