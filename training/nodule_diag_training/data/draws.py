@@ -14,7 +14,8 @@ from .confounder import cue_present, with_cue
 from .labels import cnet_label
 from .modalities import as_input
 from .nodule import Nodule, TrainingDataError
-from .patches import JITTER_MM, NoduleVoxels, PatchSampler, Sample
+from .patches import JITTER_MM, PatchSampler, Sample
+from .voxels import NoduleVoxels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,14 @@
-from .objective import LossTerms as LossTerms
-from .objective import step_losses as step_losses
+from .paper import DEFAULT_MARGIN as DEFAULT_MARGIN
 from .paper import THRESHOLD as THRESHOLD
+from .paper import LossWeights as LossWeights
+from .paper import MarginMode as MarginMode
+from .paper import average_cam as average_cam
 from .paper import class_cam as class_cam
+from .paper import classification_loss as classification_loss
+from .paper import dice_loss as dice_loss
+from .paper import total_loss as total_loss
+from .peers import SCORES as SCORES
+from .table import CAM_LOSSES as CAM_LOSSES
+from .table import SCORE_LOSSES as SCORE_LOSSES
+from .table import CamLoss as CamLoss
+from .table import GuidedNodules as GuidedNodules
