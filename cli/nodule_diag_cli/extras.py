@@ -27,7 +27,8 @@ class _Extra(NamedTuple):
 
 PASSED_THROUGH = {
     "train": _Extra("nodule_diag_training.cli:app", ("torch", "safetensors"), "train", "Train the synergic model."),
-    "export": _Extra("nodule_diag_export.cli:app", ("torch", "onnx"), "export", "Export to ONNX, bundles and engines."),
+    # Its commands look for what they need themselves: engines are built without torch and onnx.
+    "export": _Extra("nodule_diag_export.cli:app", (), "export", "Export to ONNX, bundles and engines."),
     "index": _Extra(
         "nodule_diag_export.cli:index_app", ("torch", "onnx"), "export", "Build the index of historical cases."
     ),

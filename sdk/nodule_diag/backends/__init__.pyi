@@ -8,6 +8,7 @@ from .choice import REFERENCE as REFERENCE
 from .cuda import CudaDevice as CudaDevice
 from .cuda import import_pycuda as import_pycuda
 from .cuda import list_gpus as list_gpus
+from .engines.build import BUILD_EXTRA as BUILD_EXTRA
 from .engines.build import MAX_BATCH as MAX_BATCH
 from .engines.build import TENSORRT as TENSORRT
 from .engines.build import TENSORRT_RTX as TENSORRT_RTX
@@ -20,10 +21,18 @@ from .engines.build import profiles_up_to as profiles_up_to
 from .engines.cache import EngineCache as EngineCache
 from .engines.store import EngineKey as EngineKey
 from .engines.store import write_engine as write_engine
+from .golden import GOLDEN_FILE as GOLDEN_FILE
+from .golden import golden_bytes as golden_bytes
+from .golden import golden_of as golden_of
+from .golden import golden_patches as golden_patches
+from .golden import read_golden as read_golden
 from .loading import create_backend as create_backend
 from .onnxruntime import LOG_FATAL_ONLY as LOG_FATAL_ONLY
 from .onnxruntime import OnnxRuntimeBackend as OnnxRuntimeBackend
 from .onnxruntime import import_runtime as import_runtime
+from .own_figures import FiguresRefusedError as FiguresRefusedError
+from .own_figures import read_figures as read_figures
+from .own_figures import save_figures as save_figures
 from .parity import BATCH as BATCH
 from .parity import FP32_TOLERANCE as FP32_TOLERANCE
 from .parity import REDUCED_GATE as REDUCED_GATE
@@ -35,6 +44,9 @@ from .parity import misses as misses
 from .parity import probe_patch as probe_patch
 from .registry import BACKENDS as BACKENDS
 from .registry import backend_statuses as backend_statuses
+from .selftest import SelfTest as SelfTest
+from .selftest import Trial as Trial
+from .selftest import records_of as records_of
 from .symmetry import SYMMETRIES as SYMMETRIES
 from .symmetry import SymmetricBackend as SymmetricBackend
 from .symmetry import Symmetry as Symmetry
