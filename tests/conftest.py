@@ -1,6 +1,7 @@
 """Fixtures that every test folder shares."""
 
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,15 @@ if find_spec("hypothesis"):  # not where the wheel is tried out
 
 if (TESTS / "bundle_factory.py").is_file():
     pytest_plugins = ["bundle_factory"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test sees the engines or self-test figures of whoever runs it, nor leaves any."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("NODULE_DIAG_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -120,7 +120,7 @@ def _engine_builder() -> dict[str, Any]:
 
 def _own_figures(bundle: Bundle) -> dict[str, Any]:
     """This user's saved figures: what they say, or why they are not used."""
-    from nodule_diag.backends import FiguresRefusedError, misses, read_figures
+    from nodule_diag.backends import FiguresRefusedError, has_passed, read_figures
 
     try:
         figures = read_figures(bundle)
@@ -130,8 +130,7 @@ def _own_figures(bundle: Bundle) -> dict[str, Any]:
         "used": True,
         "created": figures.created,
         "records": [
-            record.model_dump() | {"passed": not misses(record, precision=record.precision)}
-            for record in figures.records
+            record.model_dump() | {"passed": has_passed(figures.records, record)} for record in figures.records
         ],
     }
 

@@ -5,6 +5,7 @@ from .backend import Outputs as Outputs
 from .backend import parse_device as parse_device
 from .choice import AUTO_ORDER as AUTO_ORDER
 from .choice import REFERENCE as REFERENCE
+from .choice import has_passed as has_passed
 from .cuda import CudaDevice as CudaDevice
 from .cuda import import_pycuda as import_pycuda
 from .cuda import list_gpus as list_gpus

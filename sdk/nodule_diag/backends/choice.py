@@ -48,8 +48,8 @@ AUTO_ORDER = (
 """Fastest first."""
 
 
-def has_passed(records: Sequence[ParityRecord], candidate: Candidate) -> bool:
-    """Whether there are figures of this candidate, and each of them is within its gate.
+def has_passed(records: Sequence[ParityRecord], candidate: Candidate | ParityRecord) -> bool:
+    """Whether there are figures of this backend, device and precision, and each of them is within its gate.
 
     In a reduced precision those of fp32 on the same device count too: a backend that is wrong in fp32 is wrong, though
     the wider gate may let it pass.
@@ -92,6 +92,9 @@ def choose(bundle: Bundle, *, name: str, device: Device, precision: str, threads
             return backend_module(backend).load(bundle, device=target, precision=taken, threads=threads)
         except (BackendError, BundleError) as error:
             fault = error
+    wanted = device.kind != "cuda" and precision in {"auto", "fp32"}
+    if name == "auto" and wanted and not _may_be_taken(records, AUTO_ORDER[-1]):
+        raise _nothing_fits(precision) from fault
     if name == "auto" and isinstance(fault, MissingExtraError):
         _say_what_was_left_out(bundle.manifest, fault)
     raise fault

@@ -173,7 +173,10 @@ def _read_own(path: Path) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(descriptor, "rb") as file:
         _require_private(os.fstat(file.fileno()), path, stat.S_ISREG)
-        return file.read(MAX_BYTES)
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise _refused(f"{path} is damaged: it has more than {MAX_BYTES} bytes", "damaged")
+    return data
 
 
 def _require_private(found: os.stat_result, path: Path, is_kind: Callable[[int], bool]) -> None:

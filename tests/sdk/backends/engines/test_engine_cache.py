@@ -17,7 +17,7 @@ pytest.importorskip("filelock", reason="the engine cache locks with filelock: pi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodule_diag.backends.engines import cache as engine_cache
+from nodule_diag.backends import user_cache
 from nodule_diag.backends.engines.cache import EngineCache, cache_folder
 from nodule_diag.backends.engines.store import EngineKey, EngineRefusedError, read_engine, sidecar_path, write_engine
 from nodule_diag.errors import BackendError, OutputError
@@ -219,14 +219,14 @@ def test_blobs_are_whole_or_absent(cache):
 
 
 def test_where_the_cache_lies(monkeypatch, tmp_path):
-    monkeypatch.setattr(engine_cache.sys, "platform", "linux")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv(engine_cache.CACHE_VARIABLE, raising=False)
+    monkeypatch.setattr(user_cache.sys, "platform", "linux")
+    monkeypatch.setattr(user_cache.Path, "home", lambda: tmp_path)
+    monkeypatch.delenv(user_cache.CACHE_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert cache_folder() == tmp_path / ".cache" / "nodule-diag" / "engines"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder() == tmp_path / "xdg" / "nodule-diag" / "engines"
-    monkeypatch.setenv(engine_cache.CACHE_VARIABLE, str(tmp_path / "mine"))
+    monkeypatch.setenv(user_cache.CACHE_VARIABLE, str(tmp_path / "mine"))
     assert cache_folder() == EngineCache().folder == tmp_path / "mine"
 
 
@@ -234,4 +234,4 @@ def test_a_cache_that_cannot_be_made_names_the_variable(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError) as caught:
         EngineCache(tmp_path / "file" / "engines").get(KEY, build=lambda: PLAN)
-    assert engine_cache.CACHE_VARIABLE in caught.value.hint
+    assert user_cache.CACHE_VARIABLE in caught.value.hint
