@@ -91,9 +91,10 @@ class Figure(NamedTuple):
 
 def figures(card: str) -> Iterator[tuple[str, list[Figure]]]:
     """By table of a card's "What it reaches": the figures for which it gives a yardstick, each followed by those."""
-    for part in _section(card, "What it reaches").split("\n### ")[1:]:
+    for part in f"\n{_section(card, 'What it reaches')}".split("\n### ")[1:]:
         title, _, body = part.partition("\n")
-        cells = ([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:5]] for line in body.splitlines())
+        lines = (re.split(r"(?<!\\)\|", line)[1:5] for line in body.splitlines())
+        cells = [[cell.strip().replace("\\|", "|") for cell in line] for line in lines]
         rows = [Figure(*row) for row in cells if len(row) == 4 and row[0].strip("- ")]
         shown: list[Figure] = []
         for measure in MEASURES:

@@ -44,7 +44,7 @@ def test_again_is_the_same_bytes(bundle, tmp_path):
 def test_a_network_that_answers_one_side_only_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("nodule_diag_export.parity.golden.MOST_SEEDS", 12)
     bundle = make_tiny_bundle(tmp_path / "b")
-    with pytest.raises(ExportError, match="of 12 made-up nodules, 0 have a P above 0.5") as caught:
+    with pytest.raises(ExportError, match="of 12 made-up nodules, 0 have a P above") as caught:
         add_golden(bundle, out=tmp_path / "c", threads=1)
     assert caught.value.code == "golden-one-sided"
     assert not (tmp_path / "c").exists()
