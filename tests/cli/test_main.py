@@ -211,7 +211,7 @@ def test_info_is_a_screen(command: Any, tmp_path: Path) -> None:
     assert not any(part in said for part in ("Dice", "0.7 ", "0.9", "patient-1"))
     assert len(text.splitlines()) <= 25
     full = " ".join(command("info", "--bundle", bundle.path, "--full").out.split())
-    for part in ("tiny 1.0.0", "patient-998", "model.onnx", manifest.created, *bundle.manifest.files.values()):
+    for part in ("tiny 1.0.0", "patient-998", "model.onnx", manifest.created, *bundle.manifest.files):
         assert part in full
 
 
