@@ -82,7 +82,7 @@ def test_doctor_names_what_builds_engines(installed):
     assert ended.stdout.count("pip install 'nodule-diag[engines]'") == 1, ended.stdout
 
 
-@pytest.mark.skipif(not RTX_HERE, reason="tensorrt-rtx has wheels for Linux on x86_64 and Windows")
+@pytest.mark.skipif(not RTX_HERE, reason="the extra dev brings tensorrt-rtx on Linux on x86_64 alone")
 def test_an_engine_is_built_without_cuda_torch_and_onnx(engine_builder):
     """The packaged bundle's, by name of the extra alone."""
     listed = document_of(engine_builder.run("python", "-m", "pip", "list", "--format=json"))
