@@ -23,9 +23,7 @@ SCHEMA = "nodule-diag/doctor/1"
 PACKAGES = ("numpy", "SimpleITK", "hnswlib", "pydantic", "typer", "onnxruntime", "onnxruntime-gpu", "openvino")
 COMPILERS = ("c++", "g++", "clang++", "cl")
 
-SelfTestOption = Annotated[
-    bool, typer.Option("--selftest", help="Compare all golden answers, not one: a minute at most.")
-]
+SelfTestOption = Annotated[bool, typer.Option("--selftest", help="Compare all golden answers, not one.")]
 SaveOption = Annotated[
     bool, typer.Option("--save", help="With --selftest: keep the figures for this user; auto then obeys them.")
 ]

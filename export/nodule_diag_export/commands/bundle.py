@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nodule_diag.backends import misses
+from nodule_diag.backends import has_passed, misses
 from nodule_diag.cases import DEFAULT_K, EXACT_SEARCH_LIMIT, CaseIndex
 from nodule_diag.process import resolve_threads
 from nodule_diag_export.bundle import DEFAULT_IDENTITY, BundleOptions, Identity, export_bundle
@@ -78,7 +78,8 @@ def parity_command(
     count = resolve_threads(threads or None)
     written = record_parity(opened, cube_patches(required_data(data, store)), out=out, threads=count)
     for record in written.manifest.parity:
-        verdict = "; ".join(misses(record, precision=record.precision)) or "passed"
+        missed = "; ".join(misses(record, precision=record.precision))
+        verdict = missed or ("passed" if has_passed(written.manifest.parity, record) else "wrong in fp32")
         typer.echo(
             f"{record.backend} {record.runtime_version}, {record.device}, {record.precision}, {record.patches} patches:"
             f" P {record.malignancy:.1e}, score {record.expert_score:.1e}, segmentation {record.segmentation:.1e},"

@@ -34,9 +34,9 @@ DISTRIBUTIONS = ("nodule-diag", "onnxruntime", "onnxruntime-gpu", "openvino")
 _CPU_INFO = Path("/proc/cpuinfo")
 _CHANGING = frozenset(
     ("cpu MHz", "bogomips", "BogoMIPS", "processor", "core id", "apicid", "initial apicid", "physical id", "siblings",
-     "cpu cores")
+     "cpu cores", "bugs")
 )  # fmt: skip
-"""Lines of Linux's description that differ from core to core, from hour to hour, or with the number of cores."""
+"""Lines of Linux's description that say nothing of one core's arithmetic: clocks, numbers of cores, known attacks."""
 
 
 class FiguresRefusedError(BackendError):
