@@ -21,12 +21,14 @@ if (TESTS / "bundle_factory.py").is_file():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """No test sees the engines or self-test figures of whoever runs it, nor leaves any."""
+def nobodys_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test sees the engines, self-test figures or terminal of whoever runs it, nor leaves anything there."""
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("NODULE_DIAG_CACHE", str(folder))
-        yield folder
+        patch.setenv("NODULE_DIAG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("COLUMNS", "80")
+        for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "NODULE_DIAG_DEBUG"):
+            patch.delenv(name, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -392,7 +392,9 @@ def test_missing_extra(command: Any, monkeypatch: pytest.MonkeyPatch, name: str)
 def test_export_says_what_each_command_needs(command: Any, lacks: str) -> None:
     """In a process of its own: here they are imported already. Building engines needs neither."""
     program = (
-        "import sys; sys.modules[sys.argv[1]] = None\nfrom nodule_diag_cli.main import run\nsys.exit(run(sys.argv[2:]))"
+        "import sys; sys.modules[sys.argv[1]] = None\n"
+        "from nodule_diag_cli.main import main\n"
+        "sys.argv[1:] = sys.argv[2:]; main()"
     )
 
     def export(*words: str) -> subprocess.CompletedProcess[str]:
