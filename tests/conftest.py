@@ -1,6 +1,7 @@
 """Fixtures that every test folder shares."""
 
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,17 @@ if find_spec("hypothesis"):  # not where the wheel is tried out
 
 if (TESTS / "bundle_factory.py").is_file():
     pytest_plugins = ["bundle_factory"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobodys_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test sees the engines, self-test figures or terminal of whoever runs it, nor leaves anything there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NODULE_DIAG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("COLUMNS", "80")
+        for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "NODULE_DIAG_DEBUG"):
+            patch.delenv(name, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

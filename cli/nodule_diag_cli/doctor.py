@@ -6,51 +6,86 @@ import platform
 import shutil
 import sys
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from nodule_diag.errors import NoduleDiagError
+import typer
+
+from nodule_diag.errors import NoduleDiagError, UsageError
 from nodule_diag_cli import render
 from nodule_diag_cli.options import JsonOption
 from nodule_diag_cli.out import document_text
 
 if TYPE_CHECKING:
-    from nodule_diag.backends import BackendStatus, Outputs
+    from nodule_diag.backends import BackendStatus, Trial
     from nodule_diag.bundle import Bundle
-    from nodule_diag.cases import CaseIndex
 
 SCHEMA = "nodule-diag/doctor/1"
 PACKAGES = ("numpy", "SimpleITK", "hnswlib", "pydantic", "typer", "onnxruntime", "onnxruntime-gpu", "openvino")
 COMPILERS = ("c++", "g++", "clang++", "cl")
 
+SelfTestOption = Annotated[bool, typer.Option("--selftest", help="Compare all golden answers, not one.")]
+SaveOption = Annotated[
+    bool, typer.Option("--save", help="With --selftest: keep the figures for this user; auto then obeys them.")
+]
 
-def doctor(as_json: JsonOption = False) -> None:
+
+def doctor(selftest: SelfTestOption = False, save: SaveOption = False, as_json: JsonOption = False) -> None:
     """Show what can serve on this machine: backends, versions, devices, threads."""
+    if save and not selftest:
+        raise UsageError("--save keeps the figures of a self-test", hint="nodule-diag doctor --selftest --save")
     with render.progress("running every backend"):
-        document = examine()
+        document = examine(selftest=selftest, save=save)
     if as_json:
         sys.stdout.write(document_text(document))
     else:
         _render(document)
 
 
-def examine() -> dict[str, Any]:
+def examine(*, selftest: bool = False, save: bool = False) -> dict[str, Any]:
     """The document of ``doctor --json``."""
     from nodule_diag.backends import backend_statuses
+    from nodule_diag.bundle import Bundle
     from nodule_diag.process import resolve_threads
 
     threads = resolve_threads()
-    trials, bundle_fault = _default_bundle(threads)
-    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    return {
+    statuses = backend_statuses()
+    document: dict[str, Any] = {
         "schema": SCHEMA,
         "sdk_version": _version("nodule-diag"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "threads": threads,
         "packages": {name: _version(name) for name in PACKAGES},
-        "compiler": compiler,
-        "bundle": bundle_fault or {"usable": True, "reason": "", "hint": ""},
-        "backends": [_backend(status, trials) for status in backend_statuses()],
+        "compiler": next(filter(None, map(shutil.which, COMPILERS)), None),
+        "bundle": {"usable": True, "reason": "", "hint": ""},
+        "engines": _engine_builder(),
+    }
+    try:
+        document |= _tried(Bundle.default(), statuses, threads=threads, selftest=selftest, save=save)
+    except NoduleDiagError as error:
+        document["bundle"] = _fault(error)
+        document["backends"] = [_backend(status, None) for status in statuses]
+        document |= dict.fromkeys(("selftest", "own_figures", "auto"))
+    return document
+
+
+def _tried(
+    bundle: Bundle, statuses: tuple[BackendStatus, ...], *, threads: int, selftest: bool, save: bool
+) -> dict[str, Any]:
+    """What came of running the packaged bundle in every backend."""
+    from nodule_diag.backends import SelfTest, records_of, save_figures
+    from nodule_diag.cases import CaseIndex
+
+    test = SelfTest(bundle, CaseIndex(bundle), threads=threads, quick=not selftest)
+    trials = {status.name: test.run(status) for status in statuses}
+    saved = None
+    if save:
+        saved = str(save_figures(bundle, records_of([trial for found in trials.values() for trial in found])))
+    return {
+        "backends": [_backend(status, trials[status.name]) for status in statuses],
+        "selftest": {"golden": test.golden, "note": test.note, "patches": test.patches, "saved": saved},
+        "own_figures": _own_figures(bundle),
+        "auto": _auto(bundle, threads),
     }
 
 
@@ -61,98 +96,83 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _default_bundle(threads: int) -> tuple[_Trials | None, dict[str, Any] | None]:
-    """What runs the packaged bundle, its case index loaded once, or why that cannot be used."""
-    from nodule_diag.bundle import Bundle
-    from nodule_diag.cases import CaseIndex
+def _fault(error: NoduleDiagError) -> dict[str, Any]:
+    return {"usable": False, "reason": _without_hint(error.message, error.hint), "hint": error.hint}
+
+
+def _without_hint(reason: str, hint: str) -> str:
+    """A reason that ends with its own way out, without it: each is said once."""
+    return reason.removesuffix(f"; run: {hint}")
+
+
+def _engine_builder() -> dict[str, Any]:
+    """Whether engines for RTX GPUs can be built here, which needs no GPU."""
+    from nodule_diag.backends import BUILD_EXTRA, TENSORRT_RTX, import_flavour
 
     try:
-        bundle = Bundle.default()
-        cases = CaseIndex(bundle)
+        version = import_flavour(TENSORRT_RTX, extra=BUILD_EXTRA).__version__
     except NoduleDiagError as error:
-        return None, _fault(error)
-    return _Trials(bundle, cases, threads), None
+        return _fault(error) | {"version": None}
+    return {"usable": True, "reason": "", "hint": "", "version": version}
 
 
-def _fault(error: NoduleDiagError) -> dict[str, Any]:
-    return {"usable": False, "reason": error.message, "hint": error.hint}
+def _own_figures(bundle: Bundle) -> dict[str, Any]:
+    """This user's saved figures: what they say, or why they are not used."""
+    from nodule_diag.backends import FiguresRefusedError, has_passed, read_figures
+
+    try:
+        figures = read_figures(bundle)
+    except FiguresRefusedError as error:
+        return {"used": False, "reason": error.message, "code": error.code, "hint": error.hint}
+    return {
+        "used": True,
+        "created": figures.created,
+        "records": [
+            record.model_dump() | {"passed": has_passed(figures.records, record)} for record in figures.records
+        ],
+    }
 
 
-class _Trials:
-    """Runs the bundle on one made-up nodule, with each backend in turn, and compares the answers.
+def _auto(bundle: Bundle, threads: int) -> dict[str, Any]:
+    """What ``auto`` takes here."""
+    from nodule_diag.backends import create_backend
 
-    Args:
-        bundle: The packaged bundle.
-        cases: Its case base.
-        threads: CPU threads of a call.
-    """
-
-    def __init__(self, bundle: Bundle, cases: CaseIndex, threads: int) -> None:
-        self._bundle = bundle
-        self._cases = cases
-        self._threads = threads
-        self._reference: Outputs | None = None
-
-    def run(self, name: str, device: str, precision: str) -> dict[str, Any]:
-        """One nodule twice: the first run sets the runtime up, the second is timed."""
-        import time
-
-        from nodule_diag.backends import REFERENCE, create_backend, probe_patch
-
-        patch = probe_patch()
-        try:
-            backend = create_backend(self._bundle, name=name, device=device, precision=precision, threads=self._threads)
-            backend.infer(patch)
-            started = time.perf_counter()
-            outputs = backend.infer(patch)
-        except NoduleDiagError as error:
-            return _fault(error)
-        elapsed = (time.perf_counter() - started) * 1000
-        if (name, device) == (REFERENCE, "cpu"):
-            self._reference = outputs
-        found = {"usable": True, "reason": "", "hint": "", "inference_ms": round(elapsed, 1)}
-        return found | self._compared(outputs, precision)
-
-    def _compared(self, outputs: Outputs, precision: str) -> dict[str, Any]:
-        """Against ONNX Runtime on the CPU, which comes first; nothing to say where that is not installed."""
-        from nodule_diag.backends import compare, misses
-
-        if self._reference is None:
-            return {}
-        k = self._bundle.manifest.retrieval.k
-        figures = compare(self._reference, outputs, precision=precision, cases=self._cases, k=k)
-        missed = misses(figures, precision=precision)
-        return {"malignancy_difference": figures.malignancy} | (
-            {
-                "usable": False,
-                "reason": f"its answer is not that of onnxruntime: {'; '.join(missed)}",
-                "hint": "use --backend onnxruntime, and report this",
-            }
-            if missed
-            else {}
-        )
+    try:
+        taken = create_backend(bundle, threads=threads)
+    except NoduleDiagError as error:
+        return _fault(error)
+    return {"usable": True, "backend": taken.name, "device": taken.device, "precision": taken.precision}
 
 
-def _backend(status: BackendStatus, trials: _Trials | None) -> dict[str, Any]:
+def _backend(status: BackendStatus, trials: tuple[Trial, ...] | None) -> dict[str, Any]:
     """What a backend says of itself, and what came of running it on each of its devices in each precision."""
-    unknown = {"usable": False, "reason": "there is no usable bundle to run", "hint": ""}
-    blank = {"inference_ms": None, "malignancy_difference": None}
-    devices = [
-        {"device": device, "precision": precision}
-        | blank
-        | (trials.run(status.name, device, precision) if trials else unknown)
-        for device in status.devices
-        for precision in status.precisions
-    ]
+    devices = [_trial(trial) for trial in trials or ()]
     usable = status.usable and any(device["usable"] for device in devices)
-    failed = next((device for device in devices if not device["usable"]), None)
+    reason, hint = _without_hint(status.reason, status.hint), status.hint
+    if status.usable and not usable:
+        unknown = {"reason": "there is no usable bundle to run", "hint": ""}
+        failed = next((device for device in devices if not device["usable"]), unknown)
+        reason, hint = failed["reason"], failed["hint"]
     return {
         "name": status.name,
         "usable": usable,
-        "reason": status.reason or (failed["reason"] if failed and not usable else ""),
-        "hint": status.hint or (failed["hint"] if failed and not usable else ""),
+        "reason": reason,
+        "hint": hint,
         "version": status.version or None,
         "devices": devices,
+    }
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    return {
+        "device": trial.device,
+        "precision": trial.precision,
+        "usable": trial.usable,
+        "reason": _without_hint(trial.reason, trial.hint),
+        "hint": trial.hint,
+        "inference_ms": trial.inference_ms,
+        "malignancy_difference": trial.figures and trial.figures.malignancy,
+        "figures": trial.figures and trial.figures.model_dump(),
     }
 
 
@@ -160,32 +180,72 @@ def _render(document: dict[str, Any]) -> None:
     to = render.console()
     installed = [f"{name} {version}" for name, version in document["packages"].items() if version]
     compiler = document["compiler"] or "none found"
-    render.facts(
-        [
-            ("nodule-diag", document["sdk_version"] or "not installed as a package"),
-            ("Python", f"{document['python']} on {document['platform']}"),
-            ("Threads", document["threads"]),
-            ("Packages", ", ".join(installed)),
-            ("C++ compiler", f"{compiler} (needed only to install: hnswlib is compiled then)"),
-            ("Bundle", _verdict(document["bundle"])),
-        ],
-        to=to,
-    )
+    engines = document["engines"]
+    builder = f"tensorrt-rtx {engines['version']}, for RTX GPUs; needs none here" if engines["usable"] else ""
+    rows = [
+        ("nodule-diag", document["sdk_version"] or "not installed as a package"),
+        ("Python", f"{document['python']} on {document['platform']}"),
+        ("Threads", document["threads"]),
+        ("Packages", ", ".join(installed)),
+        ("C++ compiler", f"{compiler} (needed only to install: hnswlib is compiled then)"),
+        ("Engine builder", builder or engines["reason"]),
+        ("Bundle", "usable" if document["bundle"]["usable"] else f"not usable: {document['bundle']['reason']}"),
+    ]
+    if document["auto"]:
+        auto = document["auto"]
+        taken = f"{auto['backend']}, {auto['device']}, {auto['precision']}" if auto["usable"] else auto["reason"]
+        rows += [("Own figures", _said_of(document["own_figures"])), ("auto takes", taken)]
+    render.facts(rows, to=to)
     to.print("\nBackends", style="bold")
     made = render.table("backend", "version", "device, precision", "state")
     for backend in document["backends"]:
         version = backend["version"] or "-"
         for device in backend["devices"]:
             speed = f", one nodule in {device['inference_ms']:.0f} ms" if device["usable"] else ""
-            made.add_row(
-                backend["name"], version, f"{device['device']}, {device['precision']}", _verdict(device) + speed
-            )
+            place = f"{device['device']}, {device['precision']}"
+            made.add_row(backend["name"], version, place, _verdict(device) + speed)
         if not backend["devices"]:
             made.add_row(backend["name"], version, "-", _verdict(backend))
     to.print(made)
+    if document["selftest"]:
+        _said_of_test(document["selftest"], to)
+    _hints(document, to)
+
+
+def _said_of(own: dict[str, Any]) -> str:
+    if own["used"]:
+        passed = [f"{record['backend']} {record['precision']}" for record in own["records"] if record["passed"]]
+        failed = [f"{record['backend']} {record['precision']}" for record in own["records"] if not record["passed"]]
+        return f"of {own['created'][:10]}: passed {', '.join(passed) or 'none'}" + (
+            f"; failed {', '.join(failed)}" if failed else ""
+        )
+    return "none" if own["code"] == "figures-missing" else f"ignored: {own['reason']}"
+
+
+def _said_of_test(test: dict[str, Any], to: Any) -> None:  # noqa: ANN401 - rich's Console is imported late
+    source = "the bundle's golden answers" if test["golden"] else f"onnxruntime's own here ({test['note']})"
+    nodules = f"{test['patches']} made-up nodule{'s' if test['patches'] > 1 else ''}"
+    to.print(f"\nAnswers to {nodules} were compared with {source}.")
+    if test["saved"]:
+        to.print(f"The figures are kept in {test['saved']}; auto obeys them.")
+    elif test["patches"] == 1:
+        to.print("More: nodule-diag doctor --selftest")
+
+
+def _hints(document: dict[str, Any], to: Any) -> None:  # noqa: ANN401
+    """What to do, each once, with the names that it is for."""
+    wanted: dict[str, list[str]] = {}
+    spots = [("bundle", document["bundle"]), ("building engines", document["engines"])]
+    for backend in document["backends"]:
+        failed = [device for device in backend["devices"] if not device["usable"]]
+        spots += [(backend["name"], spot) for spot in failed or [backend]]
+    for name, spot in spots:
+        if not spot["usable"] and spot["hint"] and name not in wanted.setdefault(spot["hint"], []):
+            wanted[spot["hint"]].append(name)
+    if wanted:
+        to.print("\nWhat to do", style="bold")
+        render.facts(((f"  {', '.join(names)}", hint) for hint, names in wanted.items()), to=to)
 
 
 def _verdict(found: dict[str, Any]) -> str:
-    if found["usable"]:
-        return "usable"
-    return f"not usable: {found['reason']}" + (f" ({found['hint']})" if found["hint"] else "")
+    return "usable" if found["usable"] else f"not usable: {found['reason']}"

@@ -27,7 +27,10 @@ class _Extra(NamedTuple):
 
 PASSED_THROUGH = {
     "train": _Extra("nodule_diag_training.cli:app", ("torch", "safetensors"), "train", "Train the synergic model."),
-    "export": _Extra("nodule_diag_export.cli:app", ("torch", "onnx"), "export", "Export to ONNX, bundles and engines."),
+    # Its commands look for what they need themselves: engines are built without torch and onnx.
+    "export": _Extra(
+        "nodule_diag_export.cli:app", (), "export", "Export to ONNX and bundles; engines by 'engines' alone."
+    ),
     "index": _Extra(
         "nodule_diag_export.cli:index_app", ("torch", "onnx"), "export", "Build the index of historical cases."
     ),

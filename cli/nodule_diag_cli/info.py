@@ -1,30 +1,50 @@
-"""``nodule-diag info``: what a bundle is, where it comes from and what it is for."""
+"""``nodule-diag info``: what a bundle is, what it is for and what it reaches; on request where it comes from."""
 
 from __future__ import annotations
 
+import re
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
 
 from nodule_diag_cli import render
 from nodule_diag_cli.options import BundleOption, JsonOption
 from nodule_diag_cli.out import document_text
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from nodule_diag.bundle import Bundle
 
 SCHEMA = "nodule-diag/info/1"
+YARDSTICK = "Yardstick: "
+"""Begins the card's rows of what a figure must be read beside."""
+MEASURES = ("AUC", "Spearman", "MAE", "Brier", "Dice")
+OTHER_SPACES = ("Retrieval, machine, AUC", "Retrieval, expert, AUC")
+"""Left to the card: `predict` shows the cases that are similar in machine+expert."""
+
+FullOption = Annotated[bool, typer.Option("--full", help="All provenance: training, files and their hashes.")]
 
 
-def info(bundle: BundleOption = None, as_json: JsonOption = False) -> None:
-    """Describe the bundle: name, version, hashes, provenance, intended use."""
-    from nodule_diag.bundle import Bundle
+def info(bundle: BundleOption = None, full: FullOption = False, as_json: JsonOption = False) -> None:
+    """Describe the bundle: what it is and is for, what it reaches beside its yardsticks, licence, case base."""
+    from nodule_diag.bundle import MODEL_CARD_NAME, Bundle
 
     opened = Bundle.default() if bundle is None else Bundle.open(bundle)
     document = describe(opened)
     if as_json:
         sys.stdout.write(document_text(document))
+        return
+    to = render.console()
+    card = opened.read(MODEL_CARD_NAME).decode(errors="replace")
+    _render(document, _section(card, "What it is").partition("\n\n")[0], to)
+    if full:
+        _render_provenance(document, to)
     else:
-        _render(document)
+        _render_figures(card, to)
+        to.print(f"\nMore: nodule-diag info --full, and {opened.path / MODEL_CARD_NAME}", soft_wrap=True)
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
@@ -40,27 +60,80 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _render(document: dict[str, Any]) -> None:
+def _render(document: dict[str, Any], what_it_is: str, to: Console) -> None:
     manifest = document["manifest"]
-    to = render.console()
     preprocessing, retrieval = manifest["preprocessing"], manifest["retrieval"]
-    masked = "multiplied by the lung mask" if preprocessing["masked_input"] else "not masked"
-    windows = ", ".join(f"{low:g}..{high:g}" for low, high in preprocessing["windows_hu"])
+    masked = ", multiplied by the lung mask" if preprocessing["masked_input"] else ""
+    rows = [
+        ("Bundle", f"{manifest['name']} {manifest['version']}, made {manifest['created'][:10]}"),
+        ("sha256", document["sha256"]),
+        ("Licence", manifest["license"]),
+        ("For", manifest["intended_use"]),
+        ("What it is", " ".join(what_it_is.split()) or "not said in its model card"),
+        ("Input", f"a {preprocessing['patch_size'] * preprocessing['spacing_mm']:g} mm cube of the CT{masked}"),
+        (
+            "Case base",
+            f"{document['cases']} diagnosed nodules, {retrieval['base_rate']:.0%} malignant; the {retrieval['k']} most "
+            "similar are shown",
+        ),
+    ]
+    render.facts(rows, to=to)
+
+
+class Figure(NamedTuple):
+    """A row of the model card as it is written there: what, the estimate, its 95 % interval, how many nodules."""
+
+    name: str
+    value: str
+    interval: str
+    nodules: str
+
+
+def figures(card: str) -> Iterator[tuple[str, list[Figure]]]:
+    """By table of a card's "What it reaches": the figures for which it gives a yardstick, each followed by those."""
+    for part in f"\n{_section(card, 'What it reaches')}".split("\n### ")[1:]:
+        title, _, body = part.partition("\n")
+        lines = (re.split(r"(?<!\\)\|", line)[1:5] for line in body.splitlines())
+        cells = [[cell.strip().replace("\\|", "|") for cell in line] for line in lines]
+        rows = [Figure(*row) for row in cells if len(row) == 4 and row[0].strip("- ")]
+        shown: list[Figure] = []
+        for measure in MEASURES:
+            of_it = [row for row in rows if measure in row.name and row.name not in OTHER_SPACES]
+            if any(row.name.startswith(YARDSTICK) for row in of_it):
+                shown += sorted(of_it, key=lambda row: row.name.startswith(YARDSTICK))
+        if shown:
+            yield title, shown
+
+
+def _section(card: str, title: str) -> str:
+    """The text below a heading of the second level."""
+    return f"\n{card}".partition(f"\n## {title}\n")[2].partition("\n## ")[0].strip()
+
+
+def _render_figures(card: str, to: Console) -> None:
+    found = list(figures(card))
+    to.print("\nWhat it reaches (value, 95 % interval, nodules)", style="bold")
+    if not found:
+        to.print("not said in its model card")
+    for title, rows in found:
+        to.print(f"\n{title}", style="italic")
+        made = render.columns((None, "left"), (6, "right"), (15, "right"), (4, "right"))
+        for row in rows:
+            name = row.name.replace(YARDSTICK, "  beside: ")
+            made.add_row(f"  {name}", *row[1:], style="dim" if row.name.startswith(YARDSTICK) else "")
+        to.print(made)
+
+
+def _render_provenance(document: dict[str, Any], to: Console) -> None:
+    manifest = document["manifest"]
+    windows = ", ".join(f"{low:g}..{high:g}" for low, high in manifest["preprocessing"]["windows_hu"])
+    to.print()
     render.facts(
         [
-            ("Bundle", f"{manifest['name']} {manifest['version']}, made {manifest['created']}"),
             ("Path", document["path"]),
-            ("sha256", document["sha256"]),
-            ("Licence", manifest["license"]),
-            ("Intended use", manifest["intended_use"]),
-            ("Input", f"{preprocessing['patch_size']}-voxel cube of {preprocessing['spacing_mm']} mm, {masked}"),
+            ("Made", manifest["created"]),
             ("Windows", f"{windows} HU"),
             ("Model", f"{manifest['model']['file']}, ONNX opset {manifest['model']['opset']}"),
-            ("Threshold", f"malignant from a probability of {manifest['threshold']}"),
-            (
-                "Cases",
-                f"{document['cases']} diagnosed nodules, {retrieval['base_rate']:.0%} malignant; K = {retrieval['k']}",
-            ),
         ],
         to=to,
     )

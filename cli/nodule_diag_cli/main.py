@@ -18,6 +18,7 @@ from nodule_diag_cli.info import info
 from nodule_diag_cli.out import document_text
 from nodule_diag_cli.points import XyzCommand
 from nodule_diag_cli.predict import predict
+from nodule_diag_cli.version import version_option
 
 DEBUG_VARIABLE = "NODULE_DIAG_DEBUG"
 EXIT_UNFORESEEN, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -33,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.callback()(version_option)
 app.command(cls=XyzCommand)(predict)
 app.command()(info)
 app.command()(doctor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +42,16 @@ def table(*columns: str, right: Iterable[str] = ()) -> Table:
     )
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def columns(*widths: tuple[int | None, Literal["left", "right"]]) -> Table:
+    """A table of columns alone, each with a width (None takes what is left) and a side."""
+    from rich.table import Table
+
+    made = Table.grid(padding=(0, 1), expand=True)
+    for width, side in widths:
+        made.add_column(width=width, justify=side, overflow="fold", ratio=1 if width is None else None)
     return made
 
 

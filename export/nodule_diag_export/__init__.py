@@ -1,1 +1,4 @@
-"""From a trained model to a bundle: ONNX export, parity, case base and model card (needs the ``export`` extra)."""
+"""From a trained model to a bundle: ONNX export, parity, case base and model card.
+
+Needs the extra ``export``; building engines alone needs ``engines``.
+"""

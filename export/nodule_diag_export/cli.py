@@ -1,24 +1,69 @@
-"""``nodule-diag export`` and ``nodule-diag index``."""
+"""``nodule-diag export`` and ``nodule-diag index``: each command is imported when it is called.
+
+So engines are built where neither torch nor onnx is installed, and the others say what they lack.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 import typer
+from typer.core import TyperGroup
 
-from nodule_diag_export.commands.bundle import bundle_command, parity_command
-from nodule_diag_export.commands.engines import tensorrt_command, tensorrt_rtx_command
-from nodule_diag_export.commands.graph import fused_command, onnx_command, precision_command, winograd_command
-from nodule_diag_export.commands.index import build_command, info_command
+from nodule_diag.errors import MissingExtraError
 
-app = typer.Typer(name="export", help="Export a trained model.", no_args_is_help=True, add_completion=False)
-app.command("onnx")(onnx_command)
-app.command("precision")(precision_command)
-app.command("winograd")(winograd_command)
-app.command("tensorrt")(tensorrt_command)
-app.command("tensorrt-rtx")(tensorrt_rtx_command)
-app.command("bundle")(bundle_command)
-app.command("parity")(parity_command)
-app.command("fused")(fused_command)
+EXPORT = {
+    "onnx": "graph:onnx_command",
+    "precision": "graph:precision_command",
+    "winograd": "graph:winograd_command",
+    "fused": "graph:fused_command",
+    "tensorrt": "engines:tensorrt_command",
+    "tensorrt-rtx": "engines:tensorrt_rtx_command",
+    "bundle": "bundle:bundle_command",
+    "parity": "bundle:parity_command",
+    "golden": "golden:golden_command",
+}
+"""Where the function of each command is, below ``nodule_diag_export.commands``."""
+INDEX = {"build": "index:build_command", "info": "index:info_command"}
 
-index_app = typer.Typer(name="index", help="Build and inspect case bases.", no_args_is_help=True, add_completion=False)
-index_app.command("build")(build_command)
-index_app.command("info")(info_command)
+
+def _group(places: dict[str, str]) -> type[TyperGroup]:
+    """A group of such commands."""
+
+    class Lazy(TyperGroup):
+        def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002 - a click Context, whoever brings click
+            return list(places)
+
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002
+            return _command(cmd_name, places[cmd_name]) if cmd_name in places else None
+
+    return Lazy
+
+
+def _command(name: str, place: str) -> Any:  # noqa: ANN401 - a click Command
+    module, _, function = place.partition(":")
+    one = typer.Typer(add_completion=False)
+    try:
+        one.command(name)(getattr(import_module(f"nodule_diag_export.commands.{module}"), function))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("nodule_diag"):
+            raise
+        missing = MissingExtraError(error.name.partition(".")[0], "export")
+        settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+        @one.command(name, help=f"Not here: {missing.hint}", context_settings=settings)
+        def lacking() -> None:
+            raise missing
+
+    return typer.main.get_command(one)
+
+
+def _app(name: str, places: dict[str, str], *, help: str) -> typer.Typer:
+    made = typer.Typer(name=name, cls=_group(places), no_args_is_help=True, add_completion=False)
+    made.callback(help=help)(lambda: None)
+    return made
+
+
+app = _app("export", EXPORT, help="Export a trained model: graphs, bundles, engines.")
+index_app = _app("index", INDEX, help="Build and inspect case bases.")

@@ -40,9 +40,9 @@ if step == "crash":
     os.abort()
 if step == "hang":
     found(doing="timing batch 8", result={"rows": [1, 2]})
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(900)"])
     (work / "grandchild").write_text(str(child.pid))
-    time.sleep(60)
+    time.sleep(900)
 if step == "silent":
     sys.exit(0)
 if step == "exit":
@@ -74,8 +74,8 @@ def alive(pid: int) -> bool:
 
 def test_a_step_that_dies_or_hangs_costs_nothing_but_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ("crash", "hang", "silent", "exit", "lacks")
-    fragile = [Step(name=name, limit_s=4 if name == "hang" else 30) for name in names]
-    document = run(tmp_path, *fragile, Step(name="good", limit_s=20, arguments=("a", "b")))
+    fragile = [Step(name=name, limit_s=8 if name == "hang" else 240) for name in names]
+    document = run(tmp_path, *fragile, Step(name="good", limit_s=240, arguments=("a", "b")))
     steps = document["steps"]
     assert {name: entry["state"] for name, entry in steps.items()} == {
         "crash": "failed",
@@ -88,14 +88,14 @@ def test_a_step_that_dies_or_hangs_costs_nothing_but_itself(tmp_path: Path, caps
     assert steps["crash"]["reason"] == "signal SIGABRT"
     assert steps["crash"]["result"] == {"rows": [1]}  # what it had found stays
     assert steps["hang"]["result"] == {"rows": [1, 2]}
-    assert steps["hang"]["wall_s"] < 10
+    assert steps["hang"]["wall_s"] < 240, "it would hang for 900"
     assert "told on the way out" in steps["exit"]["log"]
     assert steps["lacks"]["reason"] == "no CUDA device: nobody home"
     assert steps["good"]["result"] == {"arguments": ["a", "b"]}
     assert json.loads((tmp_path / "out.json").read_text()) == document
-    assert "hang: timed-out: killed after 4 s, timing batch 8" in capsys.readouterr().out
+    assert "hang: timed-out: killed after 8 s, timing batch 8" in capsys.readouterr().out
     grandchild = int((tmp_path / "work" / "grandchild").read_text())
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 120
     while alive(grandchild) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not alive(grandchild)
@@ -107,19 +107,19 @@ def test_the_file_is_written_after_every_step(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(
         runner, "write_json", lambda path, document: (written.append(list(document["steps"])), write(path, document))
     )
-    run(tmp_path, Step(name="lacks", limit_s=9), Step(name="good", limit_s=9))
+    run(tmp_path, Step(name="lacks", limit_s=240), Step(name="good", limit_s=240))
     assert written == [[], ["lacks"], ["lacks", "good"]]
 
 
 def test_time_for_all_steps_is_bounded(tmp_path: Path) -> None:
-    document = run(tmp_path, Step(name="hang", limit_s=60), Step(name="good", limit_s=60), deadline_s=8)
+    document = run(tmp_path, Step(name="hang", limit_s=600), Step(name="good", limit_s=600), deadline_s=8)
     assert document["steps"]["hang"]["state"] == "timed-out"
     assert document["steps"]["good"]["state"] == "skipped"
-    assert document["wall_s"] < 12
+    assert document["wall_s"] < 240
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    steps = (Step(name="good", limit_s=20), Step(name="exit", limit_s=20))
+    steps = (Step(name="good", limit_s=240), Step(name="exit", limit_s=240))
     run(tmp_path, *steps)
     document = run(tmp_path, *steps, resume=True)
     assert (tmp_path / "work" / "ran").read_text().split() == ["good", "exit", "exit"]
@@ -137,17 +137,20 @@ def test_a_run_that_is_cut_off_ends_its_step(tmp_path: Path) -> None:
         "import runpy, sys; from benchmarks.gpu_check import runner;"
         f"runner.run_all.__kwdefaults__['child'] = (sys.executable, '-S', {str(script)!r});"
         "from benchmarks.gpu_check import plan; import dataclasses;"
-        "runner.STEPS = plan.STEPS = (plan.Step(name='hang', limit_s=60),);"
+        "runner.STEPS = plan.STEPS = (plan.Step(name='hang', limit_s=600),);"
         f"sys.argv = ['x', '--out', {str(out)!r}, '--work', {str(tmp_path / 'work')!r}];"
         "runpy.run_module('benchmarks.gpu_check', run_name='__main__', alter_sys=False)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=runner.ROOT)
     told = tmp_path / "work" / "grandchild"
-    deadline = time.monotonic() + 30
-    while not (told.is_file() and told.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.terminate()
-    assert process.wait(timeout=10) == 128 + signal.SIGTERM
+    deadline = time.monotonic() + 240
+    with subprocess.Popen([sys.executable, "-c", code], cwd=runner.ROOT) as process:
+        try:
+            while not (told.is_file() and told.read_text()) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            process.terminate()
+            assert process.wait(timeout=120) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
     grandchild = int(told.read_text())
     while alive(grandchild) and time.monotonic() < deadline:
         time.sleep(0.05)

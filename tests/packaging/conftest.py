@@ -52,10 +52,20 @@ def distributions(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def installed(distributions: Distributions, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """A fresh environment outside the checkout with the wheel and its `cpu` extra, as a user installs it."""
-    root = tmp_path_factory.mktemp("fresh")
+    return install(distributions, tmp_path_factory.mktemp("fresh"), "cpu")
+
+
+@pytest.fixture(scope="session")
+def engine_builder(distributions: Distributions, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Another, with what builds engines."""
+    return install(distributions, tmp_path_factory.mktemp("builder"), "cpu,engines")
+
+
+def install(distributions: Distributions, root: Path, extras: str) -> Environment:
+    """The wheel with some extras in an environment of its own."""
     (root / "cwd").mkdir()
     subprocess.run([sys.executable, "-m", "venv", str(root / "venv")], check=True, timeout=120)
     environment = Environment(bin=root / "venv" / "bin", cwd=root / "cwd")
-    done = environment.run("python", "-m", "pip", "install", f"nodule-diag[cpu] @ {distributions.wheel.as_uri()}")
+    done = environment.run("python", "-m", "pip", "install", f"nodule-diag[{extras}] @ {distributions.wheel.as_uri()}")
     assert done.returncode == 0, done.stdout + done.stderr
     return environment

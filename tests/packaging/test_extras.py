@@ -11,7 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-EXTRAS = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "dicom", "report", "train", "export", "bench", "dev"}
+RUNTIME_EXTRAS = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "engines", "dicom", "report"}
+EXTRAS = RUNTIME_EXTRAS | {"train", "export", "bench", "dev"}
 ONNX_RUNTIMES = {"onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"}
 NO_EXTRA = ""
 THIS = "nodule-diag"
@@ -30,8 +31,8 @@ def requirements(wheel_metadata):
     lines = [Requirement(line) for line in wheel_metadata.get_all("Requires-Dist")]
     base = required_names(lines, extra=NO_EXTRA)
     adds = {extra: required_names(lines, extra=extra) - base for extra in EXTRAS}
-    for extra, other in (("export", "train"), ("bench", "export")):
-        if THIS in adds[extra]:  # nodule-diag[train], nodule-diag[export]
+    for extra, other in (("export", "train"), ("bench", "export"), ("tensorrt-rtx", "engines")):
+        if THIS in adds[extra]:  # nodule-diag[train], nodule-diag[export], nodule-diag[engines]
             adds[extra] = adds[extra] - {THIS} | adds[other]
     return {NO_EXTRA: base} | adds
 
@@ -73,12 +74,19 @@ def test_only_cpu_and_gpu_bring_an_onnx_runtime(requirements):
     assert brings == {"cpu": ["onnxruntime"], "gpu": ["onnxruntime-gpu"]}
 
 
-@pytest.mark.parametrize("extra", [NO_EXTRA, "bench", "dicom", "dev", "export", "openvino", "report", "train"])
+@pytest.mark.parametrize(
+    "extra", [NO_EXTRA, "bench", "dicom", "dev", "engines", "export", "openvino", "report", "train"]
+)
 def test_no_other_extra_brings_an_onnx_runtime_indirectly(extra, requirements):
     assert everything_below(requirements[extra]) & ONNX_RUNTIMES == set()
 
 
-@pytest.mark.parametrize("extra", [NO_EXTRA, "cpu"])
+def test_engines_are_built_without_what_needs_a_gpu(requirements):
+    assert requirements["engines"] == {"tensorrt-rtx"}
+    assert requirements["tensorrt-rtx"] == {"tensorrt-rtx", "pycuda", "filelock"}
+
+
+@pytest.mark.parametrize("extra", [NO_EXTRA, "cpu", "engines"])
 def test_runtime_needs_no_torch(extra, requirements):
     assert everything_below(requirements[extra]) & {"torch", "onnx", "onnxscript"} == set()
 

@@ -1,12 +1,16 @@
 """The wheel as its user meets it: a fresh environment outside the checkout, without torch."""
 
+import hashlib
 import json
+import platform
+import sys
 
 import jsonschema
 import pytest
 
 pytestmark = pytest.mark.slow
 
+RTX_HERE = sys.platform == "linux" and platform.machine() == "x86_64"
 CT_0314 = "ct/LIDC-IDRI-0314.nii.gz"
 NODULE_0314_XYZ_LPS_MM = ("-56.94", "131.27", "-520.6")
 
@@ -69,9 +73,36 @@ def test_commands_that_describe(installed, command):
     assert document_of(installed.run("nodule-diag", command, "--json"))
 
 
-@pytest.mark.parametrize(("command", "extra"), [("train", "train"), ("export", "export")])
+def test_version(installed):
+    assert installed.run("nodule-diag", "--version").stdout.startswith("nodule-diag ")
+
+
+def test_doctor_names_what_builds_engines(installed):
+    ended = installed.run("nodule-diag", "doctor")
+    assert ended.stdout.count("pip install 'nodule-diag[engines]'") == 1, ended.stdout
+
+
+@pytest.mark.skipif(not RTX_HERE, reason="the extra dev brings tensorrt-rtx on Linux on x86_64 alone")
+def test_an_engine_is_built_without_cuda_torch_and_onnx(engine_builder):
+    """The packaged bundle's, by name of the extra alone."""
+    listed = document_of(engine_builder.run("python", "-m", "pip", "list", "--format=json"))
+    names = {entry["name"].lower() for entry in listed}
+    assert not names & {"torch", "onnx", "onnxscript", "pycuda"}
+    ended = engine_builder.run("nodule-diag", "export", "tensorrt-rtx", "--out", "model.engine", "--sm", "8.6")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    plan = (engine_builder.cwd / "model.engine").read_bytes()
+    said = json.loads((engine_builder.cwd / "model.engine.json").read_text())
+    assert len(plan) > 5_000_000
+    assert said["sha256"] == hashlib.sha256(plan).hexdigest()
+    assert said["key"]["compute_capability"] == "8.6"
+    refused = engine_builder.run("nodule-diag", "export", "tensorrt-rtx", "any.onnx", "--out", "other.engine")
+    assert refused.returncode == 5
+    assert "pip install 'nodule-diag[export]'" in refused.stderr
+
+
+@pytest.mark.parametrize(("command", "extra"), [(("train",), "train"), (("export", "onnx"), "export")])
 def test_missing_extra_prints_the_pip_command(installed, command, extra):
-    ended = installed.run("nodule-diag", command)
+    ended = installed.run("nodule-diag", *command)
     assert ended.returncode == 5, ended.stdout + ended.stderr
     assert f"pip install 'nodule-diag[{extra}]'" in ended.stderr
     assert "Traceback" not in ended.stderr

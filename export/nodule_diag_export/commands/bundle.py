@@ -7,12 +7,22 @@ from typing import Annotated
 
 import typer
 
-from nodule_diag.backends import misses
-from nodule_diag.bundle import Bundle
+from nodule_diag.backends import has_passed, misses
 from nodule_diag.cases import DEFAULT_K, EXACT_SEARCH_LIMIT, CaseIndex
 from nodule_diag.process import resolve_threads
 from nodule_diag_export.bundle import DEFAULT_IDENTITY, BundleOptions, Identity, export_bundle
-from nodule_diag_export.commands.options import Data, License, Name, Threads, Version, required_data, use_threads
+from nodule_diag_export.commands.options import (
+    BundleArgument,
+    BundleOut,
+    Data,
+    License,
+    Name,
+    Threads,
+    Version,
+    open_bundle,
+    required_data,
+    use_threads,
+)
 from nodule_diag_export.parity import cube_patches, record_parity
 from nodule_diag_training.options import StoreOption
 
@@ -54,8 +64,8 @@ def bundle_command(
 
 
 def parity_command(
-    bundle: Annotated[Path, typer.Argument(help="The bundle whose network is compared.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="The bundle to write: a directory or a .zip.", show_default=False)],
+    out: BundleOut,
+    bundle: BundleArgument = None,
     data: Data = None,
     store: StoreOption = None,
     threads: Threads = 0,
@@ -64,11 +74,12 @@ def parity_command(
 
     They are of nodules in their own surroundings, and decide what `predict --backend auto` may take.
     """
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle)
     count = resolve_threads(threads or None)
     written = record_parity(opened, cube_patches(required_data(data, store)), out=out, threads=count)
     for record in written.manifest.parity:
-        verdict = "; ".join(misses(record, precision=record.precision)) or "passed"
+        missed = "; ".join(misses(record, precision=record.precision))
+        verdict = missed or ("passed" if has_passed(written.manifest.parity, record) else "wrong in fp32")
         typer.echo(
             f"{record.backend} {record.runtime_version}, {record.device}, {record.precision}, {record.patches} patches:"
             f" P {record.malignancy:.1e}, score {record.expert_score:.1e}, segmentation {record.segmentation:.1e},"

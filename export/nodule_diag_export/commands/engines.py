@@ -16,12 +16,19 @@ Sm = Annotated[
 ]
 Batch = Annotated[int, typer.Option("--max-batch", min=1, help="Largest batch of the batched profile.")]
 EngineOut = Annotated[Path, typer.Option("--out", help="The engine file to write.", show_default=False)]
-Network = Annotated[Path, typer.Argument(help="A bundle or an .onnx file.", show_default=False)]
+Network = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="BUNDLE_OR_MODEL",
+        help="A bundle or an .onnx file; the packaged bundle when left out.",
+        show_default=False,
+    ),
+]
 
 
 def tensorrt_command(
-    source: Network,
     out: EngineOut,
+    source: Network = None,
     precision: Annotated[ExportPrecision | None, typer.Option("--precision", help="A bundle's graph.")] = None,
     max_batch: Batch = MAX_BATCH,
 ) -> None:
@@ -30,8 +37,8 @@ def tensorrt_command(
 
 
 def tensorrt_rtx_command(
-    source: Network,
     out: EngineOut,
+    source: Network = None,
     precision: Annotated[ExportPrecision | None, typer.Option("--precision", help="A bundle's graph.")] = None,
     sm: Sm = None,
     max_batch: Batch = MAX_BATCH,
@@ -42,12 +49,12 @@ def tensorrt_rtx_command(
 
 def _engine(
     flavour: Flavour,
-    source: Path,
+    source: Path | None,
     out: Path,
     precision: ExportPrecision | None,
     capabilities: tuple[str, ...],
     max_batch: int,
 ) -> None:
-    network, found = network_of(source, precision=None if precision is None else precision.value)
-    key = export_engine(flavour, network, out=out, precision=found, capabilities=capabilities, max_batch=max_batch)
-    typer.echo(f"wrote {out} ({key.runtime} {key.runtime_version}, {found}, compute {key.compute_capability})")
+    network = network_of(source, precision=None if precision is None else precision.value)
+    key = export_engine(flavour, network, out=out, capabilities=capabilities, max_batch=max_batch)
+    typer.echo(f"wrote {out} ({key.runtime} {key.runtime_version}, {key.precision}, compute {key.compute_capability})")

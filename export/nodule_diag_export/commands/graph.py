@@ -20,6 +20,8 @@ from nodule_diag_export.bundle import (
     reduce_graph,
 )
 from nodule_diag_export.commands.options import (
+    BundleArgument,
+    BundleOut,
     Data,
     ExportPrecision,
     License,
@@ -27,6 +29,7 @@ from nodule_diag_export.commands.options import (
     PrecisionOption,
     Threads,
     Version,
+    open_bundle,
     optional_data,
     use_threads,
 )
@@ -39,10 +42,15 @@ from nodule_diag_training.options import StoreOption
 
 
 def onnx_command(
-    source: Annotated[
-        Path, typer.Argument(help="model.safetensors of a finished run, or a bundle.", show_default=False)
-    ],
     out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.", show_default=False)],
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="BUNDLE_OR_CHECKPOINT",
+            help="A bundle, or model.safetensors of a finished run; the packaged bundle when left out.",
+            show_default=False,
+        ),
+    ] = None,
     data: Data = None,
     store: StoreOption = None,
     precision: PrecisionOption = ExportPrecision.fp32,
@@ -57,8 +65,11 @@ def onnx_command(
     fp32 graph does, on nodules in their surroundings, else on synthetic patches; a bundle's case base is compared too.
     """
     use_threads(threads)
-    bundle = Bundle.open(source) if source.is_dir() or source.suffix == ".zip" else None
-    if bundle is None:
+    bundle: Bundle | None = None
+    if source is None or source.is_dir() or source.suffix == ".zip":
+        bundle = open_bundle(source)
+        network = bundle.read(bundle.manifest.model.file)
+    else:
         nodules = optional_data(data, store)
         shown = [] if nodules is None else list(cube_patches(nodules))
         identity = Identity(name=name, version=version, license=license_)
@@ -67,8 +78,6 @@ def onnx_command(
         typer.echo(f"largest difference from torch on {patches} patches:", err=True)
         _say_parity(exported.parity)
         network = exported.data
-    else:
-        network = bundle.read(bundle.manifest.model.file)
     if precision is not ExportPrecision.fp32:
         network = _reduced(
             network, _precision(precision), data=optional_data(data, store), bundle=bundle, threads=threads
@@ -78,9 +87,9 @@ def onnx_command(
 
 
 def precision_command(
-    source: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle to copy.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="The bundle to write: a directory or a .zip.", show_default=False)],
+    out: BundleOut,
     precision: PrecisionOption,
+    source: BundleArgument = None,
     data: Data = None,
     store: StoreOption = None,
     threads: Threads = 0,
@@ -88,7 +97,7 @@ def precision_command(
     """Write a copy of a bundle that also holds its network in fp16 or bf16, once that has passed its gate."""
     if precision is ExportPrecision.fp32:
         raise UsageError("every bundle holds its network in fp32", hint="use --precision fp16 or bf16")
-    bundle = Bundle.open(source)
+    bundle = open_bundle(source)
     network = bundle.read(bundle.manifest.model.file)
     nodules = optional_data(data, store)
     reduced = _reduced(network, _precision(precision), data=nodules, bundle=bundle, threads=threads)
@@ -97,8 +106,8 @@ def precision_command(
 
 
 def winograd_command(
-    source: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle to copy.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="The bundle to write: a directory or a .zip.", show_default=False)],
+    out: BundleOut,
+    source: BundleArgument = None,
     data: Data = None,
     store: StoreOption = None,
     threads: Threads = 0,
@@ -110,7 +119,7 @@ def winograd_command(
     """
     shown, patches = compared_patches(optional_data(data, store))
     written, figures = add_winograd(
-        Bundle.open(source), patches=np.stack(patches), out=out, threads=resolve_threads(threads or None)
+        open_bundle(source), patches=np.stack(patches), out=out, threads=resolve_threads(threads or None)
     )
     typer.echo(f"largest difference of winograd from fp32 on {shown}:", err=True)
     for name in ("malignancy", "expert_score", "segmentation", "cam"):

@@ -1,17 +1,19 @@
-"""Options that several commands of ``nodule-diag export`` and ``nodule-diag index`` share."""
+"""Options that several commands of ``nodule-diag export`` share; torch is imported by those that compute with it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 
+from nodule_diag.bundle import Bundle
 from nodule_diag.errors import UsageError
-from nodule_diag_training.data import TrainingData
+
+if TYPE_CHECKING:
+    from nodule_diag_training.data import TrainingData
 
 Data = Annotated[
     Path | None, typer.Option("--data", envvar="NODULE_DIAG_DATA", help="The LIDC data folder.", show_default=False)
@@ -19,6 +21,13 @@ Data = Annotated[
 Name = Annotated[str, typer.Option(help="Name of the bundle.")]
 Version = Annotated[str, typer.Option(help="Its version.")]
 License = Annotated[str, typer.Option("--license", help="Licence of its weights, as an SPDX identifier or in words.")]
+BundleArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="BUNDLE", help="A bundle; the packaged one when left out.", show_default=False),
+]
+BundleOut = Annotated[
+    Path, typer.Option("--out", help="The bundle to write: a directory or a .zip.", show_default=False)
+]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to the libraries.")]
 
 
@@ -33,9 +42,16 @@ class ExportPrecision(StrEnum):
 PrecisionOption = Annotated[ExportPrecision, typer.Option("--precision", help="Of the convolutions.")]
 
 
+def open_bundle(path: Path | None) -> Bundle:
+    """The bundle that a command names, or the packaged one."""
+    return Bundle.default() if path is None else Bundle.open(path)
+
+
 def use_threads(threads: int) -> None:
     """Have torch use so many CPU threads; 0 leaves it alone."""
     if threads:
+        import torch
+
         torch.set_num_threads(threads)
 
 
@@ -45,6 +61,8 @@ def optional_data(data: Path | None, stores: Sequence[Path] | None) -> TrainingD
     Raises:
         TrainingDataError: If they are missing or damaged.
     """
+    from nodule_diag_training.data import TrainingData
+
     if stores:
         return TrainingData.of(Path(), stores)
     return None if data is None else TrainingData.of(data)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nodule_diag.backends import (
+    BUILD_EXTRA,
     EngineKey,
     Flavour,
     build_engine,
@@ -19,18 +21,33 @@ from nodule_diag.backends import (
     write_engine,
 )
 from nodule_diag.bundle import Bundle
-from nodule_diag.errors import BackendError, UsageError
-from nodule_diag_export.graph import INPUT, parse_onnx, precision_of
+from nodule_diag.errors import BackendError, MissingExtraError, UsageError
+from nodule_diag_export.graph import INPUT
 
 ANY = "any"
 """In the key of an engine that was built ahead of time: it belongs to no one GPU or driver."""
 
 
-def network_of(source: Path, *, precision: str | None) -> tuple[bytes, str]:
-    """The ONNX bytes and the precision of a file or bundle.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Network:
+    """What is compiled.
+
+    Attributes:
+        data: The bytes of its ONNX file.
+        precision: Of its convolutions.
+        input_name: Its input, [B, 2, 64, 64, 64] float32.
+    """
+
+    data: bytes = field(repr=False)
+    precision: str
+    input_name: str
+
+
+def network_of(source: Path | None, *, precision: str | None) -> Network:
+    """The network of a bundle or of an ``.onnx`` file; only a file needs the onnx package, to say its precision.
 
     Args:
-        source: An ``.onnx`` file, or a bundle.
+        source: An ``.onnx`` file, or a bundle; the packaged bundle when left out.
         precision: Of the bundle's graphs; fp32 when left out. A file has one precision.
 
     Raises:
@@ -38,11 +55,16 @@ def network_of(source: Path, *, precision: str | None) -> tuple[bytes, str]:
         BundleError: If the bundle is refused.
         BackendError: If the bundle has no graph of that precision.
         ExportError: If the file is no ONNX file.
+        MissingExtraError: For a file, where onnx is not installed.
     """
-    if source.suffix != ".onnx":
-        opened = Bundle.open(source)
-        chosen = precision or "fp32"
-        return opened.read(opened.manifest.model.file_of(chosen)), chosen
+    if source is None or source.suffix != ".onnx":
+        opened = Bundle.default() if source is None else Bundle.open(source)
+        model, chosen = opened.manifest.model, precision or "fp32"
+        return Network(data=opened.read(model.file_of(chosen)), precision=chosen, input_name=model.input.name)
+    try:
+        from nodule_diag_export.graph import parse_onnx, precision_of
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("onnx", "export") from error
     try:
         data = source.read_bytes()
     except OSError as error:
@@ -53,15 +75,14 @@ def network_of(source: Path, *, precision: str | None) -> tuple[bytes, str]:
             f"{source.name} is a {found} graph, not {precision}",
             hint=f"make one first: nodule-diag export onnx SOURCE --precision {precision}",
         )
-    return data, found
+    return Network(data=data, precision=found, input_name=INPUT)
 
 
 def export_engine(
     flavour: Flavour,
-    network: bytes,
+    network: Network,
     *,
     out: Path,
-    precision: str,
     capabilities: Sequence[str] = (),
     max_batch: int,
 ) -> EngineKey:
@@ -69,9 +90,8 @@ def export_engine(
 
     Args:
         flavour: TensorRT, which needs the GPU that the engine is for, or TensorRT for RTX, which needs none.
-        network: The ONNX bytes.
+        network: What to compile.
         out: The engine file.
-        precision: Of the network, for its description.
         capabilities: For TensorRT for RTX: what to compile for; all that are offered from 8.0 when left out.
         max_batch: Largest batch of the second profile; 1 makes the static profile the only one.
 
@@ -84,7 +104,7 @@ def export_engine(
         UsageError: For a compute capability that is not offered.
         OutputError: If it cannot be written.
     """
-    trt = import_flavour(flavour)
+    trt = import_flavour(flavour, extra=BUILD_EXTRA if flavour.ahead_of_time else flavour.name)
     profiles = profiles_up_to(max_batch)
     if flavour.ahead_of_time:
         # Turing has no bf16 and no engine in common with later GPUs: it is built on its own, when asked for.
@@ -102,13 +122,13 @@ def export_engine(
         targets = ()
         gpu = gpus[0]
         machine = {"gpu": gpu.name, "driver": gpu.driver, "compute_capability": gpu.compute_capability}
-    built = build_engine(trt, network, input_name=INPUT, profiles=profiles, capabilities=targets)
+    built = build_engine(trt, network.data, input_name=network.input_name, profiles=profiles, capabilities=targets)
     key = EngineKey.model_validate(
         {
-            "model_sha256": hashlib.sha256(network).hexdigest(),
+            "model_sha256": hashlib.sha256(network.data).hexdigest(),
             "runtime": flavour.name,
             "runtime_version": trt.__version__,
-            "precision": precision,
+            "precision": network.precision,
             "profile": profile_name(profiles),
             **machine,
         }

@@ -1,10 +1,10 @@
 from .mixed_precision import Precision as Precision
 from .mixed_precision import emulated_graph as emulated_graph
 from .mixed_precision import mixed_graph as mixed_graph
-from .onnx_graph import INPUT as INPUT
-from .onnx_graph import OUTPUTS as OUTPUTS
+from .names import INPUT as INPUT
+from .names import OUTPUTS as OUTPUTS
+from .names import RAW_CAM as RAW_CAM
 from .onnx_graph import PRODUCER as PRODUCER
-from .onnx_graph import RAW_CAM as RAW_CAM
 from .onnx_graph import SCORE_MAX as SCORE_MAX
 from .onnx_graph import SCORE_MIN as SCORE_MIN
 from .onnx_graph import ExportGraph as ExportGraph

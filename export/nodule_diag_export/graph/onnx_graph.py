@@ -23,11 +23,9 @@ from nodule_diag_export.errors import ExportError
 from nodule_diag_training.losses import class_cam
 from nodule_diag_training.model import PATCH_CHANNELS, SynergicModel
 
+from .names import INPUT, OUTPUTS, RAW_CAM
+
 OPSET = 18
-INPUT = "patch"
-OUTPUTS = ("malignancy", "logit", "expert_score", "segmentation", "cam")
-RAW_CAM = "cam_raw"
-"""The CAM of eq. 5, an output of the graph that :func:`trace` gives and of no file that is shipped."""
 PRODUCER = "nodule-diag"
 SCORE_MIN, SCORE_MAX = 1.0, 5.0
 MAX_BATCH = 4096

@@ -15,7 +15,8 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from nodule_diag_export.errors import ExportError
 
-from .layers import Convolution, GroupNorm, Layers, from_one_channel, group_norm, pointwise, winograd
+from .layers import Convolution, Layers, from_one_channel, pointwise, winograd
+from .normalisation import GroupNorm, group_norm
 
 MIN_CHANNELS = 16
 """Of a convolution's input after space to depth, and of its output: below, the transforms take what is saved."""

@@ -1,4 +1,4 @@
-"""ONNX nodes of one layer with the channels last: convolutions by minimal filtering, and group normalisation.
+"""ONNX nodes of one convolution with the channels last, by minimal filtering.
 
 A convolution of stride 2 becomes one of stride 1 over half the cells and eight times the channels (space to depth); one
 of dilation d, d^3 ordinary ones over sub-lattices (space to batch). What is left is a dense convolution of 2, 3 or 4
@@ -232,45 +232,6 @@ def _outputs(layers: Layers, products: str, c: Convolution, tiles: tuple[int, in
     # A cell is (tile, place in the tile, sub-lattice).
     cells = layers.transpose(grid, 3, 7, 0, 4, 8, 1, 5, 9, 2, 6, 10)
     return layers.reshape(cells, -1, *(count * TILE * c.dilation for count in tiles), c.outputs)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class GroupNorm:
-    """Group normalisation.
-
-    Attributes:
-        x: What is normalised.
-        groups: How many.
-        epsilon: Under the root.
-        scale: [C].
-        shift: [C].
-    """
-
-    x: str
-    groups: int
-    epsilon: float
-    scale: NDArray[np.float32]
-    shift: NDArray[np.float32]
-
-
-def group_norm(layers: Layers, x: str, norm: GroupNorm, sizes: tuple[int, int, int]) -> str:
-    """Normalise [B, D, H, W, C]: sums by a product with ones, which no runtime reduces a leading axis faster than."""
-    channels, cells = len(norm.scale), math.prod(sizes)
-    flat = layers.reshape(x, -1, cells, channels)
-    mean = np.full((1, cells), 1.0 / cells)
-    moments = []
-    for values in (flat, layers.add("Mul", flat, flat)):
-        by_channel = layers.reshape(layers.apply(mean, values), -1, norm.groups, channels // norm.groups)
-        moments.append(layers.add("ReduceMean", by_channel, layers.constant(np.array([2], np.int64)), keepdims=1))
-    first, second = moments
-    variance = layers.add("Sub", second, layers.add("Mul", first, first))
-    root = layers.add("Sqrt", layers.add("Add", variance, layers.constant(np.array([norm.epsilon], np.float32))))
-    per_group = (norm.groups, channels // norm.groups)
-    scale = layers.add("Div", layers.constant(norm.scale.reshape(per_group)), root)
-    shift = layers.add("Sub", layers.constant(norm.shift.reshape(per_group)), layers.add("Mul", first, scale))
-    scaled = layers.add("Mul", flat, layers.reshape(scale, -1, 1, channels))
-    shifted = layers.add("Add", scaled, layers.reshape(shift, -1, 1, channels))
-    return layers.reshape(shifted, -1, *sizes, channels)
 
 
 def pointwise(layers: Layers, x: str, convolution: Convolution) -> str:

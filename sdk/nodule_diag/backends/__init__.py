@@ -1,7 +1,8 @@
 """Runtimes that can execute a bundle's network: one Protocol, one module a runtime, chosen by name.
 
 Nothing falls back in silence: what was asked for and cannot serve raises, and ``auto`` reports what it took.
-Doors: ``create_backend``, the ``Backend`` Protocol and its ``Outputs``, ``backend_statuses``, parity and symmetry.
+Doors: ``create_backend``, the ``Backend`` Protocol and its ``Outputs``, ``backend_statuses``, ``SelfTest``, parity,
+golden answers and symmetry.
 """
 
 import lazy_loader

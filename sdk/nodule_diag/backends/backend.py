@@ -50,6 +50,10 @@ class Outputs:
         given = [name for name, array in vars(parts[0]).items() if array is not None]
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in given})
 
+    def first(self, count: int) -> Outputs:
+        """The answers for the first ``count`` patches."""
+        return Outputs(**{name: array[:count] for name, array in vars(self).items() if array is not None})
+
 
 class Backend(Protocol):
     """A network that is loaded and ready; safe to use from several threads."""

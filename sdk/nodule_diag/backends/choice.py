@@ -2,20 +2,22 @@
 
 The order is by speed as it was measured, not as it is at the moment: on one machine the same request always takes the
 same backend. ONNX Runtime's fp32 network is the reference; any other choice that the caller did not make by name needs
-figures within the gate in the bundle's manifest (``parity``), written where the bundle was made. Without them, ``auto``
-is ONNX Runtime in fp32.
+figures within the gate: in the bundle's manifest (``parity``), written where the bundle was made, or the user's own of
+this machine (:mod:`nodule_diag.backends.own_figures`). Figures that miss the gate count wherever they stand. Without
+any, ``auto`` is ONNX Runtime in fp32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from nodule_diag.backends.backend import Backend, Device
+from nodule_diag.backends.own_figures import own_records
 from nodule_diag.backends.parity import misses
 from nodule_diag.backends.registry import backend_module
-from nodule_diag.bundle import Bundle, Manifest
+from nodule_diag.bundle import Bundle, Manifest, ParityRecord
 from nodule_diag.errors import BackendError, BundleError, MissingExtraError
 
 REFERENCE = "onnxruntime"
@@ -46,15 +48,24 @@ AUTO_ORDER = (
 """Fastest first."""
 
 
-def has_passed(manifest: Manifest, candidate: Candidate) -> bool:
-    """Whether the bundle records figures of this candidate, and each of them is within the gate."""
-    records = [
-        record
-        for record in manifest.parity
-        if (record.backend, record.device, record.precision)
-        == (candidate.backend, candidate.device, candidate.precision)
-    ]
-    return bool(records) and not any(misses(record, precision=candidate.precision) for record in records)
+def has_passed(records: Sequence[ParityRecord], candidate: Candidate | ParityRecord) -> bool:
+    """Whether there are figures of this backend, device and precision, and each of them is within its gate.
+
+    In a reduced precision those of fp32 on the same device count too: a backend that is wrong in fp32 is wrong, though
+    the wider gate may let it pass.
+    """
+    ours = [record for record in records if (record.backend, record.device) == (candidate.backend, candidate.device)]
+    judged = [record for record in ours if record.precision in {"fp32", candidate.precision}]
+    measured = any(record.precision == candidate.precision for record in judged)
+    return measured and not any(misses(record, precision=record.precision) for record in judged)
+
+
+def _may_be_taken(records: Sequence[ParityRecord], candidate: Candidate) -> bool:
+    """The reference is trusted until figures speak against it."""
+    without_figures = candidate.backend == REFERENCE and not any(
+        (record.backend, record.device) == (REFERENCE, candidate.device) for record in records
+    )
+    return without_figures or has_passed(records, candidate)
 
 
 def choose(bundle: Bundle, *, name: str, device: Device, precision: str, threads: int) -> Backend:
@@ -69,27 +80,29 @@ def choose(bundle: Bundle, *, name: str, device: Device, precision: str, threads
 
     Raises:
         BackendError: ``precision-unavailable`` when nothing can take the precision, ``auto-without-parity`` when only
-            a backend without figures is installed, else what the last candidate said.
+            a backend without figures is installed, ``auto-failed-selftest`` when the reference was wrong here and
+            nothing else may be taken, else what the last candidate said.
         MissingExtraError: When no runtime is installed.
         BundleError: When the network is not what the manifest says.
     """
-    fault: BackendError | BundleError = BackendError(
-        f"precision {precision} is not available: auto takes a reduced precision only where the bundle records that"
-        " its answers were compared and passed",
-        hint="use --precision fp32, or name the backend as well, such as --backend openvino",
-        code="precision-unavailable",
-    )
-    for backend, target, taken in _attempts(bundle.manifest, name, device, precision):
+    fault: BackendError | BundleError = _nothing_fits(precision)
+    records = (*bundle.manifest.parity, *own_records(bundle))
+    for backend, target, taken in _attempts(records, name, device, precision):
         try:
             return backend_module(backend).load(bundle, device=target, precision=taken, threads=threads)
         except (BackendError, BundleError) as error:
             fault = error
+    wanted = device.kind != "cuda" and precision in {"auto", "fp32"}
+    if name == "auto" and wanted and not _may_be_taken(records, AUTO_ORDER[-1]):
+        raise _nothing_fits(precision) from fault
     if name == "auto" and isinstance(fault, MissingExtraError):
         _say_what_was_left_out(bundle.manifest, fault)
     raise fault
 
 
-def _attempts(manifest: Manifest, name: str, device: Device, precision: str) -> Iterator[tuple[str, Device, str]]:
+def _attempts(
+    records: Sequence[ParityRecord], name: str, device: Device, precision: str
+) -> Iterator[tuple[str, Device, str]]:
     """Backend, device and precision of each load to try, in order."""
     for candidate in AUTO_ORDER:
         fits = (
@@ -99,12 +112,28 @@ def _attempts(manifest: Manifest, name: str, device: Device, precision: str) -> 
         )
         # A backend that the caller named serves fp32 on trust: below, on whichever device it has.
         named = candidate.backend == name and candidate.precision == "fp32"
-        trusted = candidate.backend == REFERENCE
-        if fits and not named and (trusted or has_passed(manifest, candidate)):
+        if fits and not named and _may_be_taken(records, candidate):
             target = device if device.kind == candidate.device else Device(candidate.device)
             yield candidate.backend, target, candidate.precision
     if name != "auto":
         yield name, device, "fp32"
+
+
+def _nothing_fits(precision: str) -> BackendError:
+    """The error of a request that no candidate even fits."""
+    if precision in {"auto", "fp32"}:
+        return BackendError(
+            f"auto can take no backend: on this machine {REFERENCE} missed its self-test, and no other has passed one",
+            hint=f"reinstall {REFERENCE}, then nodule-diag doctor --selftest --save; or name a backend with --backend",
+            code="auto-failed-selftest",
+        )
+    return BackendError(
+        f"precision {precision} is not available: auto takes a reduced precision only where its answers were compared"
+        " and passed, by the bundle's maker or on this machine",
+        hint="run nodule-diag doctor --selftest --save, use --precision fp32, or name the backend as well, such as"
+        " --backend openvino",
+        code="precision-unavailable",
+    )
 
 
 def _say_what_was_left_out(manifest: Manifest, fault: MissingExtraError) -> None:
@@ -115,6 +144,6 @@ def _say_what_was_left_out(manifest: Manifest, fault: MissingExtraError) -> None
             raise BackendError(
                 f"auto cannot take {name}: {manifest.name} {manifest.version} does not record that its answers passed,"
                 f" and {fault.package} is not installed",
-                hint=f"use --backend {name}, or {fault.hint}",
+                hint=f"use --backend {name}, or nodule-diag doctor --selftest --save, or {fault.hint}",
                 code="auto-without-parity",
             ) from fault

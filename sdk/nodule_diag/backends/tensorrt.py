@@ -13,19 +13,17 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nodule_diag.backends.backend import GPU_BATCH, Backend, BackendStatus, Device, Outputs
-from nodule_diag.backends.cuda import CudaDevice, CudaGraph, import_pycuda, list_gpus
+from nodule_diag.backends.cuda import CudaDevice, import_pycuda, list_gpus
 from nodule_diag.backends.engines.build import (
     ONE_NODULE,
     PATCH_SHAPE,
     TENSORRT,
-    BatchProfile,
     Flavour,
     build_engine,
     import_flavour,
@@ -36,12 +34,10 @@ from nodule_diag.backends.engines.build import (
 )
 from nodule_diag.backends.engines.cache import EngineCache
 from nodule_diag.backends.engines.store import EngineKey, EngineRefusedError
+from nodule_diag.backends.tensorrt_runner import Runner, check_engine
 from nodule_diag.backends.tensors import checked_outputs, output_names
-from nodule_diag.bundle import Bundle, ModelSpec
-from nodule_diag.errors import BackendError, BundleError, NoduleDiagError
-
-MAX_GRAPHS = 64
-"""Recorded batch sizes of one profile; far more than profiles have sizes today, but memory must have a bound."""
+from nodule_diag.bundle import Bundle
+from nodule_diag.errors import BackendError, NoduleDiagError
 
 
 def status(flavour: Flavour = TENSORRT) -> BackendStatus:
@@ -140,7 +136,7 @@ class TensorRTBackend:
         named = {field: np.concatenate([part[name] for part in parts]) for field, name in names}
         return checked_outputs(named, device=self.device)
 
-    def _split(self, patches: NDArray[np.float32]) -> Iterator[tuple[_Runner, NDArray[np.float32]]]:
+    def _split(self, patches: NDArray[np.float32]) -> Iterator[tuple[Runner, NDArray[np.float32]]]:
         """One nodule to the static profile, more to the batched one, in parts of its largest batch."""
         single, batched = self._runners[0], self._runners[-1]
         for start in range(0, len(patches), batched.largest):
@@ -198,7 +194,7 @@ class TensorRTBackend:
             self._cache.store_blob(timings, built.timing_cache)
         return built.plan
 
-    def _make_runners(self) -> tuple[_Runner, ...]:
+    def _make_runners(self) -> tuple[Runner, ...]:
         """A runner for each profile, warm; TensorRT for RTX compiles its kernels now and keeps them."""
         if not self._flavour.ahead_of_time:
             made = [self._runner(index, None) for index in range(len(self._profiles))]
@@ -218,7 +214,7 @@ class TensorRTBackend:
             self._cache.store_blob(kernels, now)
         return tuple(made)
 
-    def _runner(self, index: int, config: Any) -> _Runner:  # noqa: ANN401 - an IRuntimeConfig
+    def _runner(self, index: int, config: Any) -> Runner:  # noqa: ANN401 - an IRuntimeConfig
         context = (
             self._engine.create_execution_context()
             if config is None
@@ -230,7 +226,7 @@ class TensorRTBackend:
                 hint="free GPU memory",
                 code="engine-refused",
             )
-        runner = _Runner(
+        runner = Runner(
             context,
             profile=self._profiles[index],
             index=index,
@@ -241,92 +237,3 @@ class TensorRTBackend:
         warm = np.zeros((self._profiles[index].typical, *PATCH_SHAPE), np.float32)
         runner.run(warm)
         return runner
-
-
-class _Runner:
-    """One optimisation profile: its context, its buffers, and a recorded graph for each batch size that came.
-
-    Args:
-        context: An IExecutionContext.
-        profile: Its batch sizes.
-        index: The profile's number in the engine.
-        spec: The tensors by name.
-        cuda: The device; its context is current.
-        record: Whether to record CUDA graphs here; TensorRT for RTX does so itself.
-    """
-
-    def __init__(
-        self,
-        context: Any,  # noqa: ANN401
-        *,
-        profile: BatchProfile,
-        index: int,
-        spec: ModelSpec,
-        cuda: CudaDevice,
-        record: bool,
-    ) -> None:
-        self.largest = profile.largest
-        self._context = context
-        self._cuda = cuda
-        self._input = spec.input.name
-        self._record = record
-        self._graphs: dict[int, CudaGraph] = {}
-        tensors = [spec.input, *spec.outputs.given().values()]
-        self._host = {t.name: cuda.pinned((profile.largest, *(int(n) for n in t.shape[1:]))) for t in tensors}
-        self._gpu = {name: cuda.allocate(array.nbytes) for name, array in self._host.items()}
-        self._require(context.set_optimization_profile_async(index, cuda.stream.handle), "choose its profile")
-        cuda.stream.synchronize()
-        for name, memory in self._gpu.items():
-            self._require(context.set_tensor_address(name, int(memory)), f"bind {name}")
-
-    def run(self, patches: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Answers by tensor name for at most :attr:`largest` patches; the context is current, and the caller alone."""
-        batch = len(patches)
-        np.copyto(self._host[self._input][:batch], patches)
-        self._cuda.upload(self._gpu[self._input], self._host[self._input][:batch])
-        if batch in self._graphs:
-            self._graphs[batch].launch()
-        else:
-            # The first run of a size is never recorded: TensorRT may still allocate or load what it needs.
-            self._require(self._context.set_input_shape(self._input, patches.shape), f"take a batch of {batch}")
-            self._enqueue()
-            if self._record and len(self._graphs) < MAX_GRAPHS:
-                self._cuda.stream.synchronize()
-                self._graphs[batch] = self._cuda.capture(self._enqueue)
-        outputs = [name for name in self._host if name != self._input]
-        for name in outputs:
-            self._cuda.download(self._host[name][:batch], self._gpu[name])
-        self._cuda.stream.synchronize()
-        return {name: self._host[name][:batch].copy() for name in outputs}
-
-    def _enqueue(self) -> None:
-        self._require(self._context.execute_async_v3(self._cuda.stream.handle), "run")
-
-    def _require(self, done: bool, what: str) -> None:
-        if not done:
-            raise BackendError(f"the engine cannot {what}", hint="use --backend onnxruntime", code="engine-failed")
-
-
-def check_engine(trt: ModuleType, engine: Any, spec: ModelSpec) -> None:  # noqa: ANN401
-    """Compare the manifest's tensors with those of an engine.
-
-    Raises:
-        BundleError: ``bundle-tensor-missing`` or ``bundle-tensor-shape``.
-    """
-    modes = {engine.get_tensor_name(i): i for i in range(engine.num_io_tensors)}
-    tensors = [(spec.input, trt.TensorIOMode.INPUT)]
-    tensors += [(tensor, trt.TensorIOMode.OUTPUT) for tensor in spec.outputs.given().values()]
-    for tensor, mode in tensors:
-        if tensor.name not in modes or engine.get_tensor_mode(tensor.name) != mode:
-            raise BundleError(
-                f"the engine of {spec.file} has no {mode.name.lower()} {tensor.name!r}; it has {', '.join(modes)}",
-                hint="take the bundle from where it was made",
-                code="bundle-tensor-missing",
-            )
-        shape, dtype = tuple(engine.get_tensor_shape(tensor.name)), engine.get_tensor_dtype(tensor.name)
-        if shape[1:] != tuple(tensor.shape[1:]) or dtype != trt.float32:
-            raise BundleError(
-                f"{tensor.name!r} of the engine is {dtype} of shape {shape}; expected float32 of {list(tensor.shape)}",
-                hint="take the bundle from where it was made",
-                code="bundle-tensor-shape",
-            )

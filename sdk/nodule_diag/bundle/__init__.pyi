@@ -2,6 +2,7 @@ from .bundle import Bundle as Bundle
 from .bundle import write_bundle as write_bundle
 from .manifest import MANIFEST_NAME as MANIFEST_NAME
 from .manifest import MODEL_CARD_NAME as MODEL_CARD_NAME
+from .manifest import Golden as Golden
 from .manifest import IndexSpec as IndexSpec
 from .manifest import Manifest as Manifest
 from .manifest import ModelOutputs as ModelOutputs

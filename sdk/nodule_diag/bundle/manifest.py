@@ -306,6 +306,20 @@ class ParityRecord(ParityFigures):
     runtime_version: ShortText
 
 
+class Golden(Strict):
+    """Answers of the fp32 network to made-up nodules (:mod:`nodule_diag.backends.golden`).
+
+    Attributes:
+        file: The answers.
+        seeds: Of the nodules, in the file's order.
+        patches_sha256: Of the patches that the seeds made where the answers come from.
+    """
+
+    file: RelativePath
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=8, max_length=64)]
+    patches_sha256: Sha256
+
+
 class Manifest(Strict):
     """``manifest.json``: what the bundle is, and the sha256 of everything else in it."""
 
@@ -322,6 +336,7 @@ class Manifest(Strict):
     retrieval: RetrievalSpec
     training: dict[str, JsonValue] = {}
     parity: Annotated[tuple[ParityRecord, ...], Field(max_length=100)] = ()
+    golden: Golden | None = None
     files: Annotated[dict[RelativePath, Sha256], Field(max_length=1000)] = {}
 
     def required_files(self) -> tuple[str, ...]:
@@ -329,5 +344,6 @@ class Manifest(Strict):
         named = [MODEL_CARD_NAME, self.model.file, self.retrieval.cases]
         named += [model.file for model in self.model.reduced.values()]
         named += [] if self.model.winograd is None else [self.model.winograd.file, self.model.winograd.kernels]
+        named += [] if self.golden is None else [self.golden.file]
         named += [index.file for index in self.retrieval.spaces.values() if index.file is not None]
         return tuple(dict.fromkeys(named))

@@ -182,14 +182,14 @@ def test_a_real_engine_survives_the_cache_and_no_damage_to_it_does(plan, tmp_pat
 
 def test_a_real_build_that_is_killed_leaves_nothing(tmp_path, plan):
     key = key_of(b"packaged")
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(tmp_path), key.model_dump_json()], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "building\n"
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(timeout=30) == -signal.SIGKILL
-    process.stdout.close()
+    command = [sys.executable, "-c", KILLED, str(tmp_path), key.model_dump_json()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "building\n"
+        finally:
+            process.kill()
+    assert process.returncode == -signal.SIGKILL
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
     assert EngineCache(tmp_path).get(key, build=lambda: plan) == plan
 

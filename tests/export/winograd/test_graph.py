@@ -21,13 +21,12 @@ from nodule_diag_export.winograd.graph import winograd_graph
 from nodule_diag_export.winograd.layers import (
     TILE,
     Convolution,
-    GroupNorm,
     Layers,
     from_one_channel,
-    group_norm,
     pointwise,
     winograd,
 )
+from nodule_diag_export.winograd.normalisation import GroupNorm, group_norm
 from tiny_network import tiny_network
 
 BATCH = "B"

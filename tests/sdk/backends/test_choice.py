@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +21,7 @@ from nodule_diag import backends
 from nodule_diag.backends import choice
 from nodule_diag.backends.backend import BackendStatus, Outputs
 from nodule_diag.backends.loading import create_backend
+from nodule_diag.backends.own_figures import figures_path, save_figures
 from nodule_diag.backends.parity import FP32_GATE, REDUCED_GATE, compare, misses
 from nodule_diag.bundle.bundle import Bundle, write_bundle
 from nodule_diag.bundle.manifest import Manifest, ParityFigures, ParityRecord
@@ -121,6 +124,70 @@ def test_one_figure_beyond_its_gate_is_enough(bundle: Bundle, faults: dict, figu
     assert "--backend openvino" in caught.value.hint
 
 
+def test_bf16_is_not_taken_where_fp32_is_wrong(bundle: Bundle, faults: dict) -> None:
+    """Its gate is wide: what passes it need not be right."""
+    both = recorded(bundle, "fp32", "bf16").manifest.parity
+    wrong = both[0].model_copy(update={"malignancy": 5e-3})
+    for records in ((wrong, both[1]), (both[1], wrong)):
+        found = replace(bundle, manifest=bundle.manifest.model_copy(update={"parity": records}))
+        assert create_backend(found, threads=1)[0] == "onnxruntime"
+
+
+@pytest.fixture
+def own(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Saves figures of this machine: backend, precision and what differs from good ones."""
+    monkeypatch.setenv("NODULE_DIAG_CACHE", str(tmp_path))
+    saved: list[ParityRecord] = []
+
+    def save(backend: str, precision: str, **figures: Any) -> None:
+        saved.append(
+            ParityRecord(backend=backend, device="cpu", precision=precision, runtime_version="1", **{**GOOD, **figures})
+        )
+        save_figures(bundle, saved)
+
+    return save
+
+
+def test_own_figures_are_taken_as_the_bundles(bundle: Bundle, faults: dict, own: Callable[..., None]) -> None:
+    assert create_backend(bundle, threads=1)[0] == "onnxruntime"
+    own("openvino", "bf16")
+    assert create_backend(bundle, threads=1) == ("openvino", "cpu", "bf16")
+    assert create_backend(bundle, precision="bf16", threads=1) == ("openvino", "cpu", "bf16")
+    assert create_backend(bundle, precision="fp32", threads=1) == ("onnxruntime", "cpu", "fp32")
+    own("openvino", "fp32", malignancy=2e-4)
+    assert create_backend(bundle, threads=1)[0] == "onnxruntime"
+
+
+def test_own_figures_take_back_what_the_bundles_allow(bundle: Bundle, faults: dict, own: Callable[..., None]) -> None:
+    """The maker's CPU was another one."""
+    made = recorded(bundle, "fp32")
+    own("openvino", "fp32", cam=1e-3)
+    assert create_backend(made, threads=1)[0] == "onnxruntime"
+
+
+def test_own_figures_that_others_may_write_are_not_taken(
+    bundle: Bundle, faults: dict, own: Callable[..., None]
+) -> None:
+    own("openvino", "bf16")
+    figures_path(bundle).chmod(0o666)
+    if os.name == "posix":
+        assert create_backend(bundle, threads=1)[0] == "onnxruntime"
+
+
+def test_a_reference_that_missed_its_selftest_is_not_trusted(
+    bundle: Bundle, faults: dict, own: Callable[..., None]
+) -> None:
+    own("onnxruntime", "fp32")
+    assert create_backend(bundle, threads=1)[0] == "onnxruntime"
+    own("onnxruntime", "fp32", expert_score=0.3)
+    with pytest.raises(BackendError, match="onnxruntime missed its self-test") as caught:
+        create_backend(bundle, threads=1)
+    assert caught.value.code == "auto-failed-selftest"
+    assert create_backend(bundle, name="onnxruntime", device="cpu", threads=1)[0] == "onnxruntime"
+    own("openvino", "fp32")
+    assert create_backend(bundle, threads=1) == ("openvino", "cpu", "fp32")
+
+
 def test_a_named_backend_needs_figures_for_reduced_precision_only(bundle: Bundle, faults: dict) -> None:
     assert create_backend(bundle, name="onnxruntime", device="cpu", threads=1) == ("onnxruntime", "cpu", "fp32")
 
@@ -139,7 +206,9 @@ def test_only_a_backend_without_figures_is_installed(bundle: Bundle, faults: dic
     with pytest.raises(BackendError, match="does not record that its answers passed") as caught:
         create_backend(bundle, threads=1)
     assert caught.value.code == "auto-without-parity"
-    assert caught.value.hint == "use --backend openvino, or pip install 'nodule-diag[cpu]'"
+    assert caught.value.hint == (
+        "use --backend openvino, or nodule-diag doctor --selftest --save, or pip install 'nodule-diag[cpu]'"
+    )
     assert create_backend(recorded(bundle, "fp32"), threads=1) == ("openvino", "cpu", "fp32")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nodule_diag.backends.engines.build import BatchProfile, profile_name, profiles_up_to
-from nodule_diag.backends.tensorrt import _Runner
+from nodule_diag.backends.tensorrt_runner import Runner
 from nodule_diag.bundle.manifest import ModelSpec
 from nodule_diag.errors import BackendError, UsageError
 
@@ -83,9 +83,9 @@ class Context:
         return self.works
 
 
-def runner(context: Context, *, record: bool) -> _Runner:
+def runner(context: Context, *, record: bool) -> Runner:
     profile = BatchProfile(smallest=1, typical=2, largest=3)
-    return _Runner(context, profile=profile, index=1, spec=SPEC, cuda=context.device, record=record)
+    return Runner(context, profile=profile, index=1, spec=SPEC, cuda=context.device, record=record)
 
 
 @pytest.mark.parametrize("record", [True, False])

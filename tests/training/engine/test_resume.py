@@ -62,11 +62,13 @@ def test_a_run_killed_at_a_random_moment_ends_byte_for_byte_as_if_it_had_not_bee
     killed = tmp_path / "killed"
     command = [sys.executable, str(TINY_RUN), str(killed), CONFIG.model_dump_json(), "--held"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(), text=True) as process:
-        for _ in range(chance.randint(1, CONFIG.steps)):
-            assert process.stdout.readline(), "the run died by itself"
-        time.sleep(chance.random() * 0.2)
-        process.send_signal(signal.SIGKILL)
-        process.wait(SECONDS)
+        try:
+            for _ in range(chance.randint(1, CONFIG.steps)):
+                assert process.stdout.readline(), "the run died by itself"
+            time.sleep(chance.random() * 0.2)
+        finally:  # a run that is held would never end, nor let go of its output
+            process.kill()
+            process.communicate(timeout=SECONDS)
         assert process.returncode == -signal.SIGKILL
     assert not (killed / MODEL).exists()
     Run(killed, config=CONFIG, nodules=tiny_nodules, voxels=tiny_voxels).train()

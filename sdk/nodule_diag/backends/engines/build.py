@@ -20,6 +20,8 @@ PATCH_SHAPE = (2, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
 MAX_BATCH = 32
 """Nodules that one run of the engine takes at most; a longer list is run in parts."""
 TYPICAL_BATCH = 8
+BUILD_EXTRA = "engines"
+"""The extra that builds engines for RTX GPUs on any machine: no pycuda, which runs them and needs CUDA's headers."""
 FIRST_VERSION = {"tensorrt": 11, "tensorrt-rtx": 1}
 """The first major version whose API this is: TensorRT 10 was weakly typed by default."""
 
@@ -89,8 +91,12 @@ class BuiltEngine:
     timing_cache: bytes | None = field(repr=False, default=None)
 
 
-def import_flavour(flavour: Flavour) -> ModuleType:
+def import_flavour(flavour: Flavour, *, extra: str | None = None) -> ModuleType:
     """Import a runtime.
+
+    Args:
+        flavour: Which.
+        extra: The extra that is named where it is missing; that of the backend when left out.
 
     Raises:
         MissingExtraError: When it is not installed.
@@ -100,7 +106,7 @@ def import_flavour(flavour: Flavour) -> ModuleType:
     try:
         module = import_module(flavour.module)
     except ModuleNotFoundError as error:
-        raise MissingExtraError(flavour.name, flavour.name) from error
+        raise MissingExtraError(flavour.name, extra or flavour.name) from error
     except (ImportError, OSError) as error:
         raise BackendError(
             f"{flavour.name} is installed but cannot be loaded: {error}",

@@ -1,42 +1,30 @@
 """Engines that were compiled on this machine, kept so that each is compiled once.
 
-The cache lies in ``$NODULE_DIAG_CACHE`` where that is set, else in ``nodule-diag/engines`` below the user's cache
-folder (``$XDG_CACHE_HOME`` or ``~/.cache``; ``%LOCALAPPDATA%`` on Windows). It may be deleted at any time.
+The cache lies in ``$NODULE_DIAG_CACHE`` where that is set, else in ``engines`` below
+:func:`nodule_diag.backends.user_cache.user_cache`. It may be deleted at any time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from nodule_diag.backends.engines.store import EngineKey, EngineRefusedError, read_engine, sidecar_path, write_engine
-from nodule_diag.errors import BackendError, MissingExtraError, OutputError
+from nodule_diag.backends.user_cache import CACHE_VARIABLE, make_private, user_cache
+from nodule_diag.errors import BackendError, MissingExtraError
 from nodule_diag.process import write_bytes
 
-CACHE_VARIABLE = "NODULE_DIAG_CACHE"
 LOCK_TIMEOUT_S = 1800.0
 """How long one process waits for another that compiles the same engine; a build takes seconds to minutes."""
-FOLDER_MODE = 0o700
-"""An engine is code: nobody else may put one here."""
 _SUM_BYTES = 32
 
 
 def cache_folder() -> Path:
-    """Where engines are kept; see the module's text. The folder need not exist."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        return Path(chosen)
-    variable, below_home = (
-        ("LOCALAPPDATA", "AppData/Local") if sys.platform == "win32" else ("XDG_CACHE_HOME", ".cache")
-    )
-    base = os.environ.get(variable)
-    # The XDG specification: a relative path is invalid and must be ignored.
-    root = Path(base) if base and Path(base).is_absolute() else Path.home() / below_home
-    return root / "nodule-diag" / "engines"
+    """Where engines are kept; the folder need not exist."""
+    return user_cache() if os.environ.get(CACHE_VARIABLE) else user_cache() / "engines"
 
 
 class EngineCache:
@@ -116,17 +104,8 @@ class EngineCache:
         Raises:
             OutputError: When it cannot be written.
         """
-        self._make_folder()
+        make_private(self.folder)
         write_bytes(self.folder / name, hashlib.sha256(content).digest() + content)
-
-    def _make_folder(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
-        except OSError as error:
-            raise OutputError(
-                f"the engine cache {self.folder} cannot be made: {error.strerror or error}",
-                hint=f"set {CACHE_VARIABLE} to a folder that can be written",
-            ) from error
 
     @contextmanager
     def _locked(self, path: Path) -> Iterator[None]:
@@ -136,7 +115,7 @@ class EngineCache:
             from filelock import FileLock, Timeout
         except ModuleNotFoundError as error:
             raise MissingExtraError("filelock", "tensorrt") from error
-        self._make_folder()
+        make_private(self.folder)
         lock = FileLock(path.with_name(path.name + ".lock"), timeout=self._lock_timeout_s)
         try:
             lock.acquire()

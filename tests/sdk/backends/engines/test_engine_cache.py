@@ -7,7 +7,8 @@ import signal
 import stat
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ pytest.importorskip("filelock", reason="the engine cache locks with filelock: pi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodule_diag.backends.engines import cache as engine_cache
+from nodule_diag.backends import user_cache
 from nodule_diag.backends.engines.cache import EngineCache, cache_folder
 from nodule_diag.backends.engines.store import EngineKey, EngineRefusedError, read_engine, sidecar_path, write_engine
 from nodule_diag.errors import BackendError, OutputError
@@ -72,10 +73,16 @@ def fail() -> bytes:
     raise AssertionError("built although it is cached")
 
 
-def start(folder: Path, seconds: float) -> subprocess.Popen[str]:
+@contextmanager
+def started(folder: Path, seconds: float) -> Iterator[subprocess.Popen[str]]:
+    """A process that builds for so long; it is gone afterwards, whatever came of the test."""
     folder.mkdir(exist_ok=True)
     program = [sys.executable, "-c", BUILD, str(folder), KEY.model_dump_json(), str(seconds)]
-    return subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_every_field_of_the_key_counts():
@@ -160,26 +167,22 @@ def test_a_build_that_fails_leaves_nothing(cache):
 
 def test_two_processes_build_once(tmp_path):
     folder = tmp_path / "engines"
-    both = [start(folder, 1.0) for _ in range(2)]
-    outputs = [process.communicate(timeout=60)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
+    with started(folder, 1.0) as one, started(folder, 1.0) as other:
+        outputs = [process.communicate(timeout=240)[0] for process in (one, other)]
+        assert [one.returncode, other.returncode] == [0, 0]
     assert all(output.endswith("4000") for output in outputs)
     assert (folder / "builds.txt").read_text() == "built\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is POSIX's")
 def test_a_killed_build_leaves_nothing_usable_and_blocks_nobody(cache):
-    process = start(cache.folder, 600.0)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "building\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=30)
-    process.stdout.close()
+    with started(cache.folder, 600.0) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "building\n"
+    assert process.returncode == -signal.SIGKILL
     with pytest.raises(EngineRefusedError, match="there is no engine"):
         read_engine(cache.path_of(KEY), key=KEY)
-    started = time.monotonic()
-    assert cache.get(KEY, build=lambda: PLAN) == PLAN
-    assert time.monotonic() - started < 10
+    assert EngineCache(cache.folder, lock_timeout_s=60).get(KEY, build=lambda: PLAN) == PLAN
 
 
 def test_what_a_killed_writer_left_is_swept(cache):
@@ -196,16 +199,12 @@ def test_what_a_killed_writer_left_is_swept(cache):
 
 def test_a_lock_that_is_held_for_too_long_is_an_error(tmp_path):
     folder = tmp_path / "engines"
-    process = start(folder, 600.0)
-    try:
+    with started(folder, 600.0) as process:
         assert process.stdout is not None
-        process.stdout.readline()
+        assert process.stdout.readline() == "building\n"
         with pytest.raises(BackendError, match="another process has been building") as caught:
             EngineCache(folder, lock_timeout_s=0.2).get(KEY, build=fail)
         assert caught.value.code == "engine-lock-timeout"
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_blobs_are_whole_or_absent(cache):
@@ -219,14 +218,14 @@ def test_blobs_are_whole_or_absent(cache):
 
 
 def test_where_the_cache_lies(monkeypatch, tmp_path):
-    monkeypatch.setattr(engine_cache.sys, "platform", "linux")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv(engine_cache.CACHE_VARIABLE, raising=False)
+    monkeypatch.setattr(user_cache.sys, "platform", "linux")
+    monkeypatch.setattr(user_cache.Path, "home", lambda: tmp_path)
+    monkeypatch.delenv(user_cache.CACHE_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert cache_folder() == tmp_path / ".cache" / "nodule-diag" / "engines"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder() == tmp_path / "xdg" / "nodule-diag" / "engines"
-    monkeypatch.setenv(engine_cache.CACHE_VARIABLE, str(tmp_path / "mine"))
+    monkeypatch.setenv(user_cache.CACHE_VARIABLE, str(tmp_path / "mine"))
     assert cache_folder() == EngineCache().folder == tmp_path / "mine"
 
 
@@ -234,4 +233,4 @@ def test_a_cache_that_cannot_be_made_names_the_variable(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError) as caught:
         EngineCache(tmp_path / "file" / "engines").get(KEY, build=lambda: PLAN)
-    assert engine_cache.CACHE_VARIABLE in caught.value.hint
+    assert user_cache.CACHE_VARIABLE in caught.value.hint

@@ -1,0 +1,195 @@
+"""Figures that ``nodule-diag doctor --selftest --save`` measured on this machine, which ``auto`` takes as the bundle's.
+
+A JSON file of the user's in the cache (:mod:`nodule_diag.backends.user_cache`), for one bundle, CPU and set of
+versions. It decides what computes a diagnosis: one that another user owns or may write, that is damaged, or that was
+measured with something else is not read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import stat
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, ValidationError
+
+from nodule_diag.backends.user_cache import FOLDER_MODE, make_private, user_cache
+from nodule_diag.bundle import Bundle, ParityRecord, ShortText, Strict
+from nodule_diag.errors import BackendError, OutputError
+from nodule_diag.process import writing
+
+SCHEMA: Final = "nodule-diag/figures/1"
+FOLDER = "selftest"
+FILE_MODE = 0o600
+MAX_BYTES = 64 * 1024
+"""A record is 400 bytes."""
+DISTRIBUTIONS = ("nodule-diag", "onnxruntime", "onnxruntime-gpu", "openvino")
+_CPU_INFO = Path("/proc/cpuinfo")
+_CHANGING = frozenset(
+    ("cpu MHz", "bogomips", "BogoMIPS", "processor", "core id", "apicid", "initial apicid", "physical id", "siblings",
+     "cpu cores", "bugs")
+)  # fmt: skip
+"""Lines of Linux's description that say nothing of one core's arithmetic: clocks, numbers of cores, known attacks."""
+
+
+class FiguresRefusedError(BackendError):
+    """Own figures that are not there or must not be used."""
+
+    code = "figures-refused"
+
+
+class Measured(Strict):
+    """What figures depend on.
+
+    Attributes:
+        bundle_sha256: Which bundle.
+        cpu: Model and instruction sets, as :func:`cpu_identity` writes them.
+        versions: Of the SDK and the runtimes, by distribution.
+    """
+
+    bundle_sha256: ShortText
+    cpu: ShortText
+    versions: Annotated[dict[ShortText, ShortText], Field(max_length=20)]
+
+
+class OwnFigures(Strict):
+    """The file.
+
+    Attributes:
+        measured: On what.
+        created: When, ISO 8601.
+        records: Whether they pass or not.
+    """
+
+    schema_version: Literal["nodule-diag/figures/1"] = SCHEMA
+    measured: Measured
+    created: ShortText
+    records: Annotated[tuple[ParityRecord, ...], Field(min_length=1, max_length=100)]
+
+
+def own_records(bundle: Bundle) -> tuple[ParityRecord, ...]:
+    """The figures of this user, machine and bundle; empty where there are none that may be used."""
+    try:
+        return read_figures(bundle).records
+    except FiguresRefusedError:
+        return ()
+
+
+def read_figures(bundle: Bundle) -> OwnFigures:
+    """Read the figures of a bundle on this machine.
+
+    Raises:
+        FiguresRefusedError: ``figures-missing``, ``figures-unsafe`` for a file or folder that is not this user's alone,
+            ``figures-damaged``, or ``figures-stale`` for figures of another bundle, CPU or version.
+    """
+    folder = user_cache() / FOLDER
+    if not folder.is_dir():  # as for most: nothing else is looked at
+        raise _refused("there are none", "missing")
+    path = figures_path(bundle)
+    _require_private(folder.lstat(), folder, stat.S_ISDIR)
+    try:
+        found = OwnFigures.model_validate_json(_read_own(path))
+    except FileNotFoundError as error:
+        raise _refused("there are none", "missing") from error
+    except OSError as error:
+        raise _refused(f"{path} cannot be read: {error.strerror or error}", "unsafe") from error
+    except ValidationError as error:
+        raise _refused(f"{path} is damaged", "damaged") from error
+    here = measured_here(bundle)
+    if found.measured != here:
+        other = [name for name in Measured.model_fields if getattr(found.measured, name) != getattr(here, name)]
+        raise _refused(f"{path} was measured with other {', '.join(other)}", "stale")
+    return found
+
+
+def save_figures(bundle: Bundle, records: Sequence[ParityRecord]) -> Path:
+    """Write figures for this user, whole or not at all; returns the file.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
+    path = figures_path(bundle)
+    make_private(path.parent)
+    figures = OwnFigures(
+        measured=measured_here(bundle),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        records=tuple(records),
+    )
+    try:
+        path.parent.chmod(FOLDER_MODE)
+        with writing(path) as temporary:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(figures.model_dump_json(indent=1).encode())
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def figures_path(bundle: Bundle) -> Path:
+    """Where they lie: homes are shared by machines, so the name tells bundle and CPU."""
+    key = f"{bundle.sha256} {cpu_identity()}"
+    return user_cache() / FOLDER / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+
+def measured_here(bundle: Bundle) -> Measured:
+    """What figures depend on, here and now; imports no runtime."""
+    versions = {}
+    for name in DISTRIBUTIONS:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return Measured(bundle_sha256=bundle.sha256, cpu=cpu_identity(), versions=versions)
+
+
+def cpu_identity() -> str:
+    """The CPU's model, and a digest of all that the system says of it: stepping, microcode, instruction sets."""
+    model = platform.processor() or platform.machine()
+    described = [platform.machine(), model]
+    try:
+        with _CPU_INFO.open(encoding="utf-8", errors="replace") as lines:
+            for line in iter(lines.readline, "\n"):  # the first core's lines
+                if not line:
+                    break
+                name, _, value = (part.strip() for part in line.partition(":"))
+                if name == "model name":
+                    model = value
+                described += [] if name in _CHANGING else [f"{name}: {value}"]
+    except OSError:
+        described.append(platform.node())  # elsewhere the system says little: at least no other machine's
+    return f"{model[:100]} {hashlib.sha256(chr(10).join(described).encode()).hexdigest()[:16]}"
+
+
+def _read_own(path: Path) -> bytes:
+    """A file's bytes, once what was opened is known to be this user's alone: never through a link."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        _require_private(os.fstat(file.fileno()), path, stat.S_ISREG)
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise _refused(f"{path} is damaged: it has more than {MAX_BYTES} bytes", "damaged")
+    return data
+
+
+def _require_private(found: os.stat_result, path: Path, is_kind: Callable[[int], bool]) -> None:
+    """Of the right kind, owned by this user and written by nobody else; Windows keeps the folder private itself."""
+    if not is_kind(found.st_mode):
+        raise _refused(f"{path} is a link, or not a plain file in a folder", "unsafe")
+    if not hasattr(os, "geteuid"):
+        return
+    if found.st_uid != os.geteuid():
+        raise _refused(f"{path} belongs to another user", "unsafe")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise _refused(f"{path} can be written by other users", "unsafe")
+
+
+def _refused(why: str, kind: str) -> FiguresRefusedError:
+    return FiguresRefusedError(why, hint="run nodule-diag doctor --selftest --save", code=f"figures-{kind}")
