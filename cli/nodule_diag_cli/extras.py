@@ -28,9 +28,6 @@ class _Extra(NamedTuple):
 PASSED_THROUGH = {
     "train": _Extra("nodule_diag_training.cli:app", ("torch", "safetensors"), "train", "Train the synergic model."),
     "export": _Extra("nodule_diag_export.cli:app", ("torch", "onnx"), "export", "Export to ONNX, bundles and engines."),
-    "index": _Extra(
-        "nodule_diag_export.cli:index_app", ("torch", "onnx"), "export", "Build the index of historical cases."
-    ),
     "bench": _Extra("benchmarks.cli:app", ("torch", "onnx"), "bench", "Measure speed and memory, from a checkout."),
 }
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -29,13 +29,15 @@ def info(bundle: BundleOption = None, as_json: JsonOption = False) -> None:
 
 def describe(bundle: Bundle) -> dict[str, Any]:
     """The document of ``info --json``: the manifest, the hash that identifies it, and the size of the case base."""
-    from nodule_diag.cases import CaseIndex
+    from nodule_diag.cases import CaseBase
 
+    base = CaseBase.of_bundle(bundle)
     return {
         "schema": SCHEMA,
         "path": str(bundle.path),
         "sha256": bundle.sha256,
-        "cases": len(CaseIndex(bundle)),
+        "cases": len(base),
+        "malignant": base.malignant,
         "manifest": bundle.manifest.model_dump(mode="json"),
     }
 
@@ -44,6 +46,7 @@ def _render(document: dict[str, Any]) -> None:
     manifest = document["manifest"]
     to = render.console()
     preprocessing, retrieval = manifest["preprocessing"], manifest["retrieval"]
+    cases = document["cases"]
     masked = "multiplied by the lung mask" if preprocessing["masked_input"] else "not masked"
     windows = ", ".join(f"{low:g}..{high:g}" for low, high in preprocessing["windows_hu"])
     render.facts(
@@ -56,10 +59,9 @@ def _render(document: dict[str, Any]) -> None:
             ("Input", f"{preprocessing['patch_size']}-voxel cube of {preprocessing['spacing_mm']} mm, {masked}"),
             ("Windows", f"{windows} HU"),
             ("Model", f"{manifest['model']['file']}, ONNX opset {manifest['model']['opset']}"),
-            ("Threshold", f"malignant from a probability of {manifest['threshold']}"),
             (
                 "Cases",
-                f"{document['cases']} diagnosed nodules, {retrieval['base_rate']:.0%} malignant; K = {retrieval['k']}",
+                f"{cases} diagnosed nodules, {document['malignant'] / cases:.0%} malignant; K = {retrieval['k']}",
             ),
         ],
         to=to,

@@ -51,6 +51,9 @@ SpaceOption = Annotated[
 BundleOption = Annotated[
     Path | None, typer.Option("--bundle", metavar="PATH", help="A bundle folder or zip instead of the packaged one.")
 ]
+CasesOption = Annotated[
+    Path | None, typer.Option("--cases", metavar="FILE", help="A case base of the same model instead of the bundle's.")
+]
 BackendOption = Annotated[BackendName, typer.Option(help="What runs the model.")]
 DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where it runs.")]
 PrecisionOption = Annotated[PrecisionName, typer.Option(help="In which number format.")]

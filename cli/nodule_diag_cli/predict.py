@@ -16,6 +16,7 @@ from nodule_diag_cli.options import (
     BackendName,
     BackendOption,
     BundleOption,
+    CasesOption,
     DeviceOption,
     JsonOption,
     KOption,
@@ -44,6 +45,7 @@ class Request:
     points: list[NamedPoint]
     space: SpaceName = SpaceName.LPS
     bundle: Path | None = None
+    cases: Path | None = None
     backend: BackendName = BackendName.AUTO
     device: str = "auto"
     precision: PrecisionName = PrecisionName.AUTO
@@ -63,6 +65,7 @@ class Request:
         with render.progress("loading the bundle"):
             diagnoser = Diagnoser.load(
                 self.bundle,
+                cases=self.cases,
                 backend=self.backend.value,
                 device=self.device,
                 precision=self.precision.value,
@@ -99,6 +102,7 @@ def predict(
     nodules: NodulesOption = None,
     space: SpaceOption = SpaceName.LPS,
     bundle: BundleOption = None,
+    cases: CasesOption = None,
     backend: BackendOption = BackendName.AUTO,
     device: DeviceOption = "auto",
     precision: PrecisionOption = PrecisionName.AUTO,
@@ -119,6 +123,7 @@ def predict(
         points=points,
         space=space,
         bundle=bundle,
+        cases=cases,
         backend=backend,
         device=device,
         precision=precision,

@@ -1,4 +1,4 @@
-"""Options that several commands of ``nodule-diag export`` and ``nodule-diag index`` share."""
+"""Options that several commands of ``nodule-diag export`` share."""
 
 from __future__ import annotations
 
