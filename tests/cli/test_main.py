@@ -147,7 +147,7 @@ sys.exit(f"loaded: {{loaded}}" if loaded else 0)
 def test_help_names_every_command(command: Any) -> None:
     ended = command("--help")
     assert ended.code == 0
-    for name in ("predict", "info", "doctor", "demo", "train", "export", "index", "bench"):
+    for name in ("predict", "info", "doctor", "demo", "cases", "train", "export", "bench"):
         assert name in ended.out
     assert command() == ended
 
@@ -217,7 +217,7 @@ def test_doctor_does_not_believe_a_wrong_answer(
     assert "its answer is not that of onnxruntime: malignancy differs by" in found["devices"][0]["reason"]
 
 
-@pytest.mark.parametrize("name", ["train", "export", "index", "bench"])
+@pytest.mark.parametrize("name", ["train", "export", "bench"])
 def test_missing_extra(command: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(extras, "_found", lambda _: False)
     extra = extras.PASSED_THROUGH[name].extra

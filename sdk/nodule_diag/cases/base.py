@@ -363,7 +363,7 @@ class CaseBase:
             OutputError: When it cannot be written.
         """
         copy = self.snapshot()
-        with writing(path) as temporary, guard(str(path)):
+        with writing(path) as temporary, guard(str(path), writing=True):
             copy._connection.execute("VACUUM INTO ?", (str(temporary),))
 
     def to_bytes(self) -> bytes:
@@ -376,7 +376,7 @@ class CaseBase:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         if self.is_snapshot:
             raise UsageError(f"{self.where} was opened to be read", hint="change the file with CaseBase.edit(path)")
-        with guard(self.where):
+        with guard(self.where, writing=True):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection

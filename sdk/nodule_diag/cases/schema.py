@@ -166,8 +166,8 @@ def check_rows(connection: sqlite3.Connection, *, where: str) -> None:
 
 
 @contextmanager
-def guard(where: str) -> Iterator[None]:
-    """Let SQLite's errors out as this package's."""
+def guard(where: str, *, writing: bool = False) -> Iterator[None]:
+    """Let SQLite's errors out as this package's: what cannot be written is another fault than what cannot be read."""
     try:
         yield
     except sqlite3.Error as error:
@@ -178,7 +178,7 @@ def guard(where: str) -> Iterator[None]:
                 hint="wait until that is done",
                 code="case-base-busy",
             ) from error
-        if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
+        if writing and code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
             raise OutputError(
                 f"{where} cannot be written: {error}", hint="check that file and folder are writable, with space left"
             ) from error

@@ -7,6 +7,7 @@ Either it has what the model says of each case (``malignancy``, ``expert_score``
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -137,7 +138,7 @@ def _sigmoid(logit: float) -> float:
 
 def _csv_rows(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Rows by the line they end in; empty cells are left out."""
-    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         for row in reader:
             if None in row or None in row.values():
