@@ -116,7 +116,8 @@ def info(
 
 def describe(base: CaseBase) -> dict[str, Any]:
     """The document of ``cases info --json``."""
-    count, malignant = len(base), base.malignant
+    cases = list(base)
+    count, malignant = len(cases), sum(case.label for case in cases)
     return {
         "schema": SCHEMA,
         "path": base.where,
@@ -127,7 +128,7 @@ def describe(base: CaseBase) -> dict[str, Any]:
         "count": count,
         "malignant": malignant,
         "base_rate": malignant / count if count else None,
-        "patients": base.patients,
-        "diagnosed_themselves": base.diagnosed_themselves,
-        "columns": base.column_names,
+        "patients": len({case.patient_id for case in cases}),
+        "diagnosed_themselves": sum(case.label_certainty == "nodule" for case in cases),
+        "columns": sorted({name for case in cases for name in case.columns}),
     }

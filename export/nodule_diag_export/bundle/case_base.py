@@ -22,6 +22,8 @@ from nodule_diag.bundle import (
 from nodule_diag.cases import CaseBase, read_case_table
 from nodule_diag.errors import BundleError, UsageError
 
+from .model_card import CaseCounts
+
 NOTICE = "\n## Case base of this copy\n\n"
 """Opens what a replaced case base appends to the model card."""
 
@@ -100,14 +102,15 @@ def replace_case_base(bundle: Bundle, cases: CaseBase, *, out: Path, source: str
     files = {name: bundle.read(name) for name in old.files if name != MANIFEST_NAME}
     files[old.retrieval.cases] = base.to_bytes()
     if source:
+        counts = CaseCounts.of(base)
         card = files[MODEL_CARD_NAME].decode(errors="replace").split(NOTICE)[0]
         notice = (
-            f"{len(base)} nodules of {base.patients} patients, {base.malignant} malignant "
-            f"(base rate {base.malignant / len(base):.2f}), from {source}. "
+            f"{counts.cases} nodules of {counts.patients} patients, {counts.malignant} malignant "
+            f"(base rate {counts.base_rate:.2f}), from {source}. "
             "What is said above of the case base is of the original.\n"
         )
         files[MODEL_CARD_NAME] = (card + NOTICE + notice).encode()
-        case_base: dict[str, JsonValue] = {"cases": len(base), "malignant": base.malignant, "source": source}
+        case_base: dict[str, JsonValue] = {"cases": counts.cases, "malignant": counts.malignant, "source": source}
         # How many similar cases a backend has in common with the reference was measured on the cases that are gone.
         changes |= {"training": {**old.training, "case_base": case_base}, "parity": ()}
     return write_bundle(out, manifest=old.model_copy(update=changes), files=files)

@@ -30,11 +30,12 @@ class CaseCounts:
     @classmethod
     def of(cls, base: CaseBase) -> CaseCounts:
         """Count them."""
-        certain = [case.label for case in base if case.label_certainty == "nodule"]
+        cases = list(base)
+        certain = [case.label for case in cases if case.label_certainty == "nodule"]
         return cls(
-            cases=len(base),
-            malignant=base.malignant,
-            patients=base.patients,
+            cases=len(cases),
+            malignant=sum(case.label for case in cases),
+            patients=len({case.patient_id for case in cases}),
             certain=len(certain),
             certain_malignant=sum(certain),
         )

@@ -1,4 +1,7 @@
-"""The case base as a file: one SQLite database that is read whole, and that grows by transactions."""
+"""The case base as a file: one SQLite database that is read whole, and that grows by transactions.
+
+Over 300 lines, for reading and writing stand on the same columns in the same order.
+"""
 
 # ruff: noqa: S608 - what is pasted into a statement are names of this file and placeholders; values are bound
 
@@ -12,7 +15,6 @@ import tempfile
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Self
@@ -29,7 +31,16 @@ from nodule_diag.process import writing
 
 CAN_DESERIALIZE = hasattr(sqlite3.Connection, "deserialize")
 """Python leaves it out where it was built with SQLite before 3.36."""
-COLUMNS = "case_id, patient_id, label, label_source, label_certainty, malignancy, expert_score, diameter_mm"
+COLUMNS = (
+    "case_id",
+    "patient_id",
+    "label",
+    "label_source",
+    "label_certainty",
+    "malignancy",
+    "expert_score",
+    "diameter_mm",
+)
 CHUNK = 1000
 """Cases that are fetched at a time; SQLite takes 32,766 values in a statement."""
 
@@ -39,26 +50,26 @@ class CaseBase:
 
     .. code-block:: python
 
-        base = CaseBase.open("hospital.sqlite")             # a snapshot in memory: who writes it waits for nobody
+        base = CaseBase.open("hospital.sqlite")             # a copy in memory, which nothing changes
         diagnoser = nd.Diagnoser.load(cases=base)
         with CaseBase.edit("hospital.sqlite") as base:      # the file itself
             base.add(new_cases)                             # all of them or, if the process is killed, none
 
     Attributes:
         where: The file, for messages.
-        sha256: Of the file as it was opened; empty for one that is being edited.
-        is_snapshot: Whether it is a copy that nothing changes any more.
+        name: What it is called.
+        model_sha256: :attr:`Bundle.model_sha256` of the model that its scores are of.
+        sha256: Of the file as it was opened; empty for what is no file, or is being edited.
+        is_copy: Whether it is a copy in memory that nothing changes.
     """
 
-    def __init__(
-        self, connection: sqlite3.Connection, *, where: str, sha256: str = "", is_snapshot: bool = False
-    ) -> None:
-        self.where = where
-        self.sha256 = sha256
-        self.is_snapshot = is_snapshot
+    def __init__(self, connection: sqlite3.Connection, *, where: str, sha256: str = "", is_copy: bool = False) -> None:
+        self.where, self.sha256, self.is_copy = where, sha256, is_copy
         self._connection = connection
         self.close = weakref.finalize(self, connection.close)
         """Give the file or the memory back; a base that nobody holds any more does so itself."""
+        check(connection, where=where)
+        self.name, self.model_sha256 = self._all("SELECT name, model_sha256 FROM base")[0]
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -68,18 +79,8 @@ class CaseBase:
             CaseBaseError: With a code of its own for each fault: ``case-base-missing``, ``case-base-too-large``,
                 ``case-base-invalid``, ``case-base-version``, ``case-base-busy``.
         """
-        file, where = Path(path), str(path)
-        # Without serialize the file is read beside SQLite, and first: closing a file drops SQLite's locks on it.
-        data = b"" if CAN_DESERIALIZE or not file.is_file() else file.read_bytes()
-        source = connect_file(file, write=False)
-        try:
-            check(source, where=where)
-            with guard(where):
-                if CAN_DESERIALIZE:
-                    data = source.serialize()
-                return cls._snapshot(source, where=where, sha256=hashlib.sha256(data).hexdigest())
-        finally:
-            source.close()
+        with cls(connect_file(Path(path), write=False), where=str(path)) as file:
+            return file.copy(is_file=True)
 
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> Self:
@@ -90,36 +91,27 @@ class CaseBase:
                 SQLite cannot read from memory.
         """
         name = bundle.manifest.retrieval.cases
-        data, where = bundle.read(name), f"{name} of the bundle"
+        where = f"{name} of the bundle"
         if CAN_DESERIALIZE:
-            source = connect(":memory:", where=where)
-            if data[18:20] != b"\1\1":  # the header's two versions; a database in WAL mode cannot be read from memory
-                raise invalid(where, "it is no database with a rollback journal")
+            connection = connect(":memory:", where=where)
             with guard(where):
-                source.deserialize(data)
+                connection.deserialize(bundle.read(name) or b"\0")  # of nothing, it says that memory is short
         elif bundle.path.is_dir():
-            source = connect_file(bundle.path / name, write=False)
+            connection = connect_file(bundle.path / name, write=False)
         else:
             raise CaseBaseError(
                 f"Python's SQLite {sqlite3.sqlite_version} cannot read the case base of a zipped bundle",
                 hint="unpack the bundle and give its folder, or use a Python that was built with SQLite 3.36 or later",
                 code="case-base-needs-sqlite",
             )
-        try:
-            check(source, where=where)
-            base = cls._snapshot(source, where=where, sha256=bundle.manifest.files[name])
-        finally:
-            source.close()
-        return base.of_model(bundle)
+        with cls(connection, where=where) as file:
+            base = file.copy().of_model(bundle)
+        base.sha256 = bundle.manifest.files[name]
+        return base
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], *, name: str, model_sha256: str) -> Self:
-        """Make an empty case base, whole or not at all, and open it to :meth:`add` to it.
-
-        Args:
-            path: A file that is not there yet.
-            name: What the base is called.
-            model_sha256: :attr:`Bundle.model_sha256` of the model whose scores it will hold.
+        """Make an empty file, whole or not at all, and open it to :meth:`add` to it.
 
         Raises:
             UsageError: When the file is there already.
@@ -137,11 +129,8 @@ class CaseBase:
         Raises:
             CaseBaseError: As :meth:`open`.
         """
-        connection = connect_file(Path(path), write=True)
-        base = cls(connection, where=str(path))
-        check(connection, where=base.where)
-        with guard(base.where):
-            connection.execute("PRAGMA synchronous = EXTRA")  # a commit is on disk, and so is the folder's entry
+        base = cls(connect_file(Path(path), write=True), where=str(path))
+        base._all("PRAGMA synchronous = EXTRA")  # a commit is on disk, and so is the entry in its folder
         return base
 
     @classmethod
@@ -151,70 +140,29 @@ class CaseBase:
         Raises:
             CaseBaseError: ``case-base-invalid`` for two cases of one id.
         """
-        connection = connect(":memory:", where=name)
-        base = cls(connection, where=f"the case base {name}")
-        with guard(base.where):
+        where = f"the case base {name}"
+        connection = connect(":memory:", where=where)
+        with guard(where):
             create(connection)
             connection.execute("INSERT INTO base VALUES (1, ?, ?)", (name, model_sha256))
+        base = cls(connection, where=where)
         base.add(cases)
         return base
 
-    @classmethod
-    def _snapshot(cls, source: sqlite3.Connection, *, where: str, sha256: str = "") -> Self:
-        """A copy in memory, page by page, that nothing changes any more."""
-        with guard(where):
-            copy = connect(":memory:", where=where)
-            source.backup(copy)
-            copy.execute("PRAGMA schema_version = 1")  # it counts how the schema came about; equal rows are equal bytes
-            check_rows(copy, where=where)
-        return cls(copy, where=where, sha256=sha256, is_snapshot=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __len__(self) -> int:
-        return int(self._one("SELECT count(*) FROM cases"))
-
-    def __iter__(self) -> Iterator[Case]:
-        for row in self.rows():
-            fields = dict(zip(Case.model_fields, (*row[:7], row[8], row[7], row[9]), strict=True))
-            try:
-                yield Case(**fields)
-            except ValidationError as error:
-                raise invalid(self.where, str(error)) from error
-
-    @cached_property
-    def name(self) -> str:
-        """What it is called."""
-        return str(self._one("SELECT name FROM base"))
-
-    @cached_property
-    def model_sha256(self) -> str:
-        """Of the model that its scores are of: :attr:`Bundle.model_sha256`."""
-        return str(self._one("SELECT model_sha256 FROM base"))
-
-    @property
-    def malignant(self) -> int:
-        """How many cases are malignant."""
-        return int(self._one("SELECT coalesce(sum(label), 0) FROM cases"))
-
-    @property
-    def patients(self) -> int:
-        """How many patients they are of."""
-        return int(self._one("SELECT count(DISTINCT patient_id) FROM cases"))
-
-    @property
-    def diagnosed_themselves(self) -> int:
-        """How many have a diagnosis of the nodule itself, and not of its patient."""
-        return int(self._one("SELECT count(*) FROM cases WHERE label_certainty = 'nodule'"))
-
-    @property
-    def column_names(self) -> list[str]:
-        """Names of the free columns."""
-        return self._column("SELECT DISTINCT name FROM free_columns ORDER BY name")
+    def copy(self, *, is_file: bool = False) -> Self:
+        """A checked copy in memory, page by page, that nothing changes; itself, where it is one."""
+        if self.is_copy:
+            return self
+        with guard(self.where):
+            self._connection.execute("BEGIN")  # both reads see one state
+            data = self._connection.serialize() if is_file and CAN_DESERIALIZE else b""
+            memory = connect(":memory:", where=self.where)
+            self._connection.backup(memory)
+            self._connection.execute("COMMIT")
+            check_rows(memory, where=self.where)
+            memory.execute("PRAGMA schema_version = 1")  # it counts how the tables came about; equal rows, equal bytes
+        sha256 = hashlib.sha256(data).hexdigest() if data else ""
+        return type(self)(memory, where=self.where, sha256=sha256, is_copy=True)
 
     def of_model(self, bundle: Bundle) -> Self:
         """Return the base when its scores are of the bundle's model.
@@ -231,85 +179,44 @@ class CaseBase:
             )
         return self
 
-    def snapshot(self) -> CaseBase:
-        """A copy in memory that nothing changes any more; itself, where it is one."""
-        return self if self.is_snapshot else self._snapshot(self._connection, where=self.where)
+    def __enter__(self) -> Self:
+        return self
 
-    def add(self, cases: Iterable[Case], *, pictures: Mapping[str, Mapping[str, bytes]] | None = None) -> int:
-        """Add cases in one transaction: when this returns they are on disk, and when it does not, none of them is.
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-        Args:
-            cases: Their ids must be new.
-            pictures: PNG files by case id and name.
+    def __len__(self) -> int:
+        return int(self._all("SELECT count(*) FROM cases")[0][0])
 
-        Returns:
-            How many.
+    def __iter__(self) -> Iterator[Case]:
+        last = ""
+        while ids := self._all(f"SELECT case_id FROM cases WHERE case_id > ? ORDER BY 1 LIMIT {CHUNK}", (last,)):
+            yield from self.cases([case_id for (case_id,) in ids])
+            last = ids[-1][0]
 
-        Raises:
-            CaseBaseError: ``case-base-invalid`` for an id that is there already; ``case-base-busy``.
-            OutputError: When the file cannot be written.
-        """
-        added, shown = 0, pictures or {}
-        with self._transaction() as connection:
-            for case in cases:
-                try:
-                    connection.execute(f"INSERT INTO cases ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (
-                        case.case_id, case.patient_id, case.label, case.label_source, case.label_certainty,
-                        case.malignancy, case.expert_score, case.diameter_mm,
-                    ))  # fmt: skip
-                except sqlite3.IntegrityError as error:
-                    raise CaseBaseError(
-                        f"case {case.case_id!r} is in {self.where} already, or stands twice among the new ones",
-                        hint="give each case an id of its own, or remove the old one first",
-                        code="case-base-invalid",
-                    ) from error
-                for table, entries in (
-                    ("reader_scores", enumerate(case.reader_scores)),
-                    ("free_columns", case.columns.items()),
-                    ("pictures", shown.get(case.case_id, {}).items()),
-                ):
-                    rows: list[tuple[object, ...]] = [(case.case_id, *entry) for entry in entries]
-                    if rows:
-                        connection.executemany(f"INSERT INTO {table} VALUES (?, ?, ?)", rows)
-                added += 1
-        return added
+    @property
+    def malignant(self) -> int:
+        """How many cases are malignant."""
+        return int(self._all("SELECT count(*) FROM cases WHERE label = 1")[0][0])
 
-    def remove(self, case_ids: Collection[str]) -> None:
-        """Remove cases, with all that is known of them, in one transaction.
-
-        Raises:
-            UsageError: For an id that is not there; nothing is removed then.
-        """
-        with self._transaction() as connection:
-            for case_id in case_ids:
-                if not connection.execute("DELETE FROM cases WHERE case_id = ?", (case_id,)).rowcount:
-                    raise UsageError(f"{self.where} has no case {case_id!r}", hint="check the id")
-
-    def known(self, case_ids: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-        """The columns of some cases, and their readers' scores as a tuple, by case id."""
-        known: dict[str, tuple[Any, ...]] = {}
+    def cases(self, case_ids: Sequence[str]) -> list[Case]:
+        """Some cases, in the order that they are asked for in."""
+        found: dict[str, Case] = {}
         for start in range(0, len(case_ids), CHUNK):
             some = case_ids[start : start + CHUNK]
             scores = self._entries("reader_scores", "reader, score", some)
-            for row in self._all(f"SELECT {COLUMNS} FROM cases WHERE case_id IN ({_marks(some)})", some):
-                known[row[0]] = (*row, tuple(scores.get(row[0], {}).values()))
-        return known
-
-    def rows(self) -> Iterator[tuple[Any, ...]]:
-        """As :meth:`known` and the free columns as a dict, of every case, in the order of their ids."""
-        last = ""
-        while ids := self._column(
-            f"SELECT case_id FROM cases WHERE case_id > ? ORDER BY case_id LIMIT {CHUNK}", (last,)
-        ):
-            known = self.known(ids)
-            free = self._entries("free_columns", "name, value", ids)
-            for case_id in ids:
-                yield (*known[case_id], free.get(case_id, {}))
-            last = ids[-1]
+            free = self._entries("free_columns", "name, value", some)
+            for row in self._all(f"SELECT {', '.join(COLUMNS)} FROM cases WHERE case_id IN ({_marks(some)})", some):
+                more = {"reader_scores": tuple(scores.get(row[0], {}).values()), "columns": free.get(row[0], {})}
+                try:
+                    found[row[0]] = Case(**dict(zip(COLUMNS, row, strict=True)), **more)
+                except ValidationError as error:
+                    raise invalid(self.where, str(error)) from error
+        return [found[case_id] for case_id in case_ids]
 
     def ids(self) -> list[str]:
         """All case ids, ascending."""
-        return self._column("SELECT case_id FROM cases ORDER BY case_id")
+        return [case_id for (case_id,) in self._all("SELECT case_id FROM cases ORDER BY 1")]
 
     def ids_named(self, names: Collection[str]) -> set[str]:
         """Ids of the cases that have, or whose patients have, one of these names; unknown ones match nothing."""
@@ -317,7 +224,8 @@ class CaseBase:
         rest = iter(names)
         while some := list(islice(rest, CHUNK)):
             for column in ("case_id", "patient_id"):
-                found.update(self._column(f"SELECT case_id FROM cases WHERE {column} IN ({_marks(some)})", some))
+                rows = self._all(f"SELECT case_id FROM cases WHERE {column} IN ({_marks(some)})", some)
+                found.update(case_id for (case_id,) in rows)
         return found
 
     def scores(self) -> NDArray[np.float64]:
@@ -328,7 +236,48 @@ class CaseBase:
 
     def pictures(self, case_id: str) -> dict[str, bytes]:
         """PNG files of a case by name."""
-        return dict(self._all("SELECT name, png FROM pictures WHERE case_id = ? ORDER BY name", (case_id,)))
+        return self._entries("pictures", "name, png", [case_id]).get(case_id, {})
+
+    def add(self, cases: Iterable[Case], *, pictures: Mapping[str, Mapping[str, bytes]] | None = None) -> None:
+        """Add cases in one transaction: when this returns they are on disk, and when it does not, none of them is.
+
+        Args:
+            cases: Their ids must be new.
+            pictures: PNG files by case id and name.
+
+        Raises:
+            CaseBaseError: ``case-base-invalid`` for an id that is there already; ``case-base-busy``.
+            OutputError: When the file cannot be written.
+        """
+        insert = f"INSERT INTO cases ({', '.join(COLUMNS)}) VALUES ({_marks(COLUMNS)})"
+        with self._transaction() as connection:
+            for case in cases:
+                try:
+                    connection.execute(insert, [getattr(case, column) for column in COLUMNS])
+                except sqlite3.IntegrityError as error:
+                    raise CaseBaseError(
+                        f"case {case.case_id!r} is in {self.where} already, or stands twice among the new ones",
+                        hint="give each case an id of its own, or remove the old one first",
+                        code="case-base-invalid",
+                    ) from error
+                for table, entries in (
+                    ("reader_scores", enumerate(case.reader_scores)),
+                    ("free_columns", case.columns.items()),
+                    ("pictures", (pictures or {}).get(case.case_id, {}).items()),
+                ):
+                    for entry in entries:
+                        connection.execute(f"INSERT INTO {table} VALUES (?, ?, ?)", (case.case_id, *entry))
+
+    def remove(self, case_ids: Iterable[str]) -> None:
+        """Remove cases, with all that is known of them, in one transaction.
+
+        Raises:
+            UsageError: For an id that is not there; nothing is removed then.
+        """
+        with self._transaction() as connection:
+            for case_id in case_ids:
+                if not connection.execute("DELETE FROM cases WHERE case_id = ?", (case_id,)).rowcount:
+                    raise UsageError(f"{self.where} has no case {case_id!r}", hint="check the id")
 
     def verify(self) -> None:
         """Check every page, every value, and that all that is said of a case is said of one that is there.
@@ -336,7 +285,6 @@ class CaseBase:
         Raises:
             CaseBaseError: ``case-base-invalid``, with the first fault.
         """
-        check(self._connection, where=self.where)
         check_rows(self._connection, where=self.where)
         if fault := self._all("PRAGMA foreign_key_check"):
             raise invalid(self.where, f"{fault[0][0]} speaks of a case that is not there")
@@ -346,15 +294,15 @@ class CaseBase:
     def digest(self) -> str:
         """The sha256 of what the base says, whichever SQLite wrote it and in whatever order it grew.
 
-        It is taken over lines of JSON, UTF-8, each ended by a newline: the model's sha256; then a list a case, in the
-        order of the ids: case_id, patient_id, label, label_source, label_certainty, malignancy, expert_score,
-        diameter_mm, the list of readers' scores, the object of free columns by name. The base's name and pictures are
-        left out.
+        It is taken over lines, each ended by a newline: the model's sha256, then a case a line in the order of the ids,
+        as the JSON object of :class:`Case`: its fields in their order, free columns by name, no spaces, ASCII. The
+        base's name and pictures are left out.
         """
-        lines = hashlib.sha256()
-        for line in chain((self.model_sha256,), self.rows()):
-            lines.update(json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
-        return lines.hexdigest()
+        lines = (json.dumps(case.model_dump(), separators=(",", ":")) for case in self)
+        digest = hashlib.sha256()
+        for line in chain((self.model_sha256,), lines):
+            digest.update(line.encode() + b"\n")
+        return digest.hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as one compact file, whole or not at all: equal rows and one version of SQLite give equal bytes.
@@ -362,7 +310,7 @@ class CaseBase:
         Raises:
             OutputError: When it cannot be written.
         """
-        copy = self.snapshot()
+        copy = self.copy()
         with writing(path) as temporary, guard(str(path), writing=True):
             copy._connection.execute("VACUUM INTO ?", (str(temporary),))
 
@@ -374,7 +322,7 @@ class CaseBase:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        if self.is_snapshot:
+        if self.is_copy:
             raise UsageError(f"{self.where} was opened to be read", hint="change the file with CaseBase.edit(path)")
         with guard(self.where, writing=True):
             self._connection.execute("BEGIN IMMEDIATE")
@@ -386,24 +334,17 @@ class CaseBase:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def _all(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
-        with guard(self.where):
-            return self._connection.execute(statement, values).fetchall()
-
-    def _column(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
-        return list(chain.from_iterable(self._all(statement, values)))
-
     def _entries(self, table: str, columns: str, case_ids: Sequence[str]) -> dict[str, dict[Any, Any]]:
         """The entries of some cases in another table, by case id, in the order of their keys."""
         entries: dict[str, dict[Any, Any]] = {}
-        for case_id, key, value in self._all(
-            f"SELECT case_id, {columns} FROM {table} WHERE case_id IN ({_marks(case_ids)}) ORDER BY 1, 2", case_ids
-        ):
+        statement = f"SELECT case_id, {columns} FROM {table} WHERE case_id IN ({_marks(case_ids)}) ORDER BY 1, 2"
+        for case_id, key, value in self._all(statement, case_ids):
             entries.setdefault(case_id, {})[key] = value
         return entries
 
-    def _one(self, statement: str) -> Any:  # noqa: ANN401 - a value of the database
-        return self._all(statement)[0][0]
+    def _all(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
+        with guard(self.where):
+            return self._connection.execute(statement, values).fetchall()
 
 
 def _marks(values: Sequence[object]) -> str:

@@ -60,7 +60,7 @@ class CaseIndex:
     """
 
     def __init__(self, source: Bundle | CaseBase) -> None:
-        self.cases = CaseBase.of_bundle(source) if isinstance(source, Bundle) else source.snapshot()
+        self.cases = CaseBase.of_bundle(source) if isinstance(source, Bundle) else source.copy()
         self._ids = self.cases.ids()
         if not self._ids:
             raise CaseBaseError(
@@ -103,13 +103,12 @@ class CaseIndex:
         if k < 1:
             raise UsageError(f"k is {k}; it must be at least 1", hint="leave k out to use the bundle's")
         rows, distances = self._nearest(space, features(space, malignancy, expert_score), k, self._excluded(exclude))
-        ids = [self._ids[row] for row in rows.tolist()]
-        known = self.cases.known(ids)
+        cases = self.cases.cases([self._ids[row] for row in rows.tolist()])
         return tuple(
-            SimilarCase(case_id, patient, distance, label, source, certainty, p, score, readers, diameter_mm)
-            for distance, (case_id, patient, label, source, certainty, p, score, diameter_mm, readers) in zip(
-                distances.tolist(), map(known.__getitem__, ids), strict=True
+            SimilarCase(
+                distance=distance, **{name: getattr(case, name) for name in SimilarCase._fields if name != "distance"}
             )
+            for case, distance in zip(cases, distances.tolist(), strict=True)
         )
 
     def _excluded(self, exclude: Collection[str]) -> NDArray[np.intp]:
