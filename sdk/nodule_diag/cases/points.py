@@ -79,10 +79,16 @@ def _grouped(vectors: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np
     """Rows in the order of their vectors, ascending where those are equal, and where each distinct vector begins."""
     # Non-negative floats are in the order of their bits, so integers sort them; adding 0 makes -0 a 0.
     bits = np.ascontiguousarray(vectors + np.float32(0.0)).view(np.uint32).astype(np.uint64)
-    keys = bits[:, 0] if bits.shape[1] == 1 else (bits[:, 0] << np.uint64(32)) | bits[:, 1]
-    order = np.argsort(keys)
-    ordered = keys[order]
-    first = np.concatenate(([True], ordered[1:] != ordered[:-1]))
-    # A group's number before a row's: sorting these is several times as fast as a stable sort of the keys.
-    packed = np.sort((np.cumsum(first, dtype=np.uint64) << np.uint64(32)) | order.astype(np.uint64))
+    places = bits[:, 0]
+    if bits.shape[1] == 2:
+        # Which distinct vector each row has, in 32 bits.
+        keys = (places << np.uint64(32)) | bits[:, 1]
+        order = np.argsort(keys)
+        ordered = keys[order]
+        places = np.empty_like(keys)
+        places[order] = np.cumsum(np.concatenate(([False], ordered[1:] != ordered[:-1])), dtype=np.uint64)
+    # A row's number behind its place: sorting these is several times as fast as a stable argsort.
+    packed = np.sort((places << np.uint64(32)) | np.arange(len(bits), dtype=np.uint64))
+    places = packed >> np.uint64(32)
+    first = np.concatenate(([True], places[1:] != places[:-1]))
     return (packed & np.uint64(0xFFFFFFFF)).astype(np.intp), np.flatnonzero(first)

@@ -61,16 +61,16 @@ class CaseIndex:
 
     def __init__(self, source: Bundle | CaseBase) -> None:
         self.cases = CaseBase.of_bundle(source) if isinstance(source, Bundle) else source.copy()
-        self._ids = self.cases.ids()
+        self._ids, numbers = self.cases.numbers()
         if not self._ids:
             raise CaseBaseError(
                 f"{self.cases.where} holds no cases, so there is nothing to retrieve from",
                 hint="build it from at least one diagnosed nodule",
                 code="case-base-empty",
             )
-        self.base_rate = self.cases.malignant / len(self)
-        scores = self.cases.scores()
-        self._spaces = {space: Points(_matrix(space, scores)) for space in SPACES}
+        self._malignant = int(numbers[:, 0].sum())
+        self.base_rate = self._malignant / len(self)
+        self._spaces = {space: Points(_matrix(space, numbers[:, 1:])) for space in SPACES}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -79,7 +79,7 @@ class CaseIndex:
     def identity(self) -> CaseBaseIdentity:
         """What a prediction says of the case base; one that is no file has the digest of its rows."""
         sha256 = self.cases.sha256 or self.cases.digest()
-        return CaseBaseIdentity(self.cases.name, sha256, count=len(self), malignant=self.cases.malignant)
+        return CaseBaseIdentity(self.cases.name, sha256, count=len(self), malignant=self._malignant)
 
     def search(
         self, space: Space, *, malignancy: float, expert_score: float, k: int, exclude: Collection[str] = ()
