@@ -329,7 +329,7 @@ from nodule_diag.cases.base import CaseBase
 
 path, moments = sys.argv[1], int(sys.argv[2])
 cases = {case.case_id: case for case in tiny_cases(40_000)}
-order, chance, told, waiting = iter(list(cases)), random.Random(0), [], 0
+order, chance, told = iter(list(cases)), random.Random(0), []
 interrupted = 0
 for moment in range(moments):
     read, write = os.pipe()
