@@ -12,6 +12,7 @@ The network, of a patch with lung channel L and mediastinal channel M, both 64x6
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nodule_diag.bundle.bundle import Bundle, write_bundle
 from nodule_diag.bundle.manifest import Manifest, ModelSpec, Preprocessing
+from nodule_diag.cases.base import CaseBase
 from nodule_diag.cases.case import Case
-from nodule_diag.cases.retrieval import build_index
 
 OPSET = 17
 PATCH_SHAPE = ("B", 2, 64, 64, 64)
@@ -136,15 +137,20 @@ def tiny_cases(count: int = 60, *, seed: int = 0) -> list[Case]:
     ]
 
 
+def tiny_base(cases: Sequence[Case] | None = None, *, model_sha256: str = 64 * "0") -> CaseBase:
+    """Them as a case base in memory."""
+    return CaseBase.of(tiny_cases() if cases is None else cases, name="tiny cases", model_sha256=model_sha256)
+
+
 def tiny_parts(
     *,
     model: onnx.ModelProto | None = None,
     masked_input: bool = False,
     cases: Sequence[Case] | None = None,
-    exact_up_to: int = 10_000,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Manifest (without hashes) and files of a bundle."""
-    built = build_index(tiny_cases() if cases is None else cases, exact_up_to=exact_up_to)
+    network = (model or tiny_model()).SerializeToString()
+    base = tiny_base(cases, model_sha256=hashlib.sha256(network).hexdigest())
     manifest = Manifest(
         name="tiny",
         version="1.0.0",
@@ -153,11 +159,9 @@ def tiny_parts(
         intended_use="Tests. Not a medical device.",
         preprocessing=Preprocessing(masked_input=masked_input),
         model=ModelSpec(opset=OPSET),
-        retrieval=built.retrieval,
         training={"note": "never trained"},
     )
-    network = (model or tiny_model()).SerializeToString()
-    return manifest, {"model.onnx": network, "MODEL_CARD.md": b"# Tiny\n", **built.files}
+    return manifest, {"model.onnx": network, "MODEL_CARD.md": b"# Tiny\n", "index/cases.sqlite": base.to_bytes()}
 
 
 def make_tiny_bundle(path: Path, **parts: Any) -> Bundle:

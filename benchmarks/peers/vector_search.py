@@ -12,11 +12,11 @@ import hnswlib
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.subject import Bench
-from nodule_diag.bundle import Bundle, write_bundle
-from nodule_diag.cases import Case, CaseIndex, build_index
+from nodule_diag.cases import Case, CaseBase, CaseIndex
+from nodule_diag.results import SPACES, Space
 
 Float = NDArray[np.float32]
+FILE = "cases.sqlite"
 
 HNSW_M, HNSW_EF_CONSTRUCTION, HNSW_EF_SEARCH = 16, 200, 64
 """hnswlib's own defaults while building; several times K candidates while searching. For both graphs."""
@@ -66,6 +66,17 @@ class Base:
         return np.array([np.partition(self.distances(query, rows), last)[last] for query in queries])
 
 
+def exhaustive(base: Base, space: Space, query: Float, k: int) -> NDArray[np.intp]:
+    """Rows of the k nearest, ties by row: every case compared and sorted in float64, as the paper's eq. 13 reads."""
+    parts = {"machine": 0, "expert": 1}
+    columns = [parts[name] for name in space.split("+")]
+    apart = base.points[:, columns].astype(np.float64) - query[columns].astype(np.float64)
+    distances = np.sqrt((apart**2).sum(axis=1))
+    last = min(k, len(base)) - 1
+    near = np.flatnonzero(distances <= np.partition(distances, last)[last])
+    return near[np.lexsort((near, distances[near]))][:k]
+
+
 class Engine(Protocol):
     """Something that can be built, saved, loaded and asked."""
 
@@ -90,55 +101,62 @@ class Engine(Protocol):
 
 
 class OwnCases:
-    """The SDK: ``build_index`` into a copy of the bundle, ``Bundle.open`` and ``CaseIndex``, ``search``."""
+    """The SDK: a case base's file, ``CaseBase.open`` and ``CaseIndex``, ``search``."""
 
     name = "nodule-diag"
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
-        self._built: Any = None
+    def __init__(self) -> None:
+        self._base: CaseBase | None = None
         self._cases: CaseIndex | None = None
+
+    @property
+    def base(self) -> CaseBase:
+        """What was built."""
+        if self._base is None:
+            raise RuntimeError("nothing is built")
+        return self._base
 
     def build(self, base: Base) -> None:
         """Cases with ids in the order of their rows."""
-        self._built = build_index(
-            [
-                Case(
-                    case_id=f"{row:08}",
-                    patient_id=f"{row // 2:08}",
-                    label=int(malignancy > 0.5),
-                    label_source="made up",
-                    label_certainty="nodule",
-                    malignancy=malignancy,
-                    expert_score=1.0 + 4.0 * score,
-                )
-                for row, (malignancy, score) in enumerate(base.points.tolist())
-            ]
+        cases = (
+            Case(
+                case_id=f"{row:08}",
+                patient_id=f"{row // 2:08}",
+                label=int(malignancy > 0.5),
+                label_source="made up",
+                label_certainty="nodule",
+                malignancy=malignancy,
+                expert_score=1.0 + 4.0 * score,
+            )
+            for row, (malignancy, score) in enumerate(base.points.tolist())
         )
+        self._base = CaseBase.of(cases, name="made up", model_sha256=64 * "0")
 
     def save(self, folder: Path) -> None:
-        """A whole bundle: the same model with these cases."""
-        old = self._bundle.manifest
-        manifest = old.model_copy(update={"retrieval": self._built.retrieval})
-        replaced = {old.retrieval.cases, *(spec.file for spec in old.retrieval.spaces.values())}
-        files = {name: self._bundle.read(name) for name in old.files if name not in replaced}
-        write_bundle(folder / "bundle", manifest=manifest, files={**files, **self._built.files})
+        """One file."""
+        self.base.save(folder / FILE)
 
     def forget(self) -> None:
         """Drop what was built."""
-        self._built = self._cases = None
+        self._base = self._cases = None
 
     def load(self, folder: Path) -> None:
         """With every check."""
-        self._cases = CaseIndex(Bundle.open(folder / "bundle"))
+        self._cases = CaseIndex(CaseBase.open(folder / FILE))
 
     def nearest(self, query: Float, k: int) -> NDArray[np.intp]:
         """Through the public search."""
+        return self._search("machine+expert", query, k)
+
+    def all_spaces(self, query: Float, k: int) -> dict[Space, NDArray[np.intp]]:
+        """In each feature space, as a prediction asks."""
+        return {space: self._search(space, query, k) for space in SPACES}
+
+    def _search(self, space: Space, query: Float, k: int) -> NDArray[np.intp]:
         if self._cases is None:
             raise RuntimeError("nothing is loaded")
-        found = self._cases.search(
-            "machine+expert", malignancy=float(query[0]), expert_score=1.0 + 4.0 * float(query[1]), k=k
-        )
+        p, score = float(query[0]), 1.0 + 4.0 * float(query[1])
+        found = self._cases.search(space, malignancy=p, expert_score=score, k=k)
         return np.array([int(case.case_id) for case in found], dtype=np.intp)
 
 
@@ -146,13 +164,16 @@ class Numpy:
     """Every case compared, in float32."""
 
     name = "numpy"
+    _points: Float
+    _columns: dict[Space, Float]
 
     def __init__(self) -> None:
-        self._points: Float = np.empty((0, 2), dtype=np.float32)
+        self.forget()
 
     def build(self, base: Base) -> None:
-        """Nothing to build."""
+        """The two numbers apart, too, as a search of one alone wants them."""
         self._points = base.points
+        self._columns = {"machine": base.points[:, 0].copy(), "expert": base.points[:, 1].copy()}
 
     def save(self, folder: Path) -> None:
         """One ``.npy``."""
@@ -160,16 +181,24 @@ class Numpy:
 
     def forget(self) -> None:
         """Drop the points."""
-        self._points = np.empty((0, 2), dtype=np.float32)
+        self._points, self._columns = np.empty((0, 2), dtype=np.float32), {}
 
     def load(self, folder: Path) -> None:
         """Into memory."""
-        self._points = np.load(folder / "points.npy")
+        self.build(Base(np.load(folder / "points.npy")))
 
     def nearest(self, query: Float, k: int) -> NDArray[np.intp]:
         """Distances, then a partition."""
         squared = ((self._points - query) ** 2).sum(axis=1)
         return np.argpartition(squared, k - 1)[:k] if k < len(squared) else np.arange(len(squared))
+
+    def all_spaces(self, query: Float, k: int) -> dict[Space, NDArray[np.intp]]:
+        """In each feature space, exhaustively."""
+        rows: dict[Space, NDArray[np.intp]] = {"machine+expert": self.nearest(query, k)}
+        for (space, column), value in zip(self._columns.items(), query, strict=True):
+            apart = np.abs(column - value)
+            rows[space] = np.argpartition(apart, k - 1)[:k] if k < len(apart) else np.arange(len(apart))
+        return rows
 
 
 class Hnswlib:
@@ -243,9 +272,9 @@ class Faiss:
         return np.asarray(rows[0][rows[0] >= 0], dtype=np.intp)
 
 
-def engines(bench: Bench) -> Iterator[Engine]:
+def engines() -> Iterator[Engine]:
     """All of them, nodule-diag first."""
-    yield OwnCases(bench.bundle)
+    yield OwnCases()
     yield Numpy()
     yield Hnswlib()
     yield Faiss(graph=False)

@@ -31,9 +31,6 @@ PASSED_THROUGH = {
     "export": _Extra(
         "nodule_diag_export.cli:app", (), "export", "Export to ONNX and bundles; engines by 'engines' alone."
     ),
-    "index": _Extra(
-        "nodule_diag_export.cli:index_app", ("torch", "onnx"), "export", "Build the index of historical cases."
-    ),
     "bench": _Extra("benchmarks.cli:app", ("torch", "onnx"), "bench", "Measure speed and memory, from a checkout."),
 }
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -49,13 +49,15 @@ def info(bundle: BundleOption = None, full: FullOption = False, as_json: JsonOpt
 
 def describe(bundle: Bundle) -> dict[str, Any]:
     """The document of ``info --json``: the manifest, the hash that identifies it, and the size of the case base."""
-    from nodule_diag.cases import CaseIndex
+    from nodule_diag.cases import CaseBase
 
+    base = CaseBase.of_bundle(bundle)
     return {
         "schema": SCHEMA,
         "path": str(bundle.path),
         "sha256": bundle.sha256,
-        "cases": len(CaseIndex(bundle)),
+        "cases": len(base),
+        "malignant": base.malignant,
         "manifest": bundle.manifest.model_dump(mode="json"),
     }
 
@@ -73,8 +75,8 @@ def _render(document: dict[str, Any], what_it_is: str, to: Console) -> None:
         ("Input", f"a {preprocessing['patch_size'] * preprocessing['spacing_mm']:g} mm cube of the CT{masked}"),
         (
             "Case base",
-            f"{document['cases']} diagnosed nodules, {retrieval['base_rate']:.0%} malignant; the {retrieval['k']} most "
-            "similar are shown",
+            f"{document['cases']} diagnosed nodules, {document['malignant'] / document['cases']:.0%} malignant; "
+            f"the {retrieval['k']} most similar are shown",
         ),
     ]
     render.facts(rows, to=to)

@@ -11,6 +11,7 @@ from typing import NoReturn
 import typer
 
 from nodule_diag.errors import NoduleDiagError
+from nodule_diag_cli.cases import cases_app
 from nodule_diag_cli.demo import demo
 from nodule_diag_cli.doctor import doctor
 from nodule_diag_cli.extras import add_extras
@@ -39,6 +40,7 @@ app.command(cls=XyzCommand)(predict)
 app.command()(info)
 app.command()(doctor)
 app.command()(demo)
+app.add_typer(cases_app, name="cases")
 add_extras(app)
 
 

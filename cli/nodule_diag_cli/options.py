@@ -51,6 +51,9 @@ SpaceOption = Annotated[
 BundleOption = Annotated[
     Path | None, typer.Option("--bundle", metavar="PATH", help="Another model than the packaged one: a folder or zip.")
 ]
+CasesOption = Annotated[
+    Path | None, typer.Option("--cases", metavar="FILE", help="A case base of the same model instead of the bundle's.")
+]
 BackendOption = Annotated[BackendName, typer.Option(help="The program that computes. auto: the fastest proven one.")]
 DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="The processor that computes.")]
 PrecisionOption = Annotated[PrecisionName, typer.Option(help="Its number format. auto: fp32 or a proven one.")]

@@ -17,6 +17,7 @@ from nodule_diag_cli.options import (
     BackendName,
     BackendOption,
     BundleOption,
+    CasesOption,
     DeviceOption,
     JsonOption,
     KOption,
@@ -47,6 +48,7 @@ class Request:
     points: list[NamedPoint]
     space: SpaceName = SpaceName.LPS
     bundle: Path | None = None
+    cases: Path | None = None
     backend: BackendName = BackendName.AUTO
     device: str = "auto"
     precision: PrecisionName = PrecisionName.AUTO
@@ -69,6 +71,7 @@ class Request:
         with render.progress("loading the bundle"):
             diagnoser = Diagnoser.load(
                 self.bundle,
+                cases=self.cases,
                 backend=self.backend.value,
                 device=self.device,
                 precision=self.precision.value,
@@ -107,6 +110,7 @@ def predict(
     nodules: NodulesOption = None,
     space: SpaceOption = SpaceName.LPS,
     bundle: BundleOption = None,
+    cases: CasesOption = None,
     backend: BackendOption = BackendName.AUTO,
     device: DeviceOption = "auto",
     precision: PrecisionOption = PrecisionName.AUTO,
@@ -129,6 +133,7 @@ def predict(
         points=points,
         space=space,
         bundle=bundle,
+        cases=cases,
         backend=backend,
         device=device,
         precision=precision,

@@ -1,4 +1,4 @@
-"""``nodule-diag export`` and ``nodule-diag index``: each command is imported when it is called.
+"""``nodule-diag export``: each command is imported when it is called.
 
 So engines are built where neither torch nor onnx is installed, and the others say what they lack.
 """
@@ -21,11 +21,11 @@ EXPORT = {
     "tensorrt": "engines:tensorrt_command",
     "tensorrt-rtx": "engines:tensorrt_rtx_command",
     "bundle": "bundle:bundle_command",
+    "cases": "bundle:cases_command",
     "parity": "bundle:parity_command",
     "golden": "golden:golden_command",
 }
 """Where the function of each command is, below ``nodule_diag_export.commands``."""
-INDEX = {"build": "index:build_command", "info": "index:info_command"}
 
 
 def _group(places: dict[str, str]) -> type[TyperGroup]:
@@ -66,4 +66,3 @@ def _app(name: str, places: dict[str, str], *, help: str) -> typer.Typer:
 
 
 app = _app("export", EXPORT, help="Export a trained model: graphs, bundles, engines.")
-index_app = _app("index", INDEX, help="Build and inspect case bases.")

@@ -1,11 +1,14 @@
 from .batch import Scan as Scan
 from .batch import ScanResult as ScanResult
 from .bundle.bundle import Bundle as Bundle
+from .cases.base import CaseBase as CaseBase
+from .cases.case import Case as Case
 from .ct.reading import read_ct as read_ct
 from .ct.volume import CTVolume as CTVolume
 from .diagnoser import Diagnoser as Diagnoser
 from .errors import BackendError as BackendError
 from .errors import BundleError as BundleError
+from .errors import CaseBaseError as CaseBaseError
 from .errors import CoordinateError as CoordinateError
 from .errors import CTError as CTError
 from .errors import MissingExtraError as MissingExtraError

@@ -17,7 +17,7 @@ import nodule_diag
 from nodule_diag.backends import Backend, Outputs, SymmetricBackend, create_backend, require_views
 from nodule_diag.batch import Scan, ScanResult, predict_batch, predict_batch_async
 from nodule_diag.bundle import Bundle
-from nodule_diag.cases import CaseIndex, mean_label
+from nodule_diag.cases import CaseBase, CaseIndex, mean_label
 from nodule_diag.ct import CTVolume, Points, made_up_ct, require_inside, stored_voxel, to_lps
 from nodule_diag.ct import Space as PointSpace
 from nodule_diag.errors import UsageError
@@ -88,6 +88,7 @@ class Diagnoser:
         cls,
         bundle: str | os.PathLike[str] | Bundle | None = None,
         *,
+        cases: str | os.PathLike[str] | CaseBase | None = None,
         backend: str = "auto",
         device: str = "auto",
         precision: str = "auto",
@@ -98,6 +99,7 @@ class Diagnoser:
 
         Args:
             bundle: A bundle, or where one is (a directory or a zip); the packaged one when left out.
+            cases: A case base of the bundle's model, or its file; the bundle's own when left out.
             backend: ``auto``, ``onnxruntime``, ``winograd``, ``openvino``, ``tensorrt`` or ``tensorrt-rtx``.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
@@ -110,17 +112,18 @@ class Diagnoser:
 
         Raises:
             BundleError: When the bundle is damaged, altered or of another schema.
+            CaseBaseError: Likewise the case base; or it is empty, or of another model.
             BackendError: When what was asked for cannot serve.
             UsageError: For options that mean nothing.
         """
         count = resolve_threads(threads)
         require_views(symmetries)
         opened = _open(bundle)
-        cases = CaseIndex(opened)
+        index = _index(opened, cases)
         return cls(
             opened,
             create_backend(opened, name=backend, device=device, precision=precision, threads=count),
-            cases,
+            index,
             symmetries=symmetries,
         )
 
@@ -341,6 +344,14 @@ def _open(bundle: str | os.PathLike[str] | Bundle | None) -> Bundle:
     if isinstance(bundle, Bundle):
         return bundle
     return Bundle.default() if bundle is None else Bundle.open(bundle)
+
+
+def _index(bundle: Bundle, cases: str | os.PathLike[str] | CaseBase | None) -> CaseIndex:
+    """The bundle's case base, or another of the same model."""
+    if cases is None:
+        return CaseIndex(bundle)
+    base = cases if isinstance(cases, CaseBase) else CaseBase.open(cases)
+    return CaseIndex(base.of_model(bundle))
 
 
 def _names(ids: Sequence[str] | None, count: int) -> list[str]:

@@ -7,6 +7,7 @@
     ├── CTError           (ValueError)       exit 3   the CT cannot be read or must not be used
     ├── CoordinateError   (ValueError)       exit 3   a point that is not in the volume
     ├── BundleError       (ValueError)       exit 4   a bundle that is damaged, altered or of another schema
+    │   └── CaseBaseError                    exit 4   a case base that is, or that is of another model
     ├── BackendError      (RuntimeError)     exit 5   the requested backend or device cannot serve
     │   └── MissingExtraError (ImportError)  exit 5   an optional dependency is not installed
     └── OutputError       (OSError)          exit 1   a result could not be written
@@ -75,6 +76,12 @@ class BundleError(NoduleDiagError, ValueError):
 
     code = "bundle-rejected"
     exit_code = 4
+
+
+class CaseBaseError(BundleError):
+    """A case base that is damaged, foreign, empty, of another schema or of another model."""
+
+    code = "case-base-rejected"
 
 
 class BackendError(NoduleDiagError, RuntimeError):

@@ -11,7 +11,6 @@ faiss = pytest.importorskip("faiss", reason="the extra bench is not installed")
 
 from benchmarks.part_retrieval import K, _recall  # noqa: E402
 from benchmarks.peers.vector_search import Base, Engine, Faiss, Numpy, OwnCases  # noqa: E402
-from nodule_diag.bundle.bundle import Bundle  # noqa: E402
 
 
 def nearest(base: Base, query: np.ndarray) -> set[int]:
@@ -20,9 +19,9 @@ def nearest(base: Base, query: np.ndarray) -> set[int]:
 
 
 @pytest.fixture(params=["own", "numpy", "flat", "graph"])
-def engine(request: pytest.FixtureRequest, tiny_bundle: Path) -> Engine:
+def engine(request: pytest.FixtureRequest) -> Engine:
     return {
-        "own": lambda: OwnCases(Bundle.open(tiny_bundle)),
+        "own": OwnCases,
         "numpy": Numpy,
         "flat": lambda: Faiss(graph=False),
         "graph": lambda: Faiss(graph=True),

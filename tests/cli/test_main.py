@@ -152,7 +152,7 @@ sys.exit(f"loaded: {{loaded}}" if loaded else 0)
 def test_help_names_every_command(command: Any) -> None:
     ended = command("--help")
     assert ended.code == 0
-    for name in ("predict", "info", "doctor", "demo", "train", "export", "index", "bench"):
+    for name in ("predict", "info", "doctor", "demo", "cases", "train", "export", "bench"):
         assert name in ended.out
     assert command() == ended
 
@@ -377,7 +377,7 @@ def test_doctor_without_a_usable_bundle(command: Any, monkeypatch: pytest.Monkey
     assert "there is no bundle" in command("doctor").out
 
 
-@pytest.mark.parametrize("name", ["train", "index", "bench"])
+@pytest.mark.parametrize("name", ["train", "bench"])
 def test_missing_extra(command: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(extras, "_found", lambda _: False)
     extra = extras.PASSED_THROUGH[name].extra

@@ -54,7 +54,7 @@ def test_wheel_holds_the_licence(wheel, wheel_names):
 
 def test_wheel_brings_the_default_bundle_whole(wheel, wheel_names):
     manifest = json.loads(wheel.read(f"{BUNDLE}/manifest.json"))
-    assert {"model.onnx", "MODEL_CARD.md", "index/cases.json"} <= set(manifest["files"])
+    assert {"model.onnx", "MODEL_CARD.md", "index/cases.sqlite"} <= set(manifest["files"])
     for name, digest in manifest["files"].items():
         assert hashlib.sha256(wheel.read(f"{BUNDLE}/{name}")).hexdigest() == digest, name
     in_wheel = {name.removeprefix(f"{BUNDLE}/") for name in wheel_names if name.startswith(f"{BUNDLE}/")}

@@ -14,6 +14,7 @@ TREE = {
     "CTError": (ValueError, 3),
     "CoordinateError": (ValueError, 3),
     "BundleError": (ValueError, 4),
+    "CaseBaseError": (ValueError, 4),
     "BackendError": (RuntimeError, 5),
     "MissingExtraError": (ImportError, 5),
     "OutputError": (OSError, 1),

@@ -1,9 +1,10 @@
 from .building import BundleOptions as BundleOptions
 from .building import export_bundle as export_bundle
+from .case_base import open_any as open_any
 from .case_base import read_cases as read_cases
 from .case_base import replace_case_base as replace_case_base
-from .index import CaseCounts as CaseCounts
 from .index import cases_of as cases_of
+from .model_card import CaseCounts as CaseCounts
 from .network import DEFAULT_IDENTITY as DEFAULT_IDENTITY
 from .network import INTENDED_USE as INTENDED_USE
 from .network import LIBRARIES as LIBRARIES

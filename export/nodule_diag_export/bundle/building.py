@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import shlex
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from nodule_diag.bundle import MODEL_CARD_NAME, Bundle, Manifest, ModelSpec, Preprocessing, write_bundle
-from nodule_diag.cases import DEFAULT_K, EXACT_SEARCH_LIMIT, Case, build_index
+from nodule_diag.bundle import MODEL_CARD_NAME, Bundle, Manifest, ModelSpec, Preprocessing, RetrievalSpec, write_bundle
+from nodule_diag.cases import DEFAULT_K, CaseBase
 from nodule_diag.process import resolve_threads
 from nodule_diag_export.bundle.network import (
     DEFAULT_IDENTITY,
@@ -25,9 +24,12 @@ from nodule_diag_export.parity import OnnxModel, cube_patches, diagnosed_nodules
 from nodule_diag_export.winograd import add_winograd
 from nodule_diag_training.data import TrainingData
 
-from .index import CaseCounts, cases_of
-from .model_card import CardFacts, render
+from .index import cases_of
+from .model_card import CardFacts, CaseCounts, render
 from .results import Results, read_results
+
+LIDC_CASES = "LIDC-IDRI with TCIA's diagnoses"
+"""What the case base of the LIDC data folder is called."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +40,12 @@ class BundleOptions:
         identity: Name, version and licence.
         masked_input: Whether the model was trained on CT times lung mask (paper 4.2, step 8).
         k: Cases that make a diagnosis.
-        exact_up_to: Cases up to which every one is compared.
         threads: CPU threads for ONNX Runtime; 0 leaves it to the runtime.
     """
 
     identity: Identity = DEFAULT_IDENTITY
     masked_input: bool = False
     k: int = DEFAULT_K
-    exact_up_to: int = EXACT_SEARCH_LIMIT
     threads: int = 0
 
 
@@ -109,8 +109,10 @@ def assemble(
         OutputError: If it cannot be written.
     """
     cases = cases_of(OnnxModel(exported.data, threads=options.threads), diagnosed_patches(data))
-    built = build_index(cases, k=options.k, exact_up_to=options.exact_up_to)
+    model_sha256 = hashlib.sha256(exported.data).hexdigest()
+    base = CaseBase.of(cases, name=data.name if data.stores else LIDC_CASES, model_sha256=model_sha256)
     created = datetime.now(UTC).isoformat(timespec="seconds")
+    retrieval = RetrievalSpec(k=options.k)
     model = ModelSpec(opset=exported.opset)
     from_cubes = sum(nodule.is_cube or nodule.twin is not None for nodule, _ in diagnosed_nodules(data.nodules))
     card = render(
@@ -118,12 +120,12 @@ def assemble(
             identity=options.identity,
             created=created,
             results=evaluation,
-            counts=CaseCounts.of(cases),
+            counts=CaseCounts.of(base),
             from_cubes=from_cubes,
             k=options.k,
             parity=exported.parity,
             provenance=exported.provenance,
-            model_sha256=hashlib.sha256(exported.data).hexdigest(),
+            model_sha256=model_sha256,
             command=command,
         )
     )
@@ -135,21 +137,21 @@ def assemble(
         intended_use=INTENDED_USE,
         preprocessing=Preprocessing(masked_input=options.masked_input),
         model=model,
-        retrieval=built.retrieval,
+        retrieval=retrieval,
         training={
             **exported.provenance,
             "parity": exported.parity.to_dict(),
-            "case_base": {**_counts(cases), "with_own_surroundings": from_cubes},
+            "case_base": {**_counts(base), "with_own_surroundings": from_cubes},
             "evaluation": {"command": evaluation.command, "config": evaluation.config},
             "command": command,
         },
     )
-    files = {model.file: exported.data, MODEL_CARD_NAME: card.encode(), **built.files}
+    files = {model.file: exported.data, MODEL_CARD_NAME: card.encode(), retrieval.cases: base.to_bytes()}
     return write_bundle(out, manifest=manifest, files=files)
 
 
-def _counts(cases: Sequence[Case]) -> dict[str, int]:
-    counts = CaseCounts.of(cases)
+def _counts(base: CaseBase) -> dict[str, int]:
+    counts = CaseCounts.of(base)
     return {
         "cases": counts.cases,
         "malignant": counts.malignant,

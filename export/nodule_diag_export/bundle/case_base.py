@@ -1,82 +1,116 @@
-"""Gives an existing bundle another case base: a hospital's own diagnosed nodules, or LIDC's again."""
+"""Gives an existing bundle another case base: a hospital's own diagnosed nodules, or its own in an older form."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
 from pathlib import Path
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
-from nodule_diag.bundle import MANIFEST_NAME, MODEL_CARD_NAME, Bundle, write_bundle
-from nodule_diag.cases import Case, CaseTable, build_index, parse_cases
-from nodule_diag.errors import UsageError
+from nodule_diag.bundle import (
+    FIRST_SCHEMA,
+    MANIFEST_NAME,
+    MODEL_CARD_NAME,
+    SCHEMA_VERSION,
+    Bundle,
+    Manifest,
+    list_files,
+    read_bounded,
+    write_bundle,
+)
+from nodule_diag.cases import CaseBase, read_case_table
+from nodule_diag.errors import BundleError, UsageError
 
-from .index import CaseCounts
+from .model_card import CaseCounts
 
 NOTICE = "\n## Case base of this copy\n\n"
 """Opens what a replaced case base appends to the model card."""
 
 
-def read_cases(path: Path) -> CaseTable:
-    """Read cases in the format of a bundle's ``cases.json``, or ``cases.npz`` where the name ends so.
-
-    Their features come from ``nodule-diag predict --json``.
+def open_any(path: Path) -> Bundle:
+    """Open a bundle; one of the first schema without its case base, which this version cannot search.
 
     Raises:
-        UsageError: If the file cannot be read.
-        BundleError: If its cases are not valid.
+        BundleError: As :meth:`Bundle.open`.
     """
     try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}", hint="name a cases.json") from error
-    return parse_cases(text, name=path.name)
+        return Bundle.open(path)
+    except BundleError as error:
+        readers = list_files(path)
+        text = read_bounded(MANIFEST_NAME, readers[MANIFEST_NAME])
+        if error.code != "bundle-schema-unknown" or json.loads(text)["schema_version"] != FIRST_SCHEMA:
+            raise
+    try:
+        document = json.loads(text)
+        retrieval = document["retrieval"]
+        del document["threshold"]  # nothing ever read it
+        for name in (retrieval["cases"], *(space["file"] for space in retrieval["spaces"].values())):
+            document["files"].pop(name, None)
+        document |= {"schema_version": SCHEMA_VERSION, "retrieval": {"k": retrieval["k"]}}
+        manifest = Manifest.model_validate(document)
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise BundleError(
+            f"the bundle's {MANIFEST_NAME} is invalid: {error}", code="bundle-manifest-invalid"
+        ) from error
+    data = {name: read_bounded(name, readers[name]) for name in manifest.files if name in readers}
+    for name, expected in manifest.files.items():
+        if name not in data or hashlib.sha256(data[name]).hexdigest() != expected:
+            raise BundleError(f"{name} in the bundle is missing, changed or damaged", code="bundle-hash-mismatch")
+    return Bundle(manifest, hashlib.sha256(text).hexdigest(), path, data)
 
 
-def replace_case_base(
-    bundle: Bundle,
-    cases: Sequence[Case],
-    *,
-    out: Path,
-    source: str,
-    k: int | None = None,
-    exact_up_to: int | None = None,
-) -> Bundle:
-    """Write a copy of a bundle with other cases. Model, preprocessing and threshold stay.
+def read_cases(path: Path, *, bundle: Bundle, name: str | None = None) -> CaseBase:
+    """Open a case base, or make one of a table that has P and score of the bundle's model.
+
+    Args:
+        path: ``.sqlite``; or a CSV or JSON, as :func:`nodule_diag.cases.read_case_table` takes it.
+        bundle: Whose model the scores are of.
+        name: What a new one is called; the file's name when left out.
+
+    Raises:
+        UsageError: If the table cannot be used, or lacks P and score.
+        CaseBaseError: If the case base cannot, or is of another model.
+    """
+    if path.suffix.lower() not in {".csv", ".json"}:
+        return CaseBase.open(path).of_model(bundle)
+    listed = read_case_table(path)
+    if any(row.path is not None for row in listed):
+        raise UsageError(f"{path} lacks P and score of some cases", hint="have them judged: nodule-diag cases build")
+    return CaseBase.of((row.case for row in listed), name=name or path.stem, model_sha256=bundle.model_sha256)
+
+
+def replace_case_base(bundle: Bundle, cases: CaseBase, *, out: Path, source: str, k: int | None = None) -> Bundle:
+    """Write a copy of a bundle with another case base. Model and preprocessing stay.
 
     Args:
         bundle: The bundle to copy.
-        cases: The new cases.
+        cases: The new cases, with scores of the bundle's model.
         out: A directory, or a ``.zip``.
-        source: Where the cases come from, in words, for the model card.
+        source: Where the cases come from, in words, for the model card; empty when they are those that it had.
         k: Cases that make a diagnosis; the bundle's own when left out.
-        exact_up_to: Cases up to which every one is compared; the bundle's own when left out.
 
     Returns:
         The copy as it was read back.
 
     Raises:
-        BundleError: If there are no cases, or two have one id.
+        CaseBaseError: If its scores are of another model.
         OutputError: If it cannot be written.
     """
-    old = bundle.manifest
-    table = CaseTable.of(cases)
-    built = build_index(
-        table,
-        k=old.retrieval.k if k is None else k,
-        exact_up_to=old.retrieval.exact_up_to if exact_up_to is None else exact_up_to,
-    )
-    dropped = {MANIFEST_NAME, old.retrieval.cases, *(spec.file for spec in old.retrieval.spaces.values())}
-    files = {**{name: bundle.read(name) for name in old.files if name not in dropped}, **built.files}
-    counts = CaseCounts.of(table)
-    card = files[MODEL_CARD_NAME].decode(errors="replace").split(NOTICE)[0]
-    notice = (
-        f"{counts.cases} nodules of {counts.patients} patients, {counts.malignant} malignant "
-        f"(base rate {counts.base_rate:.2f}), from {source}. What is said above of the case base is of the original.\n"
-    )
-    files[MODEL_CARD_NAME] = (card + NOTICE + notice).encode()
-    case_base: dict[str, JsonValue] = {"cases": counts.cases, "malignant": counts.malignant, "source": source}
-    training = {**old.training, "case_base": case_base}
-    # How many similar cases a backend has in common with the reference was measured on the cases that are gone.
-    changes = {"retrieval": built.retrieval, "training": training, "parity": ()}
+    old, base = bundle.manifest, cases.of_model(bundle)
+    changes: dict[str, object] = {"retrieval": old.retrieval.model_copy(update={} if k is None else {"k": k})}
+    files = {name: bundle.read(name) for name in old.files if name != MANIFEST_NAME}
+    files[old.retrieval.cases] = base.to_bytes()
+    if source:
+        counts = CaseCounts.of(base)
+        card = files[MODEL_CARD_NAME].decode(errors="replace").split(NOTICE)[0]
+        notice = (
+            f"{counts.cases} nodules of {counts.patients} patients, {counts.malignant} malignant "
+            f"(base rate {counts.base_rate:.2f}), from {source}. "
+            "What is said above of the case base is of the original.\n"
+        )
+        files[MODEL_CARD_NAME] = (card + NOTICE + notice).encode()
+        case_base: dict[str, JsonValue] = {"cases": counts.cases, "malignant": counts.malignant, "source": source}
+        # How many similar cases a backend has in common with the reference was measured on the cases that are gone.
+        changes |= {"training": {**old.training, "case_base": case_base}, "parity": ()}
     return write_bundle(out, manifest=old.model_copy(update=changes), files=files)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.cases import Case, CaseTable
+from nodule_diag.cases import Case
 from nodule_diag_export.graph import SCORE_MAX, SCORE_MIN
 from nodule_diag_export.parity import DiagnosedPatch, OnnxModel
 
@@ -34,31 +33,3 @@ def cases_of(model: OnnxModel, patches: Iterable[DiagnosedPatch]) -> list[Case]:
             )
         )
     return cases
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaseCounts:
-    """What a case base consists of."""
-
-    cases: int
-    malignant: int
-    patients: int
-    certain: int
-    certain_malignant: int
-
-    @classmethod
-    def of(cls, cases: Sequence[Case]) -> CaseCounts:
-        """Count them; ``certain`` are those whose diagnosis is of the nodule and not of its patient."""
-        table = CaseTable.of(cases)
-        return cls(
-            cases=len(table),
-            malignant=int(table.labels.sum(dtype=np.int64)),
-            patients=len(table.patient_names),
-            certain=int(table.certain.sum()),
-            certain_malignant=int(table.labels[table.certain].sum(dtype=np.int64)),
-        )
-
-    @property
-    def base_rate(self) -> float:
-        """Share of malignant cases."""
-        return self.malignant / self.cases

@@ -6,15 +6,44 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nodule_diag.cases import CaseBase
 from nodule_diag_export.bundle.network import INTENDED_USE, Identity
 from nodule_diag_export.parity import LOGIT_TOLERANCE, TOLERANCE, Parity
 
 from .card_history import of_cut_boxes, of_lidc, table_cell, trained_on
 from .card_text import ATTRIBUTION, CUT_BOXES, FORBIDDEN, LIMITS, METHOD, OPINION, OWN_DATA, TAKEN_OVER
-from .index import CaseCounts
 from .results import Results, Row, Section
 
 UNDEFINED = "not defined"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseCounts:
+    """What a case base consists of; ``certain`` are those whose diagnosis is of the nodule and not of its patient."""
+
+    cases: int
+    malignant: int
+    patients: int
+    certain: int
+    certain_malignant: int
+
+    @classmethod
+    def of(cls, base: CaseBase) -> CaseCounts:
+        """Count them."""
+        cases = list(base)
+        certain = [case.label for case in cases if case.label_certainty == "nodule"]
+        return cls(
+            cases=len(cases),
+            malignant=sum(case.label for case in cases),
+            patients=len({case.patient_id for case in cases}),
+            certain=len(certain),
+            certain_malignant=sum(certain),
+        )
+
+    @property
+    def base_rate(self) -> float:
+        """Share of malignant cases."""
+        return self.malignant / self.cases
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""``nodule-diag export bundle`` and ``parity``: a whole bundle, and the figures of its backends."""
+"""``nodule-diag export bundle``, ``cases`` and ``parity``: a bundle, its case base, the figures of its backends."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from typing import Annotated
 import typer
 
 from nodule_diag.backends import has_passed, misses
-from nodule_diag.cases import DEFAULT_K, EXACT_SEARCH_LIMIT, CaseIndex
+from nodule_diag.cases import DEFAULT_K, CaseBase
 from nodule_diag.process import resolve_threads
-from nodule_diag_export.bundle import DEFAULT_IDENTITY, BundleOptions, Identity, export_bundle
+from nodule_diag_export.bundle import (
+    DEFAULT_IDENTITY,
+    BundleOptions,
+    Identity,
+    export_bundle,
+    open_any,
+    read_cases,
+    replace_case_base,
+)
 from nodule_diag_export.commands.options import (
     BundleArgument,
     BundleOut,
@@ -28,7 +36,6 @@ from nodule_diag_training.options import StoreOption
 
 Checkpoint = Annotated[Path, typer.Argument(help="model.safetensors of a finished run.", show_default=False)]
 K = Annotated[int, typer.Option("--k", min=1, help="Cases that make a diagnosis.")]
-ExactUpTo = Annotated[int, typer.Option(min=0, help="Cases up to which hnswlib compares every one.")]
 
 
 def bundle_command(
@@ -45,22 +52,49 @@ def bundle_command(
         bool, typer.Option("--masked-input", help="The model was trained on CT x lung mask.")
     ] = False,
     k: K = DEFAULT_K,
-    exact_up_to: ExactUpTo = EXACT_SEARCH_LIMIT,
     threads: Threads = 0,
 ) -> None:
-    """Write a bundle: network, case base of the diagnosed nodules, indexes, model card, manifest."""
+    """Write a bundle: network, case base of the diagnosed nodules, model card, manifest."""
     use_threads(threads)
     options = BundleOptions(
         identity=Identity(name=name, version=version, license=license_),
         masked_input=masked_input,
         k=k,
-        exact_up_to=exact_up_to,
         threads=threads,
     )
     target = _zip_path(out, as_zip=as_zip)
     nodules = required_data(data, store)
     bundle = export_bundle(checkpoint, results=results, out=target, data=nodules, options=options)
-    typer.echo(f"wrote {target}: {len(CaseIndex(bundle))} cases, sha256 {bundle.sha256}")
+    typer.echo(f"wrote {target}: {len(CaseBase.of_bundle(bundle))} cases, sha256 {bundle.sha256}")
+
+
+def cases_command(
+    cases: Annotated[
+        Path,
+        typer.Option("--cases", help="A case base, or a CSV or JSON of cases with P and score.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The bundle to write: a directory or a .zip.", show_default=False)],
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(help="Whose network and card are taken; the packaged bundle when left out.", show_default=False),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What a new case base is called.", show_default=False)] = None,
+    same: Annotated[bool, typer.Option("--same", help="They are the bundle's cases: card and figures stay.")] = False,
+    k: Annotated[
+        int | None, typer.Option("--k", min=1, help="Cases that make a diagnosis.", show_default=False)
+    ] = None,
+) -> None:
+    """Write a copy of a bundle with another case base; BUNDLE may be one of the first schema, nodule-diag/bundle/1."""
+    opened = open_bundle(None) if bundle is None else open_any(bundle)
+    base = read_cases(cases, bundle=opened, name=name)
+    written = replace_case_base(opened, base, out=out, source="" if same else base.name, k=k)
+    typer.echo(f"wrote {out}: {len(base)} cases, sha256 {written.sha256}")
+    if opened.manifest.parity and not written.manifest.parity:
+        typer.echo(
+            "the parity figures of the old cases were left out, so --backend auto is onnxruntime until new ones are"
+            f" measured: nodule-diag export parity {out} --out NEW",
+            err=True,
+        )
 
 
 def parity_command(

@@ -1,9 +1,12 @@
+from .bundle import FIRST_SCHEMA as FIRST_SCHEMA
 from .bundle import Bundle as Bundle
 from .bundle import write_bundle as write_bundle
+from .files import list_files as list_files
+from .files import read_bounded as read_bounded
 from .manifest import MANIFEST_NAME as MANIFEST_NAME
 from .manifest import MODEL_CARD_NAME as MODEL_CARD_NAME
+from .manifest import SCHEMA_VERSION as SCHEMA_VERSION
 from .manifest import Golden as Golden
-from .manifest import IndexSpec as IndexSpec
 from .manifest import Manifest as Manifest
 from .manifest import ModelOutputs as ModelOutputs
 from .manifest import ModelSpec as ModelSpec

@@ -23,6 +23,8 @@ __all__ = ["Bundle", "Manifest", "seal", "write_bundle"]
 
 MAX_TOTAL_BYTES = 1024 * 2**20
 """All files of a bundle together: they are held in memory."""
+FIRST_SCHEMA = "nodule-diag/bundle/1"
+"""Its case base was ``cases.json`` and search files of hnswlib."""
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 """The one time stamp of every entry, so that equal bundles are equal files."""
 
@@ -101,6 +103,14 @@ class Bundle:
             )
         return cls.open(path)
 
+    @property
+    def model_sha256(self) -> str:
+        """Of the fp32 network's file: which model the scores of a case base are of.
+
+        It stays when case base, card, figures or reduced graphs change, and ``sha256sum model.onnx`` gives it.
+        """
+        return self.manifest.files[self.manifest.model.file]
+
     def read(self, name: str) -> bytes:
         """The checked bytes of one file.
 
@@ -123,7 +133,9 @@ def _parse_manifest(text: bytes) -> Manifest:
     if version != SCHEMA_VERSION:
         raise BundleError(
             f"the bundle's schema version is {version!r}; this version of nodule-diag reads {SCHEMA_VERSION!r}",
-            hint="install the nodule-diag that the bundle was made for, or take another bundle",
+            hint="nodule-diag export cases BUNDLE --cases BUNDLE/index/cases.json --same --out NEW makes a new one"
+            if version == FIRST_SCHEMA
+            else "install the nodule-diag that the bundle was made for, or take another bundle",
             code="bundle-schema-unknown",
         )
     try:

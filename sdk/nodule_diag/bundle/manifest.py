@@ -29,9 +29,8 @@ from nodule_diag.preprocessing import (
     PATCH_SIZE,
     PATCH_SPACING_MM,
 )
-from nodule_diag.results import SPACES, Space
 
-SCHEMA_VERSION: Final = "nodule-diag/bundle/1"
+SCHEMA_VERSION: Final = "nodule-diag/bundle/2"
 MANIFEST_NAME = "manifest.json"
 MODEL_CARD_NAME = "MODEL_CARD.md"
 UNSAFE_PATH = "unsafe_path"
@@ -229,43 +228,16 @@ class ScoreScale(Strict):
     max: Literal[5] = 5
 
 
-class IndexSpec(Strict):
-    """The index of one space.
-
-    Attributes:
-        file: An hnswlib file; None above ``exact_up_to`` cases.
-        dim: Numbers a vector.
-    """
-
-    file: RelativePath | None = None
-    dim: Annotated[int, Field(ge=1, le=2)]
-
-
 class RetrievalSpec(Strict):
-    """The historical cases and how to search them (paper 3.3).
+    """The historical cases (paper 3.3).
 
     Attributes:
         k: How many cases make a diagnosis unless the caller says otherwise (paper: 20).
-        cases: ``cases.json``, or the columns of very many cases in ``cases.npz``.
-        spaces: One index a feature space.
-        exact_up_to: Up to so many cases hnswlib compares every one; above, the spaces have no files.
-        base_rate: Share of malignant cases, which every diagnosis must be read against.
+        cases: The case base.
     """
 
     k: Annotated[int, Field(ge=1, le=10_000)] = 20
-    cases: RelativePath = "index/cases.json"
-    spaces: dict[Space, IndexSpec]
-    exact_up_to: Annotated[int, Field(ge=0)]
-    base_rate: Annotated[float, Field(ge=0.0, le=1.0)]
-
-    @model_validator(mode="after")
-    def _all_spaces(self) -> Self:
-        for space, dim in SPACES.items():
-            if space not in self.spaces:
-                raise ValueError(f"space {space!r} is missing")
-            if self.spaces[space].dim != dim:
-                raise ValueError(f"space {space!r} has dim {self.spaces[space].dim}; expected {dim}")
-        return self
+    cases: RelativePath = "index/cases.sqlite"
 
 
 class ParityFigures(Strict):
@@ -323,7 +295,7 @@ class Golden(Strict):
 class Manifest(Strict):
     """``manifest.json``: what the bundle is, and the sha256 of everything else in it."""
 
-    schema_version: Literal["nodule-diag/bundle/1"] = SCHEMA_VERSION
+    schema_version: Literal["nodule-diag/bundle/2"] = SCHEMA_VERSION
     name: ShortText
     version: ShortText
     created: ShortText
@@ -331,9 +303,8 @@ class Manifest(Strict):
     intended_use: LongText
     preprocessing: Preprocessing
     model: ModelSpec
-    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     expert_score_scale: ScoreScale = ScoreScale()
-    retrieval: RetrievalSpec
+    retrieval: RetrievalSpec = RetrievalSpec()
     training: dict[str, JsonValue] = {}
     parity: Annotated[tuple[ParityRecord, ...], Field(max_length=100)] = ()
     golden: Golden | None = None
@@ -345,5 +316,4 @@ class Manifest(Strict):
         named += [model.file for model in self.model.reduced.values()]
         named += [] if self.model.winograd is None else [self.model.winograd.file, self.model.winograd.kernels]
         named += [] if self.golden is None else [self.golden.file]
-        named += [index.file for index in self.retrieval.spaces.values() if index.file is not None]
         return tuple(dict.fromkeys(named))

@@ -1,7 +1,7 @@
 """The case base: diagnosed nodules, and which of them are most like a new one (paper eq. 13, 14).
 
-hnswlib compares, ties go by case id, and the answer is that of an exhaustive search.
-Doors: ``CaseIndex``, ``Case``, ``mean_label``.
+One SQLite file holds them; hnswlib compares, ties go by case id, and the answer is that of an exhaustive search.
+Doors: ``CaseBase``, ``CaseIndex``, ``Case``, ``mean_label``.
 """
 
 import lazy_loader

@@ -1,9 +1,9 @@
+from .base import CaseBase as CaseBase
 from .case import Case as Case
-from .files import parse_cases as parse_cases
 from .retrieval import DEFAULT_K as DEFAULT_K
-from .retrieval import EXACT_SEARCH_LIMIT as EXACT_SEARCH_LIMIT
 from .retrieval import CaseIndex as CaseIndex
-from .retrieval import build_index as build_index
 from .retrieval import features as features
 from .retrieval import mean_label as mean_label
-from .table import CaseTable as CaseTable
+from .table import Listed as Listed
+from .table import read_case_table as read_case_table
+from .table import scored as scored

@@ -1,18 +1,28 @@
-"""A diagnosed nodule that retrieval compares with, and ``cases.json`` of a bundle, as pydantic models."""
+"""A diagnosed nodule that retrieval compares with, as a pydantic model."""
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field
 
 from nodule_diag.bundle import ShortText, Strict
 
-INDEX_FAULT = "bundle-index-invalid"
-"""Error code of a case base that contradicts itself or its indexes."""
-NO_CASES = "bundle-no-cases"
-"""Error code of an empty case base."""
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError(f"{text!r} holds a NUL character")
+    return text
+
+
+Text = Annotated[ShortText, AfterValidator(_without_nul)]
+Score = Annotated[float, Field(ge=1.0, le=5.0)]
+FreeValue = (
+    Annotated[str, AfterValidator(_without_nul), Field(max_length=2000)]
+    | Annotated[int, Field(ge=-(2**63), lt=2**63)]
+    | float
+)
+"""What a free column may hold; whole numbers stay whole."""
 
 
 class Case(Strict):
@@ -20,36 +30,24 @@ class Case(Strict):
 
     Attributes:
         case_id: Unique identifier.
-        patient_id: Whose nodule it is.
+        patient_id: Whose nodule it is: a pseudonymous key.
         label: 0 benign, 1 malignant.
         label_source: How it was diagnosed.
         label_certainty: Whether the diagnosis is of this nodule, or of its patient and taken over.
-        malignancy: The model's P.
-        expert_score: The model's score, 1..5.
+        malignancy: The model's raw P.
+        expert_score: The model's raw score, 1..5.
         reader_scores: The readers' own malignancy scores, 1..5; may be empty.
         diameter_mm: Its diameter, mm; None when unknown.
+        columns: Free columns by name, such as age or sex.
     """
 
-    case_id: ShortText
-    patient_id: ShortText
+    case_id: Text
+    patient_id: Text
     label: Literal[0, 1]
-    label_source: ShortText
+    label_source: Text
     label_certainty: Literal["nodule", "patient"]
     malignancy: Annotated[float, Field(ge=0.0, le=1.0)]
-    expert_score: Annotated[float, Field(ge=1.0, le=5.0)]
-    reader_scores: tuple[Annotated[float, Field(ge=1.0, le=5.0)], ...] = ()
+    expert_score: Score
+    reader_scores: tuple[Score, ...] = ()
     diameter_mm: Annotated[float, Field(gt=0.0)] | None = None
-
-
-class CaseBase(Strict):
-    """The document in ``cases.json``: all cases, in the order of their ids."""
-
-    cases: tuple[Case, ...]
-
-    @model_validator(mode="after")
-    def _sorted_and_unique(self) -> Self:
-        for first, second in pairwise(self.cases):
-            if first.case_id >= second.case_id:
-                fault = "appears twice" if first.case_id == second.case_id else "comes before its turn"
-                raise ValueError(f"case_id {second.case_id!r} {fault}; cases stand in the order of their ids")
-        return self
+    columns: dict[Text, FreeValue] = Field(default_factory=dict)

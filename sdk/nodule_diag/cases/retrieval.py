@@ -1,35 +1,25 @@
 """Similar diagnosed cases (paper 3.3): an exact search over what the model said about each case.
 
 A nodule is one or two numbers here: CNet's probability P, RNet's normalised score ``(expert_score - 1) / 4``, or both.
-A search structure proposes vectors; their order is settled in float64 by (distance, case id), and the boundary at the
+hnswlib proposes points in float32. Their order is settled in float64 by (distance, case id), and the boundary at the
 K-th place is widened until no tie is cut, so that the answer is the one that an exhaustive sort gives.
-
-Up to ``exact_up_to`` cases hnswlib compares every one, in each space. Above, distinct vectors are searched by bisection
-on a line and by boxes in the plane, which need no file.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.bundle import Bundle, IndexSpec, RetrievalSpec
-from nodule_diag.cases.case import INDEX_FAULT, Case
-from nodule_diag.cases.files import parse_cases, to_columns, to_json
-from nodule_diag.cases.index_file import index_fault
-from nodule_diag.cases.table import CaseTable
-from nodule_diag.cases.vector_groups import VectorGroups
-from nodule_diag.cases.vector_index import HnswlibIndex, LineIndex, PlaneIndex, VectorIndex, serialise_index
-from nodule_diag.errors import BundleError, UsageError
+from nodule_diag.bundle import Bundle
+from nodule_diag.cases.base import CaseBase
+from nodule_diag.cases.points import Points
+from nodule_diag.errors import CaseBaseError, UsageError
 from nodule_diag.results import SPACES, CaseBaseIdentity, SimilarCase, Space
 
-EXACT_SEARCH_LIMIT = 10_000
-"""Cases up to which every one is compared, and up to which the case base is a file that people can read. Above,
-bisection and boxes are faster, and columns load sooner."""
 DEFAULT_K = 20
 """Paper 3.3: "K is empirically set to 20"."""
 
@@ -45,126 +35,51 @@ def features(space: Space, malignancy: float, expert_score: float) -> NDArray[np
     Returns:
         (1,) or (2,) float32.
     """
-    parts = {"machine": malignancy, "expert": (expert_score - 1.0) / 4.0}
-    return np.array([parts[name] for name in space.split("+")], dtype=np.float32)
+    return np.asarray(_matrix(space, np.array([[malignancy, expert_score]]))[0])
 
 
-def _matrix(table: CaseTable, space: Space) -> NDArray[np.float32]:
-    """(N, dim) float32 :func:`features` of all cases."""
-    parts = {"machine": table.malignancy, "expert": (table.expert_score - 1.0) / 4.0}
+def _matrix(space: Space, scores: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(N, dim) float32 :func:`features` of (N, 2) P and expert score."""
+    parts = {"machine": scores[:, 0], "expert": (scores[:, 1] - 1.0) / 4.0}
     return np.stack([parts[name] for name in space.split("+")], axis=1).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class BuiltIndex:
-    """What :func:`build_index` adds to a bundle; :class:`CaseIndex` can load it as it is.
-
-    Attributes:
-        retrieval: The manifest's ``retrieval``.
-        files: Content by relative path: the cases and the hnswlib files.
-    """
-
-    retrieval: RetrievalSpec
-    files: Mapping[str, bytes]
-
-    def read(self, name: str) -> bytes:
-        """The bytes of one file."""
-        return self.files[name]
-
-
-def build_index(
-    cases: Sequence[Case], *, k: int = DEFAULT_K, exact_up_to: int = EXACT_SEARCH_LIMIT, folder: str = "index"
-) -> BuiltIndex:
-    """Make the case base and its indexes, ready to be written into a bundle.
-
-    The result depends on the cases alone, not on their order. Of very many cases, :meth:`CaseTable.of_columns` makes
-    the table without an object for each::
-
-        built = build_index(CaseTable.of_columns(case_id=..., patient_id=..., ...))
-        CaseIndex(built).search("machine+expert", malignancy=0.7, expert_score=4.0, k=20)
-
-    Args:
-        cases: The diagnosed cases.
-        k: How many cases make a diagnosis.
-        exact_up_to: Up to so many cases the files are ``cases.json`` and three brute-force indexes; above,
-            ``cases.npz`` alone.
-        folder: Where in the bundle the files go.
-
-    Returns:
-        The manifest's part and the files.
-
-    Raises:
-        BundleError: Without cases, or when two have the same id.
-    """
-    table = CaseTable.of(cases)
-    exact = len(table) <= exact_up_to
-    cases_file = f"{folder}/cases.json" if exact else f"{folder}/cases.npz"
-    files = {cases_file: to_json(table) if exact else to_columns(table)}
-    spaces: dict[Space, IndexSpec] = {}
-    for space, dim in SPACES.items():
-        if not exact:
-            spaces[space] = IndexSpec(dim=dim)
-            continue
-        file = f"{folder}/{space.replace('+', '_')}.hnsw"
-        files[file] = serialise_index(_matrix(table, space))
-        spaces[space] = IndexSpec(file=file, dim=dim)
-    retrieval = RetrievalSpec(k=k, cases=cases_file, spaces=spaces, exact_up_to=exact_up_to, base_rate=table.base_rate)
-    return BuiltIndex(retrieval, files)
-
-
 class CaseIndex:
-    """The case base of a bundle, searchable in each feature space; safe to use from several threads.
+    """A case base, searchable in each feature space; safe to use from several threads.
 
     Args:
-        source: A checked bundle, or what :func:`build_index` made.
+        source: A checked bundle, whose case base is meant, or a case base. What is added to it later is not seen.
 
     Attributes:
         cases: All cases, in the order of their ids.
         base_rate: Share of malignant cases.
-        identity: What it is called, its hash and how many cases of each kind it holds.
-        exhaustive: Whether hnswlib compares every case, up to ``exact_up_to`` of them.
+        identity: What it is called, its file's hash and how many cases of each kind it holds.
 
     Raises:
-        BundleError: ``bundle-index-invalid`` when cases and index files do not belong together;
-            ``bundle-no-cases`` when there are no cases.
+        CaseBaseError: ``case-base-empty``, or any fault of :meth:`CaseBase.of_bundle`.
     """
 
-    def __init__(self, source: Bundle | BuiltIndex) -> None:
-        retrieval = source.manifest.retrieval if isinstance(source, Bundle) else source.retrieval
-        data = source.read(retrieval.cases)
-        self.cases = parse_cases(data, name=retrieval.cases)
-        self.identity = CaseBaseIdentity(
-            name=source.manifest.name if isinstance(source, Bundle) else "",
-            sha256=hashlib.sha256(data).hexdigest(),
-            count=len(self.cases),
-            malignant=round(self.cases.base_rate * len(self.cases)),
-        )
-        self.base_rate = self.cases.base_rate
-        self.exhaustive = len(self.cases) <= retrieval.exact_up_to
-        if abs(self.base_rate - retrieval.base_rate) > 1e-6:
-            raise BundleError(
-                f"the manifest's base_rate is {retrieval.base_rate}; its cases give {self.base_rate:.6f}",
-                hint="build the index of the bundle again",
-                code=INDEX_FAULT,
+    def __init__(self, source: Bundle | CaseBase) -> None:
+        self.cases = CaseBase.of_bundle(source) if isinstance(source, Bundle) else source.copy()
+        self._ids, numbers = self.cases.numbers()
+        if not self._ids:
+            raise CaseBaseError(
+                f"{self.cases.where} holds no cases, so there is nothing to retrieve from",
+                hint="build it from at least one diagnosed nodule",
+                code="case-base-empty",
             )
-        self._spaces: dict[Space, tuple[VectorGroups, VectorIndex]] = {}
-        for space, spec in retrieval.spaces.items():
-            vectors = _matrix(self.cases, space)
-            groups = VectorGroups.apart(vectors) if self.exhaustive else VectorGroups.of(vectors)
-            self._spaces[space] = groups, self._open(source, spec, groups.vectors)
-
-    def _open(self, source: Bundle | BuiltIndex, spec: IndexSpec, vectors: NDArray[np.float32]) -> VectorIndex:
-        """The search structure of a space: of few cases hnswlib's, which has a file, of many one that has none."""
-        if not self.exhaustive:
-            if spec.file is not None:
-                raise index_fault(spec.file, f"{len(self)} cases are searched without a file")
-            return LineIndex(vectors) if spec.dim == 1 else PlaneIndex(vectors)
-        if spec.file is None:
-            raise index_fault("the manifest", f"a space of {len(self)} cases needs a file")
-        return HnswlibIndex(source.read(spec.file), name=spec.file, vectors=vectors)
+        self._malignant = int(numbers[:, 0].sum())
+        self.base_rate = self._malignant / len(self)
+        self._spaces = {space: Points(_matrix(space, numbers[:, 1:])) for space in SPACES}
 
     def __len__(self) -> int:
-        return len(self.cases)
+        return len(self._ids)
+
+    @cached_property
+    def identity(self) -> CaseBaseIdentity:
+        """What a prediction says of the case base; one that is no file has the digest of its rows."""
+        sha256 = self.cases.sha256 or self.cases.digest()
+        return CaseBaseIdentity(self.cases.name, sha256, count=len(self), malignant=self._malignant)
 
     def search(
         self, space: Space, *, malignancy: float, expert_score: float, k: int, exclude: Collection[str] = ()
@@ -187,41 +102,44 @@ class CaseIndex:
         """
         if k < 1:
             raise UsageError(f"k is {k}; it must be at least 1", hint="leave k out to use the bundle's")
-        excluded = self._excluded(exclude)
-        rows, distances = self._nearest(space, features(space, malignancy, expert_score), k, excluded)
-        return self.cases.similar(rows, distances)
+        rows, distances = self._nearest(space, features(space, malignancy, expert_score), k, self._excluded(exclude))
+        cases = self.cases.cases([self._ids[row] for row in rows.tolist()])
+        return tuple(
+            SimilarCase(
+                distance=distance, **{name: getattr(case, name) for name in SimilarCase._fields if name != "distance"}
+            )
+            for case, distance in zip(cases, distances.tolist(), strict=True)
+        )
 
     def _excluded(self, exclude: Collection[str]) -> NDArray[np.intp]:
-        """Rows to leave out, ascending."""
+        """Rows to leave out."""
         if not exclude:
             return np.zeros(0, dtype=np.intp)
-        rows = self.cases.rows_named({exclude} if isinstance(exclude, str) else set(exclude))
-        if len(rows) == len(self):
+        found = self.cases.ids_named({exclude} if isinstance(exclude, str) else set(exclude))
+        if len(found) == len(self):
             raise UsageError(
                 f"all {len(self)} cases are excluded", hint="exclude fewer cases or patients from retrieval"
             )
-        return rows
+        return np.array([bisect_left(self._ids, case_id) for case_id in found], dtype=np.intp)
 
     def _nearest(
         self, space: Space, query: NDArray[np.float32], k: int, excluded: NDArray[np.intp]
     ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Rows and distances of the K nearest: fetched ever wider until what is left out is beyond the K-th."""
-        groups, index = self._spaces[space]
+        points = self._spaces[space]
         wanted = k + len(excluded)
-        count = min(len(groups), wanted + 1)
+        count = min(len(points), wanted + 1)
         while True:
-            places, distances, beyond = index.nearest(query, count)
-            rows, counts = groups.members(places, limit=wanted)
-            distances = np.repeat(distances, counts)
+            rows, distances, beyond = points.nearest(query, count, limit=wanted)
             if len(excluded):
                 kept = ~np.isin(rows, excluded)
                 rows, distances = rows[kept], distances[kept]
             # Cases are sorted by id, so the row number stands for it.
             order = np.lexsort((rows, distances))[:k]
             rows, distances = rows[order], distances[order]
-            if count == len(groups) or (len(rows) == k and beyond > distances[-1]):
+            if count == len(points) or (len(rows) == k and beyond > distances[-1]):
                 return rows, distances
-            count = min(len(groups), count * 2)
+            count = min(len(points), count * 2)
 
 
 def mean_label(similar: Sequence[SimilarCase]) -> float:

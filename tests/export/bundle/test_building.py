@@ -23,10 +23,7 @@ from nodule_diag_training.data.training_data import TrainingData
 
 FILES = {
     "MODEL_CARD.md",
-    "index/cases.json",
-    "index/expert.hnsw",
-    "index/machine.hnsw",
-    "index/machine_expert.hnsw",
+    "index/cases.sqlite",
     "model.onnx",
     "model.winograd-kernels.onnx",
     "model.winograd.onnx",
@@ -65,7 +62,7 @@ def test_the_bundle_opens_and_says_what_it_is(built, exported):
     assert manifest.training["data"] == {"nodules": 12, "patients": 5}
     assert manifest.training["case_base"]["cases"] == 3
     assert manifest.training["parity"]["random_patches"] == 6
-    assert manifest.retrieval.base_rate == pytest.approx(2 / 3)
+    assert CaseIndex(opened).base_rate == pytest.approx(2 / 3)
 
 
 def test_the_case_base_holds_what_the_sdk_predicts_for_the_same_patches(built, tiny_lidc, diagnosed):
@@ -108,7 +105,7 @@ def test_the_command_writes_a_zip_of_the_same(built, exported, tiny_lidc, result
     zipped = Bundle.open(tmp_path / "b.zip")
     assert (zipped.manifest.name, zipped.manifest.retrieval.k) == ("other", 3)
     assert zipped.manifest.preprocessing.masked_input is True
-    assert zipped.read("index/cases.json") == built.read("index/cases.json")
+    assert zipped.read("index/cases.sqlite") == built.read("index/cases.sqlite")
     assert str(tmp_path) not in zipped.read("MODEL_CARD.md").decode()
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nodule_diag_export.bundle.index import CaseCounts
-from nodule_diag_export.bundle.model_card import CardFacts, render
+from nodule_diag_export.bundle.model_card import CardFacts, CaseCounts, render
 from nodule_diag_export.bundle.network import Identity
 from nodule_diag_export.bundle.results import read_results
 from nodule_diag_export.errors import ExportError

@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from bundle_factory import make_tiny_bundle
 from nodule_diag.bundle.bundle import Bundle
+from nodule_diag.cases.base import CaseBase
 from nodule_diag.cases.retrieval import CaseIndex
 from nodule_diag.ct.reading import read_ct
 from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.errors import UsageError
+from nodule_diag_export.bundle.index import cases_of
 from nodule_diag_export.cli import app as export_app
-from nodule_diag_export.cli import index_app
+from nodule_diag_export.errors import ExportError
+from nodule_diag_export.parity.onnx import OnnxModel
+from nodule_diag_export.parity.real_patches import diagnosed_patches
 from nodule_diag_training.cli import app as train_app
 from nodule_diag_training.config import Stage, TrainingConfig
 from nodule_diag_training.data.case import Case, Preprocessing
 from nodule_diag_training.data.regions import Region
 from nodule_diag_training.data.store import NoduleStore
+from nodule_diag_training.data.training_data import TrainingData
 from nodule_diag_training.evaluation import metrics
 from tiny_nodules import make_voxels
 
@@ -109,23 +112,6 @@ def test_own_cases_become_a_bundle(tmp_path, monkeypatch):
     invoke(export_app, "parity", bundle, *stores, "--out", tmp_path / "measured", "--threads", 2)
     assert {record.patches for record in Bundle.open(tmp_path / "measured").manifest.parity} == {2 * PATIENTS}
 
-    out = invoke(index_app, "build", bundle, "--store", clinic, "--out", tmp_path / "again")
-    assert "6 cases" in out
-    again = Bundle.open(tmp_path / "again")
-    np.testing.assert_allclose(
-        [case.malignancy for case in CaseIndex(again).cases], [case.malignancy for case in cases], atol=1e-6
-    )
-    assert "from the store clinic" in again.read("MODEL_CARD.md").decode()
-
-
-def test_a_masked_bundle_takes_no_unmasked_cases(tmp_path):
-    """Its network takes CT x lung mask, and a store holds CTs as they are."""
-    clinic = fill(tmp_path / "clinic", sure=True)
-    bundle = make_tiny_bundle(tmp_path / "masked", masked_input=True)
-    command = ["build", str(bundle.path), "--store", str(clinic), "--out", str(tmp_path / "b")]
-    refused = CliRunner().invoke(index_app, command)
-    assert "takes CT x lung mask" in str(refused.exception)
-
 
 @pytest.mark.parametrize("license_", ["", "x" * 201])
 def test_a_licence_of_no_length_is_refused_before_any_work(license_, tmp_path):
@@ -135,17 +121,11 @@ def test_a_licence_of_no_length_is_refused_before_any_work(license_, tmp_path):
     assert "--license" in refused.exception.hint
 
 
-def test_scores_without_a_diagnosis_are_no_case_base(tiny_bundle, tmp_path):
-    lidc = fill(tmp_path / "lidc", sure=False)
-    result = CliRunner().invoke(
-        index_app, ["build", str(tiny_bundle), "--store", str(lidc), "--out", str(tmp_path / "b")]
-    )
-    assert result.exception is not None
-    assert "no nodule of the store lidc has a diagnosis" in str(result.exception)
-    assert "train prepare sure" in result.exception.hint
-    assert not (tmp_path / "b").exists()
-    both = ["build", str(tiny_bundle), "--store", str(lidc), "--cases", "x.json", "--out", str(tmp_path / "b")]
-    assert "--cases and --store" in str(CliRunner().invoke(index_app, both).exception)
+def test_scores_without_a_diagnosis_are_no_case_base(tmp_path):
+    data = TrainingData.of(Path(), [fill(tmp_path / "lidc", sure=False)])
+    with pytest.raises(ExportError, match="no nodule of the store lidc has a diagnosis") as caught:
+        list(diagnosed_patches(data))
+    assert "train prepare sure" in caught.value.hint
 
 
 @pytest.mark.real_data
@@ -157,11 +137,14 @@ def test_a_case_is_what_predict_says_of_its_nodule(data_root, tmp_path):
         f"{data_root}/ct/LIDC-IDRI-0001_dicom.zip,56.17,86.20,-115.86,20,malignant,p2,",
     ]
     table.write_text("\n".join(["path,x,y,z,diameter,label,patient,method", *rows]) + "\n")
-    store, out = tmp_path / "own", tmp_path / "bundle"
+    store = tmp_path / "own"
     invoke(train_app, "prepare", "sure", "--csv", table, "--out", store)
-    invoke(index_app, "build", "--store", store, "--out", out)
-    assert [case.label_source for case in CaseIndex(Bundle.open(out)).cases] == ["biopsy", "unknown method"]
-    diagnoser = Diagnoser.load(out, backend="onnxruntime")
+    bundle = Bundle.default()
+    patches = diagnosed_patches(TrainingData.of(Path(), [store]))
+    cases = cases_of(OnnxModel(bundle.read("model.onnx")), patches)
+    assert [case.label_source for case in cases] == ["biopsy", "unknown method"]
+    base = CaseBase.of(cases, name="own", model_sha256=bundle.model_sha256)
+    diagnoser = Diagnoser.load(cases=base, backend="onnxruntime")
     for row in rows:
         path, *xyz = row.split(",")[:4]
         found = diagnoser.predict(read_ct(Path(path)), [tuple(map(float, xyz))])[0]

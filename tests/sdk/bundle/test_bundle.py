@@ -56,12 +56,12 @@ def test_opens_directory_and_zip_alike(folder: Path, tmp_path: Path) -> None:
 
 def test_manifest_has_the_agreed_fields(folder: Path) -> None:
     document = json.loads((folder / "manifest.json").read_text())
-    assert document["schema_version"] == "nodule-diag/bundle/1"
+    assert document["schema_version"] == "nodule-diag/bundle/2"
     assert document["preprocessing"]["windows_hu"] == [[-1000, 400], [-160, 240]]
     assert document["model"]["input"] == {"name": "patch", "shape": ["B", 2, 64, 64, 64]}
     assert set(document["model"]["outputs"]) == {"malignancy", "logit", "expert_score", "segmentation", "cam"}
     assert document["expert_score_scale"] == {"min": 1, "max": 5}
-    assert set(document["retrieval"]["spaces"]) == {"machine", "expert", "machine+expert"}
+    assert document["retrieval"] == {"k": 20, "cases": "index/cases.sqlite"}
     assert "MODEL_CARD.md" in document["files"]
 
 
@@ -90,10 +90,10 @@ def test_not_a_bundle(tmp_path: Path) -> None:
         (lambda m: m["model"]["outputs"]["cam"].update(shape=["B", 8, 8, 8]), "cam"),
         (lambda m: m["model"]["outputs"]["cam"].update(name="segmentation"), "model.outputs"),
         (lambda m: m["model"]["input"].update(shape=["B", 1, 64, 64, 64]), "patch"),
-        (lambda m: m["retrieval"]["spaces"].pop("expert"), "expert"),
-        (lambda m: m["retrieval"]["spaces"]["machine+expert"].update(dim=1), "machine+expert"),
+        (lambda m: m["retrieval"].update(spaces={}), "retrieval.spaces"),
         (lambda m: m["retrieval"].update(k=0), "retrieval.k"),
-        (lambda m: m.update(threshold=float("nan")), "threshold"),
+        (lambda m: m.update(threshold=0.5), "threshold"),
+        (lambda m: m["retrieval"].update(k=float("nan")), "retrieval.k"),
         (lambda m: m["files"].update({"model.onnx": "abc"}), "files.model.onnx"),
         (lambda m: m["files"].pop("MODEL_CARD.md"), "MODEL_CARD.md"),
     ],
@@ -112,11 +112,16 @@ def test_manifest_that_is_not_json_of_ours(folder: Path, text: str | bytes) -> N
 
 
 def test_unknown_schema_version(folder: Path) -> None:
-    rewrite(folder, lambda m: m.update(schema_version="nodule-diag/bundle/2", new_field=1))
-    refused(folder, "bundle-schema-unknown", "nodule-diag/bundle/2")
+    rewrite(folder, lambda m: m.update(schema_version="nodule-diag/bundle/3", new_field=1))
+    refused(folder, "bundle-schema-unknown", "nodule-diag/bundle/3")
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "MODEL_CARD.md", "index/cases.json", "index/machine.hnsw"])
+def test_the_first_schema_says_how_to_get_on(folder: Path) -> None:
+    rewrite(folder, lambda m: m.update(schema_version="nodule-diag/bundle/1"))
+    assert "nodule-diag export cases" in refused(folder, "bundle-schema-unknown", "nodule-diag/bundle/1").hint
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "MODEL_CARD.md", "index/cases.sqlite"])
 def test_one_flipped_bit(folder: Path, name: str) -> None:
     data = bytearray((folder / name).read_bytes())
     data[len(data) // 2] ^= 1

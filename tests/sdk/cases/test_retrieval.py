@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundle_factory import make_tiny_bundle, tiny_cases, tiny_parts
-from nodule_diag.bundle.bundle import Bundle, write_bundle
-from nodule_diag.cases import vector_index
+from bundle_factory import make_tiny_bundle, tiny_base, tiny_cases
 from nodule_diag.cases.case import Case
-from nodule_diag.cases.retrieval import BuiltIndex, CaseIndex, build_index, features, mean_label
-from nodule_diag.cases.vector_groups import VectorGroups
-from nodule_diag.cases.vector_index import PlaneIndex
-from nodule_diag.errors import BundleError, UsageError
+from nodule_diag.cases.points import Points
+from nodule_diag.cases.retrieval import CaseIndex, features, mean_label
+from nodule_diag.errors import CaseBaseError, UsageError
 from nodule_diag.results.spaces import Space
 
 SPACES: tuple[Space, ...] = ("machine", "expert", "machine+expert")
 
 
-def index_of(cases: Sequence[Case], *, exact_up_to: int = 10_000) -> CaseIndex:
-    return CaseIndex(build_index(cases, exact_up_to=exact_up_to))
+def index_of(cases: Sequence[Case]) -> CaseIndex:
+    return CaseIndex(tiny_base(cases))
 
 
 def brute_force(
@@ -107,12 +102,11 @@ def test_five_hundred_cases_in_one_place(k: int) -> None:
     ]
 
 
-@pytest.mark.parametrize("exact_up_to", [10_000, 10])
-def test_a_circle_round_the_query(exact_up_to: int) -> None:
+def test_a_circle_round_the_query() -> None:
     """Distances that differ by less than float32 can tell: hnswlib's own order is scrambled, ours is not."""
     angles = np.repeat(np.random.default_rng(2).random(100) * 2 * np.pi, 4)
     cases = [case(i, 0.5 + 0.3 * float(np.cos(a)), 3.0 + 1.2 * float(np.sin(a))) for i, a in enumerate(angles)]
-    index = index_of(cases, exact_up_to=exact_up_to)
+    index = index_of(cases)
     for k in (1, 10, 50, 97, 399):
         assert found(index, "machine+expert", 0.5, 3.0, k) == brute_force(cases, "machine+expert", 0.5, 3.0, k)
 
@@ -129,16 +123,16 @@ def test_distance_is_euclidean_not_squared() -> None:
 
 @settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1), space=st.sampled_from(SPACES), k=st.sampled_from([1, 20, 50]))
-def test_search_in_boxes_finds_the_same(seed: int, space: Space, k: int) -> None:
+def test_points_at_random(seed: int, space: Space, k: int) -> None:
     rng = np.random.default_rng(seed)
     cases = [case(i, float(p), 1 + 4 * float(s)) for i, (p, s) in enumerate(rng.random((400, 2)))]
     p, score = float(rng.random()), float(1 + 4 * rng.random())
-    assert found(index_of(cases, exact_up_to=10), space, p, score, k) == brute_force(cases, space, p, score, k)
+    assert found(index_of(cases), space, p, score, k) == brute_force(cases, space, p, score, k)
 
 
 def test_search_survives_duplicates_and_large_k() -> None:
     cases = [case(i, 0.5 if i % 3 else 0.25, 3.0) for i in range(300)]
-    index = index_of(cases, exact_up_to=10)
+    index = index_of(cases)
     for k in (5, 299, 300, 1000):
         assert found(index, "machine", 0.3, 3.0, k) == brute_force(cases, "machine", 0.3, 3.0, k)
 
@@ -152,7 +146,7 @@ def test_search_survives_duplicates_and_large_k() -> None:
     space=st.sampled_from(SPACES),
     exclude=st.lists(st.integers(0, 60), max_size=6),
 )
-def test_large_search_is_the_exhaustive_sort(
+def test_copies_of_a_few_places(
     pairs: list[tuple[float, float]],
     copies: int,
     query: tuple[float, float],
@@ -160,12 +154,12 @@ def test_large_search_is_the_exhaustive_sort(
     space: Space,
     exclude: list[int],
 ) -> None:
-    """What serves a million cases, on few: boxes and bisection, duplicates, ties, neighbours in float32."""
+    """Duplicates, ties and neighbours in float32."""
     pairs = [*pairs, *[pairs[i % 5] for i in range(copies)]]
     cases = [case(i, p, 1 + 4 * s, patient=i // 2) for i, (p, s) in enumerate(pairs)]
     names = [f"c{n:05}" if n % 2 else f"p{n // 2:05}" for n in exclude]
     p, score = query[0], 1 + 4 * query[1]
-    index = index_of(cases[::-1], exact_up_to=10)
+    index = index_of(cases[::-1])
     if len(brute_force(cases, space, p, score, len(cases), names)) == 0:
         return
     assert found(index, space, p, score, k, names) == brute_force(cases, space, p, score, k, names)
@@ -175,7 +169,7 @@ def test_large_search_is_the_exhaustive_sort(
 def test_a_model_that_is_sure(space: Space) -> None:
     """Probabilities down to 1e-30: their squared differences are nothing in float32, and still they have an order."""
     cases = [case(i, 10.0 ** -(1 + i / 10), 3.0) for i in range(300)]
-    index = index_of(cases, exact_up_to=10)
+    index = index_of(cases)
     for p in (0.0, 1e-29, 1e-20, 1e-3):
         assert found(index, space, p, 3.0, 20) == brute_force(cases, space, p, 3.0, 20)
 
@@ -186,24 +180,27 @@ def test_a_model_that_is_sure(space: Space) -> None:
     size=st.integers(1, 3_000),
     k=st.integers(1, 60),
     spread=st.sampled_from([1e-30, 1e-3, 0.2, 3.0]),
-    box=st.sampled_from([1, 3, 16, 128]),
+    columns=st.sampled_from([[0], [1], [0, 1]]),
 )
-def test_boxes_hold_the_nearest(seed: int, size: int, k: int, spread: float, box: int) -> None:
-    """Scores that end at 1 or 5 put many cases on two lines, where an HNSW graph lost its way."""
+def test_points_hold_the_nearest(seed: int, size: int, k: int, spread: float, columns: list[int]) -> None:
+    """Distinct points, each with its first rows; what is left out, which float32 decides, is no nearer than is said."""
     rng = np.random.default_rng(seed)
     p = rng.beta(0.7, 0.7, size)
-    points = np.stack([p, np.clip(p + rng.normal(0.0, spread, size), 0.0, 1.0)], axis=1)
-    groups = VectorGroups.of(np.round(points, int(rng.integers(2, 9))).astype(np.float32))
-    count = min(k, len(groups))
-    with mock.patch.object(vector_index, "BOX_VECTORS", box):
-        index = PlaneIndex(groups.vectors)
-        for query in np.concatenate((rng.random((5, 2)), points[:3], [[0.0, 0.0], [1.0, 0.0]])).astype(np.float32):
-            places, distances, beyond = index.nearest(query, count)
-            every = np.sqrt(((groups.vectors.astype(np.float64) - query) ** 2).sum(axis=1))
-            np.testing.assert_array_equal(distances, every[places])
-            assert sorted(distances)[:count] == sorted(every)[:count]
-            assert len({*places}) == len(places)
-            assert np.delete(every, places).min(initial=np.inf) >= beyond
+    numbers = np.stack([p, np.clip(p + rng.normal(0.0, spread, size), 0.0, 1.0)], axis=1)
+    vectors = np.round(numbers, int(rng.integers(2, 9))).astype(np.float32)[:, columns]
+    points = Points(vectors)
+    assert len(points) == len(np.unique(vectors, axis=0))
+    count = min(k, len(points))
+    queries = np.concatenate((rng.random((5, 2)), numbers[:3], [[0.0, 0.0], [1.0, 0.0]]))
+    for query in queries.astype(np.float32)[:, columns]:
+        every = np.sqrt(((vectors.astype(np.float64) - query) ** 2).sum(axis=1))
+        rows, distances, beyond = points.nearest(query, count, limit=size)
+        np.testing.assert_array_equal(distances, every[rows])
+        assert len({*rows}) == len(rows)
+        assert np.delete(every, rows).min(initial=np.inf) >= beyond
+        fewer, _, _ = points.nearest(query, count, limit=1)
+        _, firsts = np.unique(vectors, axis=0, return_index=True)
+        assert set(fewer) <= set(firsts) and len(fewer) == count
 
 
 def test_a_case_finds_neither_itself_nor_its_patient() -> None:
@@ -249,83 +246,21 @@ def test_k_below_one(k: int) -> None:
 
 
 def test_no_cases() -> None:
-    with pytest.raises(BundleError) as caught:
-        build_index([])
-    assert caught.value.code == "bundle-no-cases"
+    with pytest.raises(CaseBaseError) as caught:
+        index_of([])
+    assert caught.value.code == "case-base-empty"
 
 
-def test_two_cases_of_one_name() -> None:
-    with pytest.raises(BundleError, match="c00001") as caught:
-        build_index([case(1, 0.5, 3.0), case(1, 0.6, 3.0)])
-    assert caught.value.code == "bundle-index-invalid"
+def test_what_is_added_later_is_not_seen() -> None:
+    base = tiny_base()
+    index = CaseIndex(base)
+    base.remove(["case-0003"])
+    assert len(index) == 60
+    assert "case-0003" in {c.case_id for c in index.search("machine", malignancy=0.5, expert_score=3.0, k=60)}
 
 
-@pytest.mark.parametrize("exact_up_to", [10_000, 1])
-def test_building_depends_on_the_cases_alone(exact_up_to: int) -> None:
-    cases = tiny_cases()
-    assert build_index(cases, exact_up_to=exact_up_to) == build_index(cases[::-1], exact_up_to=exact_up_to)
-
-
-def spoiled(tmp_path: Path, exact_up_to: int, name: str, data: bytes) -> Bundle:
-    manifest, files = tiny_parts(exact_up_to=exact_up_to)
-    assert name in files
-    return write_bundle(tmp_path / "spoiled", manifest=manifest, files={**files, name: data})
-
-
-@pytest.mark.parametrize(
-    "fault", ["empty", "noise", "short", "other-cases", "fewer-cases", "other-space", "huge-header"]
-)
-def test_index_file_that_is_not_of_these_cases(tmp_path: Path, fault: str) -> None:
-    """Well hashed and still wrong: refused before hnswlib's parser, which checks nothing, can read past the end."""
-    good = tiny_parts()[1]
-    name = "index/machine.hnsw"
-    content = good[name]
-    data = {
-        "empty": b"",
-        "noise": np.random.default_rng(0).bytes(4000),
-        "short": content[:-30],
-        "other-cases": build_index(tiny_cases(seed=1)).files[name],
-        "fewer-cases": build_index(tiny_cases(59)).files[name],
-        "other-space": good["index/machine_expert.hnsw"],
-        "huge-header": b"\xff" * 16 + content[16:],
-    }[fault]
-    with pytest.raises(BundleError) as caught:
-        CaseIndex(spoiled(tmp_path, 10_000, name, data))
-    assert caught.value.code == "bundle-index-invalid"
-    assert name in caught.value.message
-
-
-def test_index_files_that_the_number_of_cases_forbids() -> None:
-    for exact_up_to in (1, 10_000):
-        built = build_index(tiny_cases(), exact_up_to=exact_up_to)
-        other = built.retrieval.model_copy(update={"exact_up_to": 10_001 - exact_up_to})
-        with pytest.raises(BundleError, match="file") as caught:
-            CaseIndex(BuiltIndex(other, built.files))
-        assert caught.value.code == "bundle-index-invalid"
-
-
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        (lambda cases: cases.clear(), "bundle-no-cases"),
-        (lambda cases: cases.reverse(), "bundle-index-invalid"),
-        (lambda cases: cases[3].update(label=2), "bundle-index-invalid"),
-        (lambda cases: cases[3].update(malignancy=1.5), "bundle-index-invalid"),
-        (lambda cases: cases[3].update(surprise=1), "bundle-index-invalid"),
-        (lambda cases: [case.update(label=0) for case in cases], "bundle-index-invalid"),
-    ],
-)
-def test_cases_that_contradict_the_manifest(tmp_path: Path, change: object, code: str) -> None:
-    document = json.loads(tiny_parts()[1]["index/cases.json"])
-    change(document["cases"])  # type: ignore[operator]
-    with pytest.raises(BundleError) as caught:
-        CaseIndex(spoiled(tmp_path, 10_000, "index/cases.json", json.dumps(document).encode()))
-    assert caught.value.code == code
-
-
-@pytest.mark.parametrize("exact_up_to", [10_000, 10])
-def test_several_threads(tmp_path: Path, exact_up_to: int) -> None:
-    index = CaseIndex(make_tiny_bundle(tmp_path / "b", exact_up_to=exact_up_to))
+def test_several_threads(tmp_path: Path) -> None:
+    index = CaseIndex(make_tiny_bundle(tmp_path / "b"))
     queries = [(p / 7, 1 + 4 * p / 7, k) for p in range(8) for k in (1, 7, 59)]
     expected = [found(index, "machine+expert", *query) for query in queries]
     answers: dict[int, list[object]] = {}
@@ -347,3 +282,27 @@ def test_no_temporary_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     index = CaseIndex(make_tiny_bundle(tmp_path / "b.zip"))
     assert index.search("machine", malignancy=0.5, expert_score=3.0, k=1)
     assert not list((tmp_path / "temp").iterdir())
+
+
+def duplicated(count: int, *, seed: int = 0) -> tuple[CaseIndex, np.ndarray, np.ndarray]:
+    """A base of which 30 % are copies, where a model's certainty crowds the cases, and queries that hit them."""
+    rng = np.random.default_rng(seed)
+    logits = 3.0 * rng.normal(size=count)
+    vectors = 1.0 / (1.0 + np.exp(-np.stack([logits, 0.4 * logits + 0.5 * rng.normal(size=count)], axis=1)))
+    copies = rng.random(count) < 0.3
+    vectors[copies] = vectors[rng.integers(0, count, copies.sum())]
+    index = index_of([case(i, float(p), float(1 + 4 * s)) for i, (p, s) in enumerate(vectors)])
+    stored = np.stack([vectors[:, 0], ((1 + 4 * vectors[:, 1]) - 1) / 4], axis=1).astype(np.float32)
+    return index, stored, np.concatenate([vectors[rng.integers(0, count, 150)], rng.random((50, 2))])
+
+
+@pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_a_third_are_copies(count: int) -> None:
+    """Every answer in every space is the exhaustive sort's, ties in the order of ids."""
+    index, stored, queries = duplicated(count)
+    for p, s in queries[:: 1 if count == 100_000 else 4]:
+        query = np.array([p, (1 + 4 * s - 1) / 4], dtype=np.float32)
+        for space, columns in (("machine", [0]), ("expert", [1]), ("machine+expert", [0, 1])):
+            distances = np.sqrt(((stored[:, columns].astype(float) - query[columns].astype(float)) ** 2).sum(axis=1))
+            expected = [f"c{i:05}" for i in np.lexsort((np.arange(count), distances))[:20]]
+            assert [name for name, _ in found(index, space, float(p), float(1 + 4 * s), 20)] == expected

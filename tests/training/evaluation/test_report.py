@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nodule_diag.cases.base import CaseBase
 from nodule_diag.cases.case import Case
-from nodule_diag.cases.retrieval import CaseIndex, build_index
+from nodule_diag.cases.retrieval import CaseIndex
 from nodule_diag.results.spaces import SPACES
 from nodule_diag_training.data.nodule import TrainingDataError
 from nodule_diag_training.evaluation import metrics
@@ -147,7 +148,7 @@ def test_retrieval_is_the_sdks_to_the_last_tie():
         )
         for j in found
     ]  # fmt: skip
-    index = CaseIndex(build_index(cases, k=20))
+    index = CaseIndex(CaseBase.of(cases, name="folds", model_sha256=64 * "0"))
     for space in SPACES:
         queries = [judgement(100 + n, malignancy=n / 8, expert_score=1 + n / 2) for n in range(9)]
         for query, nearest in zip(queries, nearest_cases(queries, found, space=space), strict=True):

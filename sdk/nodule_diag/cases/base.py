@@ -1,0 +1,350 @@
+"""The case base as a file: one SQLite database that is read whole, and that grows by transactions.
+
+Over 300 lines, for reading and writing stand on the same columns in the same order.
+"""
+
+# ruff: noqa: S608 - what is pasted into a statement are names of this file and placeholders; values are bound
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import tempfile
+import threading
+import weakref
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from nodule_diag.bundle import Bundle
+from nodule_diag.cases.case import Case
+from nodule_diag.cases.schema import check, check_rows, connect, connect_file, create, guard, invalid
+from nodule_diag.errors import CaseBaseError, UsageError
+from nodule_diag.process import writing
+
+CAN_DESERIALIZE = hasattr(sqlite3.Connection, "deserialize")
+"""Python leaves it out where it was built with SQLite before 3.36."""
+COLUMNS = (
+    "case_id",
+    "patient_id",
+    "label",
+    "label_source",
+    "label_certainty",
+    "malignancy",
+    "expert_score",
+    "diameter_mm",
+)
+CHUNK = 1000
+"""Cases that are fetched at a time; SQLite takes 32,766 values in a statement."""
+
+
+class CaseBase:
+    """Diagnosed nodules, and the model that their scores are of. Iterating gives each :class:`Case`, ordered by id.
+
+    .. code-block:: python
+
+        base = CaseBase.open("hospital.sqlite")             # a copy in memory, which nothing changes
+        diagnoser = nd.Diagnoser.load(cases=base)
+        with CaseBase.edit("hospital.sqlite") as base:      # the file itself
+            base.add(new_cases)                             # all of them or, if the process is killed, none
+
+    Attributes:
+        where: The file, for messages.
+        name: What it is called.
+        model_sha256: :attr:`Bundle.model_sha256` of the model that its scores are of.
+        sha256: Of the file as it was opened; empty for what is no file, or is being edited.
+        is_copy: Whether it is a copy in memory that nothing changes.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, *, where: str, sha256: str = "", is_copy: bool = False) -> None:
+        self.where, self.sha256, self.is_copy = where, sha256, is_copy
+        self._connection = connection
+        self._lock = threading.Lock()  # not every build of SQLite lets threads share a connection
+        self.close = weakref.finalize(self, connection.close)
+        """Give the file or the memory back; a base that nobody holds any more does so itself."""
+        check(connection, where=where)
+        self.name, self.model_sha256 = self._all("SELECT name, model_sha256 FROM base")[0]
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a file into memory, and check every page and value of it.
+
+        Raises:
+            CaseBaseError: With a code of its own for each fault: ``case-base-missing``, ``case-base-too-large``,
+                ``case-base-invalid``, ``case-base-version``, ``case-base-busy``.
+        """
+        with cls(connect_file(Path(path), write=False), where=str(path)) as file:
+            return file.copy(is_file=True)
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle) -> Self:
+        """The case base of a bundle, whose hash was checked when it was opened; as :meth:`open`.
+
+        Raises:
+            CaseBaseError: Also ``case-base-other-model``; ``case-base-needs-sqlite`` for a zipped bundle where Python's
+                SQLite cannot read from memory.
+        """
+        name = bundle.manifest.retrieval.cases
+        where = f"{name} of the bundle"
+        if CAN_DESERIALIZE:
+            connection = connect(":memory:", where=where)
+            with guard(where):
+                connection.deserialize(bundle.read(name) or b"\0")  # of nothing, it says that memory is short
+        elif bundle.path.is_dir():
+            connection = connect_file(bundle.path / name, write=False)
+        else:
+            raise CaseBaseError(
+                f"Python's SQLite {sqlite3.sqlite_version} cannot read the case base of a zipped bundle",
+                hint="unpack the bundle and give its folder, or use a Python that was built with SQLite 3.36 or later",
+                code="case-base-needs-sqlite",
+            )
+        with cls(connection, where=where) as file:
+            base = file.copy().of_model(bundle)
+        base.sha256 = bundle.manifest.files[name]
+        return base
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], *, name: str, model_sha256: str) -> Self:
+        """Make an empty file, whole or not at all, and open it to :meth:`add` to it.
+
+        Raises:
+            UsageError: When the file is there already.
+            OutputError: When it cannot be written.
+        """
+        if Path(path).exists():
+            raise UsageError(f"{path} is there already", hint="name a new file, or add to that one")
+        cls.of((), name=name, model_sha256=model_sha256).save(path)
+        return cls.edit(path)
+
+    @classmethod
+    def edit(cls, path: str | os.PathLike[str]) -> Self:
+        """Open a file to change it. One writer waits for another, up to a minute.
+
+        Raises:
+            CaseBaseError: As :meth:`open`.
+        """
+        base = cls(connect_file(Path(path), write=True), where=str(path))
+        base._all("PRAGMA synchronous = EXTRA")  # a commit is on disk, and so is the entry in its folder
+        return base
+
+    @classmethod
+    def of(cls, cases: Iterable[Case], *, name: str, model_sha256: str) -> Self:
+        """Make a case base in memory.
+
+        Raises:
+            CaseBaseError: ``case-base-invalid`` for two cases of one id.
+        """
+        where = f"the case base {name}"
+        connection = connect(":memory:", where=where)
+        with guard(where):
+            create(connection)
+            connection.execute("INSERT INTO base VALUES (1, ?, ?)", (name, model_sha256))
+        base = cls(connection, where=where)
+        base.add(cases)
+        return base
+
+    def copy(self, *, is_file: bool = False) -> Self:
+        """A checked copy in memory, page by page, that nothing changes; itself, where it is one."""
+        if self.is_copy:
+            return self
+        with guard(self.where):
+            self._connection.execute("BEGIN")  # both reads see one state
+            data = self._connection.serialize() if is_file and CAN_DESERIALIZE else b""
+            memory = connect(":memory:", where=self.where)
+            self._connection.backup(memory)
+            self._connection.execute("COMMIT")
+            check_rows(memory, where=self.where)
+        sha256 = hashlib.sha256(data).hexdigest() if data else ""
+        return type(self)(memory, where=self.where, sha256=sha256, is_copy=True)
+
+    def of_model(self, bundle: Bundle) -> Self:
+        """Return the base when its scores are of the bundle's model.
+
+        Raises:
+            CaseBaseError: ``case-base-other-model``.
+        """
+        if self.model_sha256 != bundle.model_sha256:
+            raise CaseBaseError(
+                f"the scores of {self.where} are of the model with sha256 {self.model_sha256[:12]}..., and the bundle"
+                f" {bundle.manifest.name} has {bundle.model_sha256[:12]}...",
+                hint="give the bundle that the case base was made with, or build it again with this one",
+                code="case-base-other-model",
+            )
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return int(self._all("SELECT count(*) FROM cases")[0][0])
+
+    def __iter__(self) -> Iterator[Case]:
+        last = ""
+        while ids := self._all(f"SELECT case_id FROM cases WHERE case_id > ? ORDER BY 1 LIMIT {CHUNK}", (last,)):
+            yield from self.cases([case_id for (case_id,) in ids])
+            last = ids[-1][0]
+
+    @property
+    def malignant(self) -> int:
+        """How many cases are malignant."""
+        return int(self._all("SELECT count(*) FROM cases WHERE label = 1")[0][0])
+
+    def cases(self, case_ids: Sequence[str]) -> list[Case]:
+        """Some cases, in the order that they are asked for in."""
+        found: dict[str, Case] = {}
+        for start in range(0, len(case_ids), CHUNK):
+            some = case_ids[start : start + CHUNK]
+            scores = self._entries("reader_scores", "reader, score", some)
+            free = self._entries("free_columns", "name, value", some)
+            for row in self._all(f"SELECT {', '.join(COLUMNS)} FROM cases WHERE case_id IN ({_marks(some)})", some):
+                more = {"reader_scores": tuple(scores.get(row[0], {}).values()), "columns": free.get(row[0], {})}
+                try:
+                    found[row[0]] = Case(**dict(zip(COLUMNS, row, strict=True)), **more)
+                except ValidationError as error:
+                    raise invalid(self.where, str(error)) from error
+        return [found[case_id] for case_id in case_ids]
+
+    def ids_named(self, names: Collection[str]) -> set[str]:
+        """Ids of the cases that have, or whose patients have, one of these names; unknown ones match nothing."""
+        found: set[str] = set()
+        rest = iter(names)
+        while some := list(islice(rest, CHUNK)):
+            for column in ("case_id", "patient_id"):
+                rows = self._all(f"SELECT case_id FROM cases WHERE {column} IN ({_marks(some)})", some)
+                found.update(case_id for (case_id,) in rows)
+        return found
+
+    def numbers(self) -> tuple[list[str], NDArray[np.float64]]:
+        """All case ids, ascending, and (N, 3) the label, P and expert score of each."""
+        with guard(self.where):  # one flat list: a million rows cost half a second in any form
+            rows = self._connection.execute("SELECT case_id, label, malignancy, expert_score FROM cases ORDER BY 1")
+            flat = list(chain.from_iterable(rows))
+        return flat[::4], np.array([flat[1::4], flat[2::4], flat[3::4]], dtype=np.float64).T
+
+    def pictures(self, case_id: str) -> dict[str, bytes]:
+        """PNG files of a case by name."""
+        return self._entries("pictures", "name, png", [case_id]).get(case_id, {})
+
+    def add(self, cases: Iterable[Case], *, pictures: Mapping[str, Mapping[str, bytes]] | None = None) -> None:
+        """Add cases in one transaction: when this returns they are on disk, and when it does not, none of them is.
+
+        Args:
+            cases: Their ids must be new.
+            pictures: PNG files by case id and name.
+
+        Raises:
+            CaseBaseError: ``case-base-invalid`` for an id that is there already; ``case-base-busy``.
+            OutputError: When the file cannot be written.
+        """
+        insert = f"INSERT INTO cases ({', '.join(COLUMNS)}) VALUES ({_marks(COLUMNS)})"
+        with self._transaction() as connection:
+            for case in cases:
+                try:
+                    connection.execute(insert, [getattr(case, column) for column in COLUMNS])
+                except sqlite3.IntegrityError as error:
+                    raise CaseBaseError(
+                        f"case {case.case_id!r} is in {self.where} already, or stands twice among the new ones",
+                        hint="give each case an id of its own, or remove the old one first",
+                        code="case-base-invalid",
+                    ) from error
+                for table, entries in (
+                    ("reader_scores", enumerate(case.reader_scores)),
+                    ("free_columns", case.columns.items()),
+                    ("pictures", (pictures or {}).get(case.case_id, {}).items()),
+                ):
+                    for entry in entries:
+                        connection.execute(f"INSERT INTO {table} VALUES (?, ?, ?)", (case.case_id, *entry))
+
+    def remove(self, case_ids: Iterable[str]) -> None:
+        """Remove cases, with all that is known of them, in one transaction.
+
+        Raises:
+            UsageError: For an id that is not there; nothing is removed then.
+        """
+        with self._transaction() as connection:
+            for case_id in case_ids:
+                if not connection.execute("DELETE FROM cases WHERE case_id = ?", (case_id,)).rowcount:
+                    raise UsageError(f"{self.where} has no case {case_id!r}", hint="check the id")
+
+    def verify(self) -> None:
+        """Check every page, every value, and that all that is said of a case is said of one that is there.
+
+        Raises:
+            CaseBaseError: ``case-base-invalid``, with the first fault.
+        """
+        check_rows(self._connection, where=self.where)
+        if fault := self._all("PRAGMA foreign_key_check"):
+            raise invalid(self.where, f"{fault[0][0]} speaks of a case that is not there")
+        for _ in self:
+            pass
+
+    def digest(self) -> str:
+        """The sha256 of what the base says, whichever SQLite wrote it and in whatever order it grew.
+
+        It is taken over lines, each ended by a newline: the model's sha256, then a case a line in the order of the ids,
+        as the JSON object of :class:`Case`: its fields in their order, free columns by name, no spaces, ASCII. The
+        base's name and pictures are left out.
+        """
+        lines = (json.dumps(case.model_dump(), separators=(",", ":")) for case in self)
+        digest = hashlib.sha256()
+        for line in chain((self.model_sha256,), lines):
+            digest.update(line.encode() + b"\n")
+        return digest.hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as one compact file, whole or not at all: equal rows and one version of SQLite give equal bytes.
+
+        Raises:
+            OutputError: When it cannot be written.
+        """
+        copy = self.copy()
+        with writing(path) as temporary, guard(str(path), writing=True):
+            copy._connection.execute("VACUUM INTO ?", (str(temporary),))
+
+    def to_bytes(self) -> bytes:
+        """What :meth:`save` writes."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(Path(folder, "cases.sqlite"))
+            return Path(folder, "cases.sqlite").read_bytes()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        if self.is_copy:
+            raise UsageError(f"{self.where} was opened to be read", hint="change the file with CaseBase.edit(path)")
+        with guard(self.where, writing=True):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk has ended it already
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _entries(self, table: str, columns: str, case_ids: Sequence[str]) -> dict[str, dict[Any, Any]]:
+        """The entries of some cases in another table, by case id, in the order of their keys."""
+        entries: dict[str, dict[Any, Any]] = {}
+        statement = f"SELECT case_id, {columns} FROM {table} WHERE case_id IN ({_marks(case_ids)}) ORDER BY 1, 2"
+        for case_id, key, value in self._all(statement, case_ids):
+            entries.setdefault(case_id, {})[key] = value
+        return entries
+
+    def _all(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
+        with self._lock, guard(self.where):
+            return self._connection.execute(statement, values).fetchall()
+
+
+def _marks(values: Sequence[object]) -> str:
+    """A placeholder for each value."""
+    return ", ".join("?" * len(values))

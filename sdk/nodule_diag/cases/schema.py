@@ -1,0 +1,196 @@
+"""``cases.sqlite``: its tables, and what is checked before a file from outside is believed.
+
+One row a case, written in the order of the ids. Every value is bound by a CHECK constraint with ``typeof()``, since
+SQLite takes text where a number belongs, and STRICT tables need a newer SQLite than every Python 3.11 has.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from nodule_diag.errors import CaseBaseError, OutputError
+
+APPLICATION_ID: Final = 0x4E444342
+"""``NDCB``: says in the file's header whose it is."""
+SCHEMA_VERSION: Final = 1
+"""Stands in the file's ``user_version``."""
+MAX_BYTES: Final = 1024 * 2**20
+"""Largest file: it is held in memory. A million cases without pictures are 56 MiB."""
+BUSY_S: Final = 60.0
+"""How long one writer waits for another."""
+
+_TEXT = "CHECK (typeof({0}) = 'text' AND length({0}) BETWEEN 1 AND {1})"
+_OF_A_CASE = "case_id TEXT NOT NULL REFERENCES cases ON DELETE CASCADE"
+TABLES: Final = {
+    "base": f"""CREATE TABLE base (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  name TEXT NOT NULL {_TEXT.format("name", 200)},
+  model_sha256 TEXT NOT NULL
+    CHECK (typeof(model_sha256) = 'text' AND length(model_sha256) = 64 AND model_sha256 NOT GLOB '*[^0-9a-f]*')
+)""",
+    "cases": f"""CREATE TABLE cases (
+  case_id TEXT NOT NULL PRIMARY KEY {_TEXT.format("case_id", 200)},
+  patient_id TEXT NOT NULL {_TEXT.format("patient_id", 200)},
+  label INTEGER NOT NULL CHECK (typeof(label) = 'integer' AND label IN (0, 1)),
+  label_source TEXT NOT NULL {_TEXT.format("label_source", 200)},
+  label_certainty TEXT NOT NULL CHECK (typeof(label_certainty) = 'text' AND label_certainty IN ('nodule', 'patient')),
+  malignancy REAL NOT NULL CHECK (typeof(malignancy) = 'real' AND malignancy BETWEEN 0.0 AND 1.0),
+  expert_score REAL NOT NULL CHECK (typeof(expert_score) = 'real' AND expert_score BETWEEN 1.0 AND 5.0),
+  diameter_mm REAL
+    CHECK (diameter_mm IS NULL OR typeof(diameter_mm) = 'real' AND diameter_mm > 0.0 AND diameter_mm < 9e999)
+) WITHOUT ROWID""",
+    "reader_scores": f"""CREATE TABLE reader_scores (
+  {_OF_A_CASE},
+  reader INTEGER NOT NULL CHECK (typeof(reader) = 'integer' AND reader >= 0),
+  score REAL NOT NULL CHECK (typeof(score) = 'real' AND score BETWEEN 1.0 AND 5.0),
+  PRIMARY KEY (case_id, reader)
+) WITHOUT ROWID""",
+    "free_columns": f"""CREATE TABLE free_columns (
+  {_OF_A_CASE},
+  name TEXT NOT NULL {_TEXT.format("name", 200)},
+  value NOT NULL CHECK (typeof(value) IN ('integer', 'real') OR typeof(value) = 'text' AND length(value) <= 2000),
+  PRIMARY KEY (case_id, name)
+) WITHOUT ROWID""",
+    "pictures": f"""CREATE TABLE pictures (
+  {_OF_A_CASE},
+  name TEXT NOT NULL {_TEXT.format("name", 200)},
+  png BLOB NOT NULL CHECK (typeof(png) = 'blob' AND substr(png, 1, 8) = X'89504E470D0A1A0A'),
+  PRIMARY KEY (case_id, name)
+) WITHOUT ROWID""",
+}
+"""What ``sqlite_master`` holds, word for word: a file with anything else in it (a trigger, a view) is refused."""
+
+
+def connect(database: str, *, where: str, uri: bool = False) -> sqlite3.Connection:
+    """Open a database that runs nothing which its schema may ask for.
+
+    Raises:
+        CaseBaseError: ``case-base-invalid`` or ``case-base-busy``.
+    """
+    with guard(where):
+        connection = sqlite3.connect(
+            database, uri=uri, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=32
+        )
+        try:
+            for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0", "foreign_keys = ON"):
+                connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.Error:
+            connection.close()
+            raise
+    return connection
+
+
+def connect_file(path: Path, *, write: bool) -> sqlite3.Connection:
+    """Open a file that is there.
+
+    Args:
+        path: The file.
+        write: False to leave it alone. A writer that was killed leaves its journal behind; it is then played back,
+            which needs the right to write.
+
+    Raises:
+        CaseBaseError: ``case-base-missing``, ``case-base-too-large``, ``case-base-invalid`` or ``case-base-busy``.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise CaseBaseError(
+            f"there is no case base at {path}: {error.strerror or error}",
+            hint="check the path; nodule-diag cases build makes one",
+            code="case-base-missing",
+        ) from error
+    if not path.is_file() or size == 0:
+        raise invalid(str(path), "it is empty, or no file")
+    if size > MAX_BYTES:
+        raise CaseBaseError(
+            f"{path} has {size} bytes; the largest case base has {MAX_BYTES}",
+            hint="leave pictures out, or split it",
+            code="case-base-too-large",
+        )
+    interrupted = path.with_name(path.name + "-journal").exists()
+    return connect(
+        f"{path.absolute().as_uri()}?mode={'rw' if write or interrupted else 'ro'}", where=str(path), uri=True
+    )
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the tables in an empty database."""
+    for pragma in ("page_size = 4096", "encoding = 'UTF-8'", f"application_id = {APPLICATION_ID}"):
+        connection.execute(f"PRAGMA {pragma}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    for statement in TABLES.values():
+        connection.execute(statement)
+
+
+def check(connection: sqlite3.Connection, *, where: str) -> None:
+    """Refuse what is not a case base of this schema. Reads the header and the schema's text alone.
+
+    Raises:
+        CaseBaseError: ``case-base-invalid`` or ``case-base-version``.
+    """
+    with guard(where):
+        application, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in
+                                ("application_id", "user_version"))  # fmt: skip
+        if application != APPLICATION_ID:
+            raise invalid(where, f"its application_id is {application:#x}, not {APPLICATION_ID:#x}")
+        if version != SCHEMA_VERSION:
+            raise CaseBaseError(
+                f"{where} is a case base of schema version {version}; this nodule-diag reads {SCHEMA_VERSION}",
+                hint="install the nodule-diag that made it" if version > SCHEMA_VERSION else "build it again",
+                code="case-base-version",
+            )
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+            raise invalid(where, "its journal is in WAL mode")
+        found = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
+        if sorted(found) != sorted(("table", name, name, sql) for name, sql in TABLES.items()):
+            strange = sorted(str(entry[1]) for entry in found if TABLES.get(str(entry[1])) != entry[3])
+            raise invalid(where, f"its schema is another: {', '.join(strange) or 'a table is missing'}")
+        if [row[0] for row in connection.execute("SELECT id FROM base")] != [1]:
+            raise invalid(where, "it does not say which model its scores are of")
+
+
+def check_rows(connection: sqlite3.Connection, *, where: str) -> None:
+    """Read every page and hold every value against its constraint: half a second for a million cases.
+
+    Raises:
+        CaseBaseError: ``case-base-invalid``, with the first fault.
+    """
+    with guard(where):
+        (fault,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if fault != "ok":
+        raise invalid(where, f"{fault}")
+
+
+@contextmanager
+def guard(where: str, *, writing: bool = False) -> Iterator[None]:
+    """Let SQLite's errors out as this package's: what cannot be written is another fault than what cannot be read."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            raise CaseBaseError(
+                f"{where} is being written by another process: {error}",
+                hint="wait until that is done",
+                code="case-base-busy",
+            ) from error
+        if writing and code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
+            raise OutputError(
+                f"{where} cannot be written: {error}", hint="check that file and folder are writable, with space left"
+            ) from error
+        raise invalid(where, str(error)) from error
+    except (UnicodeDecodeError, OverflowError) as error:
+        raise invalid(where, str(error)) from error
+
+
+def invalid(where: str, why: str) -> CaseBaseError:
+    """The error of a file that is no case base, or a damaged one."""
+    return CaseBaseError(
+        f"{where} is no case base, or a damaged one: {why}",
+        hint="take a copy of it, or build it again: nodule-diag cases build",
+        code="case-base-invalid",
+    )

@@ -1,0 +1,167 @@
+"""Tables of cases: what they may look like, every fault at once, and the model asked where it must be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bundle_factory import tiny_cases
+from nodule_diag.cases.case import Case
+from nodule_diag.cases.retrieval import CaseIndex
+from nodule_diag.cases.table import read_case_table, scored
+from nodule_diag.ct.phantom import chest_phantom
+from nodule_diag.ct.reading import read_ct
+from nodule_diag.diagnoser import Diagnoser
+from nodule_diag.errors import CTError, UsageError
+from nodule_diag_cli.demo import write_ct
+
+HEAD = "case_id,patient,label,malignancy,expert_score"
+
+
+def table(tmp_path: Path, *lines: str, name: str = "t.csv") -> Path:
+    (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return tmp_path / name
+
+
+def no_model() -> Diagnoser:
+    raise AssertionError("the model was asked for")
+
+
+def test_json_is_what_a_case_says(tmp_path: Path) -> None:
+    cases = tiny_cases()
+    entries = [case.model_dump(mode="json") for case in cases]
+    for document in ({"cases": entries}, entries):
+        path = table(tmp_path, json.dumps(document), name="t.json")
+        assert list(scored(read_case_table(path), no_model)) == cases
+
+
+def test_csv_with_all_there_is(tmp_path: Path) -> None:
+    path = table(
+        tmp_path,
+        "\ufeff" + HEAD + ",method,label_certainty,reader_scores,diameter,age,sex,name",
+        "a, p1 ,malignant,0.75,4.5,biopsy,patient,3 4 3.5,12.5,61,F,Jane",
+        "b,p2,0,0.25,1,,,,,,,",
+    )
+    first, second = scored(read_case_table(path, columns=["age", "sex"]), no_model)
+    assert first == Case(
+        case_id="a", patient_id="p1", label=1, label_source="biopsy", label_certainty="patient", malignancy=0.75,
+        expert_score=4.5, reader_scores=(3.0, 4.0, 3.5), diameter_mm=12.5, columns={"age": 61, "sex": "F"},
+    )  # fmt: skip
+    assert (second.label, second.label_source, second.label_certainty) == (0, "unknown method", "nodule")
+    assert (second.reader_scores, second.diameter_mm, second.columns) == ((), None, {})
+
+
+def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+    path = table(
+        tmp_path,
+        HEAD + ",path,x,y,z",
+        "a,p,perhaps,0.5,3,,,,",
+        "b,p,1,1.5,3,,,,",
+        "b,p,1,0.5,3,,,,",
+        "b,p,1,0.5,3,,,,",
+        "c,p,1,,,ct.nii,1,2,",
+        "d,p,1,,,ct.nii,1,2,far",
+        ",p,1,0.5,3,,,,",
+    )
+    with pytest.raises(UsageError) as caught:
+        read_case_table(path)
+    assert caught.value.code == "case-table"
+    for words in (
+        "line 2, label", "line 3, malignancy", "line 5: case_id 'b' stands twice", "line 6: neither malignancy",
+        "nor z is given", "line 7: x, y, z", "'far'", "line 8, case_id",
+    ):  # fmt: skip
+        assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("t.csv", "", "no rows"),
+        ("t.csv", HEAD, "no rows"),
+        ("t.csv", HEAD + "\na,p,1", "line 2"),
+        ("t.csv", HEAD + "\na,p,1,0.5,3,4", "line 2"),
+        ("t.csv", HEAD + '\n"a,p,1,0.5,3', "unexpected end"),
+        ("t.csv", HEAD + "\na\0,p,1,0.5,3", "line 2"),
+        ("t.json", "{", "not JSON"),
+        ("t.json", "[" * 100_000, "not JSON"),
+        ("t.json", '{"cases": 3}', "no list"),
+        ("t.json", "[]", "no rows"),
+        ("t.json", '[{"case_id": "a"}]', "entry 1"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path: Path, name: str, text: str, told: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=told):
+        read_case_table(tmp_path / name)
+
+
+def test_a_table_that_is_not_there_or_not_text(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        read_case_table(tmp_path / "absent.csv")
+    (tmp_path / "t.csv").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_case_table(tmp_path / "t.csv")
+
+
+def test_a_case_is_what_predict_says_of_its_nodule(tmp_path: Path, tiny_bundle: Path) -> None:
+    """Each CT is opened once, and the case base finds a nodule again at a distance of nothing."""
+    phantom = chest_phantom(spacing_zyx_mm=(2.5, 2.0, 2.0))
+    write_ct(tmp_path / "chest.nii", phantom.ct)
+    points = [nodule.center_xyz_mm for nodule in phantom.nodules]
+    rows = [f"n{n},p{n},{n % 2},chest.nii,{','.join(map(str, point))}" for n, point in enumerate(points)]
+    listed = read_case_table(table(tmp_path, "case_id,patient,label,path,x,y,z", *rows))
+    opened: list[Path] = []
+    diagnoser = Diagnoser.load(tiny_bundle, backend="onnxruntime", device="cpu")
+    cases = list(scored(listed, lambda: diagnoser, on_ct=opened.append))
+    assert opened == [tmp_path / "chest.nii"]
+    from nodule_diag.cases.base import CaseBase
+
+    base = CaseBase.of(cases, name="phantoms", model_sha256=diagnoser.bundle.model_sha256)
+    own = Diagnoser.load(tiny_bundle, cases=base, backend="onnxruntime", device="cpu")
+    found = own.predict(read_ct(tmp_path / "chest.nii"), points, k=1)
+    for number, diagnosis in enumerate(found):
+        nearest = diagnosis.similar["machine+expert"][0]
+        assert nearest.distance < 1e-6
+        assert nearest.malignancy == pytest.approx(diagnosis.malignancy, abs=1e-6)
+        assert {case.case_id: case.label for case in cases}[f"n{number}"] == number % 2
+    assert len(CaseIndex(base)) == len(points)
+
+
+def test_a_ct_that_cannot_be_read_is_named_with_its_case(tmp_path: Path) -> None:
+    (tmp_path / "ct.nii").write_bytes(b"no CT")
+    listed = read_case_table(table(tmp_path, "case_id,patient,label,path,x,y,z", "n7,p,1,ct.nii,0,0,0"))
+
+    class Model:
+        def predict(self, ct: object, points: Sequence[object]) -> list[object]:
+            raise AssertionError("nothing was read")
+
+    with pytest.raises(CTError, match=r"ct\.nii, case 'n7'"):
+        list(scored(listed, Model))  # type: ignore[arg-type]
+
+
+def test_p_is_raw_whatever_a_diagnosis_says(tmp_path: Path) -> None:
+    """It is the sigmoid of the logit, also for logits that overflow."""
+    write_ct(tmp_path / "ct.nii", chest_phantom(spacing_zyx_mm=(5.0, 4.0, 4.0)).ct)
+    rows = [f"n{n},p,1,ct.nii,0,0,{n}" for n in range(4)]
+    listed = read_case_table(table(tmp_path, "case_id,patient,label,path,x,y,z", *rows))
+    logits = [-800.0, -1.0, 0.0, 40.0]
+
+    class Said:
+        malignancy = 0.123
+        expert_score = 5.0000005
+
+        def __init__(self, logit: float) -> None:
+            self.logit = logit
+
+    class Model:
+        def predict(self, ct: object, points: Sequence[object]) -> list[Said]:
+            return [Said(logit) for logit in logits]
+
+    cases = list(scored(listed, Model))  # type: ignore[arg-type]
+    expected = 1.0 / (1.0 + np.exp(-np.array(logits, dtype=np.longdouble)))
+    np.testing.assert_allclose([case.malignancy for case in cases], expected.astype(float), atol=1e-15)
+    assert {case.expert_score for case in cases} == {5.0}
