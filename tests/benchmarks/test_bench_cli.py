@@ -55,7 +55,7 @@ def test_all_is_kept_and_taken_up_again(tiny_bundle: Path, tmp_path: Path, capfd
 
     report = tmp_path / "docs" / "bench.md"
     assert bench("report", tmp_path / "found" / "cold.json", "--out", report, "--plots", tmp_path / "docs") == 0
-    assert "nodule-diag bench cold" in report.read_text()
+    assert "nodule-diag bench cold" in report.read_text(encoding="utf-8")
     assert (tmp_path / "docs" / "cold.png").is_file()
 
 

@@ -48,7 +48,7 @@ def test_a_busy_machine_and_a_quick_run_are_told(part: Part) -> None:
 
 def test_writes_page_and_plots(part: Part, tmp_path: Path) -> None:
     write_report([part], out=tmp_path / "docs" / "bench.md", plots=tmp_path / "docs" / "plots")
-    text = (tmp_path / "docs" / "bench.md").read_text()
+    text = (tmp_path / "docs" / "bench.md").read_text(encoding="utf-8")
     for name in re.findall(r"\]\((plots/.*?\.png)\)", text):
         image = matplotlib.image.imread(tmp_path / "docs" / name)
         assert image.shape[1] > 500

@@ -121,5 +121,5 @@ def test_nothing_pickled_is_ever_loaded(repo_root):
     forbidden = re.compile(r"torch\.load\(|\bpickle\b(?!=False)|joblib|allow_pickle=True|torch\.save\(")
     for package in ("sdk", "cli", "training", "export"):
         for path in (repo_root / package).rglob("*.py"):
-            for number, line in enumerate(path.read_text().splitlines(), start=1):
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
                 assert not forbidden.search(line.replace("allow_pickle=False", "")), f"{path}:{number}: {line}"
