@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +53,7 @@ def choose_golden(bundle: Bundle, *, threads: int) -> tuple[tuple[int, ...], NDA
         )
     chosen = sorted(sides[False] + sides[True], key=lambda pair: pair[0])
     seeds = tuple(seed for seed, _ in chosen)
-    return seeds, golden_patches(seeds), _joined([answer for _, answer in chosen])
-
-
-def _joined(answers: Sequence[Outputs]) -> Outputs:
-    return Outputs(**{name: np.concatenate([getattr(a, name) for a in answers]) for name in vars(answers[0])})
+    return seeds, golden_patches(seeds), Outputs.joined([answer for _, answer in chosen])
 
 
 def add_golden(bundle: Bundle, *, out: Path, threads: int) -> Bundle:

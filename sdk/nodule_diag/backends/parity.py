@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nodule_diag.backends.backend import Backend, Outputs
 from nodule_diag.bundle import ParityFigures
 from nodule_diag.ct import ball_in_noise
 from nodule_diag.preprocessing import PATCH_SIZE
 from nodule_diag.results import SPACES, Space
 
-if TYPE_CHECKING:
-    from nodule_diag.backends.backend import Backend, Outputs
     from nodule_diag.cases import CaseIndex
 
 FP32_TOLERANCE = 1e-4
@@ -147,8 +146,6 @@ def cases_in_common(
 
 def infer_all(backend: Backend, patches: NDArray[np.float32]) -> Outputs:
     """Run a backend over (N, 2, 64, 64, 64) float32 patches, N >= 1, a few at a time."""
-    from nodule_diag.backends.backend import Outputs
-
     return Outputs.joined([backend.infer(patches[start : start + BATCH]) for start in range(0, len(patches), BATCH)])
 
 
