@@ -17,6 +17,7 @@ from nodule_diag.ct import ball_in_noise
 from nodule_diag.preprocessing import PATCH_SIZE
 from nodule_diag.results import SPACES, Space
 
+if TYPE_CHECKING:
     from nodule_diag.cases import CaseIndex
 
 FP32_TOLERANCE = 1e-4
