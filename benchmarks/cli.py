@@ -15,7 +15,7 @@ from benchmarks.report import write_report
 from benchmarks.results import Part, read_part
 from benchmarks.session import run_part
 from benchmarks.subject import Settings
-from nodule_diag.errors import UsageError
+from nodule_diag.errors import OutputError, UsageError
 from nodule_diag.process import resolve_threads
 from nodule_diag_cli.points import XyzCommand, parse_xyz
 
@@ -117,6 +117,8 @@ def _add(name: str, help_text: str) -> None:
             threads=threads,
             quick=quick,
         )
+        if out is not None and (out.is_dir() or not out.parent.is_dir()):  # before minutes are spent
+            raise OutputError(f"--out {out} is no file that can be written", hint="give a file in a folder that exists")
         run: Callable[..., object] = import_module(f"benchmarks.part_{name}").run
         emit(run_part(name, run, settings), out)  # type: ignore[arg-type]
 

@@ -79,6 +79,14 @@ def test_unknown_part(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
     assert ", ".join(PARTS) in capfd.readouterr().err
 
 
+def test_a_file_that_cannot_be_written_is_refused_before_measuring(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for out in (tmp_path, tmp_path / "absent" / "dicom.json"):
+        assert bench("dicom", "--out", out) == 1
+        assert "is no file that can be written" in capfd.readouterr().err
+
+
 def test_ct_and_xyz_go_together(capfd: pytest.CaptureFixture[str]) -> None:
     assert bench("predict", "--ct", "scan.nii") == 2
     assert "go together" in capfd.readouterr().err

@@ -7,7 +7,8 @@ from nodule_diag.bundle.bundle import Bundle
 from nodule_diag.errors import BundleError
 from nodule_diag_export.cli import EXPORT, app
 
-COMMANDS = {name: () for name in EXPORT if name != "bundle"} | {"precision": ("--precision", "bf16")}
+COMMANDS = {name: () for name in EXPORT if name != "bundle"}
+COMMANDS |= {"precision": ("--precision", "bf16"), "cases": ("--cases", "cases.csv")}
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

@@ -44,15 +44,18 @@ class Outputs:
     raw_cam: NDArray[np.float32] | None = None
     malignancy_spread: NDArray[np.float32] | None = None
 
+    def given(self) -> dict[str, NDArray[np.float32]]:
+        """The arrays that are there, by field."""
+        return {name: array for name, array in vars(self).items() if array is not None}
+
     @classmethod
     def joined(cls, parts: Sequence[Outputs]) -> Outputs:
         """The answers of several runs of one network as those of one run."""
-        given = [name for name, array in vars(parts[0]).items() if array is not None]
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in given})
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in parts[0].given()})
 
     def first(self, count: int) -> Outputs:
         """The answers for the first ``count`` patches."""
-        return Outputs(**{name: array[:count] for name, array in vars(self).items() if array is not None})
+        return Outputs(**{name: array[:count] for name, array in self.given().items()})
 
 
 class Backend(Protocol):

@@ -66,7 +66,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert found is not None
     patches, answers = found
     np.testing.assert_array_equal(patches, golden_patches(SEEDS))
-    for name, wanted in vars(answers_in_numpy(patches)).items():
+    for name, wanted in answers_in_numpy(patches).given().items():
         np.testing.assert_array_equal(getattr(answers, name), wanted)
     assert (answers.malignancy > 0.5).any()
     assert (answers.malignancy < 0.5).any()
