@@ -1,6 +1,6 @@
 """A bundle from a trained model: manifest, files, case base and model card, with the figures that it reaches.
 
-Doors: ``export_bundle``, ``assemble``.
+Doors: ``export_bundle``, ``export_model``, ``replace_case_base``, ``add_precision``.
 """
 
 import lazy_loader

@@ -3,17 +3,9 @@ from .building import export_bundle as export_bundle
 from .case_base import open_any as open_any
 from .case_base import read_cases as read_cases
 from .case_base import replace_case_base as replace_case_base
-from .index import cases_of as cases_of
-from .model_card import CaseCounts as CaseCounts
 from .network import DEFAULT_IDENTITY as DEFAULT_IDENTITY
-from .network import INTENDED_USE as INTENDED_USE
-from .network import LIBRARIES as LIBRARIES
-from .network import LICENSE as LICENSE
-from .network import LONGEST_TEXT as LONGEST_TEXT
-from .network import ExportedModel as ExportedModel
 from .network import Identity as Identity
 from .network import export_model as export_model
-from .network import library_versions as library_versions
 from .reduced import ReducedExport as ReducedExport
 from .reduced import add_precision as add_precision
 from .reduced import reduce_graph as reduce_graph

@@ -1,6 +1,6 @@
 """One graph from HU to the answer, for programs without an SDK: windows and spline are in it.
 
-Doors: the graph, its file, its parity.
+Doors: ``export_fused``, ``open_source``, ``HuType``.
 """
 
 import lazy_loader

@@ -1,6 +1,6 @@
 """The same network with fewer products: Winograd's minimal filtering, written as plain ONNX operators.
 
-Doors: the writer of the files.
+Doors: ``add_winograd``.
 """
 
 import lazy_loader

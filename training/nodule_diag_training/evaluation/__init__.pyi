@@ -5,9 +5,13 @@ from .crossval import FOLD as FOLD
 from .crossval import HELD_OUT as HELD_OUT
 from .crossval import STORES as STORES
 from .judgement import batches_of as batches_of
+from .metrics import BOOTSTRAP_DRAWS as BOOTSTRAP_DRAWS
+from .metrics import BOOTSTRAP_SEED as BOOTSTRAP_SEED
+from .metrics import CONFIDENCE as CONFIDENCE
 from .metrics import EMPTY as EMPTY
 from .metrics import Estimate as Estimate
 from .metrics import auc as auc
 from .metrics import dice as dice
+from .metrics import mean_value as mean_value
 from .similar_cases import RETRIEVED_CASES as RETRIEVED_CASES
 from .similar_cases import nearest_cases as nearest_cases

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
 from nodule_diag_training.data import TrainingDataError
-from nodule_diag_training.evaluation import EMPTY, Estimate, auc, metrics
+from nodule_diag_training.evaluation import (
+    BOOTSTRAP_DRAWS,
+    BOOTSTRAP_SEED,
+    CONFIDENCE,
+    EMPTY,
+    Estimate,
+    auc,
+    mean_value,
+)
 from nodule_diag_training.losses import THRESHOLD
 
 Array = NDArray[np.float64]
@@ -124,7 +132,7 @@ def pooled_auc(nodules: Sequence[Scored]) -> Estimate:
     """
     label, score = _arrays(nodules)
     draws = _weighted_aucs(label, score, _resampled([n.patient_id for n in nodules]))
-    return _estimate(metrics.auc(label, score), draws, n=len(nodules))
+    return _estimate(auc(label, score), draws, n=len(nodules))
 
 
 def auc_difference(one: Sequence[Scored], other: Sequence[Scored]) -> Estimate:
@@ -138,14 +146,14 @@ def auc_difference(one: Sequence[Scored], other: Sequence[Scored]) -> Estimate:
     weights = _resampled([n.patient_id for n in one])
     (label, first), (_, second) = _arrays(one), _arrays(other)
     draws = _weighted_aucs(label, first, weights) - _weighted_aucs(label, second, weights)
-    return _estimate(metrics.auc(label, first) - metrics.auc(label, second), draws, n=len(one))
+    return _estimate(auc(label, first) - auc(label, second), draws, n=len(one))
 
 
 def _estimate(value: float, draws: Array, *, n: int) -> Estimate:
     """The value with the percentile interval of the draws that have one."""
     finite = draws[np.isfinite(draws)]
-    tail = (1.0 - metrics.CONFIDENCE) / 2.0
-    low, high = np.quantile(finite, [tail, 1.0 - tail]) if len(finite) else (metrics.EMPTY, metrics.EMPTY)
+    tail = (1.0 - CONFIDENCE) / 2.0
+    low, high = np.quantile(finite, [tail, 1.0 - tail]) if len(finite) else (EMPTY, EMPTY)
     return Estimate(value=value, low=float(low), high=float(high), n=n)
 
 
@@ -154,18 +162,18 @@ def pooled_mean(values: Sequence[float], patients: Sequence[str]) -> Estimate:
     own = np.asarray(values, dtype=np.float64)
     weights = _resampled(patients)
     draws = weights @ own / weights.sum(axis=1)
-    return _estimate(metrics.mean_value(own, own), draws, n=len(own))
+    return _estimate(mean_value(own, own), draws, n=len(own))
 
 
 def _resampled(patients: Sequence[str]) -> Array:
     """[draws, N] how often each nodule is in a draw of as many patients as there are."""
-    return _draws(tuple(patients), metrics.BOOTSTRAP_DRAWS)
+    return _draws(tuple(patients), BOOTSTRAP_DRAWS)
 
 
 @lru_cache(maxsize=8)  # the rows of a table are of the same nodules
 def _draws(patients: tuple[str, ...], draws: int) -> Array:
     names, member = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    rng = np.random.default_rng(metrics.BOOTSTRAP_SEED)
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
     count = len(names)
     counts = [np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(draws if count else 0)]
     return np.asarray(counts, dtype=np.float64).reshape(len(counts), count)[:, member]
@@ -174,7 +182,7 @@ def _draws(patients: tuple[str, ...], draws: int) -> Array:
 def _weighted_aucs(label: Array, score: Array, weights: Array) -> Array:
     """[draws] shares of (malignant, benign) pairs in the right order, ties by half; NaN where a class is missing."""
     if not len(score):
-        return np.full(len(weights), metrics.EMPTY)
+        return np.full(len(weights), EMPTY)
     order = np.argsort(score, kind="stable")
     starts = np.flatnonzero(np.diff(score[order], prepend=-np.inf))
     malignant = np.add.reduceat(weights[:, order] * (label[order] == MALIGNANT), starts, axis=1)
@@ -182,7 +190,7 @@ def _weighted_aucs(label: Array, score: Array, weights: Array) -> Array:
     below = np.cumsum(benign, axis=1) - benign
     pairs = malignant.sum(axis=1) * benign.sum(axis=1)
     right = (malignant * (below + 0.5 * benign)).sum(axis=1)
-    aucs: Array = np.full(len(weights), metrics.EMPTY)
+    aucs: Array = np.full(len(weights), EMPTY)
     np.divide(right, pairs, out=aucs, where=pairs > 0.0)
     return aucs
 
