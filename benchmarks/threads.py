@@ -16,7 +16,7 @@ def limited(threads: int) -> Iterator[None]:
     """SimpleITK, BLAS and OpenMP use ``threads`` meanwhile; torch and faiss too, where they have been imported."""
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(limits=threads))
-        stack.enter_context(filter_threads.limited(threads))
+        stack.enter_context(filter_threads(threads))
         if "torch" in sys.modules:
             import torch
 

@@ -266,7 +266,7 @@ class Diagnoser:
 
         @cache
         def lungs() -> LungMask:
-            with stopwatch.time("lung_mask"), filter_threads.limited(self.threads):
+            with stopwatch.time("lung_mask"), filter_threads(self.threads):
                 return lung_mask(ct)
 
         for center in centers_xyz_mm:

@@ -10,18 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from math import acos, degrees, isfinite
-from typing import Any
+from math import acos, degrees, inf
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from nodule_diag.ct.limits import check_size
+from nodule_diag.ct.refusals import damaged
 from nodule_diag.errors import CTError
 
 Axes = tuple[int, int, int]
 Flips = tuple[bool, bool, bool]
 Triple = tuple[float, float, float]
+_Value = TypeVar("_Value")
 
 MAX_SPACING_MM = 5.0
 """Slices further apart are refused: a nodule of the paper's range would lie in one or two of them."""
@@ -78,7 +80,8 @@ class StoredGrid:
             path: The file, for messages.
 
         Raises:
-            CTError: ``ct-not-3d``, ``ct-too-large``, ``ct-bad-spacing``, ``ct-slice-spacing`` or ``ct-sheared``.
+            CTError: ``ct-damaged``, ``ct-not-3d``, ``ct-too-large``, ``ct-bad-spacing``, ``ct-slice-spacing`` or
+                ``ct-sheared``.
         """
         size = tuple(int(n) for n in size_xyz)
         check_size(size, path=path)
@@ -86,35 +89,29 @@ class StoredGrid:
         origin = tuple(float(o) for o in origin_xyz_mm)
         matrix = np.asarray(direction, dtype=np.float64)
         _check_spacing(spacing, path)
-        if not (all(isfinite(o) for o in origin) and np.isfinite(matrix).all()):
-            raise CTError(
-                f"{path} has an origin or a direction that is not a number: {origin}",
-                code="ct-damaged",
-                hint="the header is damaged; export the CT again",
-            )
-        return cls((size[0], size[1], size[2]), _triple(spacing), _triple(origin), _orthonormal(matrix, path))
+        if len(origin) != 3 or matrix.shape != (3, 3) or not np.isfinite([*origin, *matrix.flat]).all():
+            raise damaged(path, f"its origin {origin} or its direction {matrix.tolist()} is no place in space")
+        return cls(_three(size), _triple(spacing), _triple(origin), _orthonormal(matrix, path))
 
     def canonical(self) -> CanonicalGrid:
         """The same grid with +x to the left, +y to posterior, +z to superior."""
         axes = _canonical_axes(self.direction)
+        size, spacing = np.array(self.size_xyz)[[*axes]], np.array(self.spacing_xyz_mm)[[*axes]]
         columns = self.direction[:, axes]
-        signs = np.where(np.diagonal(columns) < 0, -1.0, 1.0)
-        flips: Flips = (bool(signs[0] < 0), bool(signs[1] < 0), bool(signs[2] < 0))
-        first = np.zeros(3)
-        for stored, flip in zip(axes, flips, strict=True):
-            first[stored] = self.size_xyz[stored] - 1 if flip else 0
-        origin = np.asarray(self.origin_xyz_mm) + self.direction @ (np.asarray(self.spacing_xyz_mm) * first)
-        direction = columns * signs
+        flips = np.diagonal(columns) < 0
+        first = np.where(flips, size - 1, 0)  # index, along the stored axes, of canonical voxel (0, 0, 0)
+        origin = np.asarray(self.origin_xyz_mm) + columns @ (spacing * first)
+        direction = columns * np.where(flips, -1.0, 1.0)
         if float(np.abs(direction - np.eye(3)).max()) < SNAP_TOLERANCE:
             direction = np.eye(3)
         direction.setflags(write=False)
         return CanonicalGrid(
-            size_xyz=(self.size_xyz[axes[0]], self.size_xyz[axes[1]], self.size_xyz[axes[2]]),
-            spacing_xyz_mm=_triple([self.spacing_xyz_mm[a] for a in axes]),
+            size_xyz=_three(size.tolist()),
+            spacing_xyz_mm=_triple(spacing),
             origin_xyz_mm=_triple(origin),
             direction=direction,
             stored_axes=axes,
-            stored_flips=flips,
+            stored_flips=_three(flips.tolist()),
         )
 
     def warnings(self) -> tuple[str, ...]:
@@ -160,25 +157,24 @@ class CanonicalGrid:
         return canonical_zyx[z, y, x].transpose(stored_order)
 
 
+def _three(values: Iterable[_Value]) -> tuple[_Value, _Value, _Value]:
+    x, y, z = values
+    return x, y, z
+
+
 def _triple(values: Iterable[float]) -> Triple:
     """Three numbers as a tuple of floats, without negative zeros."""
-    x, y, z = (float(value) + 0.0 for value in values)
-    return x, y, z
+    return _three(float(value) + 0.0 for value in values)
 
 
 def _canonical_axes(direction: npt.NDArray[np.float64]) -> Axes:
     """For LPS x, y, z: the stored axis that runs closest along it, each stored axis once."""
-
-    def alignment(axes: tuple[int, ...]) -> float:
-        return float(sum(abs(direction[row, column]) for row, column in enumerate(axes)))
-
-    best = max(permutations(range(3)), key=alignment)
-    return best[0], best[1], best[2]
+    return _three(max(permutations(range(3)), key=lambda axes: float(np.abs(direction[:, [*axes]]).trace())))
 
 
 def _check_spacing(spacing_xyz_mm: tuple[float, ...], path: str) -> None:
     text = " x ".join(f"{s:g}" for s in spacing_xyz_mm)
-    if not all(isfinite(s) and s >= MIN_SPACING_MM for s in spacing_xyz_mm):
+    if len(spacing_xyz_mm) != 3 or not all(MIN_SPACING_MM <= s < inf for s in spacing_xyz_mm):
         raise CTError(
             f"{path} has a voxel spacing of {text} mm; each must be at least {MIN_SPACING_MM} mm",
             code="ct-bad-spacing",
@@ -196,12 +192,8 @@ def _check_spacing(spacing_xyz_mm: tuple[float, ...], path: str) -> None:
 def _orthonormal(matrix: npt.NDArray[np.float64], path: str) -> npt.NDArray[np.float64]:
     """The nearest orthonormal matrix, when the axes are at right angles within the tolerance."""
     norms = np.linalg.norm(matrix, axis=0)
-    if matrix.shape != (3, 3) or float(norms.min()) == 0.0:
-        raise CTError(
-            f"{path} has axes that do not span space: {matrix.tolist()}",
-            code="ct-damaged",
-            hint="the header is damaged; export the CT again",
-        )
+    if not (norms.min() > 0 and norms.max() < inf):
+        raise damaged(path, f"its axes do not span space: {matrix.tolist()}")
     unit = matrix / norms
     cosines = np.abs(unit.T @ unit - np.eye(3))
     worst = float(cosines.max())

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nodule_diag.ct.grid import CanonicalGrid
+from nodule_diag.ct.grid import StoredGrid
 from nodule_diag.errors import CTError
 
 PADDING_FLOOR_HU = -1024
@@ -52,23 +52,22 @@ class HounsfieldArray:
     The array is int16 while every value is integral, float32 from the first one that is not.
 
     Args:
-        grid: The canonical grid to fill.
+        grid: Where the voxels lie.
         path: The file, for messages.
+
+    Attributes:
+        stored_grid: ``grid``.
+        grid: The same in canonical axes.
+        path: The file.
     """
 
-    def __init__(self, grid: CanonicalGrid, *, path: str) -> None:
-        self._grid = grid
-        self._path = path
-        self._hu: npt.NDArray[Any] = np.empty(grid.size_xyz[::-1], dtype=np.int16)
-        self._stored = grid.stored_view(self._hu)
+    def __init__(self, grid: StoredGrid, *, path: str) -> None:
+        self.stored_grid, self.grid = grid, grid.canonical()
+        self.path = path
+        self._hu: npt.NDArray[Any] = np.empty(self.grid.size_xyz[::-1], dtype=np.int16)
+        self._stored = self.grid.stored_view(self._hu)
         self._lowest, self._highest = np.inf, -np.inf
         self._counted = self._air = self._tissue = self._dense = 0
-
-    @property
-    def stored_shape_zyx(self) -> tuple[int, int, int]:
-        """Shape of the whole volume in the file's order."""
-        z, y, x = self._stored.shape
-        return z, y, x
 
     def add(self, first_slice: int, slab: npt.NDArray[Any]) -> None:
         """Put a slab in place.
@@ -82,10 +81,10 @@ class HounsfieldArray:
         """
         low, high = float(slab.min()), float(slab.max())
         if not (np.isfinite(low) and np.isfinite(high)):
-            self._refuse_non_finite(first_slice, slab)
-        if high > HIGHEST_HU or low < LOWEST_HU:
-            raise self._not_hu(min(low, self._lowest), max(high, self._highest), f"beyond {LOWEST_HU} to {HIGHEST_HU}")
+            raise self._not_finite(first_slice, slab)
         self._lowest, self._highest = min(low, self._lowest), max(high, self._highest)
+        if high > HIGHEST_HU or low < LOWEST_HU:
+            raise self._not_hu(f"beyond {LOWEST_HU} to {HIGHEST_HU}")
         self._count(slab[SAMPLING])
         if self._hu.dtype == np.int16 and slab.dtype.kind == "f" and not np.array_equal(np.rint(slab), slab):
             self._become_float(first_slice)
@@ -101,43 +100,41 @@ class HounsfieldArray:
             CTError: ``ct-not-hu`` when the values as a whole cannot be those of a chest CT.
         """
         if self._air < MIN_FRACTION * self._counted:
-            raise self._not_hu(self._lowest, self._highest, f"no air or lung below {AIR_BELOW_HU}")
+            raise self._not_hu(f"no air or lung below {AIR_BELOW_HU}")
         if self._tissue < MIN_FRACTION * self._counted:
-            raise self._not_hu(self._lowest, self._highest, f"no tissue above {TISSUE_ABOVE_HU}")
+            raise self._not_hu(f"no tissue above {TISSUE_ABOVE_HU}")
         if self._dense > MAX_DENSE_FRACTION * self._counted:
             share = 100 * self._dense / self._counted
-            raise self._not_hu(self._lowest, self._highest, f"{share:.0f} % above {DENSE_ABOVE_HU}")
+            raise self._not_hu(f"{share:.0f} % above {DENSE_ABOVE_HU}")
         self._hu.setflags(write=False)
         return self._hu
 
     def _count(self, sample: npt.NDArray[Any]) -> None:
         self._counted += sample.size
         self._air += int(np.count_nonzero((sample >= PADDING_FLOOR_HU) & (sample < AIR_BELOW_HU)))
-        tissue = sample > TISSUE_ABOVE_HU
-        dense = sample > DENSE_ABOVE_HU
-        self._dense += int(np.count_nonzero(dense))
-        self._tissue += int(np.count_nonzero(tissue)) - int(np.count_nonzero(dense))
+        dense = int(np.count_nonzero(sample > DENSE_ABOVE_HU))
+        self._dense += dense
+        self._tissue += int(np.count_nonzero(sample > TISSUE_ABOVE_HU)) - dense
 
     def _become_float(self, slices_done: int) -> None:
         """Go on in float32, keeping the slices that are already there."""
         wider = np.empty(self._hu.shape, dtype=np.float32)
-        stored = self._grid.stored_view(wider)
+        stored = self.grid.stored_view(wider)
         stored[:slices_done] = self._stored[:slices_done]
         self._hu, self._stored = wider, stored
 
-    def _refuse_non_finite(self, first_slice: int, slab: npt.NDArray[Any]) -> None:
-        bad = ~np.isfinite(slab)
-        z, y, x = (int(i) for i in np.argwhere(bad)[0])
-        raise CTError(
-            f"{self._path} holds voxels that are not finite numbers: the first is {float(slab[z, y, x])}"
+    def _not_finite(self, first_slice: int, slab: npt.NDArray[Any]) -> CTError:
+        z, y, x = np.argwhere(~np.isfinite(slab))[0].tolist()
+        return CTError(
+            f"{self.path} holds voxels that are not finite numbers: the first is {float(slab[z, y, x])}"
             f" at stored index ({x}, {y}, {z + first_slice})",
             code="ct-not-finite",
             hint="fill them with air (-1024 HU) or export the CT again",
         )
 
-    def _not_hu(self, low: float, high: float, why: str) -> CTError:
+    def _not_hu(self, why: str) -> CTError:
         return CTError(
-            f"{self._path} is not in Hounsfield units: its values run from {low:g} to {high:g}, {why}",
+            f"{self.path} is not in Hounsfield units: its values run from {self._lowest:g} to {self._highest:g}, {why}",
             code="ct-not-hu",
             hint="give the CT as reconstructed (air -1000, water 0), not a picture, a window or a normalised array",
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from nodule_diag.ct.refusals import damaged, truncated
 from nodule_diag.errors import CTError
 
 MAX_VOXELS = 2**30
@@ -38,15 +39,11 @@ def check_size(size_xyz: Sequence[int], *, path: str) -> None:
         path: The file, for the message.
 
     Raises:
-        CTError: ``ct-not-3d`` or ``ct-too-large``.
+        CTError: ``ct-damaged``, ``ct-not-3d`` or ``ct-too-large``.
     """
     shape = " x ".join(str(n) for n in size_xyz)
     if any(n < 1 for n in size_xyz):
-        raise CTError(
-            f"{path} has an impossible size of {shape} voxels in its header",
-            code="ct-damaged",
-            hint="the header is damaged; export the CT again",
-        )
+        raise damaged(path, f"its header claims an impossible size of {shape} voxels")
     if len(size_xyz) != 3 or min(size_xyz) < MIN_AXIS_VOXELS:
         raise CTError(
             f"{path} is not a three-dimensional volume: its size is {shape}",
@@ -73,21 +70,8 @@ def check_payload(promised_bytes: int, file_bytes: int, *, compressed: bool, pat
     Raises:
         CTError: ``ct-truncated``.
     """
-    reachable = file_bytes * MAX_DEFLATE_RATIO if compressed else file_bytes
-    if promised_bytes > reachable:
+    there = max(file_bytes, 0)
+    if promised_bytes > (there * MAX_DEFLATE_RATIO if compressed else there):
         even = " even when decompressed" if compressed else ""
-        raise CTError(
-            f"{path} is truncated: its header promises {promised_bytes:,} bytes of voxels,"
-            f" the {file_bytes:,} bytes stored cannot hold them{even}",
-            code="ct-truncated",
-            hint="copy or download the file again",
-        )
-
-
-def truncated(path: str, promised_bytes: int, found_bytes: int) -> CTError:
-    """The error for voxel data that ends early."""
-    return CTError(
-        f"{path} is truncated: its header promises {promised_bytes:,} bytes of voxels, {found_bytes:,} could be read",
-        code="ct-truncated",
-        hint="copy or download the file again",
-    )
+        why = f"its header promises {promised_bytes:,} bytes of voxels, the {there:,} bytes stored cannot hold them"
+        raise truncated(path, why + even)

@@ -121,14 +121,9 @@ def _lung_depth(x: FloatArray, y: FloatArray, z: float) -> FloatArray:
     scale = _taper(z)
     if scale < 0.05:
         return np.full(np.broadcast_shapes(x.shape, y.shape), -50.0, np.float32)
-    depth = np.maximum(
-        *(
-            _superellipse(
-                x, y, center=(side * 70.0 * (0.35 + 0.65 * scale), 6.0), axes=(57.0 * scale, 86.0 * scale), power=2.4
-            )
-            for side in (-1, 1)
-        )
-    )
+    # Left and right mirror each other.
+    middle, axes = (70.0 * (0.35 + 0.65 * scale), 6.0), (57.0 * scale, 86.0 * scale)
+    depth = _superellipse(np.abs(x), y, center=middle, axes=axes, power=2.4)
     dome = 62.0 - 0.0085 * ((np.abs(x) - 68.0) ** 2 + (y + 10.0) ** 2) + np.where(x < 0, 6.0, 0.0)
     spine = np.hypot(x - SPINE_XY[0], y - SPINE_XY[1]) - 26.0
     aorta = np.hypot(x - AORTA_XY[0], y - AORTA_XY[1]) - 15.0
@@ -136,14 +131,9 @@ def _lung_depth(x: FloatArray, y: FloatArray, z: float) -> FloatArray:
     return np.asarray(carved, np.float32)
 
 
-def _cover(depth: npt.NDArray[np.floating]) -> FloatArray:
-    """Partial-volume coverage 0..1 of what lies ``depth`` mm below a surface."""
-    return np.asarray(np.clip(depth / EDGE_MM + 0.5, 0, 1), np.float32)
-
-
-def _lay(hu: FloatArray, coverage: FloatArray, value: float | FloatArray) -> None:
-    """Lay a tissue over ``hu`` in place."""
-    hu += coverage * (value - hu)
+def _lay(hu: FloatArray, depth: npt.NDArray[np.floating], value: float | FloatArray) -> None:
+    """Lay a tissue over ``hu`` in place, by how many mm its surface lies above each voxel; its edge is a ramp."""
+    hu += np.clip(depth / EDGE_MM + 0.5, 0, 1).astype(np.float32) * (value - hu)
 
 
 def _smooth(noise: FloatArray) -> FloatArray:
@@ -158,13 +148,13 @@ def _slice(x: FloatArray, y: FloatArray, z: float, rng: np.random.Generator) -> 
     shape = np.broadcast_shapes(x.shape, y.shape)
     hu = np.full(shape, AIR_HU, np.float32)
     bed = 20.0 - np.abs(y - (150.0 - 0.0012 * x**2) - 12.0) * 2.5
-    _lay(hu, _cover(np.minimum(bed, 170.0 - np.abs(x))), TABLE_HU)
+    _lay(hu, np.minimum(bed, 170.0 - np.abs(x)), TABLE_HU)
 
     wide = 0.82 + 0.18 * _taper(z - 60)  # the shoulders are cut off at the edge of the field
     skin = _superellipse(x, y, center=(0, 8), axes=(176 * wide, 126 * wide), power=2.5)
-    _lay(hu, _cover(skin), FAT_HU)
-    _lay(hu, _cover(skin - 13), MUSCLE_HU)
-    _lay(hu, _cover(LIVER.depth(x, y, z)), LIVER_HU)
+    _lay(hu, skin, FAT_HU)
+    _lay(hu, skin - 13, MUSCLE_HU)
+    _lay(hu, LIVER.depth(x, y, z), LIVER_HU)
 
     scale = max(_taper(z), 0.12)
     cage_axes = (131.0 * scale + 6, 98.0 * scale + 2)
@@ -172,26 +162,27 @@ def _slice(x: FloatArray, y: FloatArray, z: float, rng: np.random.Generator) -> 
     phase = (z + 34.0 * (y - 6) / cage_axes[1] * -1 + 300.0) % RIB_PITCH - RIB_PITCH / 2  # ribs fall to the front
     rib = (1 - np.hypot((ring + 1.0) / 4.5, phase / 6.5)) * 4.5
     rib = np.where(y > -0.82 * cage_axes[1], rib, -50)
-    _lay(hu, _cover(rib), CORTEX_HU)
-    _lay(hu, _cover(rib - 1.8), MARROW_HU)
+    _lay(hu, rib, CORTEX_HU)
+    _lay(hu, rib - 1.8, MARROW_HU)
     sternum = _superellipse(x, y, center=(0, -96 * scale), axes=(17, 6), power=4)
-    _lay(hu, _cover(sternum) if z > 85 else np.zeros(shape, np.float32), MARROW_HU)
+    if z > 85:
+        _lay(hu, sternum, MARROW_HU)
 
     vertebra = _superellipse(x, y, center=SPINE_XY, axes=(18, 15), power=2.2)
-    _lay(hu, _cover(vertebra), CORTEX_HU * 0.6 if z % 25 > 6 else DISC_HU)
-    _lay(hu, _cover(vertebra - 2), MARROW_HU if z % 25 > 6 else DISC_HU)
+    _lay(hu, vertebra, CORTEX_HU * 0.6 if z % 25 > 6 else DISC_HU)
+    _lay(hu, vertebra - 2, MARROW_HU if z % 25 > 6 else DISC_HU)
     arch = 12.0 - np.abs(np.hypot(x - CANAL_XY[0], y - CANAL_XY[1]) - 11.0) * 4
     process = _superellipse(x, y, center=(0, 103), axes=(3.5, 11), power=3)
-    _lay(hu, _cover(np.maximum(arch, process)), CORTEX_HU * 0.6)
+    _lay(hu, np.maximum(arch, process), CORTEX_HU * 0.6)
 
     fat = _superellipse(x, y, center=(0, -58 * scale), axes=(20, 16 * scale + 4), power=2)
-    _lay(hu, _cover(fat), FAT_HU)
-    _lay(hu, _cover(HEART.depth(x, y, z)), HEART_HU)
+    _lay(hu, fat, FAT_HU)
+    _lay(hu, HEART.depth(x, y, z), HEART_HU)
 
     lung = _lung_depth(x, y, z)
     gravity = 45.0 * (y + 20.0) / 90.0
     texture = LUNG_TEXTURE_HU * _smooth(rng.standard_normal(shape, np.float32))
-    _lay(hu, _cover(lung), (LUNG_HU + gravity + texture).astype(np.float32))
+    _lay(hu, lung, (LUNG_HU + gravity + texture).astype(np.float32))
     return hu, lung
 
 
@@ -236,7 +227,7 @@ def _lay_tube(hu: FloatArray, grid: Grid, tube: _Tube, value: float, within: Flo
     depth = tube.radius_start + t * (tube.radius_stop - tube.radius_start) - gap
     if within is not None:
         depth = np.minimum(depth, within[part])
-    _lay(hu[part], _cover(depth), value)
+    _lay(hu[part], depth, value)
 
 
 def _placed(nodule: PhantomNodule) -> PhantomNodule:
@@ -304,7 +295,7 @@ def chest_phantom(
         part = _box(grid, (center - radius).tolist(), (center + radius).tolist())
         axes = np.ix_(*(axis[cut] - c for axis, cut, c in zip(grid, part, center[::-1], strict=True)))
         gap = np.sqrt(sum(axis**2 for axis in axes))
-        _lay(hu[part], _cover(radius - gap), NODULE_HU)
+        _lay(hu[part], radius - gap, NODULE_HU)
     for plane in hu:
         plane += NOISE_HU * _smooth(rng.standard_normal(plane.shape, np.float32))
 

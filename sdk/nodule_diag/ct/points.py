@@ -6,7 +6,9 @@ Other spaces are turned into it here, once, where a point comes in.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -30,9 +32,9 @@ def _points(points: npt.ArrayLike) -> Points:
     """As an (N, 3) float64 array of finite numbers."""
     try:
         array = np.asarray(points, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise CoordinateError(
-            f"points must be numbers, got {points!r}", code="coordinate-malformed", hint="give x, y and z"
+            f"points must be numbers, got {reprlib.repr(points)}", code="coordinate-malformed", hint="give x, y and z"
         ) from error
     if array.ndim != 2 or array.shape[1] != 3:
         raise CoordinateError(
@@ -56,51 +58,16 @@ def _text(point: Points) -> str:
 
 
 def lps_from_index(ct: CTVolume, index_xyz: npt.ArrayLike) -> Points:
-    """LPS position of continuous canonical indices.
-
-    Args:
-        ct: The volume.
-        index_xyz: (N, 3) indices into ``ct.hu`` in x, y, z order; integers are voxel centres.
-
-    Returns:
-        (N, 3) float64, mm.
-    """
-    scaled = _points(index_xyz) * np.asarray(ct.spacing_xyz_mm)
-    result: Points = scaled @ ct.direction.T + np.asarray(ct.origin_xyz_mm)
-    return result
+    """(N, 3) float64 LPS mm of (N, 3) continuous indices x, y, z into ``ct.hu``; integers are voxel centres."""
+    scaled = _points(index_xyz) * ct.spacing_xyz_mm
+    return np.asarray(scaled @ ct.direction.T + ct.origin_xyz_mm)
 
 
 def index_from_lps(ct: CTVolume, points_xyz_mm: npt.ArrayLike) -> Points:
-    """Continuous canonical index of LPS points; the inverse of `lps_from_index`.
-
-    Args:
-        ct: The volume.
-        points_xyz_mm: (N, 3) LPS mm.
-
-    Returns:
-        (N, 3) float64 in x, y, z order; may lie outside the volume.
-    """
-    offset = _points(points_xyz_mm) - np.asarray(ct.origin_xyz_mm)
+    """(N, 3) float64 continuous indices x, y, z into ``ct.hu`` of (N, 3) LPS mm; they may lie outside of it."""
+    offset = _points(points_xyz_mm) - ct.origin_xyz_mm
     # The direction is orthonormal, so its transpose is its inverse: offset @ D equals (D^T offset)^T.
-    result: Points = (offset @ ct.direction) / np.asarray(ct.spacing_xyz_mm)
-    return result
-
-
-def _canonical_from_stored(ct: CTVolume, index_xyz: Points) -> Points:
-    """Canonical indices of indices into the file; only permutes and reverses."""
-    canonical = index_xyz[:, ct.stored_axes]
-    last = np.asarray(ct.size_xyz, dtype=np.float64) - 1
-    result: Points = np.where(ct.stored_flips, last - canonical, canonical)
-    return result
-
-
-def _stored_from_canonical(ct: CTVolume, index_xyz: Points) -> Points:
-    """Indices into the file of canonical indices; the inverse of `_canonical_from_stored`."""
-    last = np.asarray(ct.size_xyz, dtype=np.float64) - 1
-    unflipped = np.where(ct.stored_flips, last - index_xyz, index_xyz)
-    stored = np.empty_like(unflipped)
-    stored[:, ct.stored_axes] = unflipped
-    return stored
+    return np.asarray((offset @ ct.direction) / ct.spacing_xyz_mm)
 
 
 def to_lps(ct: CTVolume, points: npt.ArrayLike, *, space: Space = "lps") -> Points:
@@ -123,58 +90,40 @@ def to_lps(ct: CTVolume, points: npt.ArrayLike, *, space: Space = "lps") -> Poin
     if space == "lps":
         return array
     if space == "ras":
-        mirrored: Points = array * _RAS_TO_LPS
-        return mirrored
+        return np.asarray(array * _RAS_TO_LPS)
     if space == "voxel":
-        return lps_from_index(ct, _canonical_from_stored(ct, array))
+        return lps_from_index(ct, _flipped(ct, array[:, ct.stored_axes]))
     raise UsageError(f"unknown space {space!r}", hint=f"use one of {', '.join(get_args(Space))}")
 
 
 def stored_voxel(ct: CTVolume, points_xyz_mm: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """The voxel that holds each point, as indexed in the file.
+    """(N, 3) int64: the voxel that holds each of (N, 3) LPS mm inside the volume, x, y, z as the file stores them."""
+    canonical = _flipped(ct, index_from_lps(ct, points_xyz_mm))
+    stored = canonical[:, np.argsort(ct.stored_axes)]
+    return np.clip(np.floor(stored + 0.5), 0, np.subtract(ct.stored_size_xyz, 1)).astype(np.int64)
 
-    Args:
-        ct: The volume.
-        points_xyz_mm: (N, 3) LPS mm inside the volume.
 
-    Returns:
-        (N, 3) int64 in x, y, z order of the file as stored.
-    """
-    stored = _stored_from_canonical(ct, index_from_lps(ct, points_xyz_mm))
-    last = np.asarray(ct.stored_size_xyz, dtype=np.float64) - 1
-    return np.clip(np.floor(stored + 0.5), 0, last).astype(np.int64)
+def _flipped(ct: CTVolume, index_xyz: Points) -> Points:
+    """Indices along canonical axes, counted from the other end where the file runs the other way, or back again."""
+    return np.where(ct.stored_flips, np.subtract(ct.size_xyz, 1) - index_xyz, index_xyz)
 
 
 def volume_bounds_lps(ct: CTVolume) -> Points:
     """The box round the volume, half a voxel beyond the outermost voxel centres.
 
-    Args:
-        ct: The volume.
-
     Returns:
-        (2, 3) float64, LPS mm: the lowest and the highest x, y, z. For an oblique scan the box also covers corners
-        that the scan does not reach.
+        (2, 3) float64, LPS mm: the lowest and the highest x, y, z. An oblique scan does not reach its corners.
     """
-    size = np.asarray(ct.size_xyz, dtype=np.float64)
-    ends = np.stack([np.full(3, -0.5), size - 0.5])
-    corners = np.array([[ends[i, 0], ends[j, 1], ends[k, 2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    corners = list(product(*((-0.5, size - 0.5) for size in ct.size_xyz)))
     positions = lps_from_index(ct, corners)
     return np.stack([positions.min(axis=0), positions.max(axis=0)])
 
 
 def is_inside(ct: CTVolume, points_xyz_mm: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Whether LPS points lie in the volume, its outer half voxels included.
-
-    Args:
-        ct: The volume.
-        points_xyz_mm: (N, 3) LPS mm.
-
-    Returns:
-        (N,) bool.
-    """
+    """Whether (N, 3) LPS points lie in the volume, its outer half voxels included: (N,) bool."""
     index = index_from_lps(ct, points_xyz_mm)
     low, high = -0.5 - HALF_VOXEL_SLACK, np.asarray(ct.size_xyz) - 0.5 + HALF_VOXEL_SLACK
-    return np.asarray(((index >= low) & (index <= high)).all(axis=1), dtype=np.bool_)
+    return np.asarray(((index >= low) & (index <= high)).all(axis=1))
 
 
 def require_inside(
@@ -196,9 +145,8 @@ def require_inside(
     if bool(is_inside(ct, points)[0]):
         return
     low, high = volume_bounds_lps(ct)
-    spans = ", ".join(
-        f"{axis} {round(float(a), 2):g} to {round(float(b), 2):g}" for axis, a, b in zip("xyz", low, high, strict=True)
-    )
+    ends = zip("xyz", low.round(2), high.round(2), strict=True)
+    spans = ", ".join(f"{axis} {a:g} to {b:g}" for axis, a, b in ends)
     mirrored = points * _RAS_TO_LPS
     swapped = in_lung is not None and bool(is_inside(ct, mirrored)[0]) and in_lung(mirrored[0])
     hint = (

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
+
 from nodule_diag.ct.formats.registry import ARCHIVE_SUFFIX, DICOM_FILE_SUFFIXES, SUFFIXES, format_of
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CTError, UsageError
@@ -31,7 +33,9 @@ def read_ct(path: str | os.PathLike[str], *, series: str | None = None, threads:
     count = resolve_threads(threads)
     started = perf_counter()
     try:
-        ct = _read(source, series, count)
+        # Headers of absurd numbers overflow on the way to the checks that refuse them.
+        with np.errstate(over="ignore", invalid="ignore"):
+            ct = _read(source, series, count)
     except OSError as error:
         raise CTError(
             f"{source} cannot be read: {error.strerror or error}",
@@ -48,6 +52,8 @@ def _read(source: Path, series: str | None, threads: int) -> CTVolume:
     name = source.name.lower()
     if not source.exists():
         raise CTError(f"{source} does not exist", code="ct-missing-path", hint="check the path")
+    if source.is_file() and source.stat().st_size == 0:
+        raise CTError(f"{source} is empty", code="ct-empty", hint="copy or download the file again")
     if source.is_dir() or name.endswith(ARCHIVE_SUFFIX):
         from nodule_diag.ct.dicom import series as dicom  # heavy
 
@@ -69,6 +75,4 @@ def _read(source: Path, series: str | None, threads: int) -> CTVolume:
         raise UsageError(
             f"{source} is not DICOM, so it has no series {series!r}", code="series-not-dicom", hint="leave --series out"
         )
-    if source.stat().st_size == 0:
-        raise CTError(f"{source} is empty", code="ct-empty", hint="copy or download the file again")
     return form.read(source)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nodule_diag.ct.dicom_source import DicomSource
-from nodule_diag.ct.grid import Axes, CanonicalGrid, Flips, StoredGrid, Triple
+from nodule_diag.ct.grid import Axes, Flips, StoredGrid, Triple
 from nodule_diag.ct.hounsfield import HounsfieldArray
 from nodule_diag.errors import CTError
 
@@ -66,20 +66,23 @@ class CTVolume:
     @property
     def stored_size_xyz(self) -> tuple[int, int, int]:
         """Voxels along the axes of the file, fastest first."""
-        x, y, z = (self.size_xyz[self.stored_axes.index(stored)] for stored in range(3))
+        x, y, z = (self.size_xyz[axis] for axis in self._canonical_of_stored)
         return x, y, z
 
     @property
     def stored_spacing_xyz_mm(self) -> Triple:
         """Spacing along the axes of the file, fastest first, mm."""
-        x, y, z = (self.spacing_xyz_mm[self.stored_axes.index(stored)] for stored in range(3))
+        x, y, z = (self.spacing_xyz_mm[axis] for axis in self._canonical_of_stored)
         return x, y, z
 
     @property
     def stored_orientation(self) -> str:
         """Where the axes of the file run to, fastest first, as in ``LPS`` or ``RAS``."""
-        canonical = [self.stored_axes.index(stored) for stored in range(3)]
-        return "".join(_LETTERS[axis][self.stored_flips[axis]] for axis in canonical)
+        return "".join(_LETTERS[axis][self.stored_flips[axis]] for axis in self._canonical_of_stored)
+
+    @property
+    def _canonical_of_stored(self) -> list[int]:
+        return [self.stored_axes.index(stored) for stored in range(3)]
 
     @classmethod
     def from_array(
@@ -109,45 +112,42 @@ class CTVolume:
             raise CTError(
                 f"{path} holds values of type {array.dtype}, not numbers", code="ct-not-scalar", hint="give HU"
             )
-        spacing = tuple(spacing_zyx_mm)[::-1]
-        matrix = np.eye(3) if direction is None else direction
         grid = StoredGrid.checked(
-            array.shape[::-1], spacing_xyz_mm=spacing, origin_xyz_mm=origin_xyz_mm, direction=matrix, path=path
+            array.shape[::-1],
+            spacing_xyz_mm=tuple(spacing_zyx_mm)[::-1],
+            origin_xyz_mm=origin_xyz_mm,
+            direction=np.eye(3) if direction is None else direction,
+            path=path,
         )
-        canonical = grid.canonical()
-        voxels = HounsfieldArray(canonical, path=path)
-        for start in range(array.shape[0]):
+        voxels = HounsfieldArray(grid, path=path)
+        for start in range(len(array)):
             voxels.add(start, array[start : start + 1])
-        return cls.from_grid(voxels.finish(), canonical, path=path, warnings=grid.warnings())
+        return cls.from_voxels(voxels)
 
     @classmethod
-    def from_grid(
-        cls,
-        hu: npt.NDArray[Any],
-        grid: CanonicalGrid,
-        *,
-        path: str,
-        dicom: DicomSource | None = None,
-        warnings: tuple[str, ...] = (),
+    def from_voxels(
+        cls, voxels: HounsfieldArray, *, dicom: DicomSource | None = None, warnings: tuple[str, ...] = ()
     ) -> CTVolume:
-        """A volume from an array that a reader has already checked and brought to canonical axes.
+        """A volume of the voxels that a reader has collected.
 
         Args:
-            hu: (z, y, x) HU in canonical axes, from `HounsfieldArray.finish`.
-            grid: Where it lies.
-            path: What was read.
+            voxels: All of them.
             dicom: The series that was read.
-            warnings: What the user of a result must know.
+            warnings: What the user of a result must know, beside what the grid says.
+
+        Raises:
+            CTError: As `HounsfieldArray.finish`.
         """
+        grid = voxels.grid
         x, y, z = grid.spacing_xyz_mm
         return cls(
-            hu=hu,
+            hu=voxels.finish(),
             spacing_zyx_mm=(z, y, x),
             origin_xyz_mm=grid.origin_xyz_mm,
             direction=grid.direction,
-            path=path,
+            path=voxels.path,
+            warnings=(*warnings, *voxels.stored_grid.warnings()),
             dicom=dicom,
-            warnings=warnings,
             stored_axes=grid.stored_axes,
             stored_flips=grid.stored_flips,
         )

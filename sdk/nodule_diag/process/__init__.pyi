@@ -1,11 +1,11 @@
 from .atomic import write_bytes as write_bytes
 from .atomic import writing as writing
 from .log import LOG as LOG
-from .quiet import quiet_itk as quiet_itk
-from .quiet import quiet_pydicom as quiet_pydicom
 from .side_by_side import in_order as in_order
 from .stopwatch import Stopwatch as Stopwatch
-from .threads import filter_threads as filter_threads
+from .switches import filter_threads as filter_threads
+from .switches import quiet_itk as quiet_itk
+from .switches import quiet_pydicom as quiet_pydicom
 from .threads import resolve_threads as resolve_threads
 from .zip_archive import SERVED_COMPRESSION as SERVED_COMPRESSION
 from .zip_archive import open_zip as open_zip

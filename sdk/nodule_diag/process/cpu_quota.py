@@ -10,20 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
-CGROUP = "proc/self/cgroup"
-MOUNTS = "proc/self/mountinfo"
-VERSION_2 = "cgroup2"
-VERSION_1 = "cgroup"
-
-
-class _Mount(NamedTuple):
-    """A hierarchy of groups: which of its groups is mounted, and where."""
-
-    kind: str
-    group: PurePosixPath
-    folder: PurePosixPath
+VERSION_1, VERSION_2 = "cgroup", "cgroup2"
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
@@ -39,22 +27,16 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
         Such as 1.5 for 150 ms in every 100; None without a limit.
     """
     try:
-        groups = _groups((root / CGROUP).read_text())
-        mounts = list(_mounts((root / MOUNTS).read_text()))
+        groups = _groups((root / "proc/self/cgroup").read_text())
+        folders = list(_folders((root / "proc/self/mountinfo").read_text(), groups))
     except (OSError, ValueError):
         return None
-    limits = [
-        limit
-        for mount in mounts
-        if mount.kind in groups
-        for folder in _folders(mount, groups[mount.kind])
-        if (limit := _limit(root / folder.relative_to("/"), mount.kind)) is not None
-    ]
-    return min(limits, default=None)
+    limits = (_limit(root / folder.relative_to("/"), version) for version, folder in folders)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _groups(text: str) -> dict[str, PurePosixPath]:
-    """The process's group by the kind of hierarchy; lines are ``number:controllers:group``."""
+    """The process's group by version; lines are ``number:controllers:group``."""
     found = {}
     for line in text.splitlines():
         _, controllers, group = line.split(":", 2)
@@ -65,14 +47,24 @@ def _groups(text: str) -> dict[str, PurePosixPath]:
     return found
 
 
-def _mounts(text: str) -> Iterator[_Mount]:
-    """Hierarchies that limit CPU time; proc_pid_mountinfo(5) has the fields."""
+def _folders(text: str, groups: dict[str, PurePosixPath]) -> Iterator[tuple[str, PurePosixPath]]:
+    """The version and the folder of the process's groups and of those round them, up to the mounted ones.
+
+    Lines are those of proc_pid_mountinfo(5). A container that shares its host's names of groups sees its own group
+    mounted, and nothing round it.
+    """
     for line in text.splitlines():
         place, _, source = line.partition(" - ")
-        kind, _, options = source.split(" ", 2)
-        if kind == VERSION_2 or (kind == VERSION_1 and "cpu" in options.split(",")):
-            group, folder = (PurePosixPath(_unescaped(field)) for field in place.split(" ")[3:5])
-            yield _Mount(kind, group, folder)
+        version, _, options = source.split(" ", 2)
+        if version not in groups or (version == VERSION_1 and "cpu" not in options.split(",")):
+            continue
+        mounted, folder = (PurePosixPath(_unescaped(field)) for field in place.split(" ")[3:5])
+        group = groups[version]
+        inside = group.relative_to(mounted) if group.is_relative_to(mounted) else PurePosixPath()
+        if ".." in inside.parts:
+            inside = PurePosixPath()  # the group lies outside of what is mounted
+        for part in (inside, *inside.parents):
+            yield version, folder / part
 
 
 def _unescaped(field: str) -> str:
@@ -80,24 +72,9 @@ def _unescaped(field: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
 
 
-def _folders(mount: _Mount, group: PurePosixPath) -> Iterator[PurePosixPath]:
-    """The group's folder and those round it, up to the mounted one.
-
-    A container that shares its host's names of groups sees its own group mounted, and nothing round it.
-    """
+def _limit(folder: Path, version: str) -> float | None:
     try:
-        inside = group.relative_to(mount.group)
-    except ValueError:
-        inside = PurePosixPath()
-    if ".." in inside.parts:
-        inside = PurePosixPath()  # the group lies outside of what is mounted
-    for part in (inside, *inside.parents):
-        yield mount.folder / part
-
-
-def _limit(folder: Path, kind: str) -> float | None:
-    try:
-        if kind == VERSION_2:
+        if version == VERSION_2:
             quota, period = (folder / "cpu.max").read_text().split()
         else:
             quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))

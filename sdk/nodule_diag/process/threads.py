@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from nodule_diag.errors import UsageError
 from nodule_diag.process.cpu_quota import cpu_quota
@@ -42,33 +39,3 @@ def resolve_threads(threads: int | None = None) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota()
     return cores if quota is None else min(cores, math.ceil(quota))
-
-
-class _FilterThreads:
-    """SimpleITK's default is one number for the process: the first call in sets it, the last one out restores it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._calls = 0
-        self._before = 0
-
-    @contextmanager
-    def limited(self, threads: int) -> Iterator[None]:
-        import SimpleITK as sitk
-
-        with self._lock:
-            if self._calls == 0:
-                self._before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-                sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-            self._calls += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._calls -= 1
-                if self._calls == 0:
-                    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(self._before)
-
-
-filter_threads = _FilterThreads()
-"""The one keeper of SimpleITK's setting in this process."""

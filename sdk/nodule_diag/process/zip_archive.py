@@ -31,9 +31,9 @@ def open_zip(source: Path | BinaryIO) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(source)
     except (ValueError, struct.error, NotImplementedError, RuntimeError) as error:
         raise zipfile.BadZipFile(str(error)) from error
-    if any(entry.header_offset < 0 for entry in archive.infolist()):
+    if not all(0 <= entry.header_offset < archive.start_dir for entry in archive.infolist()):
         archive.close()
-        raise zipfile.BadZipFile("its directory points before its beginning")
+        raise zipfile.BadZipFile("its directory points before its beginning or behind its files")
     return archive
 
 

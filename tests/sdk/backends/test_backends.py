@@ -24,7 +24,7 @@ from nodule_diag.backends.loading import create_backend
 from nodule_diag.backends.registry import backend_statuses
 from nodule_diag.bundle.bundle import Bundle
 from nodule_diag.errors import BackendError, BundleError, MissingExtraError, UsageError
-from nodule_diag.process.threads import filter_threads, resolve_threads
+from nodule_diag.process import filter_threads, resolve_threads
 
 CUDA_HERE = ort_backend.CUDA_PROVIDER in onnxruntime.get_available_providers()
 
@@ -347,9 +347,9 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_filter_threads_are_restored() -> None:
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    with filter_threads.limited(before + 1):
+    with filter_threads(before + 1):
         assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == before + 1
-        with filter_threads.limited(before + 2):  # a second call at the same time: the first one's number stays
+        with filter_threads(before + 2):  # a second call at the same time: the first one's number stays
             assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == before + 1
     assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == before
 

@@ -95,11 +95,18 @@ def test_unknown_space():
         geometry.to_lps(ct, [[0, 0, 0]], space="mni")
 
 
-@pytest.mark.parametrize("points", [[1, 2, 3], [[1, 2]], [], "abc", [["a", "b", "c"]], [[None, 1, 2]]])
+@pytest.mark.parametrize(
+    "points",
+    [
+        *([1, 2, 3], [[1, 2]], [], "abc", [["a", "b", "c"]], [[None, 1, 2]]),
+        *([[10**400, 0, 0]], [["a"] * 3] * 9999),
+    ],
+)
 def test_malformed_points(points):
     ct, _ = volume()
-    with pytest.raises(CoordinateError):
+    with pytest.raises(CoordinateError) as caught:
         geometry.to_lps(ct, points)
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("space", ["lps", "ras", "voxel"])

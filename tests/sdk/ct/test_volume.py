@@ -165,6 +165,39 @@ def test_big_endian_metaimage_with_a_skipped_header(tmp_path):
     assert_same(read_ct(path), make.image())
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        (b"= scan.raw", b"= sc\0an.raw", "ct-detached-data"),
+        (b"= scan.raw", b"= itself.raw", "ct-detached-data"),
+        (b"ElementDataFile", b"HeaderSize = \xc2\xb2\nElementDataFile", "ct-damaged"),
+        (b"ElementDataFile", b"HeaderSize = " + b"9" * 5000 + b"\nElementDataFile", "ct-damaged"),
+        (b"ElementDataFile", b"HeaderSize = 999999999\nElementDataFile", "ct-truncated"),
+    ],
+)
+def test_metaimage_header_that_no_path_and_no_number_can_be_made_of(tmp_path, old, new, code):
+    path = make.write(tmp_path / "scan.mhd")
+    (tmp_path / "itself.raw").symlink_to(tmp_path / "itself.raw")
+    path.write_bytes(path.read_bytes().replace(old, new))
+    with pytest.raises(CTError) as caught:
+        read_ct(path)
+    assert caught.value.code == code
+
+
+def test_headers_that_overflow_are_refused_in_silence(tmp_path):
+    """Warnings are errors in these tests."""
+    nifti = make.write(tmp_path / "scan.nii")
+    for value in (np.inf, np.nan, 3e38):
+        make.patched(nifti, 280, "<12f", *[value] * 12)
+        with pytest.raises(CTError):
+            read_ct(nifti)
+    metaimage = make.write(tmp_path / "scan.mha")
+    metaimage.write_bytes(metaimage.read_bytes().replace(b"TransformMatrix = 1", b"TransformMatrix = 1e200"))
+    with pytest.raises(CTError) as caught:
+        read_ct(metaimage)
+    assert caught.value.code == "ct-damaged"
+
+
 def test_a_checksum_that_comes_after_the_last_block_of_voxels_is_verified(tmp_path):
     packed = gzip.compress(make.write(tmp_path / "plain.nii").read_bytes(), 0, mtime=0)
     # A file name in the gzip header moves the last two bytes of the checksum into the second block that is read.
@@ -256,6 +289,10 @@ class TestFromArray:
             ({"origin_xyz_mm": (float("inf"), 1.0, 1.0)}, "ct-damaged"),
             ({"direction": np.ones((3, 3))}, "ct-sheared"),
             ({"direction": np.zeros((3, 3))}, "ct-damaged"),
+            ({"direction": np.eye(2)}, "ct-damaged"),
+            ({"direction": 1.0}, "ct-damaged"),
+            ({"origin_xyz_mm": (0.0, 0.0)}, "ct-damaged"),
+            ({"spacing_zyx_mm": (1.0, 1.0)}, "ct-bad-spacing"),
         ],
     )
     def test_refuses(self, change, code):

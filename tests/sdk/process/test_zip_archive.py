@@ -77,3 +77,22 @@ def test_a_member_that_is_not_where_the_directory_says(tmp_path):
     entry.header_offset = 7
     with pytest.raises(zipfile.BadZipFile, match="does not begin"):
         read_member(path, entry, 10, check=False)
+
+
+@pytest.mark.parametrize("offset", [2**20, 2**63, 2**64 - 1])
+def test_a_directory_that_points_behind_its_files(tmp_path, offset):
+    """Zip64 has room for offsets that no file can have."""
+    path = tmp_path / "some.zip"
+    packed(path, [b"x" * 5000])
+    data = bytearray(path.read_bytes())
+    directory, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    name_bytes, extra_bytes = struct.unpack_from("<2H", data, directory + 28)
+    assert extra_bytes == 0
+    struct.pack_into("<H", data, directory + 30, 12)
+    struct.pack_into("<L", data, directory + 42, 0xFFFFFFFF)
+    extra = struct.pack("<2HQ", 1, 8, offset)
+    struct.pack_into("<L", data, end + 12, end - directory + len(extra))
+    at = directory + 46 + name_bytes
+    path.write_bytes(data[:at] + extra + data[at:])
+    with pytest.raises(zipfile.BadZipFile, match="behind its files"):
+        open_zip(path)

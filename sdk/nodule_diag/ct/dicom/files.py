@@ -39,32 +39,23 @@ class DicomFile:
         """Bytes, inflated where they are compressed; no more are ever read."""
         return self.member.file_size if self.member else self.path.stat().st_size
 
-    def head(self, count: int) -> bytes:
-        """The first ``count`` bytes, or all when there are fewer.
+    def part(self, start: int, count: int, *, check: bool = True) -> memoryview:
+        """``count`` bytes from ``start``; fewer where the file ends.
+
+        Args:
+            start: First byte.
+            count: How many.
+            check: Whether all of an archive's member is inflated, to verify its checksum.
 
         Raises:
             CTError: ``ct-damaged``.
         """
-        if self.member:
-            return self._of_archive(self.member, count, check=False)
-        with self.path.open("rb", buffering=0) as file:
-            return file.read(count)
-
-    def part(self, start: int, count: int) -> memoryview:
-        """``count`` bytes from ``start``; fewer where the file ends. All of a member is inflated, for its checksum.
-
-        Raises:
-            CTError: ``ct-damaged``.
-        """
-        if self.member:
-            return memoryview(self._of_archive(self.member, start + count, check=True))[start:]
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(start)
-            return memoryview(file.read(count))
-
-    def _of_archive(self, member: zipfile.ZipInfo, count: int, *, check: bool) -> bytes:
+        if self.member is None:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(start)
+                return memoryview(file.read(count))
         try:
-            return read_member(self.path, member, count, check=check)
+            return memoryview(read_member(self.path, self.member, start + count, check=check))[start:]
         except zipfile.BadZipFile as error:
             raise CTError(
                 f"{self.path} is damaged: {self.name!r} cannot be unpacked ({error})",
@@ -78,14 +69,15 @@ def files_in(folder: Path) -> list[DicomFile]:
 
     Raises:
         CTError: ``ct-too-many-files``.
+        OSError: When a folder cannot be read: its files may be slices of the CT.
     """
     found: list[DicomFile] = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders.sort()
         for name in sorted(names):
-            path = Path(parent) / name
+            path = Path(parent, name)
             if not name.startswith(".") and path.is_file():
-                found.append(DicomFile(str(path.relative_to(folder)), path))
+                found.append(DicomFile(_printable(str(path.relative_to(folder))), path))
         if len(found) > MAX_FILES:
             raise CTError(
                 f"{folder} holds over {MAX_FILES:,} files",
@@ -95,6 +87,15 @@ def files_in(folder: Path) -> list[DicomFile]:
     return found
 
 
+def _refuse(error: OSError) -> None:
+    raise error
+
+
+def _printable(name: str) -> str:
+    """A name fit for a message on any terminal: control characters and bytes of another encoding are escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
+
+
 def members_of(path: Path) -> list[DicomFile]:
     """The files of an archive in the order of its directory, which has been found harmless.
 
@@ -102,25 +103,17 @@ def members_of(path: Path) -> list[DicomFile]:
         path: The ``.zip``.
 
     Raises:
-        CTError: ``ct-empty``, ``ct-truncated``, or one of ``ct-archive-*``.
+        CTError: ``ct-truncated``, or one of ``ct-archive-*``.
     """
-    if path.stat().st_size == 0:
-        raise CTError(f"{path} is empty", code="ct-empty", hint="copy or download the file again")
     try:
-        archive = open_zip(path)
+        with open_zip(path) as archive:
+            entries = archive.infolist()
     except zipfile.BadZipFile as error:
         raise CTError(
             f"{path} is truncated or no zip archive: {error}",
             code="ct-truncated",
             hint="copy or download the file again",
         ) from error
-    with archive:
-        return [DicomFile(entry.filename, path, entry) for entry in _checked(archive, path)]
-
-
-def _checked(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:
-    """The archive's files, after its directory has been found harmless."""
-    entries = archive.infolist()
     for entry in entries:
         _check_entry(entry, path)
     files = [entry for entry in entries if not entry.is_dir() and not _is_clutter(entry.filename)]
@@ -137,42 +130,30 @@ def _checked(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:
             code="ct-archive-too-large",
             hint="pack one CT series alone",
         )
-    return files
+    return [DicomFile(_printable(entry.filename), path, entry) for entry in files]
 
 
 def _check_entry(entry: zipfile.ZipInfo, path: Path) -> None:
-    name = entry.filename
-    posix, windows = PurePosixPath(name), PureWindowsPath(name)
-    parts = (*posix.parts, *windows.parts)
-    if posix.is_absolute() or windows.drive or windows.root or ".." in parts:
-        raise CTError(
-            f"{path} holds a file named {name!r}, which points outside the archive",
-            code="ct-archive-path-escape",
-            hint="do not trust this archive; pack the DICOM folder again",
-        )
+    """Refuse what the directory says of one file."""
+
+    def refused(why: str, code: str, hint: str) -> CTError:
+        return CTError(f"{path} holds {entry.filename!r}, {why}", code=code, hint=hint)
+
+    posix, windows = PurePosixPath(entry.filename), PureWindowsPath(entry.filename)
+    if posix.is_absolute() or windows.drive or windows.root or ".." in (*posix.parts, *windows.parts):
+        hint = "do not trust this archive; pack the DICOM folder again"
+        raise refused("which points outside the archive", "ct-archive-path-escape", hint)
     if stat.S_ISLNK(entry.external_attr >> 16):
-        raise CTError(
-            f"{path} holds a symbolic link, {name!r}",
-            code="ct-archive-link",
-            hint="pack the DICOM files themselves",
-        )
+        raise refused("which is a symbolic link", "ct-archive-link", "pack the DICOM files themselves")
     if entry.flag_bits & _ENCRYPTED:
-        raise CTError(
-            f"{path} is encrypted: {name!r} needs a password", code="ct-archive-encrypted", hint="unpack it first"
-        )
+        raise refused("which is encrypted and needs a password", "ct-archive-encrypted", "unpack it first")
     if entry.compress_type not in SERVED_COMPRESSION:
-        raise CTError(
-            f"{path} holds {name!r}, which is compressed in a way other than deflate",
-            code="ct-archive-compression",
-            hint="pack the DICOM folder again as an ordinary zip",
-        )
+        hint = "pack the DICOM folder again as an ordinary zip"
+        raise refused("which is compressed in a way other than deflate", "ct-archive-compression", hint)
     if entry.file_size > MAX_SLICE_BYTES:
-        raise CTError(
-            f"{path} holds {name!r}, which unpacks to {entry.file_size / 2**20:,.0f} MiB,"
-            f" over the limit of {MAX_SLICE_BYTES // 2**20} MiB for one DICOM slice",
-            code="ct-archive-too-large",
-            hint="pack the DICOM slices of one CT series alone",
-        )
+        limit = f"over the limit of {MAX_SLICE_BYTES // 2**20} MiB for one DICOM slice"
+        why = f"which unpacks to {entry.file_size / 2**20:,.0f} MiB, {limit}"
+        raise refused(why, "ct-archive-too-large", "pack the DICOM slices of one CT series alone")
 
 
 def _is_clutter(name: str) -> bool:

@@ -14,19 +14,11 @@ from functools import partial
 from io import BytesIO
 from math import isfinite, nan
 
+from pydicom import uid
 from pydicom.charset import python_encoding
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.filereader import read_dataset
-from pydicom.uid import (
-    CTImageStorage,
-    DeflatedExplicitVRLittleEndian,
-    EnhancedCTImageStorage,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    LegacyConvertedEnhancedCTImageStorage,
-)
 
 from nodule_diag.ct.dicom.files import DicomFile
 from nodule_diag.ct.formats.registry import DICOM_FILE_SUFFIXES
@@ -34,12 +26,15 @@ from nodule_diag.ct.limits import check_payload
 from nodule_diag.errors import CTError
 from nodule_diag.process import in_order
 
-CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+CT_CLASSES = (uid.CTImageStorage, uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)
 
 GE_BIG_ENDIAN_PIXELS = "1.2.840.113619.5.2"
 """A private transfer syntax: an implicit little endian header before big endian pixels."""
 
-NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+NATIVE = (
+    *(uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian),
+    *(uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian),
+)
 """Transfer syntaxes whose pixels stand in the file as they are (DICOM PS3.5, annex A)."""
 
 HEADER_BYTES = (2**14, 2**18, 2**22)
@@ -52,7 +47,6 @@ _PREAMBLE_BYTES = 128
 _MAGIC = b"DICM"
 _OLD_START = b"\x08\x00"
 _META_GROUP = 2
-_PIXEL_GROUP = 0x7FE0
 _PIXEL_DATA = 0x7FE00010
 _META_TAGS = {tag_for_keyword(word) or 0: word for word in ("MediaStorageSOPClassUID", "TransferSyntaxUID")}
 _TAGS = {
@@ -73,46 +67,26 @@ _NO_DICOM = (
 
 
 @dataclass(frozen=True)
-class StoredPixels:
-    """Where the pixels of an image stand in its file, and how to read them.
-
-    Attributes:
-        transfer_syntax: UID; implicit little endian, the standard's default, where the file does not say.
-        deflated_from: Where the deflated part of the file begins; None where nothing is deflated.
-        start: First byte of the pixel data in the file, or in what inflates from ``deflated_from``.
-        length: Its bytes, or ``UNDEFINED_LENGTH`` for compressed frames.
-        samples: Numbers a pixel.
-        bits_allocated, bits_stored, high_bit, signed: As DICOM PS3.5, 8.1.1 has them.
-        slope, intercept: HU = slope * stored + intercept.
-    """
-
-    transfer_syntax: str
-    deflated_from: int | None
-    start: int
-    length: int
-    samples: int
-    bits_allocated: int
-    bits_stored: int
-    high_bit: int
-    signed: bool
-    slope: float
-    intercept: float
-
-
-@dataclass(frozen=True)
 class SliceHeader:
     """What is kept of one DICOM image; None or empty where the header says nothing.
 
     Attributes:
         file: Where it is.
         sop_class, sop_uid, study_uid, series_uid, frame_of_reference_uid: UIDs.
-        modality, description, series_number, photometric: As in the header.
-        columns, rows, frames: Size in pixels, and the number of frames.
+        modality, description, photometric: As in the header.
+        series_number: Zero where there is none.
+        columns, rows, frames: Size in pixels, and the number of frames, at least 1.
         position_mm: (3,) ImagePositionPatient, LPS.
         orientation: (6,) ImageOrientationPatient: the directions of rows and of columns, LPS.
         pixel_spacing_mm: (row spacing, column spacing).
-        gantry_tilt_deg: GantryDetectorTilt.
-        pixels: How to read them.
+        gantry_tilt_deg: GantryDetectorTilt; not a number where there is none.
+        transfer_syntax: UID; implicit little endian, the standard's default, where the file does not say.
+        deflated_from: Where the deflated part of the file begins; None where nothing is deflated.
+        pixels_start: First byte of the pixel data in the file, or in what inflates from ``deflated_from``.
+        pixels_length: Their bytes, or ``UNDEFINED_LENGTH`` for compressed frames.
+        samples: Numbers a pixel.
+        bits_allocated, bits_stored, high_bit, signed: As DICOM PS3.5, 8.1.1 has them.
+        slope, intercept: HU = slope * stored + intercept.
     """
 
     file: DicomFile
@@ -123,21 +97,31 @@ class SliceHeader:
     frame_of_reference_uid: str
     modality: str
     description: str
-    series_number: str
     photometric: str
+    series_number: float
     columns: int
     rows: int
     frames: int
     position_mm: tuple[float, ...] | None
     orientation: tuple[float, ...] | None
     pixel_spacing_mm: tuple[float, ...] | None
-    gantry_tilt_deg: float | None
-    pixels: StoredPixels
+    gantry_tilt_deg: float
+    transfer_syntax: str
+    deflated_from: int | None
+    pixels_start: int
+    pixels_length: int
+    samples: int
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+    slope: float
+    intercept: float
 
     @property
     def pixel_bytes(self) -> int:
         """What all pixels take uncompressed, one number each."""
-        return self.rows * self.columns * self.frames * self.pixels.bits_allocated // 8
+        return self.rows * self.columns * self.frames * self.bits_allocated // 8
 
 
 def slice_headers(files: list[DicomFile], *, source: str, threads: int) -> list[SliceHeader | None]:
@@ -162,7 +146,7 @@ def _header(file: DicomFile, *, source: str) -> SliceHeader | None:
     name = f"{source}: {file.name}"
     claims = file.name.lower().endswith(DICOM_FILE_SUFFIXES)
     for count in HEADER_BYTES:
-        head = file.head(count)
+        head = bytes(file.part(0, count, check=False))
         if not head and claims:
             raise CTError(f"{name} is empty", code="ct-empty", hint="copy or export the series again")
         magic = head[_PREAMBLE_BYTES:].startswith(_MAGIC)  # old files begin without a preamble
@@ -190,12 +174,14 @@ def _header(file: DicomFile, *, source: str) -> SliceHeader | None:
 
 def _check_length(header: SliceHeader, name: str) -> None:
     """Native pixels must all be there, and a value of known length must end within the file."""
-    pixels, there = header.pixels, header.file.size - header.pixels.start
-    if pixels.deflated_from is not None:
-        check_payload(header.pixel_bytes, header.file.size, compressed=True, path=name)
-    elif pixels.length != UNDEFINED_LENGTH:
-        check_payload(max(pixels.length, header.pixel_bytes), there, compressed=False, path=name)
-        check_payload(header.pixel_bytes, pixels.length, compressed=False, path=name)
+    promised, length, size = header.pixel_bytes, header.pixels_length, header.file.size
+    if length == UNDEFINED_LENGTH:
+        return
+    if header.deflated_from is not None:
+        check_payload(promised, size, compressed=True, path=name)
+    else:
+        check_payload(max(length, promised), size - header.pixels_start, compressed=False, path=name)
+    check_payload(promised, length, compressed=False, path=name)
 
 
 class _Elements:
@@ -213,14 +199,14 @@ class _Elements:
         stream = BytesIO(head)
         stream.seek(start)
         self._read(stream, _META_TAGS, implicit=False, stop=lambda tag: tag >> 16 != _META_GROUP)
-        syntax = self.syntax = self.text("TransferSyntaxUID") or ImplicitVRLittleEndian
-        if syntax == DeflatedExplicitVRLittleEndian:
+        syntax = self.syntax = self.text("TransferSyntaxUID") or uid.ImplicitVRLittleEndian
+        if syntax == uid.DeflatedExplicitVRLittleEndian:
             self.deflated_from = stream.tell()
             stream = BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(head[self.deflated_from :], limit))
-        self.little = syntax != ExplicitVRBigEndian
+        self.little = syntax != uid.ExplicitVRBigEndian
         # pydicom sees for itself where a file that does not say is explicit.
-        implicit = syntax in (ImplicitVRLittleEndian, GE_BIG_ENDIAN_PIXELS)
-        self._read(stream, _TAGS, implicit=implicit, stop=lambda tag: tag >> 16 >= _PIXEL_GROUP)
+        implicit = syntax in (uid.ImplicitVRLittleEndian, GE_BIG_ENDIAN_PIXELS)
+        self._read(stream, _TAGS, implicit=implicit, stop=lambda tag: tag >= _PIXEL_DATA)
 
     def _read(self, stream: BytesIO, tags: dict[int, str], *, implicit: bool, stop: Callable[[int], bool]) -> None:
         def stop_when(tag: int, _: str | None, length: int) -> bool:
@@ -247,9 +233,14 @@ class _Elements:
             return None
         return values if len(values) == count else None
 
-    def number(self, word: str, default: float) -> float:
+    def number(self, word: str, default: float = nan) -> float:
         """A value of one number in text; not a number where it is something else."""
         return (self.numbers(word, 1) or (nan,))[0] if self.text(word) else default
+
+    def finite(self, word: str, default: float) -> float:
+        """A value of one number in text; the default where it is anything else."""
+        number = self.number(word)
+        return number if isfinite(number) else default
 
     def integer(self, word: str, default: int = 0) -> int:
         """A value of two bytes."""
@@ -262,7 +253,6 @@ class _Elements:
             return None
         sets = [word for word in self.text("SpecificCharacterSet").split("\\") if word in python_encoding]
         description = self.text("SeriesDescription", encoding=python_encoding[sets[-1]] if sets else "latin-1")
-        frames, tilt = self.number("NumberOfFrames", 1), self.number("GantryDetectorTilt", nan)
         allocated = self.integer("BitsAllocated")
         stored = self.integer("BitsStored", allocated)
         return SliceHeader(
@@ -274,26 +264,24 @@ class _Elements:
             frame_of_reference_uid=self.text("FrameOfReferenceUID"),
             modality=self.text("Modality"),
             description=description,
-            series_number=self.text("SeriesNumber"),
+            series_number=self.finite("SeriesNumber", 0),
             photometric=self.text("PhotometricInterpretation"),
             columns=self.integer("Columns"),
             rows=self.integer("Rows"),
-            frames=int(frames) if isfinite(frames) else 1,
+            frames=max(1, int(self.finite("NumberOfFrames", 1))),
             position_mm=self.numbers("ImagePositionPatient", 3),
             orientation=self.numbers("ImageOrientationPatient", 6),
             pixel_spacing_mm=self.numbers("PixelSpacing", 2),
-            gantry_tilt_deg=tilt if isfinite(tilt) else None,
-            pixels=StoredPixels(
-                transfer_syntax=self.syntax,
-                deflated_from=self.deflated_from,
-                start=self.pixels[0],
-                length=self.pixels[1],
-                samples=self.integer("SamplesPerPixel", 1),
-                bits_allocated=allocated,
-                bits_stored=stored,
-                high_bit=self.integer("HighBit", stored - 1),
-                signed=self.integer("PixelRepresentation") == 1,
-                slope=self.number("RescaleSlope", 1.0) or 1.0,
-                intercept=self.number("RescaleIntercept", 0.0),
-            ),
+            gantry_tilt_deg=self.finite("GantryDetectorTilt", nan),
+            transfer_syntax=self.syntax,
+            deflated_from=self.deflated_from,
+            pixels_start=self.pixels[0],
+            pixels_length=self.pixels[1],
+            samples=self.integer("SamplesPerPixel", 1),
+            bits_allocated=allocated,
+            bits_stored=stored,
+            high_bit=self.integer("HighBit", stored - 1),
+            signed=self.integer("PixelRepresentation") == 1,
+            slope=self.number("RescaleSlope", 1.0) or 1.0,
+            intercept=self.number("RescaleIntercept", 0.0),
         )

@@ -17,34 +17,26 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydicom import uid
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import (
-    JPEG2000,
-    UID,
-    ExplicitVRBigEndian,
-    JPEG2000Lossless,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
-)
 
 from nodule_diag.ct.dicom.files import DicomFile
-from nodule_diag.ct.dicom.headers import NATIVE, UNDEFINED_LENGTH, SliceHeader, StoredPixels
-from nodule_diag.ct.limits import MAX_SLICE_BYTES, truncated
+from nodule_diag.ct.dicom.headers import NATIVE, UNDEFINED_LENGTH, SliceHeader
+from nodule_diag.ct.limits import MAX_SLICE_BYTES
+from nodule_diag.ct.refusals import truncated, undecodable
 from nodule_diag.errors import CTError
 from nodule_diag.process import quiet_itk
 
 PLUGINS = {
-    RLELossless: "pydicom",
-    JPEG2000Lossless: "pylibjpeg",
-    JPEG2000: "pylibjpeg",
-    JPEGLSLossless: "pyjpegls",
-    JPEGLSNearLossless: "pyjpegls",
+    uid.RLELossless: "pydicom",
+    uid.JPEG2000Lossless: "pylibjpeg",
+    uid.JPEG2000: "pylibjpeg",
+    uid.JPEGLSLossless: "pyjpegls",
+    uid.JPEGLSNearLossless: "pyjpegls",
 }
 """Which of pydicom's decoders a transfer syntax is given to, where it is installed."""
 
 _WHOLE_BYTES = (8, 16, 32)
-_INTEGERS = (np.int16, np.int32, np.int64)
 _ITEM, _END_OF_ITEMS = 0xFFFEE000, 0xFFFEE0DD
 _GDCM = threading.Lock()
 """Nobody promises that GDCM may run in two threads; crashes have been reported (SimpleITK's issues 805 and 1466)."""
@@ -65,7 +57,6 @@ def hounsfield(header: SliceHeader, *, source: str) -> npt.NDArray[Any]:
             where GDCM can be given files only.
     """
     name = f"{source}: {header.file.name}"
-    pixels = header.pixels
     if max(header.pixel_bytes, header.file.size) > MAX_SLICE_BYTES:
         raise CTError(
             f"{name} takes {max(header.pixel_bytes, header.file.size) / 2**20:,.0f} MiB, over the limit of"
@@ -73,23 +64,23 @@ def hounsfield(header: SliceHeader, *, source: str) -> npt.NDArray[Any]:
             code="ct-too-large",
             hint="the header is damaged, or this is no slice of a chest CT",
         )
-    if not 0 < pixels.bits_stored <= pixels.high_bit + 1 <= pixels.bits_allocated:
-        raise _damaged(name, f"bits up to {pixels.high_bit} of {pixels.bits_allocated} hold {pixels.bits_stored}")
-    if not (isfinite(pixels.slope) and isfinite(pixels.intercept)):
-        raise _damaged(name, f"HU are {pixels.slope:g} times the stored value and {pixels.intercept:g}")
-    native = pixels.transfer_syntax in NATIVE and pixels.length != UNDEFINED_LENGTH
-    if native and pixels.bits_allocated in _WHOLE_BYTES:
-        return _rescaled(_native(header, name), pixels)
+    if not 0 < header.bits_stored <= header.high_bit + 1 <= header.bits_allocated:
+        raise _damaged(name, f"bits up to {header.high_bit} of {header.bits_allocated} hold {header.bits_stored}")
+    if not (isfinite(header.slope) and isfinite(header.intercept)):
+        raise _damaged(name, f"HU are {header.slope:g} times the stored value and {header.intercept:g}")
+    native = header.transfer_syntax in NATIVE and header.pixels_length != UNDEFINED_LENGTH
+    if native and header.bits_allocated in _WHOLE_BYTES:
+        return _rescaled(_in_their_bits(_native(header, name), header), header)
     data = header.file.part(0, header.file.size)
-    if pixels.length == UNDEFINED_LENGTH:
-        _check_frames(data[pixels.start :], name)
-    syntax = UID(pixels.transfer_syntax)
+    if header.pixels_length == UNDEFINED_LENGTH:
+        _check_frames(data[header.pixels_start :], name)
+    syntax = uid.UID(header.transfer_syntax)
     plugin = PLUGINS.get(syntax)
     try:
         if plugin and plugin in get_decoder(syntax).available_plugins:
-            return _rescaled(_by_plugin(header, data[pixels.start :], plugin), pixels)
+            return _rescaled(_by_plugin(header, data[header.pixels_start :], plugin), header)
         return _by_gdcm(header, data, name)
-    except (RuntimeError, ValueError, TypeError, AttributeError, struct.error) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, struct.error) as error:
         if isinstance(error, CTError):
             raise
         raise CTError(
@@ -109,50 +100,43 @@ def _damaged(name: str, says: str) -> CTError:
 
 def _native(header: SliceHeader, name: str) -> npt.NDArray[Any]:
     """(rows, columns) stored values of uncompressed pixels."""
-    pixels, promised = header.pixels, header.pixel_bytes
-    if pixels.deflated_from is None:
-        data = header.file.part(pixels.start, promised)
+    promised = header.pixel_bytes
+    if header.deflated_from is None:
+        data = header.file.part(header.pixels_start, promised)
     else:
-        deflated = header.file.part(pixels.deflated_from, header.file.size)
+        deflated = header.file.part(header.deflated_from, header.file.size)
         try:
-            inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, pixels.start + promised)
+            inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, header.pixels_start + promised)
         except zlib.error as error:
-            raise CTError(
-                f"{name} is damaged: its deflated data cannot be decoded ({error})",
-                code="ct-damaged",
-                hint="copy or export the series again",
-            ) from error
-        data = memoryview(inflated)[pixels.start :]
+            raise undecodable(name, error) from error
+        data = memoryview(inflated)[header.pixels_start :]
     if len(data) < promised:
-        raise truncated(name, promised, len(data))
-    order = ">" if pixels.transfer_syntax == ExplicitVRBigEndian else "<"
-    kind = np.dtype(f"{order}{'i' if pixels.signed else 'u'}{pixels.bits_allocated // 8}")
-    values = np.frombuffer(data, kind, header.rows * header.columns).reshape(header.rows, header.columns)
-    unused = pixels.bits_allocated - pixels.bits_stored
+        raise truncated(name, f"its header promises {promised:,} bytes of voxels, {len(data):,} could be read")
+    order = ">" if header.transfer_syntax == uid.ExplicitVRBigEndian else "<"
+    kind = np.dtype(f"{order}{'i' if header.signed else 'u'}{header.bits_allocated // 8}")
+    return np.frombuffer(data, kind, header.rows * header.columns).reshape(header.rows, header.columns)
+
+
+def _in_their_bits(values: npt.NDArray[Any], header: SliceHeader) -> npt.NDArray[Any]:
+    """Stored values without the unused bits round them, which may hold anything, such as an overlay."""
+    unused = header.bits_allocated - header.bits_stored
     if not unused:
         return values
-    # Unused bits may hold anything. Up and down again clears them, and spreads the sign.
-    up = pixels.bits_allocated - 1 - pixels.high_bit
-    cleaned: npt.NDArray[Any] = np.right_shift(np.left_shift(values, up), unused)
-    return cleaned
+    # Up and down again clears them, and spreads the sign.
+    up = header.bits_allocated - 1 - header.high_bit
+    return np.asarray(np.right_shift(np.left_shift(values, up), unused))
 
 
-def _rescaled(values: npt.NDArray[Any], pixels: StoredPixels) -> npt.NDArray[Any]:
-    """Slope times stored value plus intercept, in integers that hold every possible result where these are whole."""
-    slope, intercept = pixels.slope, pixels.intercept
+def _rescaled(values: npt.NDArray[Any], header: SliceHeader) -> npt.NDArray[Any]:
+    """Slope times stored value plus intercept, in integers where these are whole."""
+    slope, intercept = header.slope, header.intercept
     if not (slope.is_integer() and intercept.is_integer() and max(abs(slope), abs(intercept)) < 2**15):
-        scaled: npt.NDArray[Any] = values * slope + intercept
-        return scaled
+        return np.asarray(values * slope + intercept)
     if slope == 1 and intercept == 0:
         return values
-    stored = np.array([values.min(), values.max()], np.int64)
-    ends = np.concatenate([stored, stored * int(slope), stored * int(slope) + int(intercept)])
-    kind = next(k for k in _INTEGERS if np.iinfo(k).min <= ends.min() and ends.max() <= np.iinfo(k).max)
-    wide: npt.NDArray[Any] = values.astype(kind)
-    if slope != 1:
-        np.multiply(wide, int(slope), out=wide)
-    np.add(wide, int(intercept), out=wide)
-    return wide
+    # 16 bits times 15, and 15 more, fit into 32.
+    wide = values.astype(np.int32 if values.itemsize <= 2 else np.int64)
+    return np.asarray(wide * int(slope) + int(intercept))
 
 
 def _check_frames(data: memoryview, name: str) -> None:
@@ -174,21 +158,23 @@ def _check_frames(data: memoryview, name: str) -> None:
 
 def _by_plugin(header: SliceHeader, data: memoryview, plugin: str) -> npt.NDArray[Any]:
     """(rows, columns) stored values, by pydicom."""
-    pixels = header.pixels
+    # Run lengths are of whole words, whose unused bits pydicom clears from 3.1 on, and only above the stored ones.
+    words = header.transfer_syntax == uid.RLELossless
     options: dict[str, Any] = {
         "rows": header.rows,
         "columns": header.columns,
         "number_of_frames": 1,
         "samples_per_pixel": 1,
         "photometric_interpretation": "MONOCHROME2",
-        "bits_allocated": pixels.bits_allocated,
-        "bits_stored": pixels.bits_stored,
-        "pixel_representation": int(pixels.signed),
+        "bits_allocated": header.bits_allocated,
+        "bits_stored": header.bits_allocated if words else header.bits_stored,
+        "pixel_representation": int(header.signed),
         "pixel_keyword": "PixelData",
     }
-    decoder = get_decoder(UID(pixels.transfer_syntax))
+    decoder = get_decoder(uid.UID(header.transfer_syntax))
     array: npt.NDArray[Any] = decoder.as_array(bytes(data), index=0, raw=True, decoding_plugin=plugin, **options)[0]
-    return array.reshape(header.rows, header.columns)
+    array = array.reshape(header.rows, header.columns)
+    return _in_their_bits(array, header) if words else array
 
 
 def _by_gdcm(header: SliceHeader, data: memoryview, name: str) -> npt.NDArray[Any]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-import numpy as np
+from math import isfinite
 
 from nodule_diag.ct.dicom.headers import SliceHeader
 from nodule_diag.ct.dicom_source import SetAside
@@ -41,6 +40,10 @@ class Series:
         self.set_aside += [SetAside(header.file.name, why) for header in self.slices if id(header) not in kept]
         self.slices = slices
 
+    def refused(self, header: SliceHeader, why: str, *, code: str, hint: str) -> CTError:
+        """The error for one of the slices."""
+        return CTError(f"{self.source}: {header.file.name} {why}", code=code, hint=hint)
+
 
 Rule = Callable[[Series], None]
 """Raises a `CTError` for what it cannot set aside."""
@@ -70,33 +73,26 @@ def only_ct(series: Series) -> None:
     """Every image is a CT: a network trained on Hounsfield units answers anything, so it must not be asked."""
     for header in series.slices:
         if header.modality != "CT":
-            raise CTError(
-                f"{series.source} is not a CT: {header.file.name} has modality {header.modality or 'not given'}",
-                code="ct-not-ct",
-                hint="give a chest CT",
-            )
+            why = f"is not a CT: it has modality {header.modality or 'not given'}"
+            raise series.refused(header, why, code="ct-not-ct", hint="give a chest CT")
 
 
 def single_frames(series: Series) -> None:
     """Every image is one slice: the geometry of multi-frame images stands elsewhere in their headers."""
     for header in series.slices:
         if header.frames > 1:
-            raise CTError(
-                f"{series.source}: {header.file.name} is a multi-frame image of {header.frames} frames",
-                code="ct-multi-frame",
-                hint="convert the enhanced CT to classic single-frame DICOM or to NIfTI",
-            )
+            why = f"is a multi-frame image of {header.frames} frames"
+            hint = "convert the enhanced CT to classic single-frame DICOM or to NIfTI"
+            raise series.refused(header, why, code="ct-multi-frame", hint=hint)
 
 
 def one_number_a_pixel(series: Series) -> None:
     """Every image is grey: colour is a picture of a CT, such as a screenshot or a dose report."""
     for header in series.slices:
-        if header.photometric not in _GRAYSCALE or header.pixels.samples != 1:
-            raise CTError(
-                f"{series.source}: {header.file.name} is not a grey-scale CT image but {header.photometric}",
-                code="ct-not-scalar",
-                hint="give the CT itself, not a secondary capture or a colour overlay",
-            )
+        if header.photometric not in _GRAYSCALE or header.samples != 1:
+            why = f"is not a grey-scale CT image but {header.photometric}"
+            hint = "give the CT itself, not a secondary capture or a colour overlay"
+            raise series.refused(header, why, code="ct-not-scalar", hint=hint)
 
 
 def placed_in_the_patient(series: Series) -> None:
@@ -107,13 +103,11 @@ def placed_in_the_patient(series: Series) -> None:
             "ImageOrientationPatient": header.orientation,
             "PixelSpacing": header.pixel_spacing_mm,
         }
-        missing = [name for name, value in placed.items() if value is None or not np.isfinite(value).all()]
+        missing = [name for name, value in placed.items() if value is None or not all(map(isfinite, value))]
         if missing:
-            raise CTError(
-                f"{series.source}: {header.file.name} has no usable {', '.join(missing)}",
-                code="ct-no-orientation",
-                hint="give the original series; a scout image or secondary capture is no volume",
-            )
+            why = f"has no usable {', '.join(missing)}"
+            hint = "give the original series; a scout image or secondary capture is no volume"
+            raise series.refused(header, why, code="ct-no-orientation", hint=hint)
 
 
 def no_copies(series: Series) -> None:
@@ -121,24 +115,15 @@ def no_copies(series: Series) -> None:
     seen: dict[str, str] = {}
     for header in series.slices:
         if header.sop_uid and header.sop_uid in seen:
-            raise CTError(
-                f"{series.source} has duplicate slices: {seen[header.sop_uid]} and {header.file.name} are the same"
-                " image",
-                code="ct-duplicate-slices",
-                hint="remove the copies",
-            )
+            why = f"and {seen[header.sop_uid]} are the same image: duplicate slices"
+            raise series.refused(header, why, code="ct-duplicate-slices", hint="remove the copies")
         seen[header.sop_uid] = header.file.name
 
 
 def _listing(by_uid: dict[str, list[SliceHeader]]) -> str:
     """Each series with its UID, description, modality and size, by series number."""
-
-    def number(item: tuple[str, list[SliceHeader]]) -> tuple[int, str]:
-        text = item[1][0].series_number
-        return (int(text) if text.isdecimal() else 0, item[0])
-
     entries = []
-    for uid, slices in sorted(by_uid.items(), key=number):
+    for uid, slices in sorted(by_uid.items(), key=lambda item: (item[1][0].series_number, item[0])):
         first = slices[0]
         size = f"{first.columns} x {first.rows} x {sum(header.frames for header in slices)}"
         description = first.description or "no description"

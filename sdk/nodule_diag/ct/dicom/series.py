@@ -7,7 +7,7 @@ from math import nan
 from pathlib import Path
 
 from nodule_diag.ct.dicom import rules, stack
-from nodule_diag.ct.dicom.files import DicomFile, files_in, members_of
+from nodule_diag.ct.dicom.files import files_in, members_of
 from nodule_diag.ct.dicom.headers import SliceHeader, slice_headers
 from nodule_diag.ct.dicom.pixels import hounsfield
 from nodule_diag.ct.dicom_source import DicomSource, SetAside, SliceIdentity
@@ -28,7 +28,6 @@ RULES: tuple[rules.Rule, ...] = (
     stack.right_angled,
     stack.in_order_of_height,
     stack.one_at_a_place,
-    stack.none_missing,
     stack.evenly_spaced,
     stack.over_each_other,
 )
@@ -47,35 +46,26 @@ def read(path: Path, *, series: str | None, threads: int) -> CTVolume:
         CTError: When there is no such series, or it is no CT that can be diagnosed from.
     """
     files = files_in(path) if path.is_dir() else members_of(path)
-    return _read(files, source=str(path), wanted=series, threads=threads)
-
-
-def _read(files: list[DicomFile], *, source: str, wanted: str | None, threads: int) -> CTVolume:
-    # The caller's thread waits for the others, or checks and copies what they have decoded.
-    workers = threads - 1
+    source = str(path)
+    workers = threads - 1  # the caller's thread waits for the others, or checks and copies what they have decoded
     with quiet_pydicom():
         headers = slice_headers(files, source=source, threads=workers)
-        series = rules.Series(source=source, slices=[header for header in headers if header], wanted=wanted)
-        series.set_aside += [
-            SetAside(file.name, "no image") for file, header in zip(files, headers, strict=True) if not header
-        ]
-        if not series.slices:
+        chosen = rules.Series(source=source, slices=[header for header in headers if header], wanted=series)
+        pairs = zip(files, headers, strict=True)
+        chosen.set_aside += [SetAside(file.name, "no image") for file, header in pairs if not header]
+        if not chosen.slices:
             raise CTError(
                 f"{source} holds no DICOM images (files looked at: {len(files)})",
                 code="ct-no-dicom",
                 hint="give the folder with the slices of the CT, or a .zip of it, or a NIfTI file by its own name",
             )
         for rule in RULES:
-            rule(series)
-        grid = stack.grid_of(series)
-        canonical = grid.canonical()
-        voxels = HounsfieldArray(canonical, path=source)
-        with in_order(partial(hounsfield, source=source), series.slices, threads=workers) as decoded:
+            rule(chosen)
+        voxels = HounsfieldArray(stack.grid_of(chosen), path=source)
+        with in_order(partial(hounsfield, source=source), chosen.slices, threads=workers) as decoded:
             for number, hu in enumerate(decoded):
                 voxels.add(number, hu[None])
-    return CTVolume.from_grid(
-        voxels.finish(), canonical, path=source, dicom=_source_of(series), warnings=grid.warnings()
-    )
+    return CTVolume.from_voxels(voxels, dicom=_source_of(chosen))
 
 
 def _source_of(series: rules.Series) -> DicomSource:
@@ -91,6 +81,4 @@ def _source_of(series: rules.Series) -> DicomSource:
 
 def _identity(header: SliceHeader) -> SliceIdentity:
     x, y, z = header.position_mm or (nan, nan, nan)
-    return SliceIdentity(
-        sop_uid=header.sop_uid, sop_class=header.sop_class, position_xyz_mm=(x, y, z), file=header.file.name
-    )
+    return SliceIdentity(header.sop_uid, header.sop_class, (x, y, z), header.file.name)

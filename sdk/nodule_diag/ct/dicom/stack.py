@@ -7,7 +7,7 @@ missing slice then moves every nodule beyond it. Here every slice's position and
 from __future__ import annotations
 
 from collections import Counter
-from math import atan, degrees
+from math import atan, degrees, isclose, isnan
 
 import numpy as np
 import numpy.typing as npt
@@ -64,25 +64,19 @@ def of_one_kind(series: Series) -> None:
             difference = f"orientation {header.orientation} against {first.orientation}"
         else:
             continue
-        raise CTError(
-            f"{series.source}: slices do not belong together: {header.file.name} has {difference} in {first.file.name}",
-            code="ct-inconsistent-slices",
-            hint="remove scout and reformatted images from the series",
-        )
+        why = f"has {difference} in {first.file.name}: they do not belong together"
+        hint = "remove scout and reformatted images from the series"
+        raise series.refused(header, why, code="ct-inconsistent-slices", hint=hint)
 
 
 def right_angled(series: Series) -> None:
     """Rows and columns are unit vectors at a right angle, or pixels lie where nobody can say."""
     first = series.slices[0]
-    row, column = _cosines(first)
-    lengths = float(np.linalg.norm(row)), float(np.linalg.norm(column))
-    if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(float(row @ column))) > 10 * SHEAR_TOLERANCE:
-        raise CTError(
-            f"{series.source}: {first.file.name} has an ImageOrientationPatient that is not two unit vectors at a right"
-            f" angle: {first.orientation}",
-            code="ct-sheared",
-            hint="the header is damaged; export the series again",
-        )
+    vectors = _cosines(first)
+    lengths = np.linalg.norm(vectors, axis=1)
+    if max(*np.abs(lengths - 1), abs(vectors[0] @ vectors[1])) > 10 * SHEAR_TOLERANCE:
+        why = f"has an ImageOrientationPatient that is not two unit vectors at a right angle: {first.orientation}"
+        raise series.refused(first, why, code="ct-sheared", hint="the header is damaged; export the series again")
 
 
 def in_order_of_height(series: Series) -> None:
@@ -104,27 +98,25 @@ def one_at_a_place(series: Series) -> None:
         )
 
 
-def none_missing(series: Series) -> None:
-    """No gap is a multiple of the usual one: whatever lies beyond a missing slice would be misplaced."""
-    heights, usual, odd = _gaps(series)
-    gaps = np.diff(heights)[odd]
-    multiples = np.rint(gaps / usual)
-    if odd.size and ((multiples >= 2) & (np.abs(gaps - multiples * usual) <= _tolerance(usual) * multiples)).all():
+def evenly_spaced(series: Series) -> None:
+    """All gaps are the usual one, no slice is missing, and gaps do not add up to a drift of half a slice."""
+    heights = _heights(series)
+    gaps = np.diff(heights)
+    usual = float(np.median(gaps))
+    tolerance = max(GAP_TOLERANCE * usual, GAP_TOLERANCE_MM)
+    odd = np.flatnonzero(np.abs(gaps - usual) > tolerance)
+    multiples = np.rint(gaps[odd] / usual)
+    between = [_between(series, heights, i) for i in odd.tolist()]
+    if odd.size and ((multiples >= 2) & (np.abs(gaps[odd] - multiples * usual) <= tolerance * multiples)).all():
         missing = int((multiples - 1).sum())
         plural = "s" if missing > 1 else ""
-        places = [_between(series, heights, i) for i in odd.tolist()]
         raise CTError(
-            f"{series.source} has {missing} missing slice{plural} (spacing {usual:.3g} mm): {_some(places)}",
+            f"{series.source} has {missing} missing slice{plural} (spacing {usual:.3g} mm): {_some(between)}",
             code="ct-missing-slices",
             hint="copy or export the whole series again",
         )
-
-
-def evenly_spaced(series: Series) -> None:
-    """All gaps are the usual one, and do not add up to a drift of half a slice."""
-    heights, usual, odd = _gaps(series)
     if odd.size:
-        places = [f"{heights[i + 1] - heights[i]:.3g} mm {_between(series, heights, i)}" for i in odd.tolist()]
+        places = [f"{gap:.3g} mm {place}" for gap, place in zip(gaps[odd], between, strict=True)]
         raise CTError(
             f"{series.source} has uneven slice gaps, where {usual:.3g} mm is usual: {_some(places)}",
             code="ct-uneven-gaps",
@@ -154,7 +146,7 @@ def over_each_other(series: Series) -> None:
     angle = degrees(atan(float(np.linalg.norm(slope))))
     if float(rest.max()) <= tolerance:
         said = series.slices[0].gantry_tilt_deg
-        header = "" if said is None else f" (the header says {said:g})"
+        header = "" if isnan(said) else f" (the header says {said:g})"
         raise CTError(
             f"{series.source} was taken with the gantry tilted by {angle:.1f} degrees{header}:"
             " its slices are sheared against each other",
@@ -162,12 +154,9 @@ def over_each_other(series: Series) -> None:
             hint="correct the tilt by resampling (as dcm2niix does) and give the result",
         )
     worst = int(np.argmax(rest))
-    raise CTError(
-        f"{series.source}: slices do not lie over each other: {series.slices[worst].file.name} is shifted sideways by"
-        f" {float(np.linalg.norm(shift[worst])):.2f} mm",
-        code="ct-inconsistent-slices",
-        hint="give one reconstruction with a constant field of view",
-    )
+    why = f"does not lie over the other slices: it is shifted sideways by {np.linalg.norm(shift[worst]):.2f} mm"
+    hint = "give one reconstruction with a constant field of view"
+    raise series.refused(series.slices[worst], why, code="ct-inconsistent-slices", hint=hint)
 
 
 def grid_of(series: Series) -> StoredGrid:
@@ -188,17 +177,16 @@ def grid_of(series: Series) -> StoredGrid:
     )
 
 
-def _cosines(header: SliceHeader) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Directions along a row and along a column, as they stand in the header."""
-    cosines = np.asarray(header.orientation, dtype=np.float64)
-    return cosines[:3], cosines[3:]
+def _cosines(header: SliceHeader) -> npt.NDArray[np.float64]:
+    """(2, 3) directions along a row and along a column, as they stand in the header."""
+    return np.reshape(np.asarray(header.orientation, dtype=np.float64), (2, 3))
 
 
 def _axes(series: Series) -> npt.NDArray[np.float64]:
     """(3, 3) unit vectors along a row, along a column and along the normal, as rows."""
-    row, column = (vector / np.linalg.norm(vector) for vector in _cosines(series.slices[0]))
-    normal = np.cross(row, column)
-    return np.stack([row, column, normal / np.linalg.norm(normal)])
+    vectors = _cosines(series.slices[0])
+    axes = np.stack([*vectors, np.cross(*vectors)])
+    return np.asarray(axes / np.linalg.norm(axes, axis=1, keepdims=True))
 
 
 def _points(series: Series) -> npt.NDArray[np.float64]:
@@ -212,20 +200,9 @@ def _heights(series: Series) -> npt.NDArray[np.float64]:
     return heights
 
 
-def _gaps(series: Series) -> tuple[npt.NDArray[np.float64], float, npt.NDArray[np.intp]]:
-    """Heights, the usual gap, and after which slices there is another."""
-    heights = _heights(series)
-    gaps = np.diff(heights)
-    usual = float(np.median(gaps))
-    return heights, usual, np.flatnonzero(np.abs(gaps - usual) > _tolerance(usual))
-
-
-def _tolerance(usual: float) -> float:
-    return max(GAP_TOLERANCE * usual, GAP_TOLERANCE_MM)
-
-
 def _close(left: Numbers | None, right: Numbers | None, *, relative: float = 0.0, absolute: float = 0.0) -> bool:
-    return bool(np.allclose(left or (), right or (), rtol=relative, atol=absolute))
+    pairs = zip(left or (), right or (), strict=True)
+    return all(isclose(a, b, rel_tol=relative, abs_tol=absolute) for a, b in pairs)
 
 
 def _between(series: Series, heights: npt.NDArray[np.float64], i: int) -> str:

@@ -10,8 +10,7 @@ import numpy as np
 from isal import isal_zlib
 
 from nodule_diag.ct.hounsfield import SLAB_BYTES, HounsfieldArray
-from nodule_diag.ct.limits import truncated
-from nodule_diag.errors import CTError
+from nodule_diag.ct.refusals import truncated, undecodable
 
 GZIP_MAGIC = b"\x1f\x8b"
 ANY_DEFLATE = 47
@@ -45,7 +44,8 @@ class ByteStream:
         try:
             while True:
                 chunk = unpacker.decompress(block, _BLOCK_BYTES)
-                yield chunk
+                if chunk:
+                    yield chunk
                 if unpacker.eof:
                     block = unpacker.unused_data
                     if len(block) < len(GZIP_MAGIC):
@@ -59,26 +59,17 @@ class ByteStream:
                     self.cut_off = True
                     return
         except isal_zlib.error as error:  # type: ignore[misc] # the stub takes the class for an instance
-            raise CTError(
-                f"{self._path} is damaged: its compressed data cannot be decoded ({error})",
-                code="ct-damaged",
-                hint="copy or download the file again",
-            ) from error
+            raise undecodable(self._path, error) from error
 
     def fill(self, buffer: memoryview) -> int:
         """Fill the buffer as far as the data goes; returns the number of bytes."""
         if self._chunks is None:
             return self._file.readinto(buffer)
         done = 0
-        while done < len(buffer):
-            if not self._rest:
-                chunk = next(self._chunks, None)
-                if chunk is None:
-                    break
-                self._rest = chunk
-            part = self._rest[: len(buffer) - done]
+        while done < len(buffer) and (chunk := self._rest or next(self._chunks, b"")):
+            part = chunk[: len(buffer) - done]
             buffer[done : done + len(part)] = part
-            self._rest = self._rest[len(part) :]
+            self._rest = chunk[len(part) :]
             done += len(part)
         return done
 
@@ -89,13 +80,7 @@ class ByteStream:
 
 
 def read_voxels(
-    stream: ByteStream,
-    voxels: HounsfieldArray,
-    *,
-    dtype: np.dtype[Any],
-    slope: float = 1.0,
-    intercept: float = 0.0,
-    path: str,
+    stream: ByteStream, voxels: HounsfieldArray, *, dtype: np.dtype[Any], slope: float = 1.0, intercept: float = 0.0
 ) -> None:
     """Decode a whole volume, slab by slab, into ``voxels``.
 
@@ -105,29 +90,26 @@ def read_voxels(
         dtype: Stored voxel type, with its byte order.
         slope: HU = slope * stored + intercept.
         intercept: See ``slope``.
-        path: The file, for messages.
 
     Raises:
         CTError: When the data ends early or is damaged, or as `HounsfieldArray.add`.
     """
-    z, y, x = voxels.stored_shape_zyx
+    x, y, z = voxels.stored_grid.size_xyz
     slice_bytes = x * y * dtype.itemsize
-    slices = max(1, SLAB_BYTES // slice_bytes)
-    buffer = bytearray(min(slices, z) * slice_bytes)
+    slices = min(max(1, SLAB_BYTES // slice_bytes), z)
+    buffer = bytearray(slices * slice_bytes)
     scaled = slope != 1.0 or intercept != 0.0
     for start in range(0, z, slices):
         count = min(slices, z - start)
         view = memoryview(buffer)[: count * slice_bytes]
         found = stream.fill(view)
         if found < len(view):
-            raise truncated(path, z * slice_bytes, start * slice_bytes + found)
+            promised, there = z * slice_bytes, start * slice_bytes + found
+            why = f"its header promises {promised:,} bytes of voxels, {there:,} could be read"
+            raise truncated(voxels.path, why)
         slab = np.frombuffer(view, dtype=dtype).reshape(count, y, x)
         voxels.add(start, slab * slope + intercept if scaled else slab)
     # One block more reaches the end of the compressed stream, where its checksum is verified.
     stream.read(_BLOCK_BYTES)
     if stream.cut_off:
-        raise CTError(
-            f"{path} is truncated: its compressed data end before their checksum",
-            code="ct-truncated",
-            hint="copy or download the file again",
-        )
+        raise truncated(voxels.path, "its compressed data end before their checksum")

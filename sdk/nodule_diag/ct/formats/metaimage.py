@@ -6,6 +6,7 @@ name wherever it points. This reader checks the first, raises the second and kee
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,16 @@ from nodule_diag.ct.formats.byte_stream import ByteStream, read_voxels
 from nodule_diag.ct.grid import StoredGrid
 from nodule_diag.ct.hounsfield import HounsfieldArray
 from nodule_diag.ct.limits import check_payload, check_size
+from nodule_diag.ct.refusals import damaged, not_placed, not_scalar
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CTError
 
 MAX_HEADER_BYTES = 2**16
 
 _VOXEL_TYPES = {
-    "MET_CHAR": "i1",
-    "MET_UCHAR": "u1",
-    "MET_SHORT": "i2",
-    "MET_USHORT": "u2",
-    "MET_INT": "i4",
-    "MET_UINT": "u4",
-    "MET_LONG": "i4",
-    "MET_ULONG": "u4",
-    "MET_LONG_LONG": "i8",
-    "MET_ULONG_LONG": "u8",
-    "MET_FLOAT": "f4",
-    "MET_DOUBLE": "f8",
+    **{"MET_CHAR": "i1", "MET_SHORT": "i2", "MET_INT": "i4", "MET_LONG": "i4", "MET_LONG_LONG": "i8"},
+    **{"MET_UCHAR": "u1", "MET_USHORT": "u2", "MET_UINT": "u4", "MET_ULONG": "u4", "MET_ULONG_LONG": "u8"},
+    **{"MET_FLOAT": "f4", "MET_DOUBLE": "f8"},
 }
 _ORIENTATION_KEYS = ("TransformMatrix", "Rotation", "Orientation")
 _ORIGIN_KEYS = ("Offset", "Position", "Origin")
@@ -57,31 +50,29 @@ def read(path: Path) -> CTVolume:
         raise CTError(
             f"{name} is not a CT: its header says modality {modality}", code="ct-not-ct", hint="give a chest CT"
         )
-    size = [int(n) for n in _numbers(fields, ("DimSize",), None, name)]
+    size = [int(n) for n in _numbers(fields, ("DimSize",), name)]
     check_size(size, path=name)
     dtype = _dtype(fields, name)
-    matrix = np.array(_numbers(fields, _ORIENTATION_KEYS, 9, name)).reshape(3, 3)
+    matrix = np.reshape(_numbers(fields, _ORIENTATION_KEYS, name, count=9), (3, 3))
     grid = StoredGrid.checked(
         size,
-        spacing_xyz_mm=_numbers(fields, _SPACING_KEYS, 3, name),
-        origin_xyz_mm=_numbers(fields, _ORIGIN_KEYS, 3, name),
+        spacing_xyz_mm=_numbers(fields, _SPACING_KEYS, name, count=3),
+        origin_xyz_mm=_numbers(fields, _ORIGIN_KEYS, name, count=3),
         # Each triple of the file is the direction of one stored axis; ours are columns.
         direction=matrix.T,
         path=name,
     )
     data, start = _data_file(path, fields, header_bytes)
     compressed = _flag(fields, "CompressedData")
-    promised = int(np.prod(size)) * dtype.itemsize
-    stored = data.stat().st_size
+    promised, stored = prod(size) * dtype.itemsize, data.stat().st_size
     if start < 0:
         start = max(0, stored - promised)
     check_payload(promised, stored - start, compressed=compressed, path=name)
-    canonical = grid.canonical()
-    voxels = HounsfieldArray(canonical, path=name)
+    voxels = HounsfieldArray(grid, path=name)
     with data.open("rb") as file:
         file.seek(start)
-        read_voxels(ByteStream(file, compressed=compressed, path=name), voxels, dtype=dtype, path=name)
-    return CTVolume.from_grid(voxels.finish(), canonical, path=name, warnings=grid.warnings())
+        read_voxels(ByteStream(file, compressed=compressed, path=name), voxels, dtype=dtype)
+    return CTVolume.from_voxels(voxels)
 
 
 def _read_header(path: Path) -> tuple[dict[str, str], int]:
@@ -96,17 +87,17 @@ def _read_header(path: Path) -> tuple[dict[str, str], int]:
                 fields[key.strip()] = value.strip()
             if key.strip() == "ElementDataFile":
                 return fields, done
-    raise _damaged(str(path), "its header has no ElementDataFile")
+    raise damaged(str(path), "its header has no ElementDataFile")
 
 
 def _data_file(path: Path, fields: dict[str, str], header_bytes: int) -> tuple[Path, int]:
     """The file that holds the voxels and where they start; -1 means at its end."""
-    value = fields["ElementDataFile"]
+    value = fields.get("ElementDataFile", "")
     if value.upper() == "LOCAL":
         return path, header_bytes
     folder = path.parent.resolve()
-    data = (folder / value).resolve()
-    if value.upper().startswith("LIST") or "%" in value or not data.is_relative_to(folder):
+    data = _resolved(folder / value)
+    if value.upper().startswith("LIST") or "%" in value or data is None or not data.is_relative_to(folder):
         raise CTError(
             f"{path} takes its voxels from {value!r}, which is not one file in its own folder",
             code="ct-detached-data",
@@ -118,10 +109,18 @@ def _data_file(path: Path, fields: dict[str, str], header_bytes: int) -> tuple[P
             code="ct-missing-data-file",
             hint="keep the .mhd and its .raw file together",
         )
-    start = fields.get("HeaderSize", "0")
-    if start.removeprefix("-").isdigit():
-        return data, int(start)
-    raise _damaged(str(path), f"its HeaderSize is {start!r}")
+    try:
+        return data, int(fields.get("HeaderSize", "0"))
+    except ValueError:
+        raise damaged(str(path), f"its HeaderSize is {fields['HeaderSize']!r}") from None
+
+
+def _resolved(path: Path) -> Path | None:
+    """Where a path leads; None for one that cannot be: with a zero byte, or a link to itself."""
+    try:
+        return path.resolve()
+    except (ValueError, RuntimeError):
+        return None
 
 
 def _dtype(fields: dict[str, str], path: str) -> np.dtype[Any]:
@@ -129,11 +128,7 @@ def _dtype(fields: dict[str, str], path: str) -> np.dtype[Any]:
     kind = fields.get("ElementType", "")
     channels = fields.get("ElementNumberOfChannels", "1")
     if kind not in _VOXEL_TYPES or channels != "1":
-        raise CTError(
-            f"{path} holds {channels} value(s) of type {kind or 'unknown'} for each voxel, not one number",
-            code="ct-not-scalar",
-            hint="give the CT itself, one number in HU for each voxel",
-        )
+        raise not_scalar(path, f"{channels} value(s) of type {kind or 'unknown'} for each voxel, not one number")
     if not _flag(fields, "BinaryData", default=True):
         raise CTError(
             f"{path} stores its voxels as text, which is not supported",
@@ -150,28 +145,17 @@ def _flag(fields: dict[str, str], key: str, *, default: bool = False) -> bool:
     return default if value is None else value[:1] in ("T", "t", "1")
 
 
-def _numbers(fields: dict[str, str], keys: tuple[str, ...], count: int | None, path: str) -> list[float]:
-    """The numbers of the first key that is there."""
-    for key in keys:
-        if key not in fields:
-            continue
-        try:
-            values = [float(word) for word in fields[key].split()]
-        except ValueError:
-            values = []
-        if not values or (count is not None and len(values) != count):
-            raise _damaged(path, f"its {key} is {fields[key]!r}")
-        if not np.isfinite(values).all():
-            raise _damaged(path, f"its {key} is {fields[key]!r}")
-        return values
-    if keys is _ORIENTATION_KEYS or keys is _ORIGIN_KEYS:
-        raise CTError(
-            f"{path} does not say how the scan lies in the patient: its header has no {keys[0]}",
-            code="ct-no-orientation",
-            hint="convert the CT from its DICOM series again with a tool that keeps the orientation",
-        )
-    raise _damaged(path, f"its header has no {keys[0]}")
-
-
-def _damaged(path: str, why: str) -> CTError:
-    return CTError(f"{path} is damaged: {why}", code="ct-damaged", hint="export the CT again")
+def _numbers(fields: dict[str, str], keys: tuple[str, ...], path: str, *, count: int | None = None) -> list[float]:
+    """The finite numbers of the first key that is there."""
+    key = next((key for key in keys if key in fields), None)
+    if key is None and keys in (_ORIENTATION_KEYS, _ORIGIN_KEYS):
+        raise not_placed(path, f"its header has no {keys[0]}")
+    if key is None:
+        raise damaged(path, f"its header has no {keys[0]}")
+    try:
+        values = [float(word) for word in fields[key].split()]
+    except ValueError:
+        values = []
+    if not values or len(values) != (count or len(values)) or not np.isfinite(values).all():
+        raise damaged(path, f"its {key} is {fields[key]!r}")
+    return values

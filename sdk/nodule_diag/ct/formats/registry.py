@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -32,8 +31,8 @@ class Format:
         Raises:
             CTError: When it is damaged, or no CT that can be diagnosed from.
         """
-        read: Callable[[Path], CTVolume] = import_module(self.module).read
-        return read(path)
+        volume: CTVolume = import_module(self.module).read(path)
+        return volume
 
 
 FORMATS = (

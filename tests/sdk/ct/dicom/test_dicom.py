@@ -1,6 +1,7 @@
 """DICOM from folders and archives: same voxels and geometry as any other form of the scan."""
 
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -234,6 +235,82 @@ def test_what_is_kept_of_the_series(tmp_path):
         assert len(kept.slices) == len(items)
         assert "phantom" not in repr(kept), "no PatientID"
     assert read_ct(make.write(tmp_path / "scan.mha")).dicom is None
+
+
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+    """Its files may be the slices at an end of the scan, which nobody would miss."""
+    items = make.dicom_slices()
+    make.save_series(tmp_path / "series" / "a", items[:8])
+    closed = make.save_series(tmp_path / "series" / "b", items[8:])
+    scandir = os.scandir
+
+    def denied(path):
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(CTError, match="Permission denied") as caught:
+        read_ct(tmp_path / "series")
+    assert caught.value.code == "ct-unreadable"
+
+
+@pytest.mark.parametrize("frames", ["0", "-3", "many"])
+def test_an_impossible_number_of_frames_is_one(tmp_path, truth, frames):
+    folder = make.save_series(tmp_path / "series", make.dicom_slices())
+    for path in folder.iterdir():
+        element = b"\x28\x00\x08\x00IS" + struct.pack("<H", 4) + frames.ljust(4).encode()
+        data = path.read_bytes()
+        at = data.index(b"\x28\x00\x10\x00US")  # Rows comes next
+        path.write_bytes(data[:at] + element + data[at:])
+    assert_same(read_ct(folder), truth)
+
+
+def test_an_extended_offset_table_before_the_pixels(tmp_path, truth):
+    items = make.dicom_slices()
+    for item in make.encoded(items, ExplicitVRLittleEndian):
+        item.compress(RLELossless, generate_instance_uid=False, encapsulate_ext=True)
+        assert item.ExtendedOffsetTable
+    assert_same(read_ct(make.save_series(tmp_path / "series", items)), truth)
+
+
+def test_names_are_fit_for_any_terminal(tmp_path):
+    """A name may hold an escape sequence or, on Linux, bytes that are no text; an archive's comes from anyone."""
+    evil = "bad\n\x1b[2J.dcm"
+    folder = tmp_path / "series"
+    for name in [evil, *(["\udce4.dcm"] if os.name == "posix" and sys.platform != "darwin" else [])]:
+        make.save_series(folder, make.dicom_slices())
+        (folder / name).write_bytes(b"")
+        with pytest.raises(CTError, match="is empty") as caught:
+            read_ct(folder)
+        str(caught.value).encode()
+        assert str(caught.value).isprintable()
+        (folder / name).unlink()
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as archive:
+        archive.writestr(evil, b"")
+    with pytest.raises(CTError, match="is empty") as caught:
+        read_ct(tmp_path / "scan.zip")
+    assert str(caught.value).isprintable()
+
+
+def test_a_series_number_of_any_length(tmp_path):
+    for series in (1, 2):
+        folder = make.save_series(tmp_path / "study" / str(series), make.dicom_slices(series=series))
+        for path in folder.iterdir():
+            old = b"\x20\x00\x11\x00IS\x02\x00" + f"{series} ".encode()
+            new = b"\x20\x00\x11\x00IS" + struct.pack("<H", 5000) + b"9" * 5000
+            path.write_bytes(path.read_bytes().replace(old, new))
+            assert new in path.read_bytes()
+    with pytest.raises(CTError) as caught:
+        read_ct(folder.parent)
+    assert caught.value.code == "ct-several-series"
+
+
+def test_a_position_that_overflows_is_refused_in_silence(tmp_path):
+    items = make.dicom_slices()
+    items[3].ImagePositionPatient = ["1e308", "1e308", "1e308"]
+    with pytest.raises(CTError):
+        read_ct(make.save_series(tmp_path / "series", items))
 
 
 @given(

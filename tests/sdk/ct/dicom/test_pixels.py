@@ -45,6 +45,17 @@ def series_of(stored: np.ndarray, *, bits: int, high: int | None = None, signed:
     return items
 
 
+def encoded_words(items, syntax):
+    """Whole words in another syntax, the unused bits too, which pydicom would clear."""
+    bits = [(item.BitsStored, item.HighBit) for item in items]
+    for item in items:
+        item.BitsStored, item.HighBit = 16, 15
+    make.encoded(items, syntax)
+    for item, (stored, high) in zip(items, bits, strict=True):
+        item.BitsStored, item.HighBit = stored, high
+    return items
+
+
 @pytest.mark.parametrize("syntax", [*NATIVE, *LOSSLESS, JPEGLosslessSV1], ids=lambda uid: uid.keyword)
 @pytest.mark.parametrize("bits", [12, 13, 16])
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
@@ -83,13 +94,13 @@ def test_plug_in_and_gdcm_agree_on_what_was_lost(tmp_path, monkeypatch, syntax):
     bits=st.integers(12, 16),
     above=st.integers(0, 4),
     signed=st.booleans(),
-    big=st.booleans(),
+    syntax=st.sampled_from([ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless]),
     slope=st.sampled_from(["1", "1.0", "2", "0.5", "1.25", "-1", "3e0"]),
     intercept=st.sampled_from(["0", "-1024", "-1000", "-1024.5", ""]),
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_bits_slope_and_intercept_are_obeyed(tmp_path, bits, above, signed, big, slope, intercept, seed):
+def test_bits_slope_and_intercept_are_obeyed(tmp_path, bits, above, signed, syntax, slope, intercept, seed):
     """Values stand at HighBit, whatever the bits round them hold; HU is a sum and a product in float64."""
     rng = np.random.default_rng(seed)
     high = min(15, bits - 1 + above)
@@ -102,7 +113,7 @@ def test_bits_slope_and_intercept_are_obeyed(tmp_path, bits, above, signed, big,
     words = ((stored << low) & window) | (rng.integers(0, 2**16, SHAPE) & ~window & 0xFFFF)
     items = series_of(words, bits=bits, high=high, signed=signed, slope=slope, intercept=intercept)
     folder = tmp_path / f"{rng.integers(2**62)}"
-    make.save_series(folder, make.encoded(items, ExplicitVRBigEndian if big else ExplicitVRLittleEndian))
+    make.save_series(folder, encoded_words(items, syntax))
     try:
         ct = read_ct(folder)
     except CTError as error:
@@ -166,6 +177,17 @@ def test_pixel_data_shorter_than_its_image_is_refused(tmp_path):
     items[1].PixelData = items[1].PixelData[:-200]
     with pytest.raises(CTError, match=r"001\.dcm is truncated: its header promises 3,840 bytes of voxels") as caught:
         read_ct(make.save_series(tmp_path / "series", items))
+    assert caught.value.code == "ct-truncated"
+
+
+def test_deflated_pixel_data_shorter_than_its_image_is_refused(tmp_path):
+    """What follows them must not be taken for pixels."""
+    items = make.dicom_slices(HU)
+    items[1].PixelData = items[1].PixelData[:-200]
+    items[1].DataSetTrailingPadding = bytes(400)
+    folder = make.save_series(tmp_path / "series", make.encoded(items, DeflatedExplicitVRLittleEndian))
+    with pytest.raises(CTError, match=r"001\.dcm is truncated: its header promises 3,840 bytes of voxels") as caught:
+        read_ct(folder)
     assert caught.value.code == "ct-truncated"
 
 

@@ -1,0 +1,79 @@
+"""Switches that are global to the process: turned when the first thread comes in, put back when the last one leaves.
+
+What ITK and pydicom say past us stays off stderr while the SDK reads: what matters is raised or noted in the result.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Generic, ParamSpec
+
+Options = ParamSpec("Options")
+
+
+class _Shared(Generic[Options]):
+    """A context that many threads may be inside of, entered and left once.
+
+    Args:
+        context: What the first one in enters; what the others ask for is not looked at.
+    """
+
+    def __init__(self, context: Callable[Options, AbstractContextManager[None]]) -> None:
+        self._context = context
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._entered = ExitStack()
+
+    @contextmanager
+    def __call__(self, *args: Options.args, **options: Options.kwargs) -> Iterator[None]:
+        with self._lock:
+            if self._inside == 0:
+                self._entered.enter_context(self._context(*args, **options))
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    self._entered.close()
+
+
+@_Shared
+@contextmanager
+def quiet_itk() -> Iterator[None]:
+    """Silences ITK's warning window inside the block."""
+    import SimpleITK as sitk
+
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+@_Shared
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Silences pydicom's warnings inside the block."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pydicom")
+        yield
+
+
+@_Shared
+@contextmanager
+def filter_threads(threads: int) -> Iterator[None]:
+    """Limits SimpleITK's filters to so many threads inside the block."""
+    import SimpleITK as sitk
+
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
