@@ -154,7 +154,7 @@ def test_an_engine_of_the_network_is_taken():
     ],
 )
 def test_an_engine_of_another_network_is_refused(changed, code):
-    with pytest.raises(BundleError, match=next(iter(changed)) if code == "shape" else "") as caught:
+    with pytest.raises(BundleError, match=r"model\.onnx") as caught:
         check_engine(TRT, Engine(**changed), SPEC)
     assert caught.value.code == f"bundle-tensor-{code}"
 
