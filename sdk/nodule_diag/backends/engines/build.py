@@ -160,7 +160,6 @@ def build_engine(
     capabilities: Sequence[str] = (),
     timing_cache: bytes | None = None,
     timing: bool = False,
-    detailed: bool = False,
 ) -> BuiltEngine:
     """Compile a graph.
 
@@ -173,7 +172,6 @@ def build_engine(
             :func:`offered_capabilities`; empty means the GPU in this machine.
         timing_cache: For TensorRT: what an earlier build returned.
         timing: Whether to keep a timing cache. With TensorRT for RTX it would force a GPU to be there, and do nothing.
-        detailed: Keep every layer's description in the engine, for its inspector.
 
     Raises:
         UsageError: For a compute capability that the builder does not offer.
@@ -186,8 +184,6 @@ def build_engine(
     network, parser = parse_network(trt, builder, onnx, log=log)
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
-    if detailed:
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     _target(trt, config, capabilities)
     for wanted in profiles:
         profile = builder.create_optimization_profile()
