@@ -58,8 +58,9 @@ def test_it_answers_as_the_direct_graph(bundle):
     made = create_backend(bundle, name="winograd", threads=1)
     assert (made.name, made.device, made.precision, made.threads) == ("winograd", "cpu", "fp32", 1)
     wanted = infer_all(create_backend(bundle, name="onnxruntime", device="cpu", threads=1), patches)
-    for field, value in vars(made.infer(patches)).items():
-        np.testing.assert_allclose(value, getattr(wanted, field), atol=1e-4, err_msg=field)
+    found = made.infer(patches)
+    for field in bundle.manifest.model.outputs.given():
+        np.testing.assert_allclose(getattr(found, field), getattr(wanted, field), atol=1e-4, err_msg=field)
 
 
 def test_weights_are_stored_once(bundle, plain):
