@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from benchmarks.gpu_check.findings import Findings, IncompleteError, UnavailableError, WrongAnswerError, in_words
 from benchmarks.gpu_check.plan import CALLS, Settings
 from benchmarks.measure import Plan, measure
-from nodule_diag.backends import BATCH, Outputs, gate_of
+from nodule_diag.backends import GPU_BATCH, Outputs, gate_of
 from nodule_diag.bundle import Bundle
 
 Float = NDArray[np.float32]
@@ -137,8 +137,8 @@ def beyond_gate(figures: Mapping[str, float], *, precision: str) -> list[str]:
 def in_equal_parts(infer: Infer, patches: Float) -> Outputs:
     """One batch size throughout: a compiler would compile for the last, smaller one again."""
     count = len(patches)
-    whole = np.resize(patches, (-(-count // BATCH) * BATCH, *patches.shape[1:]))
-    parts = [infer(whole[start : start + BATCH]) for start in range(0, len(whole), BATCH)]
+    whole = np.resize(patches, (-(-count // GPU_BATCH) * GPU_BATCH, *patches.shape[1:]))
+    parts = [infer(whole[start : start + GPU_BATCH]) for start in range(0, len(whole), GPU_BATCH)]
     return Outputs(**{name: np.concatenate([getattr(part, name) for part in parts])[:count] for name in FIELDS})
 
 

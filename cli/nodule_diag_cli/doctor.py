@@ -18,6 +18,7 @@ from nodule_diag_cli.out import document_text
 if TYPE_CHECKING:
     from nodule_diag.backends import BackendStatus, Trial
     from nodule_diag.bundle import Bundle
+    from nodule_diag.cases import CaseIndex
 
 SCHEMA = "nodule-diag/doctor/1"
 PACKAGES = ("numpy", "SimpleITK", "hnswlib", "pydantic", "typer", "onnxruntime", "onnxruntime-gpu", "openvino")
@@ -42,9 +43,14 @@ def doctor(selftest: SelfTestOption = False, save: SaveOption = False, as_json: 
 
 
 def examine(*, selftest: bool = False, save: bool = False) -> dict[str, Any]:
-    """The document of ``doctor --json``."""
+    """The document of ``doctor --json``.
+
+    Raises:
+        NoduleDiagError: When figures are to be saved and cannot be; a broken backend or bundle is an answer.
+    """
     from nodule_diag.backends import backend_statuses
     from nodule_diag.bundle import Bundle
+    from nodule_diag.cases import CaseIndex
     from nodule_diag.process import resolve_threads
 
     threads = resolve_threads()
@@ -61,22 +67,28 @@ def examine(*, selftest: bool = False, save: bool = False) -> dict[str, Any]:
         "engines": _engine_builder(),
     }
     try:
-        document |= _tried(Bundle.default(), statuses, threads=threads, selftest=selftest, save=save)
+        bundle = Bundle.default()
+        cases = CaseIndex(bundle)
     except NoduleDiagError as error:
         document["bundle"] = _fault(error)
         document["backends"] = [_backend(status, None) for status in statuses]
-        document |= dict.fromkeys(("selftest", "own_figures", "auto"))
-    return document
+        return document | dict.fromkeys(("selftest", "own_figures", "auto"))
+    return document | _tried(bundle, cases, statuses, threads=threads, selftest=selftest, save=save)
 
 
 def _tried(
-    bundle: Bundle, statuses: tuple[BackendStatus, ...], *, threads: int, selftest: bool, save: bool
+    bundle: Bundle,
+    cases: CaseIndex,
+    statuses: tuple[BackendStatus, ...],
+    *,
+    threads: int,
+    selftest: bool,
+    save: bool,
 ) -> dict[str, Any]:
     """What came of running the packaged bundle in every backend."""
     from nodule_diag.backends import SelfTest, records_of, save_figures
-    from nodule_diag.cases import CaseIndex
 
-    test = SelfTest(bundle, CaseIndex(bundle), threads=threads, quick=not selftest)
+    test = SelfTest(bundle, cases, threads=threads, quick=not selftest)
     trials = {status.name: test.run(status) for status in statuses}
     saved = None
     if save:

@@ -19,7 +19,7 @@ from benchmarks.peers.monai_style import MonaiStyle, bytes_needed, lung_mask  # 
 from benchmarks.peers.networks import TorchNetwork  # noqa: E402
 from benchmarks.peers.weights import torch_network  # noqa: E402
 from benchmarks.subject import Bench, Settings, opened  # noqa: E402
-from nodule_diag.backends.loading import create_backend  # noqa: E402
+from nodule_diag.backends import create_backend  # noqa: E402
 from nodule_diag.backends.parity import probe_patch  # noqa: E402
 from nodule_diag.bundle.bundle import Bundle  # noqa: E402
 from nodule_diag.cases.retrieval import CaseIndex  # noqa: E402

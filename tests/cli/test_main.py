@@ -315,6 +315,22 @@ def test_save_needs_a_selftest(command: Any) -> None:
     assert "doctor --selftest --save" in ended.err
 
 
+def test_figures_that_cannot_be_saved_are_an_error(
+    command: Any, golden_default: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of the cache, or of nothing to save: not of the bundle, and not exit code 0."""
+    (tmp_path / "file").write_text("")
+    with monkeypatch.context() as patch:
+        patch.setenv("NODULE_DIAG_CACHE", str(tmp_path / "file"))
+        ended = command("doctor", "--selftest", "--save", "--json")
+        assert (ended.code, ended.document["error"]["code"]) == (1, "cache-unusable")
+    for module in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, module, None)
+    ended = command("doctor", "--selftest", "--save", "--json")
+    assert (ended.code, ended.document["error"]["code"]) == (5, "figures-none")
+    assert command("doctor", "--selftest", "--json").code == 0
+
+
 def test_doctor_runs_every_precision_and_compares(command: Any, golden_default: Bundle) -> None:
     """Openvino, where it is installed, answers as onnxruntime does; bf16 as well, or the reason why not."""
     if find_spec("openvino") is None:

@@ -69,25 +69,13 @@ class Backend(Protocol):
     """Patches a run that it is fastest with, a patch; it takes any number, in memory that grows with it."""
 
     def infer(self, patches: NDArray[np.float32]) -> Outputs:
-        """Run the network.
-
-        Args:
-            patches: (N, 2, 64, 64, 64) float32, as ``extract_patches`` makes them; N >= 1.
-
-        Returns:
-            The answers in the same order.
-        """
+        """Answers to (N, 2, 64, 64, 64) float32 patches, as ``extract_patches`` makes them, in their order; N >= 1."""
         ...
 
 
 @dataclass(frozen=True)
 class Device:
-    """A parsed device request.
-
-    Attributes:
-        kind: ``auto``, ``cpu`` or ``cuda``.
-        index: Which CUDA device.
-    """
+    """A parsed device request; ``index`` says which CUDA device."""
 
     kind: Literal["auto", "cpu", "cuda"]
     index: int = 0

@@ -1,37 +1,32 @@
-"""What ``auto`` takes: the first of a fixed order that works here and whose answers are known to be right.
+"""Every backend by its name, loaded when it is asked for; and what ``auto`` takes.
 
-The order is by speed as it was measured, not as it is at the moment: on one machine the same request always takes the
-same backend. ONNX Runtime's fp32 network is the reference; any other choice that the caller did not make by name needs
-figures within the gate: in the bundle's manifest (``parity``), written where the bundle was made, or the user's own of
-this machine (:mod:`nodule_diag.backends.own_figures`). Figures that miss the gate count wherever they stand. Without
-any, ``auto`` is ONNX Runtime in fp32.
+That is the first of a fixed order that works here and whose answers are known to be right. The order is by speed as it
+was measured, not as it is at the moment: on one machine the same request always takes the same backend. ONNX Runtime's
+fp32 network is the reference; any other choice that the caller did not make by name needs figures within the gate: in
+the bundle's manifest (``parity``), written where the bundle was made, or the user's own of this machine
+(:mod:`nodule_diag.backends.own_figures`). Figures that miss the gate count wherever they stand. Without any, ``auto``
+is ONNX Runtime in fp32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from importlib import import_module
+from typing import Literal, NamedTuple, cast
 
-from nodule_diag.backends.backend import Backend, Device
+from nodule_diag.backends.backend import PRECISIONS, Backend, BackendModule, BackendStatus, Device, parse_device
 from nodule_diag.backends.own_figures import own_records
 from nodule_diag.backends.parity import misses
-from nodule_diag.backends.registry import backend_module
 from nodule_diag.bundle import Bundle, Manifest, ParityRecord
-from nodule_diag.errors import BackendError, BundleError, MissingExtraError
+from nodule_diag.errors import BackendError, BundleError, MissingExtraError, UsageError
 
 REFERENCE = "onnxruntime"
+BACKENDS = (REFERENCE, "openvino", "winograd", "tensorrt", "tensorrt-rtx")
+"""Each the name of a module here, with ``_`` for ``-``: a :class:`BackendModule`."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One way to run the network.
-
-    Attributes:
-        backend: Its name.
-        device: The kind of device.
-        precision: What it computes in.
-    """
+class Candidate(NamedTuple):
+    """One way to run the network: a backend's name, a kind of device and a precision."""
 
     backend: str
     device: Literal["cpu", "cuda"]
@@ -46,6 +41,46 @@ AUTO_ORDER = (
     Candidate(REFERENCE, "cpu", "fp32"),
 )
 """Fastest first."""
+
+
+def backend_module(name: str) -> BackendModule:
+    """Import the module of a backend, one of :data:`BACKENDS`; the runtime itself is not imported yet."""
+    return cast(BackendModule, import_module(f"nodule_diag.backends.{name.replace('-', '_')}"))
+
+
+def backend_statuses() -> tuple[BackendStatus, ...]:
+    """Ask every backend whether it could serve here; loads runtimes, but no network."""
+    return tuple(backend_module(name).status() for name in BACKENDS)
+
+
+def create_backend(
+    bundle: Bundle, *, name: str = "auto", device: str = "auto", precision: str = "auto", threads: int
+) -> Backend:
+    """Load a bundle's network into the backend that was asked for, warm enough to be called.
+
+    Args:
+        bundle: A checked bundle.
+        name: A backend, or ``auto``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: fp32, or a reduced one whose recorded figures passed.
+        threads: CPU threads a call may use.
+
+    Raises:
+        UsageError: For names that mean nothing.
+        BackendError: When backend, device or precision cannot serve. Of ``auto``: ``precision-unavailable`` when
+            nothing can take the precision, ``auto-without-parity`` when only a backend without figures is installed,
+            ``auto-failed-selftest`` when the reference was wrong here and nothing else may be taken, else what the last
+            candidate said.
+        MissingExtraError: When the runtime is not installed.
+        BundleError: When the network is not what the manifest says.
+    """
+    for what, given, known in (("backend", name, BACKENDS), ("precision", precision, PRECISIONS)):
+        if given not in {"auto", *known}:
+            raise UsageError(f"unknown {what} {given!r}", hint=f"use auto, {', '.join(known)}")
+    target = parse_device(device)
+    if name != "auto" and precision != "auto":
+        return backend_module(name).load(bundle, device=target, precision=precision, threads=threads)
+    return _first_that_serves(bundle, name=name, device=target, precision=precision, threads=threads)
 
 
 def has_passed(records: Sequence[ParityRecord], candidate: Candidate | ParityRecord) -> bool:
@@ -68,23 +103,8 @@ def _may_be_taken(records: Sequence[ParityRecord], candidate: Candidate) -> bool
     return without_figures or has_passed(records, candidate)
 
 
-def choose(bundle: Bundle, *, name: str, device: Device, precision: str, threads: int) -> Backend:
-    """Load the first candidate that fits the request and works here.
-
-    Args:
-        bundle: A checked bundle.
-        name: A backend, or ``auto``.
-        device: Where it may run.
-        precision: A precision, or ``auto``: fp32, or a reduced one whose recorded figures passed.
-        threads: CPU threads a call may use.
-
-    Raises:
-        BackendError: ``precision-unavailable`` when nothing can take the precision, ``auto-without-parity`` when only
-            a backend without figures is installed, ``auto-failed-selftest`` when the reference was wrong here and
-            nothing else may be taken, else what the last candidate said.
-        MissingExtraError: When no runtime is installed.
-        BundleError: When the network is not what the manifest says.
-    """
+def _first_that_serves(bundle: Bundle, *, name: str, device: Device, precision: str, threads: int) -> Backend:
+    """Load the first candidate that fits the request and works here; see :func:`create_backend`."""
     fault: BackendError | BundleError = _nothing_fits(precision)
     records = (*bundle.manifest.parity, *own_records(bundle))
     for backend, target, taken in _attempts(records, name, device, precision):

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.errors import BackendError, MissingExtraError
+from nodule_diag.backends.imports import import_installed
+from nodule_diag.errors import BackendError
 
 DRIVER_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _KERNEL_MODULE_VERSION = Path("/proc/driver/nvidia/version")
@@ -32,14 +32,7 @@ _CAPTURE_THREAD_LOCAL = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """What an engine depends on.
-
-    Attributes:
-        index: Which CUDA device.
-        name: As the driver gives it.
-        compute_capability: ``8.9``.
-        driver: The driver's version.
-    """
+    """What an engine depends on: the GPU's number, its name, a capability such as ``8.9`` and the driver's version."""
 
     index: int
     name: str
@@ -64,26 +57,20 @@ def load_driver() -> ctypes.CDLL:
 
 
 def import_pycuda(extra: str) -> ModuleType:
-    """``pycuda.driver``, initialised.
-
-    Args:
-        extra: The extra that brings it.
+    """``pycuda.driver``, initialised; ``extra`` brings it.
 
     Raises:
         BackendError: ``cuda-no-driver`` without a driver, ``cuda-broken`` when pycuda or the driver does not start.
         MissingExtraError: When pycuda is not installed.
     """
     load_driver()
-    try:
-        driver = import_module("pycuda.driver")
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pycuda", extra) from error
-    except (ImportError, OSError) as error:
-        raise BackendError(
-            f"pycuda is installed but cannot be loaded: {error}",
-            hint="pip install --force-reinstall --no-cache-dir pycuda, with the CUDA toolkit of the driver",
-            code="cuda-broken",
-        ) from error
+    driver = import_installed(
+        "pycuda.driver",
+        package="pycuda",
+        extra=extra,
+        code="cuda-broken",
+        reinstall="--no-cache-dir pycuda, with the CUDA toolkit of the driver",
+    )
     try:
         driver.init()
     except driver.Error as error:
@@ -94,7 +81,6 @@ def import_pycuda(extra: str) -> ModuleType:
 def list_gpus(driver: ModuleType) -> tuple[Gpu, ...]:
     """The GPUs that this process may use."""
     version = _driver_version(driver)
-    devices = [driver.Device(index) for index in range(driver.Device.count())]
     return tuple(
         Gpu(
             index=index,
@@ -102,7 +88,7 @@ def list_gpus(driver: ModuleType) -> tuple[Gpu, ...]:
             compute_capability="{}.{}".format(*device.compute_capability()),
             driver=version,
         )
-        for index, device in enumerate(devices)
+        for index, device in enumerate(map(driver.Device, range(driver.Device.count())))
     )
 
 
@@ -119,12 +105,8 @@ def _driver_version(driver: ModuleType) -> str:
 class CudaDevice:
     """One GPU: its primary context, and one stream for all work of one backend.
 
-    Args:
-        driver: Of :func:`import_pycuda`.
-        index: Which device.
-
     Raises:
-        BackendError: ``device-unavailable`` when there is no such device.
+        BackendError: ``device-unavailable`` when there is no such device, ``cuda-failed`` when it cannot be used.
     """
 
     def __init__(self, driver: ModuleType, *, index: int) -> None:
@@ -137,7 +119,8 @@ class CudaDevice:
                 code="device-unavailable",
             )
         self.gpu = gpus[index]
-        self._context = driver.Device(index).retain_primary_context()
+        with self._typed_errors():
+            self._context = driver.Device(index).retain_primary_context()
         with self.current():
             self.stream = driver.Stream()
 
@@ -148,7 +131,15 @@ class CudaDevice:
         Raises:
             BackendError: ``cuda-failed``.
         """
-        self._context.push()
+        with self._typed_errors():
+            self._context.push()
+            try:
+                yield
+            finally:
+                self._driver.Context.pop()
+
+    @contextmanager
+    def _typed_errors(self) -> Iterator[None]:
         try:
             yield
         except self._driver.Error as error:
@@ -157,8 +148,6 @@ class CudaDevice:
                 hint="free GPU memory, or use a smaller batch; nvidia-smi shows who uses it",
                 code="cuda-failed",
             ) from error
-        finally:
-            self._driver.Context.pop()
 
     def pinned(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Page-locked host memory, which the GPU copies from and to without the CPU; the context is current."""
@@ -187,15 +176,10 @@ class CudaDevice:
 
 
 class CudaGraph:
-    """Recorded work on a stream, launched with one call to the driver.
-
-    Args:
-        library: Of :func:`load_driver`.
-        stream: The stream's handle.
-        work: Puts the work on that stream.
+    """What ``work`` puts on a stream (its handle), recorded and launched with one call to the driver.
 
     Raises:
-        BackendError: ``cuda-failed``.
+        BackendError: ``cuda-failed``, here and in every method.
     """
 
     def __init__(self, library: ctypes.CDLL, *, stream: int, work: Callable[[], None]) -> None:
@@ -215,11 +199,7 @@ class CudaGraph:
             self._call("cuGraphDestroy", graph)
 
     def launch(self) -> None:
-        """Put the recorded work on its stream; the context is current.
-
-        Raises:
-            BackendError: ``cuda-failed``.
-        """
+        """Put the recorded work on its stream; the context is current."""
         self._call("cuGraphLaunch", self._executable, self._stream)
 
     def close(self) -> None:

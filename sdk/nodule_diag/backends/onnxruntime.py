@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from importlib import import_module, metadata
+from contextlib import suppress
+from importlib import metadata
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nodule_diag.backends.backend import CPU_BATCH, GPU_BATCH, Backend, BackendStatus, Device, Outputs
+from nodule_diag.backends.imports import import_installed
 from nodule_diag.backends.onnxruntime_binding import BoundSession
-from nodule_diag.backends.tensors import MAX_REASON, Node, check_tensors, checked_outputs, output_names, unreadable
+from nodule_diag.backends.tensors import (
+    MAX_REASON,
+    check_tensors,
+    checked_outputs,
+    no_precision,
+    output_names,
+    unreadable,
+)
 from nodule_diag.bundle import Bundle
-from nodule_diag.errors import BackendError, MissingExtraError, NoduleDiagError
+from nodule_diag.errors import BackendError, NoduleDiagError
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -25,55 +33,36 @@ LOG_FATAL_ONLY = 4
 """ONNX Runtime's severity. Its errors are raised here as well; its own lines would only clutter stderr."""
 
 
-class _Session(Protocol):
-    """The part of ``onnxruntime.InferenceSession`` that is used here."""
-
-    def get_inputs(self) -> Sequence[Node]: ...
-    def get_outputs(self) -> Sequence[Node]: ...
-    def get_providers(self) -> Sequence[str]: ...
-    def run(
-        self, output_names: Sequence[str], input_feed: dict[str, NDArray[np.float32]]
-    ) -> Sequence[NDArray[np.float32]]: ...
-
-
 def import_runtime() -> ModuleType:
     """Import onnxruntime.
 
-    Returns:
-        The module.
-
     Raises:
-        BackendError: ``onnxruntime-conflict`` when both distributions are installed into one folder.
+        BackendError: ``onnxruntime-conflict`` when both distributions are installed into one folder;
+            ``onnxruntime-broken`` when it cannot be loaded.
         MissingExtraError: When none is.
     """
-    installed = _colliding_distributions()
-    if installed:
+    if installed := _colliding_distributions():
         raise BackendError(
             f"{' and '.join(installed)} are installed together; they overwrite each other's files",
             hint=f"pip uninstall --yes {' '.join(installed)} && pip install 'nodule-diag[cpu]'"
             " (or 'nodule-diag[gpu]' for an NVIDIA GPU)",
             code="onnxruntime-conflict",
         )
-    try:
-        return import_module("onnxruntime")
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("onnxruntime", "cpu") from error
-    except ImportError as error:
-        raise BackendError(
-            f"onnxruntime is installed but cannot be loaded: {error}",
-            hint="pip install --force-reinstall --no-deps onnxruntime",
-            code="onnxruntime-broken",
-        ) from error
+    return import_installed(
+        "onnxruntime",
+        package="onnxruntime",
+        extra="cpu",
+        code="onnxruntime-broken",
+        reinstall="--no-deps onnxruntime",
+    )
 
 
 def _colliding_distributions() -> tuple[str, ...]:
     """Those that share a folder; in a folder of its own, the first one on the path hides the other unharmed."""
     places = {}
     for name in DISTRIBUTIONS:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             places[name] = str(metadata.distribution(name).locate_file("onnxruntime"))
-        except metadata.PackageNotFoundError:
-            continue
     return tuple(name for name in places if list(places.values()).count(places[name]) > 1)
 
 
@@ -94,11 +83,7 @@ def load(bundle: Bundle, *, device: Device, precision: str, threads: int) -> Bac
         BackendError: ``precision-unavailable`` for another precision than fp32.
     """
     if precision != OnnxRuntimeBackend.precision:
-        raise BackendError(
-            f"precision {precision} is not available: the onnxruntime backend runs the fp32 network",
-            hint="use --precision fp32 or auto",
-            code="precision-unavailable",
-        )
+        raise no_precision(precision, "the onnxruntime backend runs the fp32 network")
     return OnnxRuntimeBackend(bundle, device=device, threads=threads)
 
 
@@ -133,15 +118,14 @@ class OnnxRuntimeBackend:
     def infer(self, patches: NDArray[np.float32]) -> Outputs:
         """Run the network; see :class:`nodule_diag.backends.Backend`."""
         names = output_names(self._spec)
-        errors = self._runtime.capi.onnxruntime_pybind11_state
         try:
             if self._bound is None:
                 arrays = self._session.run(list(names.values()), {self._spec.input.name: patches})
             else:
                 arrays = self._bound.run(list(names.values()), patches)
-        except (errors.Fail, errors.RuntimeException, errors.EPFail, errors.InvalidArgument, RuntimeError) as error:
+        except faults(self._runtime) as error:
             raise BackendError(
-                f"onnxruntime failed on {len(patches)} patches on {self.device}: {_first_line(error)}",
+                f"onnxruntime failed on {len(patches)} patches on {self.device}: {first_line(error)}",
                 hint="use fewer nodules a call, or --device cpu",
                 code="inference-failed",
             ) from error
@@ -171,29 +155,30 @@ class OnnxRuntimeBackend:
             self._runtime, self._session, spec=self._spec, device=device, index=index, graphs=self.cuda_graphs
         )
 
-    def _open(self, model: bytes, device: Device, cuda_graphs: bool | None) -> tuple[_Session, str]:
+    def _open(self, model: bytes, device: Device, cuda_graphs: bool | None) -> tuple[Any, str]:
         """Session and the name of the device that it really uses."""
         if device.kind == "cpu":
             return self._session_on(model, [CPU_PROVIDER]), "cpu"
-        available = CUDA_PROVIDER in self._runtime.get_available_providers()
         why = "this onnxruntime was built without CUDA"
-        if available:
+        ways: tuple[bool, ...] = ()
+        if CUDA_PROVIDER in self._runtime.get_available_providers():
+            # A session refuses graphs when a node is left to the CPU.
+            ways = (True, False) if cuda_graphs is None else (cuda_graphs,)
             if hasattr(self._runtime, "preload_dlls"):
                 self._runtime.preload_dlls()  # CUDA and cuDNN from their pip packages, where those are installed
-            # A session refuses graphs when a node is left to the CPU.
-            for graphs in (True, False) if cuda_graphs is None else (cuda_graphs,):
-                # TF32 keeps 10 bits of mantissa: results would differ from the CPU's by more than the promised 1e-4.
-                options = {"device_id": device.index, "use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}
-                options["enable_cuda_graph"] = int(graphs)
-                try:
-                    session = self._session_on(model, [(CUDA_PROVIDER, options), CPU_PROVIDER])
-                except BackendError as error:
-                    why = error.message
-                    continue
-                if CUDA_PROVIDER in session.get_providers():
-                    self.cuda_graphs = graphs
-                    return session, f"cuda:{device.index}"
-                why = "its CUDA libraries or a GPU are missing"
+        for graphs in ways:
+            # TF32 keeps 10 bits of mantissa: results would differ from the CPU's by more than the promised 1e-4.
+            options = {"device_id": device.index, "use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}
+            options["enable_cuda_graph"] = int(graphs)
+            try:
+                session = self._session_on(model, [(CUDA_PROVIDER, options), CPU_PROVIDER])
+            except BackendError as error:
+                why = error.message
+                continue
+            if CUDA_PROVIDER in session.get_providers():
+                self.cuda_graphs = graphs
+                return session, f"cuda:{device.index}"
+            why = "its CUDA libraries or a GPU are missing"
         if device.kind == "cuda":
             raise BackendError(
                 f"device cuda:{device.index} cannot be used: {why}",
@@ -203,20 +188,25 @@ class OnnxRuntimeBackend:
             )
         return self._session_on(model, [CPU_PROVIDER]), "cpu"
 
-    def _session_on(self, model: bytes, providers: list[Any]) -> _Session:
-        options = self._options()
+    def _session_on(self, model: bytes, providers: list[Any]) -> Any:  # noqa: ANN401
+        """An InferenceSession, with the first of the providers where it loads."""
         errors = self._runtime.capi.onnxruntime_pybind11_state
+        invalid = (errors.InvalidProtobuf, errors.InvalidGraph, errors.NotImplemented, errors.InvalidArgument)
         try:
             # enable_fallback=0: the default prints to stdout and silently goes on with the CPU.
-            session: _Session = self._runtime.InferenceSession(model, options, providers=providers, enable_fallback=0)
-        except (errors.InvalidProtobuf, errors.InvalidGraph, errors.NotImplemented, errors.InvalidArgument) as error:
-            raise unreadable(self._spec.file, runtime="onnxruntime", reason=_first_line(error)) from error
-        except (errors.Fail, errors.RuntimeException, errors.EPFail, RuntimeError, ValueError) as error:
-            if providers[0] == CPU_PROVIDER:
-                raise unreadable(self._spec.file, runtime="onnxruntime", reason=_first_line(error)) from error
-            raise BackendError(_first_line(error), code="device-unavailable") from error
-        return session
+            return self._runtime.InferenceSession(model, self._options(), providers=providers, enable_fallback=0)
+        except faults(self._runtime) as error:
+            if isinstance(error, invalid) or providers[0] == CPU_PROVIDER:
+                raise unreadable(self._spec.file, runtime="onnxruntime", reason=first_line(error)) from error
+            raise BackendError(first_line(error), code="device-unavailable") from error
 
 
-def _first_line(error: Exception) -> str:
+def faults(runtime: ModuleType) -> tuple[type[Exception], ...]:
+    """What onnxruntime raises: classes of its own without a common base, and these."""
+    own = vars(runtime.capi.onnxruntime_pybind11_state).values()
+    return (RuntimeError, ValueError, *(kind for kind in own if isinstance(kind, type) and issubclass(kind, Exception)))
+
+
+def first_line(error: Exception) -> str:
+    """Of a runtime's message, as much as is passed on."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:MAX_REASON]

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +26,7 @@ GRAPH_ID = "gpu_graph_id"
 """Run option that names the graph to record or replay."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Bound:
+class _Bound(NamedTuple):
     """Buffers of one batch size."""
 
     binding: Any

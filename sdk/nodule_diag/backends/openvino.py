@@ -5,19 +5,26 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib import import_module
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.backends.backend import CPU_BATCH, Backend, BackendStatus, Device, Outputs
+from nodule_diag.backends.backend import CPU_BATCH, BackendStatus, Device, Outputs
+from nodule_diag.backends.imports import import_installed
 from nodule_diag.backends.onnx_weights import require_own_weights
-from nodule_diag.backends.tensors import check_tensors, checked_outputs, output_names, unreadable
+from nodule_diag.backends.tensors import (
+    Declared,
+    check_tensors,
+    checked_outputs,
+    no_precision,
+    output_names,
+    require_cpu,
+    unreadable,
+)
 from nodule_diag.bundle import Bundle
-from nodule_diag.errors import BackendError, MissingExtraError, NoduleDiagError
+from nodule_diag.errors import BackendError, NoduleDiagError
 
 DEVICE = "CPU"
 """OpenVINO's name of the one device that is used; its GPU plugin is for Intel's GPUs and untested here."""
@@ -30,28 +37,6 @@ _NOISE = ("Exception from ", "Check '")
 """Lines of OpenVINO's messages that only say where in its sources they were raised."""
 
 
-class _Request(Protocol):
-    """The part of ``openvino.InferRequest`` that is used here."""
-
-    def infer(self, inputs: dict[str, NDArray[np.float32]], share_inputs: bool) -> dict[str, NDArray[np.float32]]: ...
-
-
-class _Network(Protocol):
-    """The part of ``openvino.CompiledModel`` that is used here."""
-
-    def create_infer_request(self) -> _Request: ...
-    def get_property(self, name: str) -> Any: ...  # noqa: ANN401 - each property has a type of its own
-
-
-@dataclass(frozen=True)
-class _Declared:
-    """A tensor in ONNX Runtime's words, which :mod:`nodule_diag.backends.tensors` checks."""
-
-    name: str
-    shape: list[int | str | None]
-    type: str
-
-
 def import_runtime() -> ModuleType:
     """Import openvino, without the report that it would send of it.
 
@@ -59,17 +44,10 @@ def import_runtime() -> ModuleType:
         MissingExtraError: When it is not installed.
         BackendError: ``openvino-broken`` when it is and cannot be loaded.
     """
-    try:
-        with _no_telemetry():
-            return import_module("openvino")
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("openvino", "openvino") from error
-    except (ImportError, OSError) as error:
-        raise BackendError(
-            f"openvino is installed but cannot be loaded: {error}",
-            hint="pip install --force-reinstall --no-deps openvino",
-            code="openvino-broken",
-        ) from error
+    with _no_telemetry():
+        return import_installed(
+            "openvino", package="openvino", extra="openvino", code="openvino-broken", reinstall="--no-deps openvino"
+        )
 
 
 @contextmanager
@@ -99,11 +77,6 @@ def status() -> BackendStatus:
     return BackendStatus("openvino", usable=True, version=version, devices=("cpu",), precisions=tuple(PRECISIONS))
 
 
-def load(bundle: Bundle, *, device: Device, precision: str, threads: int) -> Backend:
-    """An :class:`OpenVinoBackend`; see there."""
-    return OpenVinoBackend(bundle, device=device, precision=precision, threads=threads)
-
-
 class OpenVinoBackend:
     """A network compiled by OpenVINO for the CPU; :meth:`infer` may be called from several threads.
 
@@ -127,12 +100,7 @@ class OpenVinoBackend:
     batch = CPU_BATCH
 
     def __init__(self, bundle: Bundle, *, device: Device, precision: str, threads: int) -> None:
-        if device.kind == "cuda":
-            raise BackendError(
-                f"device cuda:{device.index} cannot be used: the openvino backend runs on the CPU",
-                hint="use --backend onnxruntime for an NVIDIA GPU, or --device cpu",
-                code="device-unavailable",
-            )
+        require_cpu(self.name, device)
         self._spec = bundle.manifest.model
         self.precision = precision
         runtime = import_runtime()
@@ -158,7 +126,7 @@ class OpenVinoBackend:
         arrays = {field: found[name] for field, name in output_names(self._spec).items()}
         return checked_outputs(arrays, device=self.device)
 
-    def _compile(self, runtime: ModuleType, core: Any, model: bytes, threads: int) -> _Network:  # noqa: ANN401
+    def _compile(self, runtime: ModuleType, core: Any, model: bytes, threads: int) -> Any:  # noqa: ANN401 - openvino has no types
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",
@@ -175,12 +143,14 @@ class OpenVinoBackend:
                 inputs=_declared(read.inputs, {self._spec.input.name}),
                 outputs=_declared(read.outputs, set(output_names(self._spec).values())),
             )
-            network: _Network = core.compile_model(read, DEVICE, settings)
+            return core.compile_model(read, DEVICE, settings)
         except RuntimeError as error:
             raise unreadable(
                 self._spec.file, runtime=f"openvino {runtime.__version__}", reason=_reason(error)
             ) from error
-        return network
+
+
+load = OpenVinoBackend
 
 
 def _cpu_capabilities(core: Any) -> list[str]:  # noqa: ANN401 - openvino has no types
@@ -209,14 +179,10 @@ def _require_precision(core: Any, precision: str) -> None:  # noqa: ANN401 - ope
         why = f"this CPU ({name}) has no bf16 instructions; OpenVINO lists {', '.join(capabilities)} for it"
     else:
         return
-    raise BackendError(
-        f"precision {precision} is not available: {why}",
-        hint="use --precision fp32 or auto",
-        code="precision-unavailable",
-    )
+    raise no_precision(precision, why)
 
 
-def _declared(ports: Sequence[Any], wanted: set[str]) -> list[_Declared]:
+def _declared(ports: Sequence[Any], wanted: set[str]) -> list[Declared]:
     """Inputs or outputs of a network; of a tensor's several names the one that the manifest uses."""
     tensors = []
     for port in ports:
@@ -224,7 +190,7 @@ def _declared(ports: Sequence[Any], wanted: set[str]) -> list[_Declared]:
         sizes = [] if shape.rank.is_dynamic else [None if axis.is_dynamic else axis.get_length() for axis in shape]
         kind = port.get_element_type().to_string()
         tensors.append(
-            _Declared(
+            Declared(
                 name=min(names & wanted or names, default=""),
                 shape=sizes,
                 type="tensor(float)" if kind == "f32" else f"tensor({kind})",

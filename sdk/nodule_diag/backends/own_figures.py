@@ -20,9 +20,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from nodule_diag.backends.user_cache import FOLDER_MODE, make_private, user_cache
+from nodule_diag.backends.user_cache import make_private, user_cache, why_unsafe
 from nodule_diag.bundle import Bundle, ParityRecord, ShortText, Strict
-from nodule_diag.errors import BackendError, OutputError
+from nodule_diag.errors import BackendError
 from nodule_diag.process import writing
 
 SCHEMA: Final = "nodule-diag/figures/1"
@@ -86,20 +86,18 @@ def read_figures(bundle: Bundle) -> OwnFigures:
     """Read the figures of a bundle on this machine.
 
     Raises:
-        FiguresRefusedError: ``figures-missing``, ``figures-unsafe`` for a file or folder that is not this user's alone,
-            ``figures-damaged``, or ``figures-stale`` for figures of another bundle, CPU or version.
+        FiguresRefusedError: ``figures-missing``, ``figures-unsafe`` for a file or folder that is not this user's alone
+            or cannot be read, ``figures-damaged``, or ``figures-stale`` for those of another bundle, CPU or version.
     """
-    folder = user_cache() / FOLDER
-    if not folder.is_dir():  # as for most: nothing else is looked at
-        raise _refused("there are none", "missing")
-    path = figures_path(bundle)
-    _require_private(folder.lstat(), folder, stat.S_ISDIR)
     try:
+        folder = user_cache() / FOLDER
+        _require_private(folder.lstat(), folder, stat.S_ISDIR)
+        path = figures_path(bundle)
         found = OwnFigures.model_validate_json(_read_own(path))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise _refused("there are none", "missing") from error
     except OSError as error:
-        raise _refused(f"{path} cannot be read: {error.strerror or error}", "unsafe") from error
+        raise _refused(f"they cannot be read: {error}", "unsafe") from error
     except ValidationError as error:
         raise _refused(f"{path} is damaged", "damaged") from error
     here = measured_here(bundle)
@@ -113,8 +111,15 @@ def save_figures(bundle: Bundle, records: Sequence[ParityRecord]) -> Path:
     """Write figures for this user, whole or not at all; returns the file.
 
     Raises:
+        BackendError: ``figures-none`` without any.
         OutputError: When it cannot be written.
     """
+    if not records:
+        raise BackendError(
+            "there are no figures to save: no backend could be compared on this CPU",
+            hint="nodule-diag doctor says what each backend lacks",
+            code="figures-none",
+        )
     path = figures_path(bundle)
     make_private(path.parent)
     figures = OwnFigures(
@@ -122,16 +127,9 @@ def save_figures(bundle: Bundle, records: Sequence[ParityRecord]) -> Path:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         records=tuple(records),
     )
-    try:
-        path.parent.chmod(FOLDER_MODE)
-        with writing(path) as temporary:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(figures.model_dump_json(indent=1).encode())
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    with writing(path) as temporary:
+        temporary.touch(mode=FILE_MODE, exist_ok=False)
+        temporary.write_bytes(figures.model_dump_json(indent=1).encode())
     return path
 
 
@@ -180,15 +178,8 @@ def _read_own(path: Path) -> bytes:
 
 
 def _require_private(found: os.stat_result, path: Path, is_kind: Callable[[int], bool]) -> None:
-    """Of the right kind, owned by this user and written by nobody else; Windows keeps the folder private itself."""
-    if not is_kind(found.st_mode):
-        raise _refused(f"{path} is a link, or not a plain file in a folder", "unsafe")
-    if not hasattr(os, "geteuid"):
-        return
-    if found.st_uid != os.geteuid():
-        raise _refused(f"{path} belongs to another user", "unsafe")
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise _refused(f"{path} can be written by other users", "unsafe")
+    if why := why_unsafe(found, is_kind=is_kind):
+        raise _refused(f"{path} {why}", "unsafe")
 
 
 def _refused(why: str, kind: str) -> FiguresRefusedError:

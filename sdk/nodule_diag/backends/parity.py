@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 FP32_TOLERANCE = 1e-4
 """Largest difference of any fp32 answer. The expert score runs from 1 to 5, the others from 0 to 1."""
-BATCH = 8
-"""Patches a run of the network, as in :mod:`nodule_diag.diagnoser`."""
 PROBE_SEED = 20221
 PROBE_RADIUS_VOXELS = 12.0
 """A nodule of 12 mm."""
@@ -31,23 +29,20 @@ PROBE_RADIUS_VOXELS = 12.0
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What a backend's figures must keep to.
-
-    Attributes:
-        malignancy: Largest |dP|.
-        expert_score: Largest difference.
-        maps: Largest mean absolute difference of a CAM or a segmentation.
-        overlap: Smallest share of similar cases in common.
-    """
+    """What a backend's figures must keep to."""
 
     malignancy: float
+    """Largest |dP|."""
     expert_score: float
+    """Largest difference."""
     maps: float
-    overlap: float
+    """Largest mean absolute difference of a CAM or a segmentation."""
+    overlap: float = 0.9
+    """Smallest share of similar cases in common."""
 
 
-FP32_GATE = Gate(malignancy=FP32_TOLERANCE, expert_score=FP32_TOLERANCE, maps=FP32_TOLERANCE, overlap=0.9)
-REDUCED_GATE = Gate(malignancy=0.01, expert_score=0.05, maps=0.02, overlap=0.9)
+FP32_GATE = Gate(malignancy=FP32_TOLERANCE, expert_score=FP32_TOLERANCE, maps=FP32_TOLERANCE)
+REDUCED_GATE = Gate(malignancy=0.01, expert_score=0.05, maps=0.02)
 """For bf16 and fp16."""
 
 
@@ -78,17 +73,14 @@ def misses(figures: ParityFigures, *, precision: str) -> tuple[str, ...]:
 
 
 def compare(reference: Outputs, candidate: Outputs, *, precision: str, cases: CaseIndex, k: int) -> ParityFigures:
-    """Measure how far a backend's answers are from the reference's.
+    """Measure how far a backend's answers are from the fp32 network's in ONNX Runtime, for :func:`misses` to judge.
 
     Args:
-        reference: Answers of the fp32 network in ONNX Runtime.
+        reference: Answers of the fp32 network.
         candidate: The backend's for the same patches.
         precision: What the backend computed in.
-        cases: The bundle's case base, for the overlap.
-        k: How many similar cases to compare.
-
-    Returns:
-        The figures, which :func:`misses` judges.
+        cases: The bundle's case base, of which the ``k`` most similar are compared.
+        k: How many.
     """
     # P = sigmoid(S), whose slope at 0 is 1/4: within the gate of P, S may have either sign, and CAM_c turns over.
     certain = np.abs(reference.logit) > 4.0 * gate_of(precision).malignancy
@@ -109,34 +101,30 @@ def _map_difference(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> 
 
 
 def _overlap(reference: Outputs, candidate: Outputs, cases: CaseIndex, k: int) -> float:
+    """The share of common cases over all patches, in the space where it is smallest."""
+    answers = [
+        [(float(p), float(score)) for p, score in zip(outputs.malignancy, outputs.expert_score, strict=True)]
+        for outputs in (reference, candidate)
+    ]
     shares = []
     for space in SPACES:
-        common = total = 0
-        for row in range(len(reference.malignancy)):
-            wanted, found = (
-                (float(outputs.malignancy[row]), float(outputs.expert_score[row])) for outputs in (reference, candidate)
-            )
-            shared, retrieved = cases_in_common(cases, space, wanted=wanted, found=found, k=k)
-            common += shared
-            total += retrieved
-        shares.append(common / total)
+        pairs = zip(*answers, strict=True)
+        counts = [cases_in_common(cases, space, wanted=wanted, found=found, k=k) for wanted, found in pairs]
+        shares.append(sum(common for common, _ in counts) / sum(retrieved for _, retrieved in counts))
     return min(shares)
 
 
 def cases_in_common(
     cases: CaseIndex, space: Space, *, wanted: tuple[float, float], found: tuple[float, float], k: int
 ) -> tuple[int, int]:
-    """How many of one patch's similar cases two answers retrieve alike.
+    """How many of the ``k`` most similar cases two answers to one patch both retrieve, and how many the first does.
 
     Args:
         cases: The case base.
         space: Where to search.
         wanted: The reference's answer: P in [0, 1] and the expert score in [1, 5].
         found: The other one's.
-        k: How many similar cases to retrieve.
-
-    Returns:
-        How many cases both retrieve, and how many the reference does.
+        k: How many cases to retrieve.
     """
     near_wanted, near_found = (
         {case.case_id for case in cases.search(space, malignancy=malignancy, expert_score=expert_score, k=k)}
@@ -146,8 +134,9 @@ def cases_in_common(
 
 
 def infer_all(backend: Backend, patches: NDArray[np.float32]) -> Outputs:
-    """Run a backend over (N, 2, 64, 64, 64) float32 patches, N >= 1, a few at a time."""
-    return Outputs.joined([backend.infer(patches[start : start + BATCH]) for start in range(0, len(patches), BATCH)])
+    """Run a backend over (N, 2, 64, 64, 64) float32 patches, N >= 1, as many at a time as in a diagnosis."""
+    starts = range(0, len(patches), backend.batch)
+    return Outputs.joined([backend.infer(patches[start : start + backend.batch]) for start in starts])
 
 
 def probe_patch() -> NDArray[np.float32]:

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nodule_diag.backends.backend import BackendStatus, Outputs
-from nodule_diag.backends.choice import REFERENCE
+from nodule_diag.backends.choice import REFERENCE, create_backend
 from nodule_diag.backends.golden import golden_patches, read_golden
-from nodule_diag.backends.loading import create_backend
 from nodule_diag.backends.parity import compare, infer_all, misses
 from nodule_diag.bundle import Bundle, ParityFigures, ParityRecord
 from nodule_diag.cases import CaseIndex
@@ -71,19 +70,16 @@ class SelfTest:
 
     def __init__(self, bundle: Bundle, cases: CaseIndex, *, threads: int, quick: bool = False) -> None:
         self._bundle, self._cases, self._threads = bundle, cases, threads
-        self.note = ""
-        self._wanted: Outputs | None = None
         try:
-            stored = read_golden(bundle)
+            stored, self.note = read_golden(bundle), "the bundle holds no golden answers"
         except BundleError as error:
             stored, self.note = None, error.message
         self.golden = stored is not None
-        if not self.golden and not self.note:
-            self.note = "the bundle holds no golden answers"
+        self._wanted: Outputs | None = None
         if stored is None:
             self._shown = golden_patches(OWN_SEEDS)
         else:
-            self._shown, self._wanted = stored
+            (self._shown, self._wanted), self.note = stored, ""
         self.patches = 1 if quick else len(self._shown)
         self._shown = self._shown[: self.patches]
 
@@ -107,9 +103,9 @@ class SelfTest:
         except NoduleDiagError as error:
             return replace(tried, reason=error.message, hint=error.hint)
         tried = replace(tried, inference_ms=round((time.perf_counter() - started) * 1000, 1))
-        if self._wanted is None and (status.name, device) == (REFERENCE, "cpu"):
-            self._wanted = found
         if self._wanted is None:
+            # Compared with itself the reference would pass, whatever it answers.
+            self._wanted = found if (status.name, device) == (REFERENCE, "cpu") else None
             return tried
         wanted = self._wanted.first(self.patches)
         k = self._bundle.manifest.retrieval.k
@@ -130,17 +126,14 @@ def _believed(trials: Sequence[Trial]) -> Iterator[Trial]:
 
 
 def records_of(trials: Sequence[Trial]) -> tuple[ParityRecord, ...]:
-    """What was measured on the CPU, passed or not, as :mod:`nodule_diag.backends.own_figures` keeps it."""
+    """What was measured, as :mod:`nodule_diag.backends.own_figures` keeps it.
+
+    Of the CPU all, passed or not. Of CUDA only what is wrong: the file does not say which GPU it was, so that figures
+    can warn of this backend and not vouch for it on another one.
+    """
+    names = ("backend", "device", "precision", "runtime_version")
     return tuple(
-        ParityRecord.model_validate(
-            {
-                "backend": trial.backend,
-                "device": trial.device,
-                "precision": trial.precision,
-                "runtime_version": trial.runtime_version,
-                **trial.figures.model_dump(),
-            }
-        )
+        ParityRecord(**{name: getattr(trial, name) for name in names}, **trial.figures.model_dump())
         for trial in trials
-        if trial.figures is not None and trial.device == "cpu"
+        if trial.figures is not None and (trial.device == "cpu" or (trial.device == "cuda" and not trial.usable))
     )

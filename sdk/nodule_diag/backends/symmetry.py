@@ -6,6 +6,7 @@ stranger to the network than another.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 
@@ -31,15 +32,19 @@ class Symmetry:
 
     def apply(self, array: Float) -> Float:
         """A view of ``array`` with its last three axes turned."""
-        lead = array.ndim - 3
-        turned = array.transpose(*range(lead), *(lead + axis for axis in self.order))
-        return turned[(..., *(slice(None, None, -1) if flip else slice(None) for flip in self.flips))]
+        return self._flipped(_reordered(array, self.order))
 
     def undo(self, array: Float) -> Float:
         """The inverse of :meth:`apply`."""
-        lead = array.ndim - 3
-        flipped = array[(..., *(slice(None, None, -1) if flip else slice(None) for flip in self.flips))]
-        return flipped.transpose(*range(lead), *(lead + axis for axis in np.argsort(self.order)))
+        return _reordered(self._flipped(array), np.argsort(self.order))
+
+    def _flipped(self, array: Float) -> Float:
+        return array[(..., *(slice(None, None, -1) if flip else slice(None) for flip in self.flips))]
+
+
+def _reordered(array: Float, order: Iterable[int]) -> Float:
+    lead = array.ndim - 3
+    return array.transpose(*range(lead), *(lead + axis for axis in order))
 
 
 SYMMETRIES = tuple(
@@ -80,27 +85,26 @@ class SymmetricBackend:
     def infer(self, patches: Float) -> Outputs:
         """Run the network on every view of (N, 2, 64, 64, 64) patches."""
         seen = [self._backend.infer(np.ascontiguousarray(view.apply(patches))) for view in self._symmetries]
-        logit = np.asarray(np.mean([each.logit for each in seen], axis=0, dtype=np.float64))
-        maps = []
-        for view, each in zip(self._symmetries, seen, strict=True):
-            same = ((each.logit >= 0.0) == (logit >= 0.0))[:, None, None, None]
-            maps.append(view.undo(np.where(same, each.cam, 1.0 - each.cam)))
-        malignancies = [each.malignancy for each in seen]
-        raw_maps = [
-            view.undo(each.raw_cam)
-            for view, each in zip(self._symmetries, seen, strict=True)
-            if each.raw_cam is not None
+        every = {name: [getattr(each, name) for each in seen] for name in vars(seen[0])}
+        logit = np.asarray(np.mean(every["logit"], axis=0, dtype=np.float64))
+        cams = [
+            np.where(((each.logit >= 0.0) == (logit >= 0.0))[:, None, None, None], each.cam, 1.0 - each.cam)
+            for each in seen
         ]
-        segmentations = [view.undo(each.segmentation) for view, each in zip(self._symmetries, seen, strict=True)]
         return Outputs(
             malignancy=np.asarray(1.0 / (1.0 + np.exp(-logit)), dtype=np.float32),
             logit=np.asarray(logit, dtype=np.float32),
-            expert_score=np.asarray(np.mean([each.expert_score for each in seen], axis=0), dtype=np.float32),
-            segmentation=np.mean(segmentations, axis=0, dtype=np.float32),
-            cam=_normalised(np.mean(maps, axis=0, dtype=np.float32)),
-            raw_cam=np.mean(raw_maps, axis=0, dtype=np.float32) if raw_maps else None,
-            malignancy_spread=np.asarray(np.std(malignancies, axis=0, dtype=np.float64), dtype=np.float32),
+            expert_score=np.asarray(np.mean(every["expert_score"], axis=0), dtype=np.float32),
+            segmentation=self._mean(every["segmentation"]),
+            cam=_normalised(self._mean(cams)),
+            raw_cam=None if seen[0].raw_cam is None else self._mean(every["raw_cam"]),
+            malignancy_spread=np.asarray(np.std(every["malignancy"], axis=0, dtype=np.float64), dtype=np.float32),
         )
+
+    def _mean(self, maps: Sequence[Float]) -> Float:
+        """Mean of a map of each view, turned back."""
+        turned = [view.undo(each) for view, each in zip(self._symmetries, maps, strict=True)]
+        return np.asarray(np.mean(turned, axis=0, dtype=np.float32))
 
 
 def _normalised(maps: Float) -> Float:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.backends.backend import GPU_BATCH, Backend, BackendStatus, Device, Outputs
+from nodule_diag.backends.backend import GPU_BATCH, BackendStatus, Device, Outputs
 from nodule_diag.backends.cuda import CudaDevice, import_pycuda, list_gpus
 from nodule_diag.backends.engines.build import (
     ONE_NODULE,
@@ -60,11 +60,6 @@ def _no_gpu() -> BackendError:
         hint="check CUDA_VISIBLE_DEVICES and nvidia-smi, or use --backend onnxruntime",
         code="device-unavailable",
     )
-
-
-def load(bundle: Bundle, *, device: Device, precision: str, threads: int) -> Backend:
-    """A :class:`TensorRTBackend`; see there."""
-    return TensorRTBackend(bundle, device=device, precision=precision, threads=threads)
 
 
 class TensorRTBackend:
@@ -237,3 +232,6 @@ class TensorRTBackend:
         warm = np.zeros((self._profiles[index].typical, *PATCH_SHAPE), np.float32)
         runner.run(warm)
         return runner
+
+
+load = TensorRTBackend

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from nodule_diag.backends.cuda import CudaDevice, CudaGraph
 from nodule_diag.backends.engines.build import BatchProfile
+from nodule_diag.backends.tensors import Declared, check_tensors
 from nodule_diag.bundle import ModelSpec
-from nodule_diag.errors import BackendError, BundleError
+from nodule_diag.errors import BackendError
 
 MAX_GRAPHS = 64
 """Recorded batch sizes of one profile; far more than profiles have sizes today, but memory must have a bound."""
@@ -90,20 +91,10 @@ def check_engine(trt: ModuleType, engine: Any, spec: ModelSpec) -> None:  # noqa
     Raises:
         BundleError: ``bundle-tensor-missing`` or ``bundle-tensor-shape``.
     """
-    modes = {engine.get_tensor_name(i): i for i in range(engine.num_io_tensors)}
-    tensors = [(spec.input, trt.TensorIOMode.INPUT)]
-    tensors += [(tensor, trt.TensorIOMode.OUTPUT) for tensor in spec.outputs.given().values()]
-    for tensor, mode in tensors:
-        if tensor.name not in modes or engine.get_tensor_mode(tensor.name) != mode:
-            raise BundleError(
-                f"the engine of {spec.file} has no {mode.name.lower()} {tensor.name!r}; it has {', '.join(modes)}",
-                hint="take the bundle from where it was made",
-                code="bundle-tensor-missing",
-            )
-        shape, dtype = tuple(engine.get_tensor_shape(tensor.name)), engine.get_tensor_dtype(tensor.name)
-        if shape[1:] != tuple(tensor.shape[1:]) or dtype != trt.float32:
-            raise BundleError(
-                f"{tensor.name!r} of the engine is {dtype} of shape {shape}; expected float32 of {list(tensor.shape)}",
-                hint="take the bundle from where it was made",
-                code="bundle-tensor-shape",
-            )
+    declared: dict[Any, list[Declared]] = {trt.TensorIOMode.INPUT: [], trt.TensorIOMode.OUTPUT: []}
+    for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
+        _, *fixed = engine.get_tensor_shape(name)  # the batch is the profiles', which this SDK chose
+        kind = engine.get_tensor_dtype(name)
+        words = "tensor(float)" if kind == trt.float32 else f"tensor({kind})"
+        declared[engine.get_tensor_mode(name)].append(Declared(name, [None, *fixed], words))
+    check_tensors(spec, inputs=declared[trt.TensorIOMode.INPUT], outputs=declared[trt.TensorIOMode.OUTPUT])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.backends.backend import Outputs
+from nodule_diag.backends.backend import Device, Outputs
 from nodule_diag.bundle import ModelSpec, TensorSpec
 from nodule_diag.errors import BackendError, BundleError
 
@@ -24,12 +24,43 @@ class Node(Protocol):
         """What the file calls it."""
 
     @property
-    def shape(self) -> list[int | str | None]:
+    def shape(self) -> Sequence[int | str | None]:
         """Its axes."""
 
     @property
     def type(self) -> str:
         """Of its elements."""
+
+
+class Declared(NamedTuple):
+    """A :class:`Node` of a runtime that has other words for it."""
+
+    name: str
+    shape: Sequence[int | str | None]
+    type: str
+
+
+def require_cpu(name: str, device: Device) -> None:
+    """Refuse CUDA for a backend that has none.
+
+    Raises:
+        BackendError: ``device-unavailable``.
+    """
+    if device.kind == "cuda":
+        raise BackendError(
+            f"device cuda:{device.index} cannot be used: the {name} backend runs on the CPU",
+            hint="use --backend onnxruntime for an NVIDIA GPU, or --device cpu",
+            code="device-unavailable",
+        )
+
+
+def no_precision(precision: str, why: str) -> BackendError:
+    """The error of a precision that a backend does not compute in."""
+    return BackendError(
+        f"precision {precision} is not available: {why}",
+        hint="use --precision fp32 or auto",
+        code="precision-unavailable",
+    )
 
 
 def output_names(spec: ModelSpec) -> dict[str, str]:
@@ -38,11 +69,7 @@ def output_names(spec: ModelSpec) -> dict[str, str]:
 
 
 def checked_outputs(arrays: Mapping[str, NDArray[np.float32]], *, device: str) -> Outputs:
-    """Answers that are numbers.
-
-    Args:
-        arrays: By field of :class:`nodule_diag.backends.Outputs`.
-        device: Where they were computed.
+    """Answers by field of :class:`nodule_diag.backends.Outputs`, once they are known to be numbers.
 
     Raises:
         BackendError: ``output-not-finite``.
@@ -67,22 +94,16 @@ def unreadable(file: str, *, runtime: str, reason: str) -> BundleError:
 
 
 def check_tensors(spec: ModelSpec, *, inputs: Sequence[Node], outputs: Sequence[Node]) -> None:
-    """Compare the manifest's tensors with those that the ONNX file declares.
-
-    Args:
-        spec: The manifest's ``model``.
-        inputs: What the runtime found in the file.
-        outputs: Likewise.
+    """Compare the manifest's tensors with those that a runtime found in the network.
 
     Raises:
         BundleError: ``bundle-tensor-missing`` or ``bundle-tensor-shape``.
     """
     if len(inputs) != 1:
         raise _tensor_fault(f"{spec.file} takes {len(inputs)} inputs; expected 1, {spec.input.name!r}", "missing")
-    wanted = [(spec.input, "input", inputs)]
-    wanted += [(tensor, "output", outputs) for tensor in spec.outputs.given().values()]
-    for tensor, role, declared in wanted:
-        _check_tensor(spec.file, tensor, role, declared)
+    _check_tensor(spec.file, spec.input, "input", inputs)
+    for tensor in spec.outputs.given().values():
+        _check_tensor(spec.file, tensor, "output", outputs)
 
 
 def _check_tensor(file: str, tensor: TensorSpec, role: str, declared: Sequence[Node]) -> None:

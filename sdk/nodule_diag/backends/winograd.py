@@ -9,10 +9,11 @@ other is the network that takes them. The kernels are eight times the size of th
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from nodule_diag.backends import onnxruntime as shared
 from nodule_diag.backends.backend import Backend, BackendStatus, Device
+from nodule_diag.backends.tensors import no_precision, require_cpu, unreadable
 from nodule_diag.bundle import Bundle
 from nodule_diag.errors import BackendError, BundleError, NoduleDiagError
 
@@ -42,17 +43,8 @@ def load(bundle: Bundle, *, device: Device, precision: str, threads: int) -> Bac
         BackendError: ``precision-unavailable`` for another precision than fp32, ``device-unavailable`` for CUDA.
     """
     if precision != WinogradBackend.precision:
-        raise BackendError(
-            f"precision {precision} is not available: the winograd backend runs in fp32",
-            hint="use --precision fp32 or auto",
-            code="precision-unavailable",
-        )
-    if device.kind == "cuda":
-        raise BackendError(
-            f"device cuda:{device.index} cannot be used: the winograd backend runs on the CPU",
-            hint="use --backend onnxruntime for an NVIDIA GPU, or --device cpu",
-            code="device-unavailable",
-        )
+        raise no_precision(precision, "the winograd backend runs in fp32")
+    require_cpu(WinogradBackend.name, device)
     return WinogradBackend(bundle, threads=threads)
 
 
@@ -92,7 +84,10 @@ class WinogradBackend(shared.OnnxRuntimeBackend):
         session = self._session_on(bundle.read(self._files.kernels), [shared.CPU_PROVIDER])
         names = [output.name for output in session.get_outputs()]
         to_value = self._runtime.OrtValue.ortvalue_from_numpy
-        self._kernels = {name: to_value(kernel) for name, kernel in zip(names, session.run(names, {}), strict=True)}
+        try:
+            self._kernels = {name: to_value(kernel) for name, kernel in zip(names, session.run(names, {}), strict=True)}
+        except shared.faults(self._runtime) as error:
+            raise unreadable(self._files.kernels, runtime="onnxruntime", reason=shared.first_line(error)) from error
         return bundle.read(self._files.file)
 
     def _options(self) -> Any:  # noqa: ANN401 - onnxruntime has no types
@@ -108,7 +103,7 @@ class WinogradBackend(shared.OnnxRuntimeBackend):
 
     def _require_own_weights(self, bundle: Bundle) -> None:
         """A graph that points into another file's bytes would take any numbers for weights."""
-        said = cast(Any, self._session).get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)
+        said = self._session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)
         if said != bundle.manifest.files[self._spec.file]:
             raise BundleError(
                 f"{self._files.file} in the bundle was made for another network than {self._spec.file}",

@@ -15,6 +15,7 @@ from .manifest import ParityRecord as ParityRecord
 from .manifest import Preprocessing as Preprocessing
 from .manifest import ReducedModel as ReducedModel
 from .manifest import RetrievalSpec as RetrievalSpec
+from .manifest import Sha256 as Sha256
 from .manifest import ShortText as ShortText
 from .manifest import Strict as Strict
 from .manifest import TensorSpec as TensorSpec

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from nodule_diag.backends.loading import create_backend
+from nodule_diag.backends import create_backend
 from nodule_diag.bundle.bundle import Bundle
 from nodule_diag.cases.retrieval import CaseIndex
 from nodule_diag.errors import BundleError, OutputError

@@ -31,7 +31,7 @@ from nodule_diag.backends.engines.build import (
 )
 from nodule_diag.backends.engines.cache import EngineCache
 from nodule_diag.backends.engines.store import EngineKey, EngineRefusedError, read_engine, sidecar_path
-from nodule_diag.backends.tensorrt_rtx import TensorRTRTXBackend, status
+from nodule_diag.backends.tensorrt_rtx import load, status
 from nodule_diag.bundle.bundle import Bundle
 from nodule_diag.errors import BackendError, UsageError
 from nodule_diag_export.cli import app
@@ -212,7 +212,7 @@ def test_without_a_gpu_the_backend_says_why(tiny_bundle):
     assert (found.usable, found.version) == (False, trt.__version__)
     assert "NVIDIA driver" in found.reason or "pycuda" in found.reason
     with pytest.raises(BackendError) as caught:
-        TensorRTRTXBackend(Bundle.open(tiny_bundle), device=Device("cuda"), precision="fp32", threads=1)
+        load(Bundle.open(tiny_bundle), device=Device("cuda"), precision="fp32", threads=1)
     assert (caught.value.message, caught.value.hint) == (found.reason, found.hint)
 
 
@@ -221,12 +221,10 @@ def test_without_a_gpu_the_backend_says_why(tiny_bundle):
 def test_an_engine_answers_as_onnxruntime_does(tmp_path):
     import numpy as np
 
-    from nodule_diag.backends.loading import create_backend
+    from nodule_diag.backends import create_backend
 
     bundle, patches = Bundle.default(), np.random.default_rng(0).random((3, 2, 64, 64, 64), dtype=np.float32)
-    backend = TensorRTRTXBackend(
-        bundle, device=Device("cuda"), precision="fp32", threads=1, cache=EngineCache(tmp_path)
-    )
+    backend = load(bundle, device=Device("cuda"), precision="fp32", threads=1, cache=EngineCache(tmp_path))
     wanted = create_backend(bundle, name="onnxruntime", device="cpu", threads=1).infer(patches)
     for _ in range(2):  # the second run replays what the first one recorded
         found = backend.infer(patches)

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bundle_factory import make_tiny_bundle
-from nodule_diag.backends.loading import create_backend
+from nodule_diag.backends import create_backend
 from nodule_diag.backends.parity import misses
 from nodule_diag.bundle.bundle import Bundle, write_bundle
 from nodule_diag.bundle.manifest import ParityRecord

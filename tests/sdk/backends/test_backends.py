@@ -18,10 +18,9 @@ import pytest
 import SimpleITK as sitk
 
 from bundle_factory import OUTPUT_SHAPES, make_tiny_bundle, tiny_model, tiny_model_in_numpy
+from nodule_diag.backends import backend_statuses, create_backend
 from nodule_diag.backends import onnxruntime as ort_backend
 from nodule_diag.backends.backend import Backend, Device, parse_device
-from nodule_diag.backends.loading import create_backend
-from nodule_diag.backends.registry import backend_statuses
 from nodule_diag.bundle.bundle import Bundle
 from nodule_diag.errors import BackendError, BundleError, MissingExtraError, UsageError
 from nodule_diag.process import filter_threads, resolve_threads

@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 
 from bundle_factory import make_tiny_bundle, tiny_cases
 from nodule_diag import backends
-from nodule_diag.backends import choice
+from nodule_diag.backends import choice, create_backend
 from nodule_diag.backends.backend import BackendStatus, Outputs
-from nodule_diag.backends.loading import create_backend
 from nodule_diag.backends.own_figures import figures_path, save_figures
 from nodule_diag.backends.parity import FP32_GATE, REDUCED_GATE, compare, misses
 from nodule_diag.bundle.bundle import Bundle, write_bundle
@@ -141,7 +140,9 @@ def own(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
 
     def save(backend: str, precision: str, **figures: Any) -> None:
         saved.append(
-            ParityRecord(backend=backend, device="cpu", precision=precision, runtime_version="1", **{**GOOD, **figures})
+            ParityRecord(
+                **{"device": "cpu", **GOOD, **figures}, backend=backend, precision=precision, runtime_version="1"
+            )
         )
         save_figures(bundle, saved)
 
@@ -186,6 +187,16 @@ def test_a_reference_that_missed_its_selftest_is_not_trusted(
     assert create_backend(bundle, name="onnxruntime", device="cpu", threads=1)[0] == "onnxruntime"
     own("openvino", "fp32")
     assert create_backend(bundle, threads=1) == ("openvino", "cpu", "fp32")
+
+
+def test_a_gpu_that_missed_its_selftest_is_not_taken(bundle: Bundle, faults: dict, own: Callable[..., None]) -> None:
+    faults["onnxruntime"].clear()
+    assert create_backend(bundle, threads=1) == ("onnxruntime", "cuda", "fp32")
+    own("onnxruntime", "fp32", device="cuda", malignancy=0.2)
+    assert create_backend(bundle, threads=1) == ("onnxruntime", "cpu", "fp32")
+    with pytest.raises(BackendError) as caught:
+        create_backend(bundle, device="cuda", threads=1)
+    assert caught.value.code == "auto-failed-selftest"
 
 
 def test_a_named_backend_needs_figures_for_reduced_precision_only(bundle: Bundle, faults: dict) -> None:

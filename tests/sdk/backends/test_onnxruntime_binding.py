@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nodule_diag.backends import create_backend
 from nodule_diag.backends.backend import Device
-from nodule_diag.backends.loading import create_backend
 from nodule_diag.backends.onnxruntime import OnnxRuntimeBackend, import_runtime
 from nodule_diag.backends.onnxruntime_binding import BoundSession
 from nodule_diag.bundle.bundle import Bundle

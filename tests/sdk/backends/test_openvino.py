@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nodule_diag.backends import backend_statuses, create_backend
 from nodule_diag.backends import openvino as openvino_backend
-from nodule_diag.backends.loading import create_backend
-from nodule_diag.backends.registry import backend_statuses
 from nodule_diag.bundle.bundle import Bundle
 from nodule_diag.errors import BackendError, MissingExtraError
 

@@ -24,7 +24,7 @@ from nodule_diag.backends.own_figures import (
 )
 from nodule_diag.bundle.bundle import Bundle
 from nodule_diag.bundle.manifest import ParityRecord
-from nodule_diag.errors import OutputError
+from nodule_diag.errors import BackendError, OutputError
 
 RECORD = ParityRecord(
     backend="openvino", device="cpu", precision="bf16", runtime_version="1", patches=8, malignancy=1e-4,
@@ -199,6 +199,64 @@ def test_a_folder_that_cannot_be_made(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(OutputError) as caught:
         save_figures(bundle, [RECORD])
     assert "NODULE_DIAG_CACHE" in caught.value.hint
+
+
+def test_a_user_without_a_home(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number: nothing is read, and saving says what to set."""
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("NODULE_DIAG_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(user_cache.Path, "home", no_home)
+    assert "no home folder" in refused(bundle, "unsafe")
+    with pytest.raises(OutputError, match="no home folder") as caught:
+        save_figures(bundle, [RECORD])
+    assert "NODULE_DIAG_CACHE" in caught.value.hint
+
+
+def test_a_cache_that_may_not_be_entered(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another user's home is."""
+
+    def denied(path: Path) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    save_figures(bundle, [RECORD])
+    with monkeypatch.context() as patch:
+        patch.setattr(own_figures.Path, "lstat", denied)
+        assert "Permission denied" in refused(bundle, "unsafe")
+
+
+def test_nothing_is_not_saved(bundle: Bundle) -> None:
+    with pytest.raises(BackendError) as caught:
+        save_figures(bundle, [])
+    assert caught.value.code == "figures-none"
+    refused(bundle, "missing")
+
+
+@posix
+def test_nothing_is_saved_where_others_may_write(bundle: Bundle) -> None:
+    path = save_figures(bundle, [RECORD])
+    before = path.read_bytes()
+    path.parent.chmod(0o777)
+    with pytest.raises(OutputError, match="can be written by other users") as caught:
+        save_figures(bundle, [RECORD, RECORD])
+    assert f"chmod 700 {path.parent}" in caught.value.hint
+    assert path.read_bytes() == before
+
+
+@posix
+def test_who_may_own_what() -> None:
+    """Engines may be root's, as in an image that was built with them; figures may not."""
+
+    def said(uid: int, *owners: int) -> str:
+        found = os.stat_result((stat.S_IFDIR | 0o755, 1, 1, 1, uid, 0, 0, 0, 0, 0))
+        return user_cache.why_unsafe(found, is_kind=stat.S_ISDIR, owners=owners)
+
+    assert said(os.geteuid()) == ""
+    assert said(os.geteuid() + 1) == said(os.geteuid() + 1, os.geteuid() + 2) == "belongs to another user"
+    assert said(os.geteuid() + 1, os.geteuid() + 1) == ""
 
 
 def test_where_they_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

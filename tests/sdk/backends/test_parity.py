@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nodule_diag.backends import backend_statuses, create_backend
 from nodule_diag.backends.backend import Backend, Outputs
-from nodule_diag.backends.loading import create_backend
 from nodule_diag.backends.parity import compare, infer_all, misses
-from nodule_diag.backends.registry import backend_statuses
 from nodule_diag.bundle.bundle import Bundle
 from nodule_diag.cases.retrieval import CaseIndex
 from nodule_diag.ct.volume import CTVolume

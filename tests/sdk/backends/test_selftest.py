@@ -14,7 +14,7 @@ from golden_bundle import answers_in_numpy, make_golden_bundle
 from nodule_diag.backends import selftest
 from nodule_diag.backends.backend import BackendStatus, Outputs
 from nodule_diag.backends.golden import golden_patches
-from nodule_diag.backends.selftest import SelfTest, Trial, records_of
+from nodule_diag.backends.selftest import SelfTest, records_of
 from nodule_diag.bundle.bundle import Bundle
 from nodule_diag.cases.retrieval import CaseIndex
 from nodule_diag.errors import BackendError
@@ -35,15 +35,15 @@ def cases(bundle: Bundle) -> CaseIndex:
 
 
 @pytest.fixture
-def backends(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Infer | BackendError]:
-    """By name and precision: what infers; right unless a test says otherwise."""
-    by_name: dict[tuple[str, str], Infer | BackendError] = {}
+def backends(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Any]:
+    """By name and precision: what infers; right unless a test says otherwise. And each one's ``batch``."""
+    by_name: dict[Any, Any] = {}
 
     def create(_: Bundle, *, name: str, device: str, precision: str, threads: int) -> Any:
         infer = by_name.get((name, precision), answers_in_numpy)
         if isinstance(infer, BackendError):
             raise infer
-        return type("Made", (), {"infer": staticmethod(infer)})
+        return type("Made", (), {"infer": staticmethod(infer), "batch": by_name.get("batch", 8)})
 
     monkeypatch.setattr(selftest, "create_backend", create)
     return by_name
@@ -131,16 +131,32 @@ def test_what_cannot_run_says_why_and_is_not_recorded(bundle: Bundle, cases: Cas
     assert [record.precision for record in records_of([fp32, bf16])] == ["bf16"]
 
 
-def test_figures_of_a_gpu_are_not_kept() -> None:
-    trial = Trial(backend="onnxruntime", runtime_version="1", device="cuda", precision="fp32")
-    assert records_of([trial]) == ()
+@pytest.mark.parametrize("right", [True, False])
+def test_of_a_gpu_only_what_is_wrong_is_kept(bundle: Bundle, cases: CaseIndex, backends: dict, right: bool) -> None:
+    """Which GPU it was is not written: its figures can warn, and not vouch for another one."""
+    if not right:
+        backends["onnxruntime", "fp32"] = WRONG["score off"]
+    (trial,) = SelfTest(bundle, cases, threads=1).run(replace(REFERENCE, devices=("cuda",)))
+    assert (trial.usable, trial.figures is not None) == (right, True)
+    assert [record.device for record in records_of([trial])] == ([] if right else ["cuda"])
+
+
+def test_a_backend_is_tried_as_it_is_used(bundle: Bundle, cases: CaseIndex, backends: dict) -> None:
+    """With as many patches a run as in a diagnosis."""
+    shown = []
+    backends["batch"] = 3
+    backends["other", "fp32"] = lambda patches: (shown.append(len(patches)), answers_in_numpy(patches))[1]
+    assert SelfTest(bundle, cases, threads=1).run(OTHER)[0].usable
+    assert shown == [3, 3, 2, 1]  # and one that is timed
 
 
 def test_without_golden_answers_the_reference_of_this_machine_is_taken(tiny_bundle: Path, backends: dict) -> None:
     bundle = Bundle.open(tiny_bundle)
     test = SelfTest(bundle, CaseIndex(bundle), threads=1)
     assert (test.golden, test.note) == (False, "the bundle holds no golden answers")
-    assert [trial.usable for trial in test.run(REFERENCE)] == [True]
+    reference = test.run(REFERENCE)
+    assert [(trial.usable, trial.figures) for trial in reference] == [(True, None)]
+    assert records_of(reference) == (), "it would pass a comparison with itself"
     backends["other", "fp32"] = WRONG["input scaled"]
     assert "not that of onnxruntime" in test.run(OTHER)[0].reason
 

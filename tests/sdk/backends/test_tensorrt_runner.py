@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from nodule_diag.backends.cuda import CudaDevice
 from nodule_diag.backends.engines.build import BatchProfile, profile_name, profiles_up_to
-from nodule_diag.backends.tensorrt_runner import Runner
+from nodule_diag.backends.tensorrt_runner import Runner, check_engine
 from nodule_diag.bundle.manifest import ModelSpec
-from nodule_diag.errors import BackendError, UsageError
+from nodule_diag.errors import BackendError, BundleError, UsageError
 
 SPEC = ModelSpec(opset=18)
 
@@ -110,6 +112,93 @@ def test_an_engine_that_does_not_run_is_an_error():
     context = Context(Device(), works=False)
     with pytest.raises(BackendError, match="the engine cannot run"):
         runner(context, record=True).run(np.zeros((1, 2, 64, 64, 64), np.float32))
+
+
+class Engine:
+    """The tensors that an engine declares."""
+
+    def __init__(self, **changed: object) -> None:
+        tensors = {"patch": ("in", (-1, *SPEC.input.shape[1:]), "fp32")}
+        tensors |= {tensor.name: ("out", (-1, *tensor.shape[1:]), "fp32") for tensor in SPEC.outputs.given().values()}
+        self.tensors = {name: said for name, said in (tensors | changed).items() if said is not None}
+        self.num_io_tensors = len(self.tensors)
+
+    def get_tensor_name(self, index):
+        return list(self.tensors)[index]
+
+    def get_tensor_mode(self, name):
+        return self.tensors[name][0]
+
+    def get_tensor_shape(self, name):
+        return self.tensors[name][1]
+
+    def get_tensor_dtype(self, name):
+        return self.tensors[name][2]
+
+
+TRT = SimpleNamespace(TensorIOMode=SimpleNamespace(INPUT="in", OUTPUT="out"), float32="fp32")
+
+
+def test_an_engine_of_the_network_is_taken():
+    check_engine(TRT, Engine(), SPEC)
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"cam": None}, "missing"),
+        ({"cam": ("in", (-1, 16, 16, 16), "fp32")}, "missing"),
+        ({"patch": ("in", (-1, 2, 32, 32, 32), "fp32")}, "shape"),
+        ({"cam": ("out", (-1, 16, 16), "fp32")}, "shape"),
+        ({"malignancy": ("out", (-1,), "fp16")}, "shape"),
+    ],
+)
+def test_an_engine_of_another_network_is_refused(changed, code):
+    with pytest.raises(BundleError, match=r"model\.onnx") as caught:
+        check_engine(TRT, Engine(**changed), SPEC)
+    assert caught.value.code == f"bundle-tensor-{code}"
+
+
+class FakeDriver:
+    """pycuda.driver on a machine whose GPU another process has for itself alone."""
+
+    class Error(Exception):
+        pass
+
+    def __init__(self, fails: str) -> None:
+        self.fails = fails
+        self.popped = 0
+        self.Device = partial(self.device)
+        self.Device.count = lambda: 1
+        self.Context = SimpleNamespace(pop=lambda: setattr(self, "popped", self.popped + 1))
+
+    def device(self, index):
+        context = SimpleNamespace(push=lambda: self.may_fail("push"))
+        return SimpleNamespace(
+            name=lambda: "a GPU",
+            compute_capability=lambda: (8, 9),
+            retain_primary_context=lambda: self.may_fail("retain") or context,
+        )
+
+    def may_fail(self, what):
+        if what == self.fails:
+            raise self.Error(f"{what}: exclusive process")
+
+    def Stream(self):
+        self.may_fail("stream")
+        return SimpleNamespace(handle=7)
+
+    def get_driver_version(self):
+        return 13000
+
+
+@pytest.mark.parametrize("fails", ["retain", "push", "stream"])
+def test_a_gpu_that_cannot_be_used_is_a_typed_error(fails):
+    driver = FakeDriver(fails)
+    with pytest.raises(BackendError, match=f"CUDA failed on a GPU: {fails}") as caught:
+        CudaDevice(driver, index=0)
+    assert caught.value.code == "cuda-failed"
+    assert driver.popped == (fails == "stream")
 
 
 def test_the_profiles():

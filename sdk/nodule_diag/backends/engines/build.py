@@ -9,21 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from nodule_diag.errors import BackendError, MissingExtraError, UsageError
+from nodule_diag.backends.backend import GPU_BATCH
+from nodule_diag.backends.imports import import_installed
+from nodule_diag.errors import BackendError, UsageError
 from nodule_diag.preprocessing import PATCH_SIZE
 
 PATCH_SHAPE = (2, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
 MAX_BATCH = 32
 """Nodules that one run of the engine takes at most; a longer list is run in parts."""
-TYPICAL_BATCH = 8
 BUILD_EXTRA = "engines"
 """The extra that builds engines for RTX GPUs on any machine: no pycuda, which runs them and needs CUDA's headers."""
-FIRST_VERSION = {"tensorrt": 11, "tensorrt-rtx": 1}
-"""The first major version whose API this is: TensorRT 10 was weakly typed by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +31,18 @@ class Flavour:
     Attributes:
         name: Of the backend, the extra and the distribution.
         module: What is imported.
+        first_version: The first major version whose API this is: TensorRT 10 was weakly typed by default.
         ahead_of_time: Whether engines are built for a compute capability by name, without a GPU.
     """
 
     name: str
     module: str
+    first_version: int
     ahead_of_time: bool
 
 
-TENSORRT = Flavour(name="tensorrt", module="tensorrt", ahead_of_time=False)
-TENSORRT_RTX = Flavour(name="tensorrt-rtx", module="tensorrt_rtx", ahead_of_time=True)
+TENSORRT = Flavour(name="tensorrt", module="tensorrt", first_version=11, ahead_of_time=False)
+TENSORRT_RTX = Flavour(name="tensorrt-rtx", module="tensorrt_rtx", first_version=1, ahead_of_time=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ def profiles_up_to(largest: int = MAX_BATCH) -> tuple[BatchProfile, ...]:
     """The static profile, and a batched one where more than one nodule is wanted."""
     if largest == 1:
         return (ONE_NODULE,)
-    batched = BatchProfile(smallest=1, typical=min(TYPICAL_BATCH, largest), largest=largest)
+    batched = BatchProfile(smallest=1, typical=min(GPU_BATCH, largest), largest=largest)
     return (ONE_NODULE, batched)
 
 
@@ -80,43 +80,24 @@ def profile_name(profiles: Sequence[BatchProfile]) -> str:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BuiltEngine:
-    """What a build gave.
-
-    Attributes:
-        plan: The serialised engine.
-        timing_cache: What the tuning measured, to make the next build faster; None for TensorRT for RTX.
-    """
+    """A serialised engine, and what its tuning measured, to make the next build faster: None for TensorRT for RTX."""
 
     plan: bytes = field(repr=False)
     timing_cache: bytes | None = field(repr=False, default=None)
 
 
 def import_flavour(flavour: Flavour, *, extra: str | None = None) -> ModuleType:
-    """Import a runtime.
-
-    Args:
-        flavour: Which.
-        extra: The extra that is named where it is missing; that of the backend when left out.
+    """Import a runtime; ``extra`` is named where it is missing, that of the backend when left out.
 
     Raises:
         MissingExtraError: When it is not installed.
         BackendError: ``backend-version`` for a version before the first that is supported; ``backend-broken`` when it
             cannot be loaded.
     """
-    try:
-        module = import_module(flavour.module)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(flavour.name, extra or flavour.name) from error
-    except (ImportError, OSError) as error:
+    module = import_installed(flavour.module, package=flavour.name, extra=extra or flavour.name, code="backend-broken")
+    if int(module.__version__.split(".")[0]) < flavour.first_version:
         raise BackendError(
-            f"{flavour.name} is installed but cannot be loaded: {error}",
-            hint=f"pip install --force-reinstall {flavour.name}",
-            code="backend-broken",
-        ) from error
-    first = FIRST_VERSION[flavour.name]
-    if int(module.__version__.split(".")[0]) < first:
-        raise BackendError(
-            f"{flavour.name} {module.__version__} is installed; version {first} or newer is needed",
+            f"{flavour.name} {module.__version__} is installed; version {flavour.first_version} or newer is needed",
             hint=f"pip install 'nodule-diag[{flavour.name}]'",
             code="backend-version",
         )
@@ -150,13 +131,7 @@ def offered_capabilities(trt: ModuleType) -> tuple[str, ...]:
 
 
 def parse_network(trt: ModuleType, builder: Any, onnx: bytes, *, log: Any) -> tuple[Any, Any]:  # noqa: ANN401
-    """Parse a graph into a strongly typed network.
-
-    Args:
-        trt: The runtime's module.
-        builder: Its builder, made with ``log``.
-        onnx: The bytes of the ONNX file.
-        log: Of :func:`message_log`.
+    """Parse an ONNX file's bytes into a strongly typed network, with a builder that was made with ``log``.
 
     Returns:
         The network, and the parser, which owns its weights and must live as long.
@@ -185,7 +160,6 @@ def build_engine(
     capabilities: Sequence[str] = (),
     timing_cache: bytes | None = None,
     timing: bool = False,
-    detailed: bool = False,
 ) -> BuiltEngine:
     """Compile a graph.
 
@@ -198,10 +172,6 @@ def build_engine(
             :func:`offered_capabilities`; empty means the GPU in this machine.
         timing_cache: For TensorRT: what an earlier build returned.
         timing: Whether to keep a timing cache. With TensorRT for RTX it would force a GPU to be there, and do nothing.
-        detailed: Keep every layer's description in the engine, for its inspector.
-
-    Returns:
-        The engine.
 
     Raises:
         UsageError: For a compute capability that the builder does not offer.
@@ -214,8 +184,6 @@ def build_engine(
     network, parser = parse_network(trt, builder, onnx, log=log)
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
-    if detailed:
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     _target(trt, config, capabilities)
     for wanted in profiles:
         profile = builder.create_optimization_profile()

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nodule_diag.backends.engines.store import EngineKey, EngineRefusedError, read_engine, sidecar_path, write_engine
-from nodule_diag.backends.user_cache import CACHE_VARIABLE, make_private, user_cache
-from nodule_diag.errors import BackendError, MissingExtraError
+from nodule_diag.backends.imports import import_installed
+from nodule_diag.backends.user_cache import CACHE_VARIABLE, cache_errors, make_private, user_cache
+from nodule_diag.errors import BackendError
 from nodule_diag.process import write_bytes
 
 LOCK_TIMEOUT_S = 1800.0
@@ -44,7 +45,7 @@ class EngineCache:
         return self.folder / key.file_name
 
     def get(self, key: EngineKey, *, build: Callable[[], bytes]) -> bytes:
-        """The engine of a key, from the cache or built now.
+        """The plan of a key, from the cache or built now.
 
         Whatever is not exactly that engine - another one, cut short, altered - is thrown away and built again. While
         one process builds, others wait for it and take what it built.
@@ -53,25 +54,20 @@ class EngineCache:
             key: What the engine must be.
             build: Compiles it; called once, with the lock held.
 
-        Returns:
-            The plan.
-
         Raises:
             BackendError: ``engine-lock-timeout`` when another process holds the lock for too long; whatever ``build``
                 raises.
-            OutputError: When the cache cannot be written.
+            OutputError: ``cache-unusable`` when the folder cannot be written, or others can write in it.
             MissingExtraError: Without ``filelock``, which both TensorRT extras bring.
         """
         path = self.path_of(key)
-        try:
+        make_private(self.folder)
+        with suppress(EngineRefusedError):  # the lock decides: another process may be writing it
             return read_engine(path, key=key)
-        except EngineRefusedError:
-            pass  # the lock decides: another process may be writing it
         with self._locked(path):
-            try:
+            with suppress(EngineRefusedError):
                 return read_engine(path, key=key)
-            except EngineRefusedError:
-                self._remove(path)
+            self._remove(path)
             plan = build()
             write_engine(path, plan, key=key)
             return plan
@@ -83,13 +79,9 @@ class EngineCache:
             self._remove(path)
 
     def load_blob(self, name: str) -> bytes | None:
-        """What :meth:`store_blob` kept: a timing cache, or kernels that were compiled at run time.
+        """What :meth:`store_blob` kept under a file name: a timing cache, or kernels that were compiled at run time.
 
-        Args:
-            name: A file name.
-
-        Returns:
-            None when there is nothing whole: these only save time, so nothing is lost but that.
+        None when there is nothing whole: these only save time, so nothing is lost but that.
         """
         try:
             data = (self.folder / name).read_bytes()
@@ -111,20 +103,17 @@ class EngineCache:
     def _locked(self, path: Path) -> Iterator[None]:
         # filelock: the operating system's own lock, on Linux, macOS and Windows alike. It ends with the process that
         # holds it, however that ends, so a killed build blocks nobody.
-        try:
-            from filelock import FileLock, Timeout
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("filelock", "tensorrt") from error
-        make_private(self.folder)
-        lock = FileLock(path.with_name(path.name + ".lock"), timeout=self._lock_timeout_s)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise BackendError(
-                f"another process has been building {path.name} for {self._lock_timeout_s:.0f} s",
-                hint=f"end it, or set {CACHE_VARIABLE} to another folder",
-                code="engine-lock-timeout",
-            ) from error
+        filelock = import_installed("filelock", package="filelock", extra="tensorrt", code="backend-broken")
+        lock = filelock.FileLock(path.with_name(path.name + ".lock"), timeout=self._lock_timeout_s)
+        with cache_errors(self.folder):
+            try:
+                lock.acquire()
+            except filelock.Timeout as error:
+                raise BackendError(
+                    f"another process has been building {path.name} for {self._lock_timeout_s:.0f} s",
+                    hint=f"end it, or set {CACHE_VARIABLE} to another folder",
+                    code="engine-lock-timeout",
+                ) from error
         try:
             yield
         finally:
@@ -133,5 +122,6 @@ class EngineCache:
     def _remove(self, path: Path) -> None:
         """Remove an engine, and what a killed writer left of it under a temporary name; the lock is held."""
         leftovers = [*path.parent.glob(f".*.{path.name}"), *path.parent.glob(f".*.{sidecar_path(path).name}")]
-        for file in (path, sidecar_path(path), *leftovers):
-            file.unlink(missing_ok=True)
+        with cache_errors(self.folder):
+            for file in (path, sidecar_path(path), *leftovers):
+                file.unlink(missing_ok=True)

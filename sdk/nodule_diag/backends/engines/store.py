@@ -15,8 +15,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, ValidationError
 
+from nodule_diag.bundle import Sha256, ShortText, Strict
 from nodule_diag.errors import BackendError
 from nodule_diag.process import write_bytes
 
@@ -25,9 +26,6 @@ SIDECAR_SUFFIX = ".json"
 MAX_SIDECAR_BYTES = 64 * 1024
 """A description is a few hundred bytes; a larger file is none."""
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-
 
 class EngineRefusedError(BackendError):
     """An engine that is damaged, altered or of another GPU, version, network, precision or profile."""
@@ -35,7 +33,7 @@ class EngineRefusedError(BackendError):
     code = "engine-refused"
 
 
-class EngineKey(BaseModel):
+class EngineKey(Strict):
     """Everything that a compiled engine depends on. Two engines with one key are interchangeable.
 
     Attributes:
@@ -49,16 +47,14 @@ class EngineKey(BaseModel):
         profile: The batch sizes it is optimised for, as ``profile_name`` writes them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     model_sha256: Sha256
     runtime: Literal["tensorrt", "tensorrt-rtx"]
-    runtime_version: Text
-    gpu: Text
-    compute_capability: Text
-    driver: Text
+    runtime_version: ShortText
+    gpu: ShortText
+    compute_capability: ShortText
+    driver: ShortText
     precision: Literal["fp32", "bf16", "fp16"]
-    profile: Text
+    profile: ShortText
 
     @property
     def digest(self) -> str:
@@ -72,10 +68,8 @@ class EngineKey(BaseModel):
         return f"{re.sub(r'[^A-Za-z0-9.+-]', '_', readable)}-{self.digest}.engine"
 
 
-class _Sidecar(BaseModel):
+class _Sidecar(Strict):
     """The JSON file beside a plan."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal["nodule-diag/engine/1"] = SCHEMA
     key: EngineKey
@@ -89,12 +83,7 @@ def sidecar_path(path: Path) -> Path:
 
 
 def write_engine(path: Path, plan: bytes, *, key: EngineKey) -> None:
-    """Write a plan and its description, each whole or not at all.
-
-    Args:
-        path: The engine file; its folder must exist.
-        plan: What the builder serialised.
-        key: What it was built for.
+    """Write a plan and its description, each whole or not at all; the folder must exist.
 
     Raises:
         OutputError: If they cannot be written.
@@ -105,14 +94,7 @@ def write_engine(path: Path, plan: bytes, *, key: EngineKey) -> None:
 
 
 def read_engine(path: Path, *, key: EngineKey) -> bytes:
-    """Read a plan that is exactly what was built for ``key``.
-
-    Args:
-        path: The engine file.
-        key: What is wanted.
-
-    Returns:
-        The plan, safe to deserialise.
+    """Read a plan that is exactly what was built for ``key``, and so is safe to deserialise.
 
     Raises:
         EngineRefusedError: ``engine-missing``, ``engine-undescribed``, ``engine-other-key``, ``engine-truncated`` or

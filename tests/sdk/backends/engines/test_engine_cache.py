@@ -76,7 +76,7 @@ def fail() -> bytes:
 @contextmanager
 def started(folder: Path, seconds: float) -> Iterator[subprocess.Popen[str]]:
     """A process that builds for so long; it is gone afterwards, whatever came of the test."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     program = [sys.executable, "-c", BUILD, str(folder), KEY.model_dump_json(), str(seconds)]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -110,7 +110,7 @@ def test_an_engine_is_built_once(cache):
 @pytest.mark.parametrize("field", OTHERS)
 def test_an_engine_of_another_key_is_refused_and_rebuilt(cache, field):
     """Even under the right name: somebody copied a cache from another machine."""
-    cache.folder.mkdir()
+    cache.folder.mkdir(mode=0o700)
     path = cache.path_of(KEY)
     write_engine(path, PLAN, key=changed(field))
     with pytest.raises(EngineRefusedError, match=field) as caught:
@@ -186,7 +186,7 @@ def test_a_killed_build_leaves_nothing_usable_and_blocks_nobody(cache):
 
 
 def test_what_a_killed_writer_left_is_swept(cache):
-    cache.folder.mkdir()
+    cache.folder.mkdir(mode=0o700)
     left = [cache.folder / f".0123456789ab.{name}" for name in (KEY.file_name, KEY.file_name + ".json")]
     for file in left:
         file.write_bytes(PLAN[:100])
@@ -215,6 +215,29 @@ def test_blobs_are_whole_or_absent(cache):
     for damaged in (path.read_bytes()[:-1], b"", b"x" * 32, path.read_bytes()[:-1] + b"?"):
         path.write_bytes(damaged)
         assert cache.load_blob("a.timing") is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_an_engine_is_not_taken_from_where_others_may_write(cache):
+    """An engine is code, and whoever may write it may write the hash beside it."""
+    cache.get(KEY, build=lambda: PLAN)
+    cache.folder.chmod(0o777)
+    with pytest.raises(OutputError, match="can be written by other users") as caught:
+        cache.get(KEY, build=fail)
+    assert caught.value.code == "cache-unusable"
+    assert f"chmod 700 {cache.folder}" in caught.value.hint
+    cache.folder.chmod(0o755)
+    assert cache.get(KEY, build=fail) == PLAN
+
+
+@pytest.mark.parametrize("name", [KEY.file_name, KEY.file_name + ".lock"])
+def test_what_cannot_be_written_over_is_an_error(cache, name):
+    """The lock, or the engine: a folder stands for whatever the system refuses to write."""
+    (cache.folder / name).mkdir(mode=0o700, parents=True)
+    cache.folder.chmod(0o700)
+    with pytest.raises(OutputError, match="cannot be written") as caught:
+        cache.get(KEY, build=fail)
+    assert (caught.value.code, user_cache.CACHE_VARIABLE in caught.value.hint) == ("cache-unusable", True)
 
 
 def test_where_the_cache_lies(monkeypatch, tmp_path):
