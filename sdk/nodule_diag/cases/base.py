@@ -1,4 +1,7 @@
-"""The case base as a file: one SQLite database that is read whole, and that grows by transactions."""
+"""The case base as a file: one SQLite database that is read whole, and that grows by transactions.
+
+Over 300 lines, a third of them what callers read: reading and writing stand on the same columns in the same order.
+"""
 
 # ruff: noqa: S608 - what is pasted into a statement are names of this file and placeholders; values are bound
 
