@@ -112,8 +112,7 @@ class ModelOutputs(Strict):
 
     def given(self) -> dict[str, TensorSpec]:
         """The outputs that this network has, by field."""
-        specs = ((field, getattr(self, field)) for field in type(self).model_fields)
-        return {field: spec for field, spec in specs if spec is not None}
+        return {field: spec for field, spec in self if spec is not None}
 
     @model_serializer
     def _written(self) -> dict[str, TensorSpec]:
@@ -193,8 +192,7 @@ class ModelSpec(Strict):
         Raises:
             BackendError: ``precision-unavailable`` when the bundle has none.
         """
-        files: dict[str, str] = {"fp32": self.file}
-        files.update((name, model.file) for name, model in self.reduced.items())
+        files = {"fp32": self.file} | {str(name): model.file for name, model in self.reduced.items()}
         if precision not in files:
             raise BackendError(
                 f"precision {precision} is not available: the bundle holds {', '.join(files)}",
