@@ -146,5 +146,5 @@ def _holding(bundle: Bundle, precision: str, settings: Settings) -> Bundle:
     added = ReducedModel(file=f"{lowered}.onnx", opset=opset_of(mixed), parity={})
     reduced = {**model.reduced, lowered: added}
     manifest = bundle.manifest.model_copy(update={"model": model.model_copy(update={"reduced": reduced})})
-    files = {name: bundle.read(name) for name in bundle.manifest.files} | {added.file: mixed.SerializeToString()}
+    files = dict(bundle.files) | {added.file: mixed.SerializeToString()}
     return write_bundle(settings.work / f"bundle-{precision}", manifest=manifest, files=files)

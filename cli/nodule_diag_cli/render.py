@@ -69,9 +69,9 @@ def facts(rows: Iterable[tuple[str, object]], *, to: Console) -> None:
 
 def prediction(document: dict[str, Any], *, to: Console) -> None:
     """Print a prediction document: the nodules side by side, their warnings, the similar cases, what computed it."""
-    from nodule_diag.results import DISCLAIMER
+    from nodule_diag.results import DISCLAIMER, Runtime
 
-    ct, bundle, runtime, nodules = document["ct"], document["bundle"], document["runtime"], document["nodules"]
+    ct, bundle, nodules = document["ct"], document["bundle"], document["nodules"]
     meaning = MIN_MEANING if len(nodules) > 1 else 0
     per_table = max(1, (to.width - LABEL_WIDTH - GAP - meaning) // (GAP + VALUE_WIDTH))
     for first in range(0, len(nodules), per_table):
@@ -94,11 +94,7 @@ def prediction(document: dict[str, Any], *, to: Console) -> None:
             ("CT", ct["path"]),
             ("", f"{size} voxels of {spacing} mm, stored as {ct['orientation']}"),
             ("Bundle", f"{bundle['name']} {bundle['version']} (sha256 {bundle['sha256'][:12]})"),
-            (
-                "Runtime",
-                f"{runtime['backend']} on {runtime['device']}, {runtime['precision']}, {runtime['threads']} threads,"
-                f" {document['timing_ms']['total'] / 1000:.1f} s",
-            ),
+            ("Runtime", f"{Runtime(**document['runtime']).label}, {document['timing_ms']['total'] / 1000:.1f} s"),
         ],
         to=to,
     )

@@ -8,9 +8,10 @@ from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Seq
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from reprlib import repr as shortened
 from time import perf_counter
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import numpy.typing as npt
 
@@ -115,8 +116,7 @@ class Predicts(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class _Read:
+class _Read(NamedTuple):
     """A CT that was read, or why it was not."""
 
     scan: Scan
@@ -128,8 +128,8 @@ def predict_batch(
     diagnoser: Predicts, scans: Iterable[Scan], *, prefetch: int = 1
 ) -> Generator[ScanResult, None, None]:
     """See :meth:`nodule_diag.Diagnoser.predict_batch`."""
-    if isinstance(prefetch, bool) or prefetch < 1:
-        raise UsageError(f"prefetch is {prefetch}; it must be at least 1", hint="leave prefetch out")
+    if isinstance(prefetch, bool) or not isinstance(prefetch, Integral) or prefetch < 1:
+        raise UsageError(f"prefetch is {prefetch!r}; it must be at least 1", hint="leave prefetch out")
     return _results(diagnoser, scans, prefetch)
 
 

@@ -1,14 +1,14 @@
 """The Diagnoser: CT and points in, diagnoses out. It composes the rooms and adds nothing of its own.
 
-Over 300 lines, half of which document the one class that callers meet.
+Over 300 lines, a third of which document the one class that callers meet.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Sequence
+from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,8 @@ import nodule_diag
 from nodule_diag.backends import Backend, Outputs, SymmetricBackend, create_backend, require_views
 from nodule_diag.batch import Scan, ScanResult, predict_batch, predict_batch_async
 from nodule_diag.bundle import Bundle
-from nodule_diag.cases import CaseBase, CaseIndex, mean_label
-from nodule_diag.ct import CTVolume, Points, made_up_ct, require_inside, stored_voxel, to_lps
+from nodule_diag.cases import CaseBase, CaseIndex, mean_label, require_k
+from nodule_diag.ct import CTVolume, made_up_ct, require_inside, stored_voxel, to_lps
 from nodule_diag.ct import Space as PointSpace
 from nodule_diag.errors import UsageError
 from nodule_diag.preprocessing import LungMask, extract_patches, lung_mask
@@ -32,8 +32,6 @@ from nodule_diag.results import (
     Prediction,
     Runtime,
     Segmentation,
-    SimilarCase,
-    Space,
     at_prevalence,
     balanced_share,
     ct_planes,
@@ -44,23 +42,16 @@ from nodule_diag.results import (
 STAGES = ("lung_mask", "patch", "inference", "retrieval")
 
 
-@dataclass(frozen=True, eq=False)
-class _Call:
-    """One call of :meth:`Diagnoser.predict_timed`, once it has been checked.
-
-    Attributes:
-        centers_xyz_mm: (N, 3) LPS mm.
-        names: An id for each.
-        k: How many similar cases.
-    """
+class _Call(NamedTuple):
+    """What the nodules of one call have in common, once it has been checked."""
 
     ct: CTVolume
-    centers_xyz_mm: Points
-    names: Sequence[str]
+    lungs: LungMask | None
+    check_lung: bool
     k: int
     exclude: Collection[str]
-    check_lung: bool
     prevalence: float | None
+    stopwatch: Stopwatch
 
 
 class Diagnoser:
@@ -118,14 +109,13 @@ class Diagnoser:
         """
         count = resolve_threads(threads)
         require_views(symmetries)
-        opened = _open(bundle)
-        index = _index(opened, cases)
-        return cls(
-            opened,
-            create_backend(opened, name=backend, device=device, precision=precision, threads=count),
-            index,
-            symmetries=symmetries,
-        )
+        if not isinstance(bundle, Bundle):
+            bundle = Bundle.default() if bundle is None else Bundle.open(bundle)
+        if cases is not None:
+            cases = (cases if isinstance(cases, CaseBase) else CaseBase.open(cases)).of_model(bundle)
+        index = CaseIndex(bundle if cases is None else cases)
+        loaded = create_backend(bundle, name=backend, device=device, precision=precision, threads=count)
+        return cls(bundle, loaded, index, symmetries=symmetries)
 
     @property
     def runtime(self) -> Runtime:
@@ -171,7 +161,8 @@ class Diagnoser:
 
         Raises:
             CoordinateError: For a point that is not finite or not inside the CT.
-            UsageError: For an empty list, ids that do not fit, ``k`` below 1, or a prevalence not between 0 and 1.
+            UsageError: For an empty list, ids that do not fit, a ``k`` that is no whole number above 0, or a
+                prevalence that is no number between 0 and 1.
             BackendError: When the network fails.
         """
         timed = self.predict_timed(
@@ -193,16 +184,36 @@ class Diagnoser:
     ) -> Prediction:
         """:meth:`predict`, with the time that each stage took. Same arguments and errors."""
         stopwatch = Stopwatch(STAGES)
-        wanted = self.bundle.manifest.retrieval.k if k is None else k
-        if isinstance(wanted, bool) or wanted < 1:
-            raise UsageError(f"k is {wanted}; it must be at least 1", hint="leave k out to use the bundle's")
-        require_prevalence(prevalence)
+        k = require_k(self.bundle.manifest.retrieval.k if k is None else k)
+        prevalence = require_prevalence(prevalence)
         if np.size(points) == 0:
             raise UsageError("there are no points to diagnose", hint="give x, y and z for at least one nodule")
         centers_xyz_mm = to_lps(ct, points, space=space)
         names = _names(ids, len(centers_xyz_mm))
-        call = _Call(ct, centers_xyz_mm, names, k=wanted, exclude=exclude, check_lung=check_lung, prevalence=prevalence)
-        diagnoses = tuple(self._diagnoses(call, stopwatch))
+        # Paper 4.2, step 8: a network that was trained on CT times lung mask must be given the same.
+        masked = self.bundle.manifest.preprocessing.masked_input
+
+        @cache
+        def lungs() -> LungMask:
+            with stopwatch.time("lung_mask"), filter_threads(self.threads):
+                return lung_mask(ct)
+
+        for center in centers_xyz_mm:
+            require_inside(ct, center, in_lung=(lambda point: lungs().contains(point)) if check_lung else None)
+        mask = lungs() if check_lung or masked else None
+        call = _Call(ct, mask, check_lung, k, exclude, prevalence, stopwatch)
+        diagnoses: list[Diagnosis] = []
+        for start in range(0, len(names), self._backend.batch):  # as many at a time as the network is fastest with
+            centers = centers_xyz_mm[start : start + self._backend.batch]
+            with stopwatch.time("patch"):
+                patches = extract_patches(ct, centers, lung_mask=mask if masked else None)
+            with stopwatch.time("inference"):
+                outputs = self._backend.infer(patches)
+            for row, (name, center, patch) in enumerate(zip(names[start:], centers, patches, strict=False)):
+                diagnosis = self._diagnosis(call, name, center, patch, outputs, row)
+                for warning in diagnosis.warnings[len(ct.warnings) :]:
+                    LOG.warning("nodule %d of %d: %s", start + row + 1, len(names), warning)
+                diagnoses.append(diagnosis)
         timing_ms = stopwatch.result()
         LOG.info(
             "diagnosed %d nodules: %s ms",
@@ -210,7 +221,7 @@ class Diagnoser:
             ", ".join(f"{stage} {value:.0f}" for stage, value in timing_ms.items()),
         )
         return Prediction(
-            diagnoses,
+            tuple(diagnoses),
             bundle=self.identity,
             cases=self.cases.identity,
             runtime=self.runtime,
@@ -260,69 +271,33 @@ class Diagnoser:
         """
         self.predict(made_up_ct(), [(0.0, 0.0, 0.0)])
 
-    def _diagnoses(self, call: _Call, stopwatch: Stopwatch) -> Iterator[Diagnosis]:
-        """The nodules of a call, in its order: the network takes as many at a time as it is fastest with."""
-        ct, centers_xyz_mm = call.ct, call.centers_xyz_mm
-
-        @cache
-        def lungs() -> LungMask:
-            with stopwatch.time("lung_mask"), filter_threads(self.threads):
-                return lung_mask(ct)
-
-        for center in centers_xyz_mm:
-            require_inside(ct, center, in_lung=(lambda point: lungs().contains(point)) if call.check_lung else None)
-        # Paper 4.2, step 8: a network that was trained on CT times lung mask must be given the same.
-        masked = self.bundle.manifest.preprocessing.masked_input
-        mask = lungs() if call.check_lung or masked else None
-        for start in range(0, len(centers_xyz_mm), self._backend.batch):
-            part = slice(start, start + self._backend.batch)
-            with stopwatch.time("patch"):
-                patches = extract_patches(ct, centers_xyz_mm[part], lung_mask=mask if masked else None)
-            with stopwatch.time("inference"):
-                outputs = self._backend.infer(patches)
-            for row, patch in enumerate(patches):
-                with stopwatch.time("retrieval"):
-                    similar = self._similar(
-                        float(outputs.malignancy[row]), float(outputs.expert_score[row]), call.k, call.exclude
-                    )
-                yield self._diagnosis(call, start + row, mask, patch, outputs, row, similar)
-
-    def _similar(
-        self, malignancy: float, expert_score: float, k: int, exclude: Collection[str]
-    ) -> dict[Space, tuple[SimilarCase, ...]]:
-        """Eq. 13 in each feature space."""
-        return {
-            space: self.cases.search(space, malignancy=malignancy, expert_score=expert_score, k=k, exclude=exclude)
-            for space in SPACES
-        }
-
     def _diagnosis(
         self,
         call: _Call,
-        number: int,
-        mask: LungMask | None,
+        name: str,
+        center_xyz_mm: npt.NDArray[np.float64],
         patch: npt.NDArray[np.float32],
         outputs: Outputs,
         row: int,
-        similar: Mapping[Space, tuple[SimilarCase, ...]],
     ) -> Diagnosis:
-        """A call's nodule ``number``, which is one row of the network's outputs, as a result."""
-        ct, center_xyz_mm, known = call.ct, call.centers_xyz_mm[number], self.cases.identity
-        x, y, z = (float(value) for value in center_xyz_mm)
-        column, line, section = (int(value) for value in stored_voxel(ct, center_xyz_mm[None])[0])
+        """One nodule, which is one row of the network's outputs, as a result."""
+        ct, mask, known = call.ct, call.lungs, self.cases.identity
+        malignancy, expert_score = float(outputs.malignancy[row]), float(outputs.expert_score[row])
+        with call.stopwatch.time("retrieval"):  # eq. 13 in each feature space
+            search = partial(self.cases.search, malignancy=malignancy, expert_score=expert_score)
+            similar = {space: search(space, k=call.k, exclude=call.exclude) for space in SPACES}
+        x, y, z = center_xyz_mm.tolist()
+        column, line, section = stored_voxel(ct, center_xyz_mm[None])[0].tolist()
         in_lung = mask.contains(center_xyz_mm) if mask is not None and call.check_lung else None
         segmentation = Segmentation(outputs.segmentation[row], (x, y, z), ct.direction)
-        warnings = (*(mask.warnings if mask is not None else ()), *nodule_warnings(in_lung, segmentation))
-        for warning in warnings:
-            LOG.warning("nodule %d of %d: %s", number + 1, len(call.names), warning)
         return Diagnosis(
-            id=call.names[number],
+            id=name,
             xyz_lps_mm=(x, y, z),
             voxel_xyz=(column, line, section),
             in_lung=in_lung,
-            malignancy=at_prevalence(float(outputs.malignancy[row]), call.prevalence),
+            malignancy=at_prevalence(malignancy, call.prevalence),
             logit=float(outputs.logit[row]),
-            expert_score=float(outputs.expert_score[row]),
+            expert_score=expert_score,
             diagnosis={space: mean_label(cases) for space, cases in similar.items()},
             diagnosis_balanced={space: balanced_share(cases, of=known) for space, cases in similar.items()},
             similar=similar,
@@ -336,22 +311,8 @@ class Diagnoser:
             malignancy_spread=None if outputs.malignancy_spread is None else float(outputs.malignancy_spread[row]),
             raw_cam=None if outputs.raw_cam is None else outputs.raw_cam[row],
             ct_planes=ct_planes(patch),
-            warnings=(*ct.warnings, *warnings),
+            warnings=(*ct.warnings, *(mask.warnings if mask else ()), *nodule_warnings(in_lung, segmentation)),
         )
-
-
-def _open(bundle: str | os.PathLike[str] | Bundle | None) -> Bundle:
-    if isinstance(bundle, Bundle):
-        return bundle
-    return Bundle.default() if bundle is None else Bundle.open(bundle)
-
-
-def _index(bundle: Bundle, cases: str | os.PathLike[str] | CaseBase | None) -> CaseIndex:
-    """The bundle's case base, or another of the same model."""
-    if cases is None:
-        return CaseIndex(bundle)
-    base = cases if isinstance(cases, CaseBase) else CaseBase.open(cases)
-    return CaseIndex(base.of_model(bundle))
 
 
 def _names(ids: Sequence[str] | None, count: int) -> list[str]:

@@ -114,4 +114,3 @@ class OutputError(NoduleDiagError, OSError):
     """A result that could not be written."""
 
     code = "output-failed"
-    exit_code = 1

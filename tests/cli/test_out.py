@@ -124,7 +124,7 @@ def test_full_disk(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("nodule_diag.results.overlay._write_voxels", full)
+    monkeypatch.setattr("nodule_diag.results.overlay._slices", full)
     ended = command("predict", phantom_ct, *NODULE, "--bundle", tiny_bundle, "--json", "--out", tmp_path)
     assert ended.code == 1
     assert "No space left" in ended.document["error"]["message"]

@@ -161,6 +161,16 @@ def test_no_prevalence(command: Any, phantom_ct: Path, tiny_bundle: Path, preval
     assert "prevalence" in ended.document["error"]["message"]
 
 
+def test_one_thread(
+    command: Any, phantom: Phantom, phantom_ct: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    point = phantom.nodules[0].center_xyz_mm
+    ended = command("predict", phantom_ct, "--xyz", *point, "--bundle", tiny_bundle, "--backend", "onnxruntime")
+    assert ended.code == 0, ended.err
+    assert "onnxruntime on cpu, fp32, 1 thread, " in ended.out
+
+
 def test_no_lung_check(command: Any, validate: Any, phantom_ct: Path, tiny_bundle: Path) -> None:
     words = ("predict", phantom_ct, *FIRST, "--bundle", tiny_bundle, "--no-lung-check")
     document = command(*words, "--json").document

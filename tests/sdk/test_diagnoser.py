@@ -208,6 +208,13 @@ def test_arguments(phantom: Phantom, diagnoser: Diagnoser, points: list[tuple[fl
         diagnoser.predict(ct, [])
     with pytest.raises(nd.UsageError, match="k is 0"):
         diagnoser.predict(ct, points, k=0)
+    for k in ("20", 2.5, True, [3]):
+        with pytest.raises(nd.UsageError, match=r"k is .*whole number"):
+            diagnoser.predict(ct, points, k=k)  # type: ignore[arg-type]
+    with pytest.raises(nd.UsageError, match=r"'0\.05'"):
+        diagnoser.predict(ct, points, prevalence="0.05")  # type: ignore[arg-type]
+    found = diagnoser.predict(ct, points[:1], k=np.int64(3), prevalence=np.float32(0.25))  # type: ignore[arg-type]
+    assert json.loads(json.dumps(found[0].to_dict()))["retrieval"]["k"] == 3
     with pytest.raises(nd.UsageError, match="2 points"):
         diagnoser.predict(ct, points[:2], ids=["a"])
     with pytest.raises(nd.UsageError, match="'a', 'a'"):

@@ -194,6 +194,9 @@ def test_prefetch_is_checked_at_once(diagnoser: Diagnoser) -> None:
         diagnoser.predict_batch([], prefetch=0)
     with pytest.raises(nd.UsageError, match="prefetch is 0"):
         diagnoser.predict_batch_async([], prefetch=0)
+    for prefetch in ("2", 1.5, True):
+        with pytest.raises(nd.UsageError, match=f"prefetch is {prefetch!r}"):
+            diagnoser.predict_batch([], prefetch=prefetch)  # type: ignore[arg-type]
     assert list(diagnoser.predict_batch([])) == []
 
 

@@ -99,7 +99,7 @@ def replace_case_base(bundle: Bundle, cases: CaseBase, *, out: Path, source: str
     """
     old, base = bundle.manifest, cases.of_model(bundle)
     changes: dict[str, object] = {"retrieval": old.retrieval.model_copy(update={} if k is None else {"k": k})}
-    files = {name: bundle.read(name) for name in old.files if name != MANIFEST_NAME}
+    files = dict(bundle.files)
     files[old.retrieval.cases] = base.to_bytes()
     if source:
         counts = CaseCounts.of(base)

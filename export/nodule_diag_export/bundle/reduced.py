@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from nodule_diag.bundle import MANIFEST_NAME, Bundle, ReducedModel, write_bundle
+from nodule_diag.bundle import Bundle, ReducedModel, write_bundle
 from nodule_diag.cases import CaseIndex
 from nodule_diag_export.errors import ExportError
 from nodule_diag_export.graph import PRECISION_KEY, Precision, mixed_graph, opset_of, precision_of, with_metadata
@@ -97,5 +97,5 @@ def add_precision(bundle: Bundle, reduced: ReducedExport, *, out: Path) -> Bundl
         {"file": file, "opset": reduced.opset, "parity": json.loads(json.dumps(reduced.parity.to_dict()))}
     )
     model = old.model.model_copy(update={"reduced": {**old.model.reduced, precision: entry}})
-    files = {name: bundle.read(name) for name in old.files if name != MANIFEST_NAME}
+    files = dict(bundle.files)
     return write_bundle(out, manifest=old.model_copy(update={"model": model}), files={**files, file: reduced.data})

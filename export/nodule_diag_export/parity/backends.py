@@ -88,7 +88,7 @@ def record_parity(bundle: Bundle, patches: Float, *, out: Path, threads: int) ->
     done = {_key(record) for record in measured}
     kept = tuple(record for record in bundle.manifest.parity if _key(record) not in done)
     manifest = bundle.manifest.model_copy(update={"parity": kept + measured})
-    files = {name: bundle.read(name) for name in bundle.manifest.files}
+    files = dict(bundle.files)
     return write_bundle(out, manifest=manifest, files=files)
 
 

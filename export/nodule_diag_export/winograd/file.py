@@ -18,7 +18,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from onnx.shape_inference import infer_shapes
 
 from nodule_diag.backends import REFERENCE, WEIGHTS_KEY, WinogradBackend, compare, create_backend, infer_all, misses
-from nodule_diag.bundle import MANIFEST_NAME, Bundle, ParityFigures, WinogradModel, write_bundle
+from nodule_diag.bundle import Bundle, ParityFigures, WinogradModel, write_bundle
 from nodule_diag.cases import CaseIndex
 from nodule_diag_export.errors import ParityError
 from nodule_diag_export.graph import opset_of, parse_onnx, with_metadata
@@ -145,7 +145,7 @@ def add_winograd(
     entry = WinogradModel(file=FILE, kernels=KERNELS_FILE, opset=made.opset)
     records = tuple(record for record in old.parity if record.backend != WinogradBackend.name)
     manifest = old.model_copy(update={"model": old.model.model_copy(update={"winograd": entry}), "parity": records})
-    files = {name: bundle.read(name) for name in old.files if name != MANIFEST_NAME}
+    files = dict(bundle.files)
     files |= {FILE: made.network, KERNELS_FILE: made.kernels}
     with tempfile.TemporaryDirectory() as folder:
         figures = _measure(write_bundle(Path(folder) / "bundle", manifest=manifest, files=files), patches, threads)

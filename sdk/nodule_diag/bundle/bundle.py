@@ -19,8 +19,6 @@ from nodule_diag.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, UNSAFE_PA
 from nodule_diag.errors import BundleError, OutputError
 from nodule_diag.process import write_bytes, writing
 
-__all__ = ["Bundle", "Manifest", "seal", "write_bundle"]
-
 MAX_TOTAL_BYTES = 1024 * 2**20
 """All files of a bundle together: they are held in memory."""
 FIRST_SCHEMA = "nodule-diag/bundle/1"
@@ -45,12 +43,13 @@ class Bundle:
         manifest: The parsed ``manifest.json``.
         sha256: Of ``manifest.json``'s bytes; as that lists the hash of every other file, it identifies the bundle.
         path: Where it was opened.
+        files: The checked bytes of every file that the manifest lists, by relative path.
     """
 
     manifest: Manifest
     sha256: str
     path: Path
-    _data: Mapping[str, bytes] = field(repr=False)
+    files: Mapping[str, bytes] = field(repr=False)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
@@ -120,9 +119,9 @@ class Bundle:
         Raises:
             BundleError: ``bundle-file-missing``.
         """
-        if name not in self._data:
+        if name not in self.files:
             raise BundleError(f"the bundle has no file {name}", code="bundle-file-missing")
-        return self._data[name]
+        return self.files[name]
 
 
 def _parse_manifest(text: bytes) -> Manifest:
@@ -158,22 +157,16 @@ def _invalid(error: ValidationError) -> BundleError:
 
 def _check_listing(manifest: Manifest, present: set[str]) -> None:
     listed = set(manifest.files)
-    if unhashed := sorted(set(manifest.required_files()) - listed):
-        raise BundleError(
-            f"the bundle's {MANIFEST_NAME} is invalid at files: no sha256 for {', '.join(unhashed)}",
-            hint="take the bundle from where it was made",
-            code="bundle-manifest-invalid",
-        )
-    if missing := sorted(listed - present):
-        raise BundleError(
-            f"the bundle lacks {', '.join(missing)}", hint="copy the whole bundle again", code="bundle-file-missing"
-        )
-    if unlisted := sorted(present - listed):
-        raise BundleError(
-            f"the bundle holds files that its manifest does not list: {', '.join(unlisted[:5])}",
-            hint="remove them, or take the bundle from where it was made",
-            code="bundle-file-unlisted",
-        )
+    unhashed = f"the bundle's {MANIFEST_NAME} is invalid at files: no sha256 for"
+    for names, fault, code in (
+        (set(manifest.required_files()) - listed, unhashed, "bundle-manifest-invalid"),
+        (listed - present, "the bundle lacks", "bundle-file-missing"),
+        (present - listed, "the bundle holds files that its manifest does not list:", "bundle-file-unlisted"),
+    ):
+        if names:
+            raise BundleError(
+                f"{fault} {', '.join(sorted(names)[:5])}", hint="copy or download the whole bundle again", code=code
+            )
 
 
 def seal(manifest: Manifest, files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -228,7 +221,8 @@ def _write_zip(target: Path, content: Mapping[str, bytes]) -> None:
 
 def _write_directory(target: Path, content: Mapping[str, bytes]) -> None:
     """Fill a new directory beside the target, then exchange the two by renaming."""
-    if target.exists() and not (target / MANIFEST_NAME).is_file() and not _is_empty_directory(target):
+    empty = target.is_dir() and not any(target.iterdir())
+    if target.exists() and not (target / MANIFEST_NAME).is_file() and not empty:
         raise OutputError(f"{target} exists and is no bundle", hint="name a new folder, or remove this one")
     fresh, old = (target.with_name(f".{target.name}.{role}.{uuid4().hex}") for role in ("new", "old"))
     try:
@@ -244,10 +238,6 @@ def _write_directory(target: Path, content: Mapping[str, bytes]) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _is_empty_directory(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
-
-
 def _exchange(fresh: Path, target: Path, old: Path) -> None:
     """Put ``fresh`` where ``target`` is; what was there comes back when that fails, and goes when it does not."""
     if not target.exists():
@@ -256,7 +246,7 @@ def _exchange(fresh: Path, target: Path, old: Path) -> None:
     target.rename(old)
     try:
         fresh.rename(target)
-    except OSError:
+    except BaseException:
         old.rename(target)
         raise
     shutil.rmtree(old, ignore_errors=True)

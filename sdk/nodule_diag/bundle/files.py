@@ -8,7 +8,9 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 from pydantic_core import PydanticCustomError
 
@@ -39,14 +41,14 @@ def list_files(path: Path) -> dict[str, Reader]:
     Raises:
         BundleError: ``bundle-missing``, ``bundle-not-a-bundle``, ``bundle-unsafe-path`` or ``bundle-too-large``.
     """
-    if path.is_dir():
-        files = _list_directory(path)
-    elif path.is_file():
-        files = _list_zip(path)
-    else:
-        raise BundleError(
-            f"there is no bundle at {path}", hint="check the path given to --bundle", code="bundle-missing"
-        )
+    try:
+        if not path.is_dir() and not path.is_file():
+            raise BundleError(
+                f"there is no bundle at {path}", hint="check the path given to --bundle", code="bundle-missing"
+            )
+        files = _list_directory(path) if path.is_dir() else _list_zip(path)
+    except OSError as error:
+        raise _unreadable(str(error.filename or path), error) from error
     if MANIFEST_NAME not in files:
         raise BundleError(
             f"{path} is not a bundle: it has no {MANIFEST_NAME} at its top",
@@ -62,7 +64,7 @@ def read_bounded(name: str, reader: Reader, *, limit: int = MAX_FILE_BYTES) -> b
     Args:
         name: Its name, for messages.
         reader: As :func:`list_files` returned it.
-        limit: Largest size that is accepted.
+        limit: Largest size that is accepted, where that is below :data:`MAX_FILE_BYTES`.
 
     Returns:
         Its bytes.
@@ -71,6 +73,7 @@ def read_bounded(name: str, reader: Reader, *, limit: int = MAX_FILE_BYTES) -> b
         BundleError: ``bundle-too-large``, ``bundle-hash-mismatch`` for a zip entry whose own checksum fails, or
             ``bundle-unreadable``.
     """
+    limit = min(limit, MAX_FILE_BYTES)
     try:
         data = reader(limit + 1)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
@@ -80,14 +83,18 @@ def read_bounded(name: str, reader: Reader, *, limit: int = MAX_FILE_BYTES) -> b
             code="bundle-hash-mismatch",
         ) from error
     except OSError as error:
-        raise BundleError(
-            f"{name} in the bundle cannot be read: {error.strerror or error}",
-            hint="check the permissions of the bundle's files",
-            code="bundle-unreadable",
-        ) from error
+        raise _unreadable(f"{name} in the bundle", error) from error
     if len(data) > limit:
         raise _too_large(f"{name} is larger than {limit} bytes")
     return data
+
+
+def _unreadable(what: str, error: OSError) -> BundleError:
+    return BundleError(
+        f"{what} cannot be read: {error.strerror or error}",
+        hint="check the permissions of the bundle and its files",
+        code="bundle-unreadable",
+    )
 
 
 def _too_large(what: str) -> BundleError:
@@ -115,7 +122,7 @@ def _list_directory(root: Path) -> dict[str, Reader]:
     """Walk without following links: whatever is not a plain file or folder is refused."""
     files: dict[str, Reader] = {}
     entries = 0
-    for folder, folders, names in os.walk(root, onerror=_raise_unreadable):
+    for folder, folders, names in os.walk(root, onerror=_raise):
         for name in sorted(folders) + sorted(names):
             entries += 1
             if entries > MAX_FILES:
@@ -128,21 +135,21 @@ def _list_directory(root: Path) -> dict[str, Reader]:
             if not stat.S_ISREG(mode):
                 raise _unsafe(relative, "which is a link or a device, not a plain file")
             _check_name(relative)
-            files[relative] = _file_reader(path)
+            files[relative] = _reader(partial(_opened, path))
     return files
 
 
-def _raise_unreadable(error: OSError) -> None:
-    raise BundleError(
-        f"the bundle's folder {error.filename} cannot be read: {error.strerror}",
-        hint="check its permissions",
-        code="bundle-unreadable",
-    ) from error
+def _raise(error: OSError) -> None:
+    raise error
 
 
-def _file_reader(path: Path) -> Reader:
+def _opened(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def _reader(open_file: Callable[[], IO[bytes]]) -> Reader:
     def read(count: int) -> bytes:
-        with path.open("rb") as file:
+        with open_file() as file:
             return file.read(count)
 
     return read
@@ -150,13 +157,8 @@ def _file_reader(path: Path) -> Reader:
 
 def _list_zip(path: Path) -> dict[str, Reader]:
     """List a zip that is read in memory: nothing is ever extracted."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise BundleError(
-            f"{path} cannot be read: {error.strerror or error}", hint="check its permissions", code="bundle-unreadable"
-        ) from error
+    with path.open("rb") as file:
+        data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise _too_large(f"{path} is larger than {MAX_FILE_BYTES} bytes")
     try:
@@ -184,13 +186,5 @@ def _list_zip(path: Path) -> dict[str, Reader]:
             raise _unsafe(name, "which is encrypted or compressed in a way other than deflate")
         if entry.file_size > MAX_FILE_BYTES:
             raise _too_large(f"{name} says it has {entry.file_size} bytes")
-        files[name] = _entry_reader(archive, entry)
+        files[name] = _reader(partial(archive.open, entry))
     return files
-
-
-def _entry_reader(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Reader:
-    def read(count: int) -> bytes:
-        with archive.open(entry) as file:
-            return file.read(count)
-
-    return read

@@ -5,7 +5,6 @@ Unknown fields are refused: a manifest that asks for something this version does
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
@@ -36,8 +35,6 @@ MODEL_CARD_NAME = "MODEL_CARD.md"
 UNSAFE_PATH = "unsafe_path"
 """Type of the validation error of a path that would leave the bundle."""
 
-_FOREIGN = re.compile(r"[\\:]")
-
 
 def check_relative_path(name: str) -> str:
     """Return ``name`` when it is a plain relative POSIX path that stays below its folder.
@@ -45,16 +42,10 @@ def check_relative_path(name: str) -> str:
     Refused: absolute paths, ``.`` and ``..`` and empty parts, backslashes and colons (a Windows drive or stream
     when the bundle is opened there) and characters that cannot be printed.
 
-    Args:
-        name: A path as a manifest or an archive writes it.
-
-    Returns:
-        The same string.
-
     Raises:
         PydanticCustomError: Of type :data:`UNSAFE_PATH`, a ``ValueError``.
     """
-    if not name.isprintable() or _FOREIGN.search(name) or any(part in {"", ".", ".."} for part in name.split("/")):
+    if not name.isprintable() or {"\\", ":"} & set(name) or {"", ".", ".."} & set(name.split("/")):
         raise PydanticCustomError(UNSAFE_PATH, "path {name} is not a plain relative path", {"name": repr(name)})
     return name
 
@@ -91,15 +82,9 @@ class Preprocessing(Strict):
     @model_validator(mode="after")
     def _is_what_this_sdk_does(self) -> Self:
         """The SDK has one preprocessing: a bundle that was trained on another must not be run with it."""
-        served = {
-            "patch_size": PATCH_SIZE,
-            "spacing_mm": PATCH_SPACING_MM,
-            "windows_hu": (LUNG_WINDOW_HU, MEDIASTINAL_WINDOW_HU),
-            "outside_lung_hu": OUTSIDE_LUNG_HU,
-        }
-        for field, value in served.items():
-            if getattr(self, field) != value:
-                raise ValueError(f"{field} is {getattr(self, field)}; this version prepares {value}")
+        for name, field in type(self).model_fields.items():
+            if not field.is_required() and getattr(self, name) != field.default:
+                raise ValueError(f"{name} is {getattr(self, name)}; this version prepares {field.default}")
         return self
 
 
@@ -127,8 +112,7 @@ class ModelOutputs(Strict):
 
     def given(self) -> dict[str, TensorSpec]:
         """The outputs that this network has, by field."""
-        specs = ((field, getattr(self, field)) for field in type(self).model_fields)
-        return {field: spec for field, spec in specs if spec is not None}
+        return {field: spec for field, spec in self if spec is not None}
 
     @model_serializer
     def _written(self) -> dict[str, TensorSpec]:
@@ -208,17 +192,14 @@ class ModelSpec(Strict):
         Raises:
             BackendError: ``precision-unavailable`` when the bundle has none.
         """
-        if precision == "fp32":
-            return self.file
-        found = next((model for name, model in self.reduced.items() if name == precision), None)
-        if found is None:
-            held = ", ".join(["fp32", *sorted(self.reduced)])
+        files = {"fp32": self.file} | {str(name): model.file for name, model in self.reduced.items()}
+        if precision not in files:
             raise BackendError(
-                f"precision {precision} is not available: the bundle holds {held}",
+                f"precision {precision} is not available: the bundle holds {', '.join(files)}",
                 hint=f"use one of these, or add it: nodule-diag export precision BUNDLE --precision {precision}",
                 code="precision-unavailable",
             )
-        return found.file
+        return files[precision]
 
 
 class ScoreScale(Strict):

@@ -4,6 +4,6 @@ from .retrieval import DEFAULT_K as DEFAULT_K
 from .retrieval import CaseIndex as CaseIndex
 from .retrieval import features as features
 from .retrieval import mean_label as mean_label
-from .table import Listed as Listed
+from .retrieval import require_k as require_k
 from .table import read_case_table as read_case_table
 from .table import scored as scored

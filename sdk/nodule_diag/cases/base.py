@@ -1,6 +1,6 @@
 """The case base as a file: one SQLite database that is read whole, and that grows by transactions.
 
-Over 300 lines, for reading and writing stand on the same columns in the same order.
+Over 300 lines, a third of them what callers read: reading and writing stand on the same columns in the same order.
 """
 
 # ruff: noqa: S608 - what is pasted into a statement are names of this file and placeholders; values are bound
@@ -25,23 +25,14 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from nodule_diag.bundle import Bundle
+from nodule_diag.cases import schema
 from nodule_diag.cases.case import Case
-from nodule_diag.cases.schema import check, check_rows, connect, connect_file, create, guard, invalid
+from nodule_diag.cases.schema import check_rows, connect, connect_file, guard, invalid
 from nodule_diag.errors import CaseBaseError, UsageError
 from nodule_diag.process import writing
 
-CAN_DESERIALIZE = hasattr(sqlite3.Connection, "deserialize")
-"""Python leaves it out where it was built with SQLite before 3.36."""
-COLUMNS = (
-    "case_id",
-    "patient_id",
-    "label",
-    "label_source",
-    "label_certainty",
-    "malignancy",
-    "expert_score",
-    "diameter_mm",
-)
+COLUMNS = tuple(name for name in Case.model_fields if name not in {"reader_scores", "columns"})
+"""Those of the table ``cases``, in its order; the other two fields have a table each."""
 CHUNK = 1000
 """Cases that are fetched at a time; SQLite takes 32,766 values in a statement."""
 
@@ -67,10 +58,10 @@ class CaseBase:
     def __init__(self, connection: sqlite3.Connection, *, where: str, sha256: str = "", is_copy: bool = False) -> None:
         self.where, self.sha256, self.is_copy = where, sha256, is_copy
         self._connection = connection
-        self._lock = threading.Lock()  # not every build of SQLite lets threads share a connection
+        self._lock = threading.RLock()  # not every build of SQLite lets threads share a connection
         self.close = weakref.finalize(self, connection.close)
         """Give the file or the memory back; a base that nobody holds any more does so itself."""
-        check(connection, where=where)
+        schema.check(connection, where=where)
         self.name, self.model_sha256 = self._all("SELECT name, model_sha256 FROM base")[0]
 
     @classmethod
@@ -92,23 +83,10 @@ class CaseBase:
             CaseBaseError: Also ``case-base-other-model``; ``case-base-needs-sqlite`` for a zipped bundle where Python's
                 SQLite cannot read from memory.
         """
-        name = bundle.manifest.retrieval.cases
-        where = f"{name} of the bundle"
-        if CAN_DESERIALIZE:
-            connection = connect(":memory:", where=where)
-            with guard(where):
-                connection.deserialize(bundle.read(name) or b"\0")  # of nothing, it says that memory is short
-        elif bundle.path.is_dir():
-            connection = connect_file(bundle.path / name, write=False)
-        else:
-            raise CaseBaseError(
-                f"Python's SQLite {sqlite3.sqlite_version} cannot read the case base of a zipped bundle",
-                hint="unpack the bundle and give its folder, or use a Python that was built with SQLite 3.36 or later",
-                code="case-base-needs-sqlite",
-            )
-        with cls(connection, where=where) as file:
+        where = f"{bundle.manifest.retrieval.cases} of the bundle"
+        with cls(schema.connect_bundle(bundle, where=where), where=where) as file:
             base = file.copy().of_model(bundle)
-        base.sha256 = bundle.manifest.files[name]
+        base.sha256 = bundle.manifest.files[bundle.manifest.retrieval.cases]
         return base
 
     @classmethod
@@ -126,12 +104,13 @@ class CaseBase:
 
     @classmethod
     def edit(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a file to change it. One writer waits for another, up to a minute.
+        """Open a file to change it, once every page of it is checked. One writer waits for another, up to a minute.
 
         Raises:
             CaseBaseError: As :meth:`open`.
         """
         base = cls(connect_file(Path(path), write=True), where=str(path))
+        check_rows(base._connection, where=base.where)
         base._all("PRAGMA synchronous = EXTRA")  # a commit is on disk, and so is the entry in its folder
         return base
 
@@ -141,12 +120,16 @@ class CaseBase:
 
         Raises:
             CaseBaseError: ``case-base-invalid`` for two cases of one id.
+            UsageError: For a name that is empty, or longer than 200 characters.
         """
         where = f"the case base {name}"
         connection = connect(":memory:", where=where)
         with guard(where):
-            create(connection)
-            connection.execute("INSERT INTO base VALUES (1, ?, ?)", (name, model_sha256))
+            schema.create(connection)
+            try:
+                connection.execute("INSERT INTO base VALUES (1, ?, ?)", (name, model_sha256))
+            except sqlite3.IntegrityError as error:
+                raise UsageError(f"{where!r} cannot be called so", hint="give it 1 to 200 characters") from error
         base = cls(connection, where=where)
         base.add(cases)
         return base
@@ -155,13 +138,11 @@ class CaseBase:
         """A checked copy in memory, page by page, that nothing changes; itself, where it is one."""
         if self.is_copy:
             return self
-        with guard(self.where):
-            self._connection.execute("BEGIN")  # both reads see one state
-            data = self._connection.serialize() if is_file and CAN_DESERIALIZE else b""
-            memory = connect(":memory:", where=self.where)
-            self._connection.backup(memory)
-            self._connection.execute("COMMIT")
-            check_rows(memory, where=self.where)
+        memory = connect(":memory:", where=self.where)
+        with self._transaction("BEGIN") as file:  # both reads see one state
+            data = file.serialize() if is_file and schema.CAN_DESERIALIZE else b""
+            file.backup(memory)
+        check_rows(memory, where=self.where)
         sha256 = hashlib.sha256(data).hexdigest() if data else ""
         return type(self)(memory, where=self.where, sha256=sha256, is_copy=True)
 
@@ -202,39 +183,30 @@ class CaseBase:
 
     def cases(self, case_ids: Sequence[str]) -> list[Case]:
         """Some cases, in the order that they are asked for in."""
+        scores = self._entries("reader_scores", case_ids)
+        free = self._entries("free_columns", case_ids)
         found: dict[str, Case] = {}
-        for start in range(0, len(case_ids), CHUNK):
-            some = case_ids[start : start + CHUNK]
-            scores = self._entries("reader_scores", "reader, score", some)
-            free = self._entries("free_columns", "name, value", some)
-            for row in self._all(f"SELECT {', '.join(COLUMNS)} FROM cases WHERE case_id IN ({_marks(some)})", some):
-                more = {"reader_scores": tuple(scores.get(row[0], {}).values()), "columns": free.get(row[0], {})}
-                try:
-                    found[row[0]] = Case(**dict(zip(COLUMNS, row, strict=True)), **more)
-                except ValidationError as error:
-                    raise invalid(self.where, str(error)) from error
+        for row in self._having("SELECT * FROM cases", "case_id", case_ids):
+            more = {"reader_scores": tuple(scores.get(row[0], {}).values()), "columns": free.get(row[0], {})}
+            try:
+                found[row[0]] = Case(**dict(zip(COLUMNS, row, strict=True)), **more)
+            except ValidationError as error:
+                raise invalid(self.where, str(error)) from error
         return [found[case_id] for case_id in case_ids]
 
     def ids_named(self, names: Collection[str]) -> set[str]:
         """Ids of the cases that have, or whose patients have, one of these names; unknown ones match nothing."""
-        found: set[str] = set()
-        rest = iter(names)
-        while some := list(islice(rest, CHUNK)):
-            for column in ("case_id", "patient_id"):
-                rows = self._all(f"SELECT case_id FROM cases WHERE {column} IN ({_marks(some)})", some)
-                found.update(case_id for (case_id,) in rows)
-        return found
+        select = "SELECT case_id, patient_id FROM cases"
+        return {row[0] for column in ("case_id", "patient_id") for row in self._having(select, column, names)}
 
     def numbers(self) -> tuple[list[str], NDArray[np.float64]]:
         """All case ids, ascending, and (N, 3) the label, P and expert score of each."""
-        with guard(self.where):  # one flat list: a million rows cost half a second in any form
-            rows = self._connection.execute("SELECT case_id, label, malignancy, expert_score FROM cases ORDER BY 1")
-            flat = list(chain.from_iterable(rows))
-        return flat[::4], np.array([flat[1::4], flat[2::4], flat[3::4]], dtype=np.float64).T
+        rows = self._all("SELECT case_id, label, malignancy, expert_score FROM cases ORDER BY 1")
+        return [row[0] for row in rows], np.array([row[1:] for row in rows], dtype=np.float64).reshape(-1, 3)
 
     def pictures(self, case_id: str) -> dict[str, bytes]:
         """PNG files of a case by name."""
-        return self._entries("pictures", "name, png", [case_id]).get(case_id, {})
+        return self._entries("pictures", [case_id]).get(case_id, {})
 
     def add(self, cases: Iterable[Case], *, pictures: Mapping[str, Mapping[str, bytes]] | None = None) -> None:
         """Add cases in one transaction: when this returns they are on disk, and when it does not, none of them is.
@@ -247,24 +219,27 @@ class CaseBase:
             CaseBaseError: ``case-base-invalid`` for an id that is there already; ``case-base-busy``.
             OutputError: When the file cannot be written.
         """
-        insert = f"INSERT INTO cases ({', '.join(COLUMNS)}) VALUES ({_marks(COLUMNS)})"
         with self._transaction() as connection:
             for case in cases:
+                tables: dict[str, Iterable[tuple[object, ...]]] = {
+                    "cases": [tuple(getattr(case, column) for column in COLUMNS[1:])],
+                    "reader_scores": enumerate(case.reader_scores),
+                    "free_columns": case.columns.items(),
+                    "pictures": (pictures or {}).get(case.case_id, {}).items(),
+                }
                 try:
-                    connection.execute(insert, [getattr(case, column) for column in COLUMNS])
+                    for table, rows in tables.items():
+                        for row in rows:
+                            values = (case.case_id, *row)
+                            connection.execute(f"INSERT INTO {table} VALUES ({_marks(values)})", values)
                 except sqlite3.IntegrityError as error:
+                    why = "its id is there already, or stands twice among the new ones"
                     raise CaseBaseError(
-                        f"case {case.case_id!r} is in {self.where} already, or stands twice among the new ones",
-                        hint="give each case an id of its own, or remove the old one first",
+                        f"case {case.case_id!r} cannot be added to {self.where}:"
+                        f" {why if 'UNIQUE' in str(error) else error}",
+                        hint="give each case an id of its own, and values that a case may have",
                         code="case-base-invalid",
                     ) from error
-                for table, entries in (
-                    ("reader_scores", enumerate(case.reader_scores)),
-                    ("free_columns", case.columns.items()),
-                    ("pictures", (pictures or {}).get(case.case_id, {}).items()),
-                ):
-                    for entry in entries:
-                        connection.execute(f"INSERT INTO {table} VALUES (?, ?, ?)", (case.case_id, *entry))
 
     def remove(self, case_ids: Iterable[str]) -> None:
         """Remove cases, with all that is known of them, in one transaction.
@@ -319,11 +294,11 @@ class CaseBase:
             return Path(folder, "cases.sqlite").read_bytes()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
         if self.is_copy:
             raise UsageError(f"{self.where} was opened to be read", hint="change the file with CaseBase.edit(path)")
-        with guard(self.where, writing=True):
-            self._connection.execute("BEGIN IMMEDIATE")
+        with self._lock, guard(self.where, writing=begin != "BEGIN"):
+            self._connection.execute(begin)
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
@@ -332,13 +307,18 @@ class CaseBase:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def _entries(self, table: str, columns: str, case_ids: Sequence[str]) -> dict[str, dict[Any, Any]]:
+    def _entries(self, table: str, case_ids: Sequence[str]) -> dict[str, dict[Any, Any]]:
         """The entries of some cases in another table, by case id, in the order of their keys."""
         entries: dict[str, dict[Any, Any]] = {}
-        statement = f"SELECT case_id, {columns} FROM {table} WHERE case_id IN ({_marks(case_ids)}) ORDER BY 1, 2"
-        for case_id, key, value in self._all(statement, case_ids):
+        for case_id, key, value in self._having(f"SELECT * FROM {table}", "case_id", case_ids):
             entries.setdefault(case_id, {})[key] = value
         return entries
+
+    def _having(self, select: str, column: str, values: Iterable[str]) -> Iterator[Any]:
+        """Rows whose column has one of the values."""
+        rest = iter(values)
+        while some := list(islice(rest, CHUNK)):
+            yield from self._all(f"{select} WHERE {column} IN ({_marks(some)}) ORDER BY 1, 2", some)
 
     def _all(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
         with self._lock, guard(self.where):

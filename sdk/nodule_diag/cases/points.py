@@ -37,7 +37,7 @@ class Points:
     """Distinct points and the cases at each; safe to use from several threads.
 
     Args:
-        vectors: (N, dim) float32, dim 1 or 2, none negative; a vector's row is its case's.
+        vectors: (N, dim) float32; a vector's row is its case's.
     """
 
     def __init__(self, vectors: NDArray[np.float32]) -> None:
@@ -77,18 +77,7 @@ class Points:
 
 def _grouped(vectors: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows in the order of their vectors, ascending where those are equal, and where each distinct vector begins."""
-    # Non-negative floats are in the order of their bits, so integers sort them; adding 0 makes -0 a 0.
-    bits = np.ascontiguousarray(vectors + np.float32(0.0)).view(np.uint32).astype(np.uint64)
-    places = bits[:, 0]
-    if bits.shape[1] == 2:
-        # Which distinct vector each row has, in 32 bits.
-        keys = (places << np.uint64(32)) | bits[:, 1]
-        order = np.argsort(keys)
-        ordered = keys[order]
-        places = np.empty_like(keys)
-        places[order] = np.cumsum(np.concatenate(([False], ordered[1:] != ordered[:-1])), dtype=np.uint64)
-    # A row's number behind its place: sorting these is several times as fast as a stable argsort.
-    packed = np.sort((places << np.uint64(32)) | np.arange(len(bits), dtype=np.uint64))
-    places = packed >> np.uint64(32)
-    first = np.concatenate(([True], places[1:] != places[:-1]))
-    return (packed & np.uint64(0xFFFFFFFF)).astype(np.intp), np.flatnonzero(first)
+    order = np.lexsort(vectors.T[::-1])  # stable
+    ordered = vectors[order]
+    new = (ordered[1:] != ordered[:-1]).any(axis=1)
+    return order, np.flatnonzero(np.concatenate(([True], new)))

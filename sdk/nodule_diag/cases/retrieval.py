@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from functools import cached_property
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,17 @@ from nodule_diag.results import SPACES, CaseBaseIdentity, SimilarCase, Space
 
 DEFAULT_K = 20
 """Paper 3.3: "K is empirically set to 20"."""
+
+
+def require_k(k: int) -> int:
+    """Return ``k`` as Python's own integer.
+
+    Raises:
+        UsageError: Unless it is a whole number, and at least 1.
+    """
+    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
+        raise UsageError(f"k is {k!r}; it must be a whole number of at least 1", hint="leave k out to use the bundle's")
+    return int(k)
 
 
 def features(space: Space, malignancy: float, expert_score: float) -> NDArray[np.float32]:
@@ -98,24 +110,20 @@ class CaseIndex:
             At most ``k`` cases.
 
         Raises:
-            UsageError: When ``k`` is below 1 or every case is excluded.
+            UsageError: When ``k`` is no whole number above 0, or every case is excluded.
         """
-        if k < 1:
-            raise UsageError(f"k is {k}; it must be at least 1", hint="leave k out to use the bundle's")
-        rows, distances = self._nearest(space, features(space, malignancy, expert_score), k, self._excluded(exclude))
+        query = features(space, malignancy, expert_score)
+        rows, distances = self._nearest(space, query, require_k(k), self._excluded(exclude))
         cases = self.cases.cases([self._ids[row] for row in rows.tolist()])
+        names = [name for name in SimilarCase._fields if name != "distance"]
         return tuple(
-            SimilarCase(
-                distance=distance, **{name: getattr(case, name) for name in SimilarCase._fields if name != "distance"}
-            )
+            SimilarCase(distance=distance, **{name: getattr(case, name) for name in names})
             for case, distance in zip(cases, distances.tolist(), strict=True)
         )
 
     def _excluded(self, exclude: Collection[str]) -> NDArray[np.intp]:
         """Rows to leave out."""
-        if not exclude:
-            return np.zeros(0, dtype=np.intp)
-        found = self.cases.ids_named({exclude} if isinstance(exclude, str) else set(exclude))
+        found = self.cases.ids_named({exclude} if isinstance(exclude, str) else set(exclude)) if exclude else ()
         if len(found) == len(self):
             raise UsageError(
                 f"all {len(self)} cases are excluded", hint="exclude fewer cases or patients from retrieval"
@@ -131,9 +139,8 @@ class CaseIndex:
         count = min(len(points), wanted + 1)
         while True:
             rows, distances, beyond = points.nearest(query, count, limit=wanted)
-            if len(excluded):
-                kept = ~np.isin(rows, excluded)
-                rows, distances = rows[kept], distances[kept]
+            kept = ~np.isin(rows, excluded)
+            rows, distances = rows[kept], distances[kept]
             # Cases are sorted by id, so the row number stands for it.
             order = np.lexsort((rows, distances))[:k]
             rows, distances = rows[order], distances[order]

@@ -6,14 +6,19 @@ SQLite takes text where a number belongs, and STRICT tables need a newer SQLite 
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from nodule_diag.bundle import Bundle
 from nodule_diag.errors import CaseBaseError, OutputError
 
+CAN_DESERIALIZE = hasattr(sqlite3.Connection, "deserialize")
+"""Python leaves it out where it was built with SQLite before 3.36."""
 APPLICATION_ID: Final = 0x4E444342
 """``NDCB``: says in the file's header whose it is."""
 SCHEMA_VERSION: Final = 1
@@ -97,9 +102,9 @@ def connect_file(path: Path, *, write: bool) -> sqlite3.Connection:
     """
     try:
         size = path.stat().st_size
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
         raise CaseBaseError(
-            f"there is no case base at {path}: {error.strerror or error}",
+            f"there is no case base at {path}: {getattr(error, 'strerror', None) or error}",
             hint="check the path; nodule-diag cases build makes one",
             code="case-base-missing",
         ) from error
@@ -115,6 +120,32 @@ def connect_file(path: Path, *, write: bool) -> sqlite3.Connection:
     return connect(
         f"{path.absolute().as_uri()}?mode={'rw' if write or interrupted else 'ro'}", where=str(path), uri=True
     )
+
+
+def connect_bundle(bundle: Bundle, *, where: str) -> sqlite3.Connection:
+    """Open the case base of a bundle: the bytes whose hash was checked when the bundle was opened.
+
+    Raises:
+        CaseBaseError: ``case-base-invalid``; ``case-base-needs-sqlite`` for a zipped bundle where Python's SQLite
+            cannot read from memory.
+    """
+    name = bundle.manifest.retrieval.cases
+    if CAN_DESERIALIZE:
+        connection = connect(":memory:", where=where)
+        with guard(where):
+            connection.deserialize(bundle.read(name) or b"\0")  # of nothing, it says that memory is short
+        return connection
+    if not bundle.path.is_dir():
+        raise CaseBaseError(
+            f"Python's SQLite {sqlite3.sqlite_version} cannot read the case base of a zipped bundle",
+            hint="unpack the bundle and give its folder, or use a Python that was built with SQLite 3.36 or later",
+            code="case-base-needs-sqlite",
+        )
+    file = bundle.path / name
+    connection = connect_file(file, write=False)
+    if hashlib.sha256(file.read_bytes()).hexdigest() != bundle.manifest.files[name]:
+        raise invalid(where, "it was changed after the bundle was opened")
+    return connection
 
 
 def create(connection: sqlite3.Connection) -> None:
@@ -133,8 +164,8 @@ def check(connection: sqlite3.Connection, *, where: str) -> None:
         CaseBaseError: ``case-base-invalid`` or ``case-base-version``.
     """
     with guard(where):
-        application, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in
-                                ("application_id", "user_version"))  # fmt: skip
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
         if application != APPLICATION_ID:
             raise invalid(where, f"its application_id is {application:#x}, not {APPLICATION_ID:#x}")
         if version != SCHEMA_VERSION:
@@ -146,7 +177,7 @@ def check(connection: sqlite3.Connection, *, where: str) -> None:
         if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
             raise invalid(where, "its journal is in WAL mode")
         found = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
-        if sorted(found) != sorted(("table", name, name, sql) for name, sql in TABLES.items()):
+        if Counter(found) != Counter(("table", name, name, sql) for name, sql in TABLES.items()):
             strange = sorted(str(entry[1]) for entry in found if TABLES.get(str(entry[1])) != entry[3])
             raise invalid(where, f"its schema is another: {', '.join(strange) or 'a table is missing'}")
         if [row[0] for row in connection.execute("SELECT id FROM base")] != [1]:

@@ -12,11 +12,13 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any, NamedTuple, Protocol
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nodule_diag.cases.case import Case
 from nodule_diag.ct import CTVolume, read_ct
@@ -27,10 +29,20 @@ ALSO_CALLED = {"case": "case_id", "patient": "patient_id", "method": "label_sour
 """What ``train prepare sure`` calls these columns."""
 LABELS = {"0": 0, "benign": 0, "1": 1, "malignant": 1}
 SCORES = ("malignancy", "expert_score")
-PLACE = ("path", "x", "y", "z")
 FAULTS_IN_MESSAGE = 20
 MAX_BYTES = 512 * 2**20
 """Largest table."""
+
+
+class Place(BaseModel):
+    """Where a nodule is that the model has to look at: LPS mm in a CT."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    path: str
+    x: float
+    y: float
+    z: float
 
 
 class Listed(NamedTuple):
@@ -69,11 +81,13 @@ def read_case_table(path: str | os.PathLike[str], *, columns: Sequence[str] = ()
     """
     file = Path(path)
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise _fault(file, [f"it has more than {MAX_BYTES} bytes"])
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        with file.open("rb") as opened:
+            data = opened.read(MAX_BYTES + 1)
+        text = data.decode("utf-8-sig") if len(data) <= MAX_BYTES else ""
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a path with a NUL character
         raise _fault(file, [f"it cannot be read: {getattr(error, 'strerror', None) or error}"]) from error
+    if len(data) > MAX_BYTES:
+        raise _fault(file, [f"it has more than {MAX_BYTES} bytes"])
     rows = _json_rows(file, text) if file.suffix.lower() == ".json" else _csv_rows(file, text)
     listed: list[Listed] = []
     faults: list[str] = []
@@ -84,7 +98,9 @@ def read_case_table(path: str | os.PathLike[str], *, columns: Sequence[str] = ()
             if entry.case.case_id in seen:
                 raise ValueError(f"case_id {entry.case.case_id!r} stands twice")
         except ValidationError as error:
-            faults += [f"{where}, {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+            for one in error.errors():
+                given = "" if one["type"] == "missing" else f", not {shortened(one['input'])}"
+                faults.append(f"{where}, {'.'.join(map(str, one['loc']))}: {one['msg']}{given}")
         except ValueError as error:
             faults.append(f"{where}: {error}")
         else:
@@ -128,18 +144,18 @@ def scored(
             raise
         for entry, diagnosis in zip(entries, found, strict=True):
             # The raw P is the sigmoid of the logit (eq. 4); what a diagnosis says may be recalibrated.
-            raw = {"malignancy": _sigmoid(diagnosis.logit), "expert_score": min(max(diagnosis.expert_score, 1.0), 5.0)}
-            yield entry.case.model_copy(update=raw)
-
-
-def _sigmoid(logit: float) -> float:
-    return 1.0 / (1.0 + math.exp(-logit)) if logit >= 0.0 else math.exp(logit) / (1.0 + math.exp(logit))
+            malignancy = 0.5 + 0.5 * math.tanh(0.5 * diagnosis.logit)
+            score = min(max(diagnosis.expert_score, 1.0), 5.0)
+            yield entry.case.model_copy(update={"malignancy": malignancy, "expert_score": score})
 
 
 def _csv_rows(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Rows by the line they end in; empty cells are left out."""
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
+        names = [name.strip() for name in reader.fieldnames or ()]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise _fault(file, [f"line 1: {', '.join(twice)} stands twice"])
         for row in reader:
             if None in row or None in row.values():
                 raise _fault(file, [f"line {reader.line_num}: it has not as many cells as the header"])
@@ -161,37 +177,37 @@ def _json_rows(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def _listed(row: Mapping[str, Any], *, folder: Path, columns: Sequence[str]) -> Listed:
-    cells = {ALSO_CALLED.get(name, name): value for name, value in row.items()}
+    cells: dict[str, Any] = {}
+    for name, value in row.items():
+        called = ALSO_CALLED.get(name, name)
+        if called in cells:
+            raise ValueError(f"{called} is given twice")
+        cells[called] = value
     if missing := [name for name in columns if name not in row and name in Case.model_fields]:
         raise ValueError(f"{', '.join(missing)} cannot be a free column")
-    fields = {name: cells[name] for name in Case.model_fields if name in cells}
-    fields.setdefault("label_source", "unknown method")
-    fields.setdefault("label_certainty", "nodule")
+    fields: dict[str, Any] = {"label_source": "unknown method", "label_certainty": "nodule"}
+    fields |= {name: cells[name] for name in Case.model_fields if name in cells}
     fields["label"] = LABELS.get(str(fields.get("label", "")).lower(), fields.get("label"))
     if isinstance(readers := fields.get("reader_scores"), str):
         fields["reader_scores"] = readers.split()
-    free = {name: _free(row[name]) for name in columns if name in row}
-    fields["columns"] = {**fields.get("columns", {}), **free}
+    if isinstance(free := fields.get("columns", {}), Mapping):
+        fields["columns"] = {**free, **{name: _free(row[name]) for name in columns if name in row}}
     if all(name in cells for name in SCORES):
         return Listed(Case(**fields))
-    if missing := [name for name in PLACE if name not in cells]:
+    if missing := [name for name in Place.model_fields if name not in cells]:
         raise ValueError(f"neither {' and '.join(SCORES)} nor {', '.join(missing)} is given")
+    place = Place.model_validate(cells)
     case = Case(**{**fields, "malignancy": 0.5, "expert_score": 3.0})
-    try:
-        x, y, z = (float(cells[axis]) for axis in "xyz")
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"x, y, z: {error}") from error
-    return Listed(case, folder / str(cells["path"]), (x, y, z))
+    return Listed(case, folder / place.path, (place.x, place.y, place.z))
 
 
 def _free(value: Any) -> Any:  # noqa: ANN401 - a cell
-    """A number where a cell is one."""
+    """A finite number where a cell is one."""
     if isinstance(value, str):
         for number in (int, float):
-            try:
-                return number(value)
-            except ValueError:
-                continue
+            with suppress(ValueError, OverflowError):
+                if math.isfinite(found := number(value)):
+                    return found
     return value
 
 

@@ -30,11 +30,15 @@ def closing(
         (z, y, x) int16: E times :data:`LEVEL`, from 0 to LEVEL.
     """
     values = mask.astype(np.int16) * np.int16(LEVEL)
-    # In order of speed: along z whole slices are combined, and the mask is empty in many of them.
-    for axis, spacing in enumerate(spacing_zyx_mm):
-        values = _dilated(values, axis, _falls(values.shape[axis], spacing, half_fall_mm))
-    for axis, spacing in enumerate(spacing_zyx_mm):
-        values = _eroded(values, axis, _falls(values.shape[axis], spacing, half_fall_mm))
+    for extremum, sign in ((np.maximum, -1), (np.minimum, 1)):  # dilation, then erosion
+        # In order of speed: along z whole slices are combined, and the mask is empty in many of them.
+        for axis, spacing in enumerate(spacing_zyx_mm):
+            source, values = np.moveaxis(values, axis, 0), values.copy()
+            target = np.moveaxis(values, axis, 0)
+            for step, fall in enumerate(_falls(len(source), spacing, half_fall_mm), start=1):
+                moved = source + np.int16(sign * fall)
+                extremum(target[step:], moved[:-step], out=target[step:])
+                extremum(target[:-step], moved[step:], out=target[:-step])
     return values
 
 
@@ -42,23 +46,3 @@ def _falls(size: int, spacing_mm: float, half_fall_mm: float) -> list[int]:
     """By how much the element has fallen 1, 2, ... voxels from its centre, as far as that can matter."""
     reach = min(size - 1, math.ceil(half_fall_mm * math.sqrt(2.0) / spacing_mm) - 1)
     return [round(0.5 * LEVEL * (step * spacing_mm / half_fall_mm) ** 2) for step in range(1, reach + 1)]
-
-
-def _dilated(values: NDArray[np.int16], axis: int, falls: list[int]) -> NDArray[np.int16]:
-    result = values.copy()
-    source, target = np.moveaxis(values, axis, 0), np.moveaxis(result, axis, 0)
-    for step, fall in enumerate(falls, start=1):
-        lowered = source - np.int16(fall)
-        np.maximum(target[step:], lowered[:-step], out=target[step:])
-        np.maximum(target[:-step], lowered[step:], out=target[:-step])
-    return result
-
-
-def _eroded(values: NDArray[np.int16], axis: int, falls: list[int]) -> NDArray[np.int16]:
-    result = values.copy()
-    source, target = np.moveaxis(values, axis, 0), np.moveaxis(result, axis, 0)
-    for step, fall in enumerate(falls, start=1):
-        raised = source + np.int16(fall)
-        np.minimum(target[step:], raised[:-step], out=target[step:])
-        np.minimum(target[:-step], raised[step:], out=target[:-step])
-    return result

@@ -9,17 +9,13 @@ from there to the CT's voxels, and :mod:`nodule_diag.preprocessing.reference` do
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nodule_diag.ct import CTVolume
 from nodule_diag.preprocessing.closing import LEVEL, closing
 from nodule_diag.preprocessing.mask import NO_LUNG, THRESHOLD, LungMask
-
-if TYPE_CHECKING:
-    from nodule_diag.ct import CTVolume
 
 HU = NDArray[np.int16] | NDArray[np.float32]
 
@@ -29,9 +25,6 @@ GRID_MM = 2.0
 
 OTSU_CEILING_HU = 400
 """Brighter voxels count as this in Otsu's histogram: metal and contrast say nothing about tissue against air."""
-
-PARTS = 16
-"""Slabs that a volume is counted in: numpy makes int64 of what it counts, which so stays in the cache."""
 
 THRESHOLD_RANGE_HU = (-700.0, -200.0)
 """Step 1: Otsu's threshold is kept in here, between inflated lung and fat. On a chest CT it lies near -470; only
@@ -64,27 +57,18 @@ def lung_mask(ct: CTVolume) -> LungMask:
     Returns:
         The mask. Without any lung in the CT it is empty and says so in ``warnings``; this never raises.
     """
-    stride_z, stride_y, stride_x = (max(1, round(GRID_MM / spacing)) for spacing in ct.spacing_zyx_mm)
-    strides = (stride_z, stride_y, stride_x)
-    start_z, start_y, start_x = ((n - 1) % stride // 2 for n, stride in zip(ct.hu.shape, strides, strict=True))
-    hu = np.ascontiguousarray(ct.hu[start_z::stride_z, start_y::stride_y, start_x::stride_x])
-    grid_mm = (
-        ct.spacing_zyx_mm[0] * stride_z,
-        ct.spacing_zyx_mm[1] * stride_y,
-        ct.spacing_zyx_mm[2] * stride_x,
-    )
+    strides = [max(1, round(GRID_MM / spacing)) for spacing in ct.spacing_zyx_mm]
+    starts = [(size - 1) % stride // 2 for size, stride in zip(ct.hu.shape, strides, strict=True)]
+    lattice = tuple(slice(start, None, stride) for start, stride in zip(starts, strides, strict=True))
+    hu = np.ascontiguousarray(ct.hu[lattice])
+    z_mm, y_mm, x_mm = (spacing * stride for spacing, stride in zip(ct.spacing_zyx_mm, strides, strict=True))
 
     air_inside = _air_inside_body(hu)  # C
     coarse = _without_other_air(air_inside, hu)  # D
-    found = bool(coarse.any())
-    closed = _closed(coarse, grid_mm) if found else np.zeros((0, 0, 0), dtype=np.int16)  # E
-    return LungMask(
-        ct=ct,
-        closed=closed,
-        start_zyx=(start_z, start_y, start_x),
-        stride_zyx=strides,
-        warnings=() if found else (NO_LUNG,),
-    )
+    if not coarse.any():
+        return LungMask(ct=ct, closed=np.zeros((0, 0, 0), dtype=np.int16), warnings=(NO_LUNG,))
+    closed = _closed(coarse, (z_mm, y_mm, x_mm))  # E
+    return LungMask(ct=ct, closed=closed, start_zyx=tuple(starts), stride_zyx=tuple(strides))
 
 
 def otsu_threshold(hu: HU) -> float:
@@ -97,10 +81,9 @@ def otsu_threshold(hu: HU) -> float:
         The threshold in HU, not yet limited to :data:`THRESHOLD_RANGE_HU`; a constant image's only value.
     """
     lowest = float(hu.min())
-    ceiling, offset = (np.asarray(value, dtype=hu.dtype) for value in (OTSU_CEILING_HU, lowest))
     # A CT that is brighter than the ceiling everywhere is constant.
-    heights = (np.maximum(np.minimum(part, ceiling) - offset, 0) for part in np.array_split(hu, PARTS))
-    counts = _counts(height.astype(np.uint16) for height in heights)
+    heights = np.maximum(np.minimum(hu, hu.dtype.type(OTSU_CEILING_HU)) - hu.dtype.type(lowest), 0)
+    counts = np.bincount(heights.astype(np.uint16).ravel())
     levels = np.arange(counts.size)
     below = np.cumsum(counts)[:-1]
     over = counts.sum() - below
@@ -111,31 +94,16 @@ def otsu_threshold(hu: HU) -> float:
     return lowest + float(np.argmax(below * over * difference**2))
 
 
-def _body(hu: HU) -> NDArray[np.bool_]:
-    """Steps 1 and 2: the largest piece of what is denser than air."""
-    threshold = float(np.clip(otsu_threshold(hu), *THRESHOLD_RANGE_HU))
-    labels = _components(hu > threshold)
-    sizes = _counts(np.array_split(labels, PARTS))
-    sizes[0] = 0
-    return np.asarray(labels == max(int(sizes.argmax()), 1))
-
-
-def _counts(parts: Iterable[NDArray[np.unsignedinteger]]) -> NDArray[np.int64]:
-    """How often 0, 1, ... up to the greatest value occur in all parts together."""
-    counts = [np.bincount(part.ravel()) for part in parts]
-    total = np.zeros(max(part.size for part in counts), dtype=np.int64)
-    for part in counts:
-        total[: part.size] += part
-    return total
-
-
 def _air_inside_body(hu: HU) -> NDArray[np.bool_]:
-    """Steps 3 and 4: C, the air that the body surrounds in its axial slice.
+    """Steps 1 to 4: C, the air that the body, the largest piece of what is denser than air, surrounds in a slice.
 
     Holes are filled slice by slice: the lungs are open to the outside in 3-D where the scan ends within them or within
     the trachea, and a hole in 3-D is a hole in each slice, so the 3-D filling would add nothing.
     """
-    body = _body(hu)
+    pieces = _components(hu > float(np.clip(otsu_threshold(hu), *THRESHOLD_RANGE_HU)))
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    body = pieces == max(int(sizes.argmax()), 1)
     depth, height, width = body.shape
     # All slices under one another in one image, a blank row between them: one labelling in 2-D serves them all.
     sheet = np.zeros((depth, height + 1, width), dtype=bool)
@@ -164,12 +132,10 @@ def _without_other_air(air: NDArray[np.bool_], hu: HU) -> NDArray[np.bool_]:
 def _closed(coarse: NDArray[np.bool_], spacing_zyx_mm: tuple[float, float, float]) -> NDArray[np.int16]:
     """Step 6: E times LEVEL, with cavities filled (the core of a nodule too large for the element)."""
     reach = [math.ceil(HALF_FALL_MM * math.sqrt(2.0) / spacing) + 1 for spacing in spacing_zyx_mm]
-    box = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        used = np.flatnonzero(coarse.any(axis=others))
-        box.append(slice(max(0, int(used[0]) - reach[axis]), int(used[-1]) + reach[axis] + 1))
-    region = (box[0], box[1], box[2])
+    region = tuple(
+        slice(max(0, int(used.min()) - margin), int(used.max()) + margin + 1)
+        for used, margin in zip(np.nonzero(coarse), reach, strict=True)
+    )
     near = closing(coarse[region], spacing_zyx_mm, half_fall_mm=HALF_FALL_MM)
     outside = _components(near < THRESHOLD * LEVEL)
     cavity = np.ones(int(outside.max()) + 1, dtype=bool)

@@ -7,18 +7,14 @@ mask there (paper 4.2, step 7).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nodule_diag.ct import index_from_lps
+from nodule_diag.ct import CTVolume, index_from_lps
 from nodule_diag.preprocessing.closing import LEVEL
 from nodule_diag.preprocessing.spline import resample
-
-if TYPE_CHECKING:
-    from nodule_diag.ct import CTVolume
 
 Box = tuple[slice, slice, slice]
 
@@ -34,8 +30,7 @@ class LungMask:
 
     Attributes:
         ct: the CT it belongs to.
-        closed: (gz, gy, gx) int16, step 6's E times ``LEVEL`` on the grid; empty without
-            lungs.
+        closed: (gz, gy, gx) int16, step 6's E times ``LEVEL`` on the grid; empty without lungs.
         start_zyx: CT voxel of the grid's first node.
         stride_zyx: CT voxels from one node to the next.
         warnings: why the mask may be wrong; empty when nothing is suspicious.
@@ -43,9 +38,9 @@ class LungMask:
 
     ct: CTVolume
     closed: NDArray[np.int16]
-    start_zyx: tuple[int, int, int] = (0, 0, 0)
-    stride_zyx: tuple[int, int, int] = (1, 1, 1)
-    warnings: tuple[str, ...] = field(default=())
+    start_zyx: tuple[int, ...] = (0, 0, 0)
+    stride_zyx: tuple[int, ...] = (1, 1, 1)
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def from_array(cls, ct: CTVolume, mask: ArrayLike) -> LungMask:
@@ -73,17 +68,12 @@ class LungMask:
         Returns:
             (z, y, x) bool, shaped like ``ct.hu[box]``.
         """
-        positions = [np.arange(*part.indices(size)) for part, size in zip(box, self.ct.hu.shape, strict=True)]
-        return self._at(positions)
+        return self._at([np.arange(*part.indices(size)) for part, size in zip(box, self.ct.hu.shape, strict=True)])
 
     def to_array(self) -> NDArray[np.bool_]:
         """(z, y, x) bool on the whole CT's grid. Slow (a second): ask for a crop where that is enough."""
-        size_z, size_y, size_x = self.ct.hu.shape
-        mask = np.empty((size_z, size_y, size_x), dtype=bool)
-        for start in range(0, size_z, 32):
-            slab = slice(start, min(start + 32, size_z))
-            mask[slab] = self.crop((slab, slice(0, size_y), slice(0, size_x)))
-        return mask
+        slabs = (slice(start, start + 32) for start in range(0, len(self.ct.hu), 32))  # bounds the float32 in memory
+        return np.concatenate([self.crop((slab, slice(None), slice(None))) for slab in slabs])
 
     def contains(self, point_xyz_mm: ArrayLike) -> bool:
         """Whether a point (3,) in LPS millimetres lies in the lungs; False outside the volume."""
@@ -96,17 +86,14 @@ class LungMask:
 
     def _at(self, positions_zyx: Sequence[NDArray[np.signedinteger | np.floating]]) -> NDArray[np.bool_]:
         """The mask at the lattice of CT index positions (z,), (y,), (x,)."""
-        shape = tuple(len(positions) for positions in positions_zyx)
+        shape = [len(positions) for positions in positions_zyx]
         if not self.closed.size or not all(shape):
             return np.zeros(shape, dtype=bool)
-        parts, matrices = [], []
-        for axis, positions in enumerate(positions_zyx):
-            nodes = (positions.astype(np.float64) - self.start_zyx[axis]) / self.stride_zyx[axis]
-            part, matrix = _linear_matrix(self.closed.shape[axis], nodes)
-            parts.append(part)
-            matrices.append(matrix)
-        near = self.closed[parts[0], parts[1], parts[2]].astype(np.float32)[None]
-        level = resample(near, (matrices[0], matrices[1], matrices[2]))[0]
+        axes = zip(self.closed.shape, positions_zyx, self.start_zyx, self.stride_zyx, strict=True)
+        (z, along_z), (y, along_y), (x, along_x) = (
+            _linear_matrix(size, (positions - start) / stride) for size, positions, start, stride in axes
+        )
+        level = resample(self.closed[None, z, y, x].astype(np.float32), (along_z, along_y, along_x))[0]
         # The tolerance is float32 rounding of a sum of int16 levels, far below one level.
         return np.asarray(level >= THRESHOLD * LEVEL - 0.01)
 
@@ -118,11 +105,6 @@ def _linear_matrix(size: int, positions: NDArray[np.float64]) -> tuple[slice, ND
         The nodes used, and the (M, used) float32 matrix over them.
     """
     at = np.clip(positions, 0.0, size - 1.0)
-    low = np.floor(at).astype(np.int64)
-    high = np.minimum(low + 1, size - 1)
-    first = int(low[0])
-    rows = np.arange(at.size)
-    matrix = np.zeros((at.size, int(high[-1]) - first + 1), dtype=np.float32)
-    np.add.at(matrix, (rows, low - first), (1.0 - (at - low)).astype(np.float32))
-    np.add.at(matrix, (rows, high - first), (at - low).astype(np.float32))
-    return slice(first, int(high[-1]) + 1), matrix
+    used = slice(int(at[0]), min(int(at[-1]) + 1, size - 1) + 1)
+    apart = np.abs(at[:, None] - np.arange(used.start, used.stop))
+    return used, np.maximum(1.0 - apart, 0.0).astype(np.float32)

@@ -8,17 +8,13 @@ about 18 voxels a sample has no weight left. :mod:`nodule_diag.preprocessing.ref
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nodule_diag.ct import index_from_lps
+from nodule_diag.ct import CTVolume, index_from_lps
+from nodule_diag.preprocessing.mask import LungMask
 from nodule_diag.preprocessing.spline import bspline_matrix, resample
-
-if TYPE_CHECKING:
-    from nodule_diag.ct import CTVolume
-    from nodule_diag.preprocessing.mask import LungMask
 
 PATCH_SIZE = 64
 """Voxels along each side of the cube (paper 4.2): 32 mm, which encloses a nodule below 30 mm."""
@@ -78,15 +74,19 @@ def patch_sampling(ct: CTVolume, center_index_xyz: NDArray[np.float64]) -> Patch
         ct: the scan.
         center_index_xyz: (3,) continuous canonical index of the nodule.
     """
-    offsets = patch_offsets_mm()
-    box, matrices = [], []
-    for size, center, spacing in zip(ct.hu.shape, center_index_xyz[::-1], ct.spacing_zyx_mm, strict=True):
-        matrix = bspline_matrix(size, center + offsets / spacing)
-        used = np.flatnonzero(matrix.any(axis=0))
-        part = slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 0)
-        box.append(part)
-        matrices.append(np.ascontiguousarray(matrix[:, part]))
-    return PatchSampling((box[0], box[1], box[2]), (matrices[0], matrices[1], matrices[2]))
+    axes = zip(ct.hu.shape, center_index_xyz[::-1], ct.spacing_zyx_mm, strict=True)
+    (z, along_z), (y, along_y), (x, along_x) = (
+        _axis(size, center + patch_offsets_mm() / spacing) for size, center, spacing in axes
+    )
+    return PatchSampling((z, y, x), (along_z, along_y, along_x))
+
+
+def _axis(size: int, positions: NDArray[np.float64]) -> tuple[slice, NDArray[np.float32]]:
+    """Which of an axis's voxels have any weight at the positions, and their weights."""
+    matrix = bspline_matrix(size, positions)
+    used = np.flatnonzero(matrix.any(axis=0))
+    part = slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 0)
+    return part, np.ascontiguousarray(matrix[:, part])
 
 
 def extract_patches(

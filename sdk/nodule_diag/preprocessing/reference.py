@@ -7,13 +7,12 @@ SimpleITK's, and shares with the default implementation only the constants that 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
 
-from nodule_diag.ct import index_from_lps
+from nodule_diag.ct import CTVolume, index_from_lps
 from nodule_diag.preprocessing.lungs import (
     HALF_FALL_MM,
     LEAST_PARENCHYMA,
@@ -30,9 +29,6 @@ from nodule_diag.preprocessing.patch import (
     PATCH_SIZE,
     PATCH_SPACING_MM,
 )
-
-if TYPE_CHECKING:
-    from nodule_diag.ct import CTVolume
 
 OTSU_BINS = 512
 """Histogram bins of Otsu's method: about 3 HU each."""

@@ -1,14 +1,21 @@
 """What a reader is shown of a nodule, most important first, each figure with what it means in a few words.
 
 The terminal and the notebook show the same. They read the prediction document, so a stored one can be shown, too.
+In the notebook's HTML everything that comes from outside is escaped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
+from html import escape
 from typing import Any, NamedTuple
 
+from nodule_diag.results.picture import PLANES
+
 DISCLAIMER = "For research. Not a medical device; not for diagnosis or treatment."
+_LABEL, _VALUE = ' style="text-align:left"', ' style="text-align:right"'
+_MEANING = ' style="text-align:left;padding-left:1em;opacity:0.7"'
 
 
 class Figure(NamedTuple):
@@ -33,19 +40,19 @@ def figures(nodule: Mapping[str, Any], *, prevalence: float | None) -> list[Figu
         prevalence: The document's ``prevalence``.
     """
     balanced, plain = nodule["diagnosis_balanced"], nodule["diagnosis"]
-    k, cases, rate = nodule["retrieval"]["k"], nodule["retrieval"]["cases"], nodule["base_rate"]
+    found, rate = len(nodule["similar"]["machine+expert"]), nodule["base_rate"]
     faith, segmentation = nodule["faithfulness"], nodule["segmentation"]
     before = "half" if prevalence is None else f"{100 * prevalence:.3g} %"
     in_lung = {True: "yes", False: "NO", None: "-"}[nodule["in_lung"]]
     x, y, z = (f"{value:.2f}" for value in nodule["xyz_lps_mm"])
     rows = [
         Figure("Malignancy, 0..1", _share(nodule["malignancy"]), f"if {before} were malignant"),
-        Figure("  spread", _spread(nodule["malignancy_spread"]), "over views, if half were"),
+        Figure("  spread", _share(nodule["malignancy_spread"], digits=3), "over views, if half were"),
         Figure("Expert score", f"{nodule['expert_score']:.1f}", "1 unlikely, 5 suspicious"),
         Figure("Similar cases", _share(balanced["machine+expert"]), "malignant, 0.50 is neutral"),
         Figure("  by P alone", _share(balanced["machine"]), "of cases with similar P"),
         Figure("  by score alone", _share(balanced["expert"]), "of cases scored alike"),
-        Figure("  as they come", _share(plain["machine+expert"]), f"of {min(k, cases)}, {rate:.2f} is neutral"),
+        Figure("  as they come", _share(plain["machine+expert"]), f"of {found}, {rate:.2f} is neutral"),
         Figure("Diameter, mm", f"{segmentation['diameter_mm']:.1f}", "ball of equal volume"),
         Figure("Volume, mm3", f"{segmentation['volume_mm3']:.0f}", "of the segmented nodule"),
         Figure("Evidence on nodule", f"{faith['margin']:+.2f}", "CAM there minus elsewhere"),
@@ -63,9 +70,33 @@ def figures(nodule: Mapping[str, Any], *, prevalence: float | None) -> list[Figu
     return [row for row in rows if row.label not in absent or absent[row.label] is not None]
 
 
-def _spread(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _share(value: float | None, *, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def nodule_html(nodule: Mapping[str, Any], *, png: bytes, prevalence: float | None) -> str:
+    """One nodule.
+
+    Args:
+        nodule: One of the prediction document's ``nodules``.
+        png: Its picture, of :func:`nodule_diag.results.picture.nodule_png`.
+        prevalence: The document's ``prevalence``.
+    """
+    rows = "".join(
+        f"<tr><td{_LABEL}>{escape(label).replace('  ', '&emsp;')}</td><td{_VALUE}>{escape(value)}</td>"
+        f"<td{_MEANING}>{escape(meaning)}</td></tr>"
+        for label, value, meaning in figures(nodule, prevalence=prevalence)
+    )
+    warnings = "".join(f"<li>{escape(str(text))}</li>" for text in nodule["warnings"])
+    planes = f"{', '.join(PLANES)}: CT with the nodule's outline, and under the CAM"
+    return (
+        f"<div><b>Nodule {escape(str(nodule['id']))}</b><table><tbody>{rows}</tbody></table>"
+        + (f"<ul>{warnings}</ul>" if warnings else "")
+        + f'<figure><img alt="{planes}" src="data:image/png;base64,{b64encode(png).decode("ascii")}">'
+        f"<figcaption>{planes}</figcaption></figure></div>"
+    )
+
+
+def prediction_html(nodules: Iterable[str], *, bundle: str, runtime: str) -> str:
+    """The nodules of one prediction, each as :func:`nodule_html` made it, below what computed them."""
+    return f"<div><p>{escape(bundle)}, {escape(runtime)}</p>{''.join(nodules)}<p>{DISCLAIMER}</p></div>"

@@ -23,7 +23,8 @@ class Runtime:
     @property
     def label(self) -> str:
         """In a few words."""
-        return f"{self.backend} on {self.device}, {self.precision}, {self.threads} threads"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.backend} on {self.device}, {self.precision}, {threads}"
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,7 @@ from __future__ import annotations
 import gzip
 import os
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,24 +29,10 @@ _HEADER_BYTES, _DATA_OFFSET = 348, 352
 _UINT8, _MILLIMETRES, _SCANNER_FRAME = 2, 2, 1  # codes of the NIfTI-1 standard
 
 Sampler = Callable[[NDArray[np.float64]], NDArray[np.uint8]]
+"""Bytes (N,) at points (N, 3), LPS mm."""
 
 
-class _Sink(Protocol):
-    """Anything that takes bytes."""
-
-    def write(self, data: bytes, /) -> int: ...
-
-
-@dataclass(frozen=True)
-class _Values:
-    """What the stored bytes mean: value = byte * slope, shown from 0 to ``top``."""
-
-    slope: float
-    top: float
-    description: bytes
-
-
-def affine_lps_from_stored(ct: CTVolume) -> NDArray[np.float64]:
+def _affine_lps_from_stored(ct: CTVolume) -> NDArray[np.float64]:
     """The (4, 4) matrix from an index xyz of the file as stored to LPS mm."""
     index = np.vstack([np.zeros(3), np.eye(3)])
     origin, *steps = to_lps(ct, index, space="voxel")
@@ -61,23 +45,16 @@ def affine_lps_from_stored(ct: CTVolume) -> NDArray[np.float64]:
 def _quaternion(rotation: NDArray[np.float64]) -> tuple[float, float, float]:
     """The b, c, d of a proper rotation matrix, with a >= 0 as NIfTI-1 wants them."""
     # The quaternion is the eigenvector of K (Bar-Itzhack 2000) that belongs to the largest eigenvalue.
-    m = rotation
-    k = np.array(
-        [
-            [m[0, 0] - m[1, 1] - m[2, 2], m[1, 0] + m[0, 1], m[2, 0] + m[0, 2], m[2, 1] - m[1, 2]],
-            [m[1, 0] + m[0, 1], m[1, 1] - m[0, 0] - m[2, 2], m[2, 1] + m[1, 2], m[0, 2] - m[2, 0]],
-            [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1], m[1, 0] - m[0, 1]],
-            [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], m[0, 0] + m[1, 1] + m[2, 2]],
-        ]
-    )
-    b, c, d, a = np.linalg.eigh(k)[1][:, -1]
-    sign = -1.0 if a < 0 else 1.0
-    return float(sign * b), float(sign * c), float(sign * d)
+    m, trace = rotation, np.trace(rotation)
+    twist = np.array([m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]])
+    k = np.block([[m + m.T - trace * np.eye(3), twist[:, None]], [twist, trace]])
+    b, c, d, a = np.linalg.eigh(k)[1][:, -1].tolist()
+    return (-b, -c, -d) if a < 0 else (b, c, d)
 
 
-def _header(ct: CTVolume, values: _Values) -> bytes:
-    """A NIfTI-1 header of the CT's stored grid."""
-    affine = _LPS_TO_RAS @ affine_lps_from_stored(ct)
+def _header(ct: CTVolume, slope: float, description: bytes) -> bytes:
+    """A NIfTI-1 header of the CT's stored grid, for bytes that mean byte * ``slope`` and are shown from 0 to 1."""
+    affine = _LPS_TO_RAS @ _affine_lps_from_stored(ct)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     rotation = affine[:3, :3] / spacing
     handedness = 1.0 if np.linalg.det(rotation) > 0 else -1.0
@@ -91,10 +68,10 @@ def _header(ct: CTVolume, values: _Values) -> bytes:
     put(40, "8h", 3, *ct.stored_size_xyz, 1, 1, 1, 1)
     put(70, "2h", _UINT8, 8)
     put(76, "8f", handedness, *spacing, 1, 1, 1, 1)
-    put(108, "3f", _DATA_OFFSET, values.slope, 0)
+    put(108, "3f", _DATA_OFFSET, slope, 0)
     put(123, "b", _MILLIMETRES)
-    put(124, "2f", values.top, 0)
-    put(148, "80s", values.description)
+    put(124, "2f", 1, 0)
+    put(148, "80s", description)
     put(252, "2h", _SCANNER_FRAME, _SCANNER_FRAME)
     put(256, "6f", *_quaternion(rotation), *affine[:3, 3])
     put(280, "12f", *affine[:3].ravel())
@@ -102,29 +79,28 @@ def _header(ct: CTVolume, values: _Values) -> bytes:
     return bytes(header)
 
 
-def _write_voxels(sink: _Sink, ct: CTVolume, cube: CubeMap, sample: Sampler) -> None:
-    """Write all voxels in stored order, x fastest; only those round the cube are computed."""
-    affine = affine_lps_from_stored(ct)
+def _slices(ct: CTVolume, cube: CubeMap, sample: Sampler) -> Iterator[bytes]:
+    """All voxels in stored order, x fastest, a slice at a time; only those round the cube are computed."""
+    affine = _affine_lps_from_stored(ct)
     size = np.array(ct.stored_size_xyz)
     signs = np.array(list(np.ndindex(2, 2, 2))) * 2 - 1
     corners = np.asarray(cube.center_xyz_mm) + signs * HALF_EDGE_MM @ cube.direction.T
     index = (corners - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
     low = np.clip(np.floor(index.min(axis=0)).astype(int), 0, size)
     high = np.clip(np.ceil(index.max(axis=0)).astype(int) + 1, low, size)
-    blank = bytes(int(size[0] * size[1]))
     x, y = (np.arange(low[axis], high[axis]) for axis in (0, 1))
     for k in range(size[2]):
-        if not low[2] <= k < high[2] or not len(x) or not len(y):
-            sink.write(blank)
-            continue
         plane = np.zeros((size[1], size[0]), np.uint8)
-        grid = np.stack(np.broadcast_arrays(x[None, :], y[:, None], k), axis=-1).reshape(-1, 3)
-        points_xyz_mm = grid @ affine[:3, :3].T + affine[:3, 3]
-        plane[low[1] : high[1], low[0] : high[0]] = sample(points_xyz_mm).reshape(len(y), len(x))
-        sink.write(plane.tobytes())
+        if low[2] <= k < high[2]:
+            grid = np.stack(np.broadcast_arrays(x[None, :], y[:, None], k), axis=-1).reshape(-1, 3)
+            points_xyz_mm = grid @ affine[:3, :3].T + affine[:3, 3]
+            plane[low[1] : high[1], low[0] : high[0]] = sample(points_xyz_mm).reshape(len(y), len(x))
+        yield plane.tobytes()
 
 
-def _write(path: str | os.PathLike[str], ct: CTVolume, cube: CubeMap, values: _Values, sample: Sampler) -> None:
+def _write(
+    path: str | os.PathLike[str], ct: CTVolume, cube: CubeMap, sample: Sampler, *, slope: float, description: bytes
+) -> None:
     """Write an overlay atomically."""
     with (
         writing(path) as temporary,
@@ -132,8 +108,8 @@ def _write(path: str | os.PathLike[str], ct: CTVolume, cube: CubeMap, values: _V
         # No name and no time in the gzip header: the same prediction gives the same bytes.
         gzip.GzipFile(filename="", mode="wb", compresslevel=GZIP_LEVEL, fileobj=file, mtime=0) as packed,
     ):
-        packed.write(_header(ct, values))
-        _write_voxels(packed, ct, cube, sample)
+        packed.write(_header(ct, slope, description))
+        packed.writelines(_slices(ct, cube, sample))
 
 
 def write_cam(path: str | os.PathLike[str], ct: CTVolume, cam: CubeMap) -> None:
@@ -151,7 +127,7 @@ def write_cam(path: str | os.PathLike[str], ct: CTVolume, cam: CubeMap) -> None:
     def sample(points_xyz_mm: NDArray[np.float64]) -> NDArray[np.uint8]:
         return np.rint(cam.sample(points_xyz_mm) * CAM_STEPS).astype(np.uint8)
 
-    _write(path, ct, cam, _Values(1 / CAM_STEPS, 1.0, b"nodule-diag: class activation map"), sample)
+    _write(path, ct, cam, sample, slope=1 / CAM_STEPS, description=b"nodule-diag: class activation map")
 
 
 def write_segmentation(path: str | os.PathLike[str], ct: CTVolume, segmentation: Segmentation) -> None:
@@ -177,4 +153,4 @@ def write_segmentation(path: str | os.PathLike[str], ct: CTVolume, segmentation:
         x, y, z = np.clip(cell, 0, mask.shape[0] - 1).T
         return np.asarray(mask[z, y, x] & inside, np.uint8)
 
-    _write(path, ct, segmentation, _Values(1.0, 1.0, b"nodule-diag: segmentation"), sample)
+    _write(path, ct, segmentation, sample, slope=1.0, description=b"nodule-diag: segmentation")

@@ -6,23 +6,27 @@ CNet's P is for a prior of one half. What a bundle corrects of P comes before :f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 
 from nodule_diag.errors import UsageError
 from nodule_diag.results.diagnosis import SimilarCase
 from nodule_diag.results.identity import CaseBaseIdentity
 
 
-def require_prevalence(prevalence: float | None) -> None:
-    """Refuse what is no share of malignant nodules that evidence can move; None is for one half.
+def require_prevalence(prevalence: float | None) -> float | None:
+    """Return a share of malignant nodules that evidence can move, as Python's own number; None is for one half.
 
     Raises:
-        UsageError: Unless it lies between 0 and 1, both left out.
+        UsageError: Unless it is a number between 0 and 1, both left out.
     """
-    if prevalence is not None and not 0.0 < prevalence < 1.0:
+    if prevalence is None:
+        return None
+    if not isinstance(prevalence, Real) or not 0.0 < float(prevalence) < 1.0:
         raise UsageError(
-            f"the prevalence is {prevalence}; it must lie between 0 and 1",
+            f"the prevalence is {prevalence!r}; it must be a number between 0 and 1",
             hint="give the share of such nodules that are malignant, as in 0.05",
         )
+    return float(prevalence)
 
 
 def at_prevalence(probability: float, prevalence: float | None) -> float:

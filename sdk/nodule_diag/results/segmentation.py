@@ -23,11 +23,7 @@ FINE_SIZE = GRID_SIZE * SUBVOXELS
 def upsampling_matrix() -> NDArray[np.float32]:
     """(64, 16) linear interpolation from cell centres to sub-voxel centres, clamped beyond the outermost centres."""
     cell = np.clip((np.arange(FINE_SIZE) + 0.5) / SUBVOXELS - 0.5, 0.0, GRID_SIZE - 1.0)
-    lower = np.minimum(cell.astype(np.intp), GRID_SIZE - 2)
-    matrix = np.zeros((FINE_SIZE, GRID_SIZE), dtype=np.float32)
-    matrix[np.arange(FINE_SIZE), lower] = 1.0 - (cell - lower)
-    matrix[np.arange(FINE_SIZE), lower + 1] = cell - lower
-    return matrix
+    return np.maximum(1.0 - np.abs(cell[:, None] - np.arange(GRID_SIZE)), 0.0).astype(np.float32)
 
 
 @cache
@@ -73,8 +69,7 @@ class Segmentation(CubeMap):
     @property
     def touches_edge(self) -> bool:
         """Whether the nodule reaches a face of the 32 mm cube, so that part of it may lie outside."""
-        faces = [np.take(self.nodule, [0, -1], axis=axis) for axis in range(3)]
-        return any(bool(face.any()) for face in faces)
+        return any(bool(self.nodule.take([0, -1], axis=axis).any()) for axis in range(3))
 
     @property
     def offset_mm(self) -> float | None:

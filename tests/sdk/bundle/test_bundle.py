@@ -67,6 +67,8 @@ def test_manifest_has_the_agreed_fields(folder: Path) -> None:
 
 def test_missing(tmp_path: Path) -> None:
     refused(tmp_path / "absent", "bundle-missing", "absent")
+    refused(Path("nul\0"), "bundle-missing")
+    refused(tmp_path / ("long" * 500), "bundle-unreadable", "too long")
 
 
 def test_not_a_bundle(tmp_path: Path) -> None:
@@ -196,6 +198,12 @@ def test_sizes_are_bounded(folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as bomb:
         bomb.writestr("manifest.json", " " * (bundle_files.MAX_MANIFEST_BYTES + 1))
     refused(archive, "bundle-too-large", "manifest.json")
+    largest = max(path.stat().st_size for path in folder.rglob("*"))
+    with monkeypatch.context() as bounds:
+        bounds.setattr(bundle_files, "MAX_FILE_BYTES", largest - 1)
+        refused(folder, "bundle-too-large", str(largest - 1))
+        bounds.setattr(bundle_files, "MAX_FILE_BYTES", largest)
+        Bundle.open(folder)
     monkeypatch.setattr(bundle_module, "MAX_TOTAL_BYTES", 1000)
     refused(folder, "bundle-too-large")
     monkeypatch.setattr(bundle_files, "MAX_FILES", 3)

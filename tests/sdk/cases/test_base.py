@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 
 from bundle_factory import make_tiny_bundle, tiny_base, tiny_cases, tiny_parts
 from nodule_diag.bundle.bundle import Bundle, write_bundle
-from nodule_diag.cases import base as base_module
 from nodule_diag.cases import schema
 from nodule_diag.cases.base import CaseBase
 from nodule_diag.cases.case import Case
@@ -123,7 +122,7 @@ def test_pictures_travel_with_their_case(path: Path) -> None:
     with CaseBase.edit(path) as base:
         base.remove(["case-0060"])
         assert base.pictures("case-0060") == {}
-        with pytest.raises(CaseBaseError):
+        with pytest.raises(CaseBaseError, match=r"'case-0060' cannot be added .*png"):
             base.add(new, pictures={"case-0060": {"slice": b"GIF"}})
         assert len(base) == 60
 
@@ -140,6 +139,48 @@ def test_a_change_is_whole_or_not_at_all(path: Path) -> None:
         CaseBase.open(path).add(tiny_cases(61)[60:])
     with pytest.raises(UsageError, match="already"):
         CaseBase.create(path, name="x", model_sha256=MODEL)
+
+
+def test_a_case_with_a_value_that_none_may_have_is_not_called_a_double(path: Path) -> None:
+    new = tiny_cases(61)[60]
+    with CaseBase.edit(path) as base:
+        for change in ({"malignancy": float("nan")}, {"expert_score": 7.0}):
+            with pytest.raises(CaseBaseError, match=next(iter(change))) as caught:
+                base.add([new.model_copy(update=change)])
+            assert "already" not in caught.value.message
+        with pytest.raises(CaseBaseError, match="already"):
+            base.add([new, new])
+        assert len(base) == 60
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201])
+def test_a_name_that_none_may_have(name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be called"):
+        CaseBase.of((), name=name, model_sha256=MODEL)
+
+
+def test_threads_share_one_base_that_is_edited(path: Path, tmp_path: Path) -> None:
+    """Whoever comes while a transaction is open waits for its end, and finds nothing half done."""
+    base, taken, seen = CaseBase.edit(path), threading.Event(), []
+
+    def cases() -> Iterator[Case]:
+        yield tiny_cases(61)[60]
+        taken.set()
+        reader.join(0.2)  # it cannot end before this transaction has
+        yield tiny_cases(62)[61]
+
+    def read() -> None:
+        taken.wait()
+        base.save(tmp_path / "copy.sqlite")
+        seen.extend([len(base), len(CaseBase.open(tmp_path / "copy.sqlite"))])
+        base.remove(["case-0060"])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    base.add(cases())
+    reader.join()
+    assert seen == [62, 62]
+    assert len(base) == 61
 
 
 def test_one_writer_waits_for_the_other_and_readers_for_neither(path: Path) -> None:
@@ -200,6 +241,15 @@ def test_an_index_outlives_changes_of_its_file(path: Path) -> None:
             "case-base-invalid",
             "t",
         ),
+        (
+            lambda p: changed(
+                p,
+                "PRAGMA writable_schema = ON",
+                "UPDATE sqlite_master SET type = CAST(type AS BLOB) WHERE name = 'base'",
+            ),
+            "case-base-invalid",
+            "schema",
+        ),
         (lambda p: changed(p, "ALTER TABLE cases ADD COLUMN x"), "case-base-invalid", "cases"),
         (lambda p: changed(p, "UPDATE cases SET label = 2"), "case-base-invalid", "CHECK"),
         (lambda p: changed(p, "UPDATE cases SET label = 'malignant'"), "case-base-invalid", "CHECK"),
@@ -224,11 +274,17 @@ def test_what_is_no_case_base(path: Path, spoil: Callable[[Path], object], code:
 
 def test_a_folder_and_a_giant(tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(tmp_path, "case-base-invalid")
+    with pytest.raises(CaseBaseError, match="no case base at"):
+        CaseBase.open("nul\0.sqlite")
     monkeypatch.setattr(schema, "MAX_BYTES", 1000)
     refused(path, "case-base-too-large", str(path.stat().st_size))
 
 
 def test_a_fault_of_every_kind_is_found_when_it_is_edited_too(path: Path) -> None:
+    changed(path, "UPDATE cases SET label = 2")
+    with pytest.raises(CaseBaseError, match="CHECK") as caught:
+        CaseBase.edit(path)
+    assert caught.value.code == "case-base-invalid"
     changed(path, "PRAGMA user_version = 3")
     with pytest.raises(CaseBaseError) as caught:
         CaseBase.edit(path)
@@ -297,7 +353,7 @@ def test_where_python_cannot_deserialize(tmp_path: Path, monkeypatch: pytest.Mon
     make_tiny_bundle(tmp_path / "b")
     make_tiny_bundle(tmp_path / "b.zip")
     wanted = CaseIndex(Bundle.open(tmp_path / "b.zip")).identity
-    monkeypatch.setattr(base_module, "CAN_DESERIALIZE", False)
+    monkeypatch.setattr(schema, "CAN_DESERIALIZE", False)
     assert CaseIndex(Bundle.open(tmp_path / "b")).identity == wanted
     alone = CaseBase.open(tmp_path / "b" / "index" / "cases.sqlite")
     assert CaseIndex(alone).identity.sha256 == alone.digest()
@@ -305,6 +361,10 @@ def test_where_python_cannot_deserialize(tmp_path: Path, monkeypatch: pytest.Mon
         CaseIndex(Bundle.open(tmp_path / "b.zip"))
     assert caught.value.code == "case-base-needs-sqlite"
     assert "unpack" in caught.value.hint
+    opened = Bundle.open(tmp_path / "b")
+    tiny_base(tiny_cases(9), model_sha256=opened.model_sha256).save(tmp_path / "b" / "index" / "cases.sqlite")
+    with pytest.raises(CaseBaseError, match="changed after the bundle was opened"):
+        CaseIndex(opened)
 
 
 def test_it_is_written_whole(path: Path, tmp_path: Path) -> None:

@@ -55,6 +55,12 @@ def test_csv_with_all_there_is(tmp_path: Path) -> None:
     assert (second.reader_scores, second.diameter_mm, second.columns) == ((), None, {})
 
 
+def test_a_cell_that_only_looks_like_a_number_stays_text(tmp_path: Path) -> None:
+    path = table(tmp_path, HEAD + ",note,size", "a,p,1,0.5,3,nan,1e999")
+    (case,) = scored(read_case_table(path, columns=["note", "size"]), no_model)
+    assert case.columns == {"note": "nan", "size": "1e999"}
+
+
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     path = table(
         tmp_path,
@@ -72,7 +78,7 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     assert caught.value.code == "case-table"
     for words in (
         "line 2, label", "line 3, malignancy", "line 5: case_id 'b' stands twice", "line 6: neither malignancy",
-        "nor z is given", "line 7: x, y, z", "'far'", "line 8, case_id",
+        "nor z is given", "line 7, z", "'far'", "line 8, case_id",
     ):  # fmt: skip
         assert words in caught.value.message
 
@@ -86,6 +92,20 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
         ("t.csv", HEAD + "\na,p,1,0.5,3,4", "line 2"),
         ("t.csv", HEAD + '\n"a,p,1,0.5,3', "unexpected end"),
         ("t.csv", HEAD + "\na\0,p,1,0.5,3", "line 2"),
+        ("t.csv", HEAD + ",malignancy\na,p,1,0.5,3,0.6", "line 1: malignancy stands twice"),
+        ("t.csv", "case," + HEAD + "\nb,a,p,1,0.5,3", "line 2: case_id is given twice"),
+        ("t.csv", "case_id,patient,label,path,x,y,z\na,p,1,ct.nii,1,2,nan", "line 2, z: .*finite.*'nan'"),
+        ("t.csv", "case_id,patient,label,path,x,y,z\na,p,1,ct.nii,inf,2,3", "line 2, x: .*finite.*'inf'"),
+        (
+            "t.json",
+            '[{"case_id": "a", "patient": "p", "label": 1, "malignancy": 1, "expert_score": 3, "columns": 5}]',
+            "entry 1, columns",
+        ),
+        (
+            "t.json",
+            '[{"case_id": "a", "patient": "p", "label": 1, "path": 7, "x": 1, "y": 2, "z": 3}]',
+            "entry 1, path",
+        ),
         ("t.json", "{", "not JSON"),
         ("t.json", "[" * 100_000, "not JSON"),
         ("t.json", '{"cases": 3}', "no list"),
@@ -102,6 +122,8 @@ def test_tables_that_cannot_be_used(tmp_path: Path, name: str, text: str, told: 
 def test_a_table_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         read_case_table(tmp_path / "absent.csv")
+    with pytest.raises(UsageError, match="null byte"):
+        read_case_table("nul\0.csv")
     (tmp_path / "t.csv").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(UsageError, match="cannot be read"):
         read_case_table(tmp_path / "t.csv")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +67,19 @@ def test_what_is_no_prevalence(prevalence: float) -> None:
     with pytest.raises(UsageError, match=f"prevalence is {prevalence}") as caught:
         require_prevalence(prevalence)
     assert "0.05" in caught.value.hint
+
+
+@pytest.mark.parametrize("prevalence", ["0.05", "", [0.05], np.array([0.05, 0.1]), 0.05j, Decimal("0.05"), object()])
+def test_what_is_no_number(prevalence: float) -> None:
+    with pytest.raises(UsageError, match="must be a number"):
+        require_prevalence(prevalence)
+
+
+@pytest.mark.parametrize("prevalence", [0.25, np.float64(0.25), np.float32(0.25), Fraction(1, 4)])
+def test_every_kind_of_number_is_taken_as_pythons_own(prevalence: float) -> None:
+    assert type(require_prevalence(prevalence)) is float
+    assert require_prevalence(prevalence) == 0.25
+    assert require_prevalence(None) is None
 
 
 @given(m=st.integers(0, 30), b=st.integers(0, 30), more=st.integers(0, 100))

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from made_diagnosis import made_diagnosis, made_prediction
 from nodule_diag.results.figures import figures
+from nodule_diag.results.identity import Runtime
 from nodule_diag.results.picture import GAP, OUTLINE, SCALE, ct_planes, nodule_png
+from nodule_diag.results.spaces import SPACES
 
 EDGE = 64 * SCALE
 ANY_TEXT = st.text(max_size=200)
@@ -43,6 +45,19 @@ def test_repr_says_what_matters() -> None:
 def test_the_share_has_a_name_that_explains_itself() -> None:
     diagnosis = made_diagnosis()
     assert diagnosis.malignant_share is diagnosis.diagnosis
+
+
+@pytest.mark.parametrize(("threads", "said"), [(1, "1 thread"), (2, "2 threads")])
+def test_one_thread_is_no_threads(threads: int, said: str) -> None:
+    assert Runtime("0.1.0", "onnxruntime", "cpu", "fp32", threads).label == f"onnxruntime on cpu, fp32, {said}"
+
+
+def test_similar_cases_are_counted_as_they_were_found() -> None:
+    """Where cases are excluded, fewer than K and than all are left."""
+    case = made_diagnosis().similar["machine"][0]
+    few = made_diagnosis(similar=dict.fromkeys(SPACES, (case,) * 7), k=20, cases=142)
+    (row,) = (row for row in figures(few.to_dict(), prevalence=None) if row.label == "  as they come")
+    assert row.meaning.startswith("of 7,")
 
 
 class Page(HTMLParser):
