@@ -36,6 +36,14 @@ def test_the_doors_of_a_room_open(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_door_is_named_as_a_file_of_its_room(name: str) -> None:
+    """Python would give the file to whoever asks after it was loaded, and the door to whoever asks before."""
+    room = importlib.import_module(name)
+    files = {file.stem for file in Path(room.__file__ or "").parent.glob("*.py")}
+    assert not files & set(room.__all__)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_room_names_its_doors(name: str) -> None:
     room = importlib.import_module(name)
     _, doors = room.__doc__.split("Doors: ")

@@ -18,11 +18,11 @@ from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.preprocessing.lungs import lung_mask
 from nodule_diag.preprocessing.patch import extract_patches
 from nodule_diag.results.diagnosis import Diagnosis
-from nodule_diag.results.nodule_warnings import NOTHING_SEGMENTED, OUTSIDE_LUNG, TOUCHES_EDGE, nodule_warnings
 from nodule_diag.results.prediction import prediction_document
 from nodule_diag.results.prior import at_prevalence
 from nodule_diag.results.segmentation import Segmentation
 from nodule_diag.results.spaces import SPACES
+from nodule_diag.results.warning_texts import NOTHING_SEGMENTED, OUTSIDE_LUNG, TOUCHES_EDGE, nodule_warnings
 
 HEART = (20.0, -30.0, -180.0)
 """A point of the phantom's mediastinum: inside the CT, outside the lungs."""

@@ -2,13 +2,9 @@ from .diagnosis import Cam as Cam
 from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis import Faithfulness as Faithfulness
 from .diagnosis import SimilarCase as SimilarCase
-from .figures import DISCLAIMER as DISCLAIMER
-from .figures import Figure as Figure
-from .figures import figures as figures
 from .identity import BundleIdentity as BundleIdentity
 from .identity import CaseBaseIdentity as CaseBaseIdentity
 from .identity import Runtime as Runtime
-from .nodule_warnings import nodule_warnings as nodule_warnings
 from .overlay import write_cam as write_cam
 from .overlay import write_segmentation as write_segmentation
 from .picture import ct_planes as ct_planes
@@ -17,6 +13,10 @@ from .prediction import prediction_document as prediction_document
 from .prior import at_prevalence as at_prevalence
 from .prior import balanced_share as balanced_share
 from .prior import require_prevalence as require_prevalence
+from .rows import DISCLAIMER as DISCLAIMER
+from .rows import Figure as Figure
+from .rows import figures as figures
 from .segmentation import Segmentation as Segmentation
 from .spaces import SPACES as SPACES
 from .spaces import Space as Space
+from .warning_texts import nodule_warnings as nodule_warnings

@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.results.figures import nodule_html
 from nodule_diag.results.maps import CubeMap
 from nodule_diag.results.picture import nodule_png
+from nodule_diag.results.rows import nodule_html
 from nodule_diag.results.segmentation import Segmentation
 from nodule_diag.results.spaces import Space
 

@@ -8,8 +8,8 @@ from reprlib import repr as shortened
 
 from nodule_diag.ct import CTVolume
 from nodule_diag.results.diagnosis import Diagnosis
-from nodule_diag.results.figures import prediction_html
 from nodule_diag.results.identity import BundleIdentity, CaseBaseIdentity, Runtime
+from nodule_diag.results.rows import prediction_html
 
 PREDICTION_SCHEMA = "nodule-diag/prediction/1"
 

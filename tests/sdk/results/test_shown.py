@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from made_diagnosis import made_diagnosis, made_prediction
-from nodule_diag.results.figures import figures
 from nodule_diag.results.identity import Runtime
 from nodule_diag.results.picture import GAP, OUTLINE, SCALE, ct_planes, nodule_png
+from nodule_diag.results.rows import figures
 from nodule_diag.results.spaces import SPACES
 
 EDGE = 64 * SCALE
