@@ -321,7 +321,7 @@ def test_the_reference_falls_back_and_says_so(settings: Settings, monkeypatch: p
     settings = replace(settings, bundle=None)
     np.save(settings.work / "one.npy", patches_of(settings)[0][:1])
     found = Findings(settings, "reference")
-    monkeypatch.setattr("benchmarks.gpu_check.examine.BATCH", 1)
+    monkeypatch.setattr("benchmarks.gpu_check.examine.GPU_BATCH", 1)
     reference(replace(settings, patches=settings.work / "one.npy"), found)
     assert found.result["backend"] == "torch"
     assert found.result["passed_over"].keys() == {"onnxruntime", "openvino"}
@@ -376,7 +376,7 @@ def test_a_wrong_backend_fails_its_step(settings: Settings, monkeypatch: pytest.
 
 def test_the_peer_in_torch_has_the_bundles_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The packaged network in both memory formats, on the CPU and so in fp32: within 1e-4."""
-    monkeypatch.setattr("benchmarks.gpu_check.examine.BATCH", 1)
+    monkeypatch.setattr("benchmarks.gpu_check.examine.GPU_BATCH", 1)
     np.save(tmp_path / "one.npy", patches_of(Settings(work=tmp_path))[0][:1])
     settings = Settings(work=tmp_path, device="cpu", batches=(), patches=tmp_path / "one.npy")
     reference(settings, Findings(settings, "reference"))

@@ -37,7 +37,7 @@ def test_it_tells_the_run_and_not_the_patient(
         ct = nd.read_ct(named_ct)
         diagnoser.predict(ct, [(0, 0, 0), (-46, -46, -46)], ids=[IDENTITY, f"{IDENTITY}-2"])
     told = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "nodule_diag"]
-    assert told[0] == ("INFO", "loaded tiny 1.0.0: onnxruntime on cpu, fp32, 1 threads")
+    assert told[0] == ("INFO", "loaded tiny 1.0.0: onnxruntime on cpu, fp32, 1 thread")
     assert told[1][1].startswith("read a CT of 96 x 96 x 96 voxels in ")
     assert ("WARNING", "nodule 2 of 2: the position is outside the lung mask") in told
     assert told[-1][1].startswith("diagnosed 2 nodules: lung_mask ")

@@ -9,6 +9,7 @@ from sklearn.metrics import confusion_matrix
 from nodule_diag_training.data.confounder import CueTest
 from nodule_diag_training.data.nodule import TrainingDataError
 from nodule_diag_training.evaluation import metrics
+from nodule_diag_training.experiments import scores
 from nodule_diag_training.experiments.catalogue import find
 from nodule_diag_training.experiments.records import (
     RECORD_FORMAT,
@@ -28,7 +29,8 @@ OURS = "short: 250 steps at 40, seed 0, 2 of 2 folds"
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
-    monkeypatch.setattr(metrics, "BOOTSTRAP_DRAWS", 20)
+    for module in (metrics, scores):
+        monkeypatch.setattr(module, "BOOTSTRAP_DRAWS", 20)
 
 
 def nodule(index: int, *, p: float | None = None, **changes) -> NoduleRecord:
