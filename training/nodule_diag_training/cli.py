@@ -43,6 +43,7 @@ from nodule_diag_training.experiments import (
 
 from .config import OWN_CASES, PACKAGED, PRETRAINED, TrainingConfig
 from .options import DEFAULT_DATA, DataOption
+from .packaged import packaged
 
 app = typer.Typer(
     help="Train and evaluate the synergic model on LIDC-IDRI nodules.",
@@ -54,6 +55,7 @@ app.command("list")(list_command)
 app.command("judge")(judge_command)
 app.command("table")(table_command)
 app.command("figure")(figure_command)
+app.command()(packaged)
 app.command()(evaluate)
 app.command()(symmetries)
 app.command()(plot)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nodule_diag_training.config import TrainingConfig
-from nodule_diag_training.data import Draw, cnet_label, score_target
+from nodule_diag_training.data import Draw, LungPlace, cnet_label, score_target
 from nodule_diag_training.losses import LossTerms
 
 
@@ -42,7 +42,8 @@ def count_terms(unsure: Sequence[Draw], sure: Sequence[Draw], config: TrainingCo
     labelled = sum(cnet_label(nodule, drawn_as_sure=as_sure, config=config) is not None for nodule, as_sure in draws)
     scored = sum(score_target(nodule, drawn_as_sure=as_sure, config=config) is not None for nodule, as_sure in draws)
     outlined = sum(nodule.outlined and (not as_sure or config.sure_teaches_unsure) for nodule, as_sure in draws)
-    guided = len(draws) if modules.guidance != "cam-loss" and config.ad_csl_on_all else labelled
+    nodules = sum(not isinstance(nodule, LungPlace) for nodule, _ in draws)
+    guided = nodules if modules.guidance != "cam-loss" and config.ad_csl_on_all else labelled
     return TermCounts(
         classification=labelled if modules.cnet else 0,
         cam=guided if modules.guidance != "none" else 0,

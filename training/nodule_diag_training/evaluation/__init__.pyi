@@ -3,6 +3,7 @@ from .commands import plot as plot
 from .commands import symmetries as symmetries
 from .crossval import FOLD as FOLD
 from .crossval import HELD_OUT as HELD_OUT
+from .crossval import HELD_OUT_LUNG as HELD_OUT_LUNG
 from .crossval import STORES as STORES
 from .judgement import batches_of as batches_of
 from .metrics import EMPTY as EMPTY

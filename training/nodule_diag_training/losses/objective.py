@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nodule_diag_training.config import TrainingConfig
-from nodule_diag_training.data import Draw, cnet_label, normalised_score, rounded_score, score_target
+from nodule_diag_training.data import Draw, LungPlace, cnet_label, normalised_score, rounded_score, score_target
 from nodule_diag_training.model import SynergicOutput
 
 from . import paper as losses
@@ -50,7 +50,7 @@ def step_losses(
     zero = 0.0 * output.pooled.sum()
     return LossTerms(
         classification=_mean(_classification(output, labels), zero),
-        cam=_mean(_cam(output, labels, config), zero),
+        cam=_mean(_cam(output, [draw for draw, _ in draws], labels, config), zero),
         segmentation=_mean(_segmentation(output, draws, config), zero),
         score=_mean(_score(output, draws, config), zero),
         weights=losses.LossWeights(score=config.score_weight),
@@ -78,7 +78,8 @@ def _segmentation(output: SynergicOutput, draws: Sequence[tuple[Draw, bool]], co
         return None
     logit = output.segmentation_logit[taught]
     target = torch.from_numpy(np.stack([_mask_target(draws[i][0], config) for i in taught])).to(logit.device)
-    return losses.dice_loss(torch.sigmoid(logit), target)
+    smooth = [losses.EMPTY_SMOOTH if isinstance(draws[i][0].nodule, LungPlace) else losses.DICE_SMOOTH for i in taught]
+    return losses.dice_loss(torch.sigmoid(logit), target, smooth=logit.new_tensor(smooth))
 
 
 def _score(output: SynergicOutput, draws: Sequence[tuple[Draw, bool]], config: TrainingConfig) -> Tensor | None:
@@ -110,8 +111,10 @@ def _known(labels: Sequence[float | None], *, like: Tensor) -> Tensor:
     return like.new_tensor([label for label in labels if label is not None])
 
 
-def _cam(output: SynergicOutput, labels: Sequence[float | None], config: TrainingConfig) -> Tensor | None:
-    """CSL (eq. 10 or 15), ad-CSL (eq. 11) or CAM-loss for each guided nodule."""
+def _cam(
+    output: SynergicOutput, draws: Sequence[Draw], labels: Sequence[float | None], config: TrainingConfig
+) -> Tensor | None:
+    """CSL (eq. 10 or 15), ad-CSL (eq. 11) or CAM-loss for each guided nodule; no map is wanted where there is none."""
     guidance = config.modules.guidance
     if guidance == "none" or output.cam is None or output.logit is None:
         return None
@@ -123,7 +126,8 @@ def _cam(output: SynergicOutput, labels: Sequence[float | None], config: Trainin
         return peer_losses.cam_loss(cam, output.activation[chosen], _known(labels, like=cam))
     if output.segmentation_logit is None:
         raise ValueError(f"guidance={guidance!r} needs SegNet's map")
-    guided = list(range(len(labels))) if config.ad_csl_on_all else chosen
+    nodules = [index for index, draw in enumerate(draws) if not isinstance(draw.nodule, LungPlace)]
+    guided = nodules if config.ad_csl_on_all else chosen
     logit = output.logit[guided]
     class_map = losses.class_cam(output.cam[guided], logit)
     # SEM guides the CAM; without the stop it could also move to meet it.
