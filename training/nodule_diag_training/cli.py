@@ -27,7 +27,7 @@ from nodule_diag_training.engine import (
     run_side_by_side,
     start_processes,
 )
-from nodule_diag_training.evaluation import FOLD, HELD_OUT, STORES, evaluate, plot, symmetries
+from nodule_diag_training.evaluation import FOLD, HELD_OUT, STORES, evaluate, lung, plot, symmetries
 from nodule_diag_training.experiments import (
     DEFAULT_FOLDS,
     DEFAULT_RESULTS,
@@ -56,6 +56,7 @@ app.command("judge")(judge_command)
 app.command("table")(table_command)
 app.command("figure")(figure_command)
 app.command()(packaged)
+app.command()(lung)
 app.command()(evaluate)
 app.command()(symmetries)
 app.command()(plot)

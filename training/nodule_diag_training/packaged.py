@@ -11,12 +11,14 @@ import typer
 from .config import PACKAGED, Stage, TrainingConfig
 from .data import LungPlace, TrainingData, load_lung, patients_of, split_by_patient, with_lung
 from .engine import MODEL, Execution, Run, StepLog, keep_freed_memory, load_model
-from .evaluation import FOLD, HELD_OUT, HELD_OUT_LUNG
+from .evaluation import FOLD, HELD_OUT, HELD_OUT_LUNG, TorchBackend, evaluate, report_lung
 from .options import DEFAULT_DATA, DataOption
 
 FOLDS = 3
 SPLIT_SEED = 0
 EVERYBODY = "all"
+REPORT = "evaluation.json"
+LUNG_REPORT = "lung.json"
 
 RECIPE = PACKAGED.model_copy(
     update={
@@ -61,6 +63,11 @@ def lung_of_fold(places: list[LungPlace], fold: int | None) -> tuple[list[LungPl
     return [place for place in places if place.patient_id != judged], [judged]
 
 
+def finished(folder: Path, config: TrainingConfig) -> bool:
+    """Whether the folder holds the finished model of a configuration."""
+    return (folder / MODEL).exists() and load_model(folder / MODEL)[1] == config
+
+
 def train_part(
     folder: Path, config: TrainingConfig, data: TrainingData, places: list[LungPlace], *,
     fold: int | None, execution: Execution, command: str,
@@ -72,7 +79,7 @@ def train_part(
     """
     from tqdm import tqdm
 
-    if (folder / MODEL).exists() and load_model(folder / MODEL)[1] == config:
+    if finished(folder, config):
         return
     learned, judged = lung_of_fold(places, fold)
     provenance: Mapping[str, object] = {"command": command}
@@ -136,3 +143,11 @@ def packaged(
             command=command,
         )
         typer.echo(f"wrote {folder / MODEL}")
+        if part is not None:
+            model, _, provenance = load_model(folder / MODEL)
+            held_out = frozenset([*provenance[HELD_OUT], *provenance[HELD_OUT_LUNG]])
+            report_lung(
+                TorchBackend(model), with_lung(loaded, places), held_out=held_out, root=data, out=folder / LUNG_REPORT
+            )
+    runs = [out / f"fold-{own}" for own in (range(FOLDS) if fold is None else [fold])]
+    evaluate(runs, out=(out if fold is None else runs[0]) / REPORT, data=data, store=None, symmetries=1)

@@ -9,6 +9,8 @@ from .diagnosis import SimilarCase as SimilarCase
 from .document import prediction_document as prediction_document
 from .overlay import write_cam as write_cam
 from .overlay import write_segmentation as write_segmentation
+from .presence import PresenceCalibration as PresenceCalibration
+from .presence import presence_evidence as presence_evidence
 from .segmentation import Segmentation as Segmentation
 from .spaces import SPACES as SPACES
 from .spaces import Space as Space
