@@ -9,7 +9,6 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.preprocessing import GRID_SIZE
 from nodule_diag.results.maps import GRID_SPACING_MM
 
 REACH_MM = 4.0
@@ -20,9 +19,9 @@ SMALLEST = 1e-6
 
 
 @cache
-def _weights() -> NDArray[np.float64]:
-    """(16, 16, 16), summing to 1."""
-    square = ((np.arange(GRID_SIZE) - (GRID_SIZE - 1) / 2) * GRID_SPACING_MM) ** 2
+def _weights(size: int) -> NDArray[np.float64]:
+    """(size, size, size), summing to 1."""
+    square = ((np.arange(size) - (size - 1) / 2) * GRID_SPACING_MM) ** 2
     weights = np.exp(-(square[:, None, None] + square[:, None] + square) / (2.0 * REACH_MM**2))
     return np.asarray(weights / weights.sum())
 
@@ -31,9 +30,10 @@ def presence_evidence(segmentation: NDArray[np.floating]) -> float:
     """How much nodule SegNet sees round the centre: the log-odds of the share of it that is one.
 
     Args:
-        segmentation: (16, 16, 16) in [0, 1], SegNet's map.
+        segmentation: (16, 16, 16) in [0, 1], SegNet's map; any other cube of 2 mm cells serves as well.
     """
-    share = float((np.asarray(segmentation, dtype=np.float64) * _weights()).sum())
+    weights = _weights(segmentation.shape[0])
+    share = float((np.asarray(segmentation, dtype=np.float64) * weights).sum())
     share = min(max(share, SMALLEST), 1.0 - SMALLEST)
     return math.log(share / (1.0 - share))
 
