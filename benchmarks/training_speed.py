@@ -28,10 +28,10 @@ import SimpleITK as sitk
 import torch
 from torch import nn
 
+from nodule_diag.ct import distance_from_middle
 from nodule_diag_training.config import Stage, TrainingConfig
 from nodule_diag_training.data import Nodule, NoduleVoxels, PairSource, SureLabel, load_all, load_voxels
-from nodule_diag_training.engine import Execution, Run, keep_freed_memory
-from nodule_diag_training.losses import step_losses
+from nodule_diag_training.engine import Execution, Run, keep_freed_memory, step_losses
 from nodule_diag_training.model import DilatedConv3d, build_model
 
 PATIENTS = 12
@@ -52,9 +52,7 @@ def write_nodules(folder: Path) -> list[Nodule]:
         for cube in (True, False):
             shape = (CUBE_MM,) * 3 if cube else VOI_SHAPE
             spacing = (1.0, 1.0, 1.0) if cube else VOI_SPACING_XYZ_MM[::-1]
-            grid = np.indices(shape, dtype=np.float32)
-            squares = [((a - (n - 1) / 2) * s) ** 2 for a, n, s in zip(grid, shape, spacing, strict=True)]
-            mask = (np.sum(squares, axis=0) <= 6.0**2).astype(np.uint8)
+            mask = (distance_from_middle(shape, spacing_zyx_mm=spacing) <= 6.0).astype(np.uint8)
             hu = (rng.normal(-850.0, 60.0, shape) + 900.0 * mask).astype(np.int16)
             image = folder / f"{patient}.{'npz' if cube else 'nii.gz'}"
             outline = None if cube else folder / f"{patient}-mask.nii.gz"

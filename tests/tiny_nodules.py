@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from nodule_diag.ct import distance_from_middle
 from nodule_diag_training.data.nodule import LungPlace, Nodule, SureLabel
-from nodule_diag_training.data.patches import EXTENSION, NoduleVoxels
+from nodule_diag_training.data.voxels import EXTENSION, NoduleVoxels
 
 CUBE_SIDE = 60
 
@@ -18,9 +19,7 @@ def make_voxels(*, seed: int, radius: float, extension: int) -> NoduleVoxels:
     depth = CUBE_SIDE if extension == 0 else 14 + 2 * extension
     shape = (depth, CUBE_SIDE, CUBE_SIDE)
     center = tuple((n - 1) / 2 for n in shape)
-    grid = np.indices(shape, dtype=np.float32)
-    distance = np.sqrt(sum((axis - c) ** 2 for axis, c in zip(grid, center, strict=True)))
-    ball = (distance <= radius).astype(np.float16)
+    ball = (distance_from_middle(shape) <= radius).astype(np.float16)
     channels = np.stack([0.15 + 0.6 * ball, 0.5 * ball]).astype(np.float16)
     channels += rng.normal(0.0, 0.02, channels.shape).astype(np.float16)
     return NoduleVoxels(channels=channels, occupancy=ball, center=center, extension=extension)

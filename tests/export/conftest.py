@@ -17,6 +17,7 @@ import SimpleITK as sitk
 import torch
 from onnx import ModelProto
 
+from nodule_diag.ct import distance_from_middle
 from nodule_diag_export.bundle import network as onnx_file
 from nodule_diag_export.bundle.network import ExportedModel, Identity, export_model
 from nodule_diag_export.graph.onnx_graph import ExportGraph
@@ -86,12 +87,6 @@ def exported(checkpoint, tmp_path_factory) -> Exported:
     return Exported(checkpoint=checkpoint, graph=graph, traced=traced[0], file=file, model=model)
 
 
-def _ball(shape: tuple[int, ...], spacing_zyx_mm: tuple[float, ...], radius_mm: float) -> np.ndarray:
-    axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing_zyx_mm, strict=True)]
-    z, y, x = np.meshgrid(*axes, indexing="ij")
-    return np.sqrt(z**2 + y**2 + x**2) <= radius_mm
-
-
 @pytest.fixture(scope="session")
 def tiny_lidc(tmp_path_factory) -> Path:
     """Four VOIs (patients 0 to 3) and two cubes (patients 0 and 4) in the layout of the LIDC folder."""
@@ -102,7 +97,7 @@ def tiny_lidc(tmp_path_factory) -> Path:
     rng = np.random.default_rng(0)
     rows = ["voi,patient_id,malignancy,eq_diameter_mm,in_paper_cohort,annotation_ids"]
     for patient in range(PATIENTS - 1):
-        mask = _ball(VOI_SHAPE, VOI_SPACING_MM[::-1], 5.0 + patient)
+        mask = distance_from_middle(VOI_SHAPE, spacing_zyx_mm=VOI_SPACING_MM[::-1]) <= 5.0 + patient
         hu = np.where(mask, 30, -850) + rng.integers(-20, 20, VOI_SHAPE)
         for part, array in (("image", hu.astype(np.int16)), ("mask", mask.astype(np.uint8))):
             image = sitk.GetImageFromArray(array)
@@ -112,7 +107,7 @@ def tiny_lidc(tmp_path_factory) -> Path:
     (root / "lidc_vois" / "vois.csv").write_text("\n".join(rows) + "\n")
     cubes = []
     for patient in CUBE_OF_PATIENT:
-        mask = _ball((CUBE_MM,) * 3, (1.0,) * 3, 6.0)
+        mask = distance_from_middle((CUBE_MM,) * 3) <= 6.0
         hu = np.where(mask, 50, -800) + rng.integers(-20, 20, mask.shape)
         np.savez(root / "lidc_cubes" / f"cube{patient}.npz", hu=hu.astype(np.int16), mask=mask.astype(np.uint8))
         cubes.append(

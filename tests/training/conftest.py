@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch", reason="training needs the train extra")
 
 from nodule_diag_training.data.nodule import Nodule, SureLabel
-from nodule_diag_training.data.patches import EXTENSION, NoduleVoxels
+from nodule_diag_training.data.voxels import EXTENSION, NoduleVoxels
 from tiny_nodules import make_all_voxels, make_nodules, make_voxels
 
 

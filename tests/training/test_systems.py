@@ -11,17 +11,18 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from nodule_diag.ct import distance_from_middle
 from nodule_diag_training.config import Scenario, TrainingConfig
 from nodule_diag_training.data.draws import Draw, PairSource
 from nodule_diag_training.data.nodule import Nodule, SureLabel, TrainingDataError
 from nodule_diag_training.data.patches import Sample
 from nodule_diag_training.data.training_data import TrainingData
 from nodule_diag_training.engine.checkpoint import MODEL, save_model
+from nodule_diag_training.engine.objective import step_losses
 from nodule_diag_training.evaluation.crossval import judge_fold
 from nodule_diag_training.evaluation.judgement import judge
 from nodule_diag_training.losses import paper as losses
 from nodule_diag_training.losses import peers as peer_losses
-from nodule_diag_training.losses.objective import step_losses
 from nodule_diag_training.model import synergic as model_module
 from nodule_diag_training.model.synergic import SynergicOutput, build_model
 from nodule_diag_training.systems import SYSTEMS
@@ -33,8 +34,7 @@ MODELS = [(name, loss) for name, system in SYSTEMS.items() for loss in SCORE_LOS
 
 def make_draw(index: int, scores: tuple[int, ...], *, malignant: int | None = None) -> Draw:
     rng = np.random.default_rng(index)
-    grid = np.indices((SIDE,) * 3) - (SIDE - 1) / 2
-    ball = (np.sqrt((grid**2).sum(axis=0)) < 4.0).astype(np.float32)
+    ball = (distance_from_middle((SIDE,) * 3) < 4.0).astype(np.float32)
     patch = np.stack([0.2 + 0.6 * ball, 0.5 * ball]) + rng.normal(0.0, 0.1, (2, SIDE, SIDE, SIDE))
     sure = None if malignant is None else SureLabel(malignant=malignant, method="biopsy", certainty="nodule")
     nodule = Nodule(

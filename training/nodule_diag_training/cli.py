@@ -30,19 +30,21 @@ from nodule_diag_training.engine import (
 from nodule_diag_training.evaluation import FOLD, HELD_OUT, STORES, evaluate, lung, plot, symmetries
 from nodule_diag_training.experiments import (
     DEFAULT_FOLDS,
-    DEFAULT_RESULTS,
     FoldRun,
+    OwnResultsOption,
     ScheduleName,
     figure_command,
     fold_runs,
     judge_command,
     list_command,
+    results_folder,
     run_experiment,
     table_command,
+    waiting,
 )
 
 from .config import OWN_CASES, PACKAGED, PRETRAINED, TrainingConfig
-from .options import DEFAULT_DATA, DataOption
+from .options import DEFAULT_DATA, DataOption, StoreOption
 from .packaged import packaged
 
 app = typer.Typer(
@@ -80,52 +82,55 @@ def _read_config(path: Path | None, *, default: TrainingConfig) -> TrainingConfi
 
 @app.command()
 def run(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the runs; unfinished ones in it are continued.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the runs; one that was interrupted goes on.")],
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Row of the paper's tables: table1/J (see: train list).")
+        str | None, typer.Argument(metavar="NAME", help="A row of the paper's tables: table1/J (see: train list).")
     ] = None,
     fold: Annotated[
         int | None,
-        typer.Option("--fold", help="Leave this fold's patients out (from 0). With NAME and without it: each in turn."),
+        typer.Option("--fold", help="Leave out this fold's patients; the first is 0. NAME alone: each fold in turn."),
     ] = None,
     folds: Annotated[
         int | None,
         typer.Option(
             "--folds",
             min=2,
-            help=f"Into how many folds patients are split ({DEFAULT_FOLDS} with NAME, else {PACKAGED_FOLDS}).",
+            help=f"Into how many folds the patients are split ({DEFAULT_FOLDS} with NAME, else {PACKAGED_FOLDS}).",
             show_default=False,
         ),
     ] = None,
     schedule: Annotated[
-        ScheduleName, typer.Option("--schedule", help="The paper's length, or short for CPUs.", rich_help_panel=BY_NAME)
+        ScheduleName,
+        typer.Option(
+            "--schedule", help="How long: as the paper, or short for a computer without GPU.", rich_help_panel=BY_NAME
+        ),
     ] = "paper",
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of weights and draws; folds stay.", rich_help_panel=BY_NAME)
+        int,
+        typer.Option("--seed", min=0, help="Of the first weights and the draws; folds stay.", rich_help_panel=BY_NAME),
     ] = 0,
-    results: Annotated[
-        Path, typer.Option("--results", help="Folder of the JSON results.", rich_help_panel=BY_NAME)
-    ] = DEFAULT_RESULTS,
+    results: OwnResultsOption = None,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Train anew what is done already, or begun.", rich_help_panel=BY_NAME),
+    ] = False,
     start: Annotated[
         Path | None,
-        typer.Option("--from", help="Run folder whose weights to start from.", rich_help_panel=BY_CONFIGURATION),
+        typer.Option(
+            "--from", help="Start from the weights of the run in this folder.", rich_help_panel=BY_CONFIGURATION
+        ),
     ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
             "--config",
-            help="JSON; without it the packaged model's first run, or second (--from); with --store the second draws"
-            " one diagnosed nodule a step.",
+            help="JSON file, like config.json of any run. Without it: the packaged model's first run, or with --from"
+            " its second.",
             rich_help_panel=BY_CONFIGURATION,
         ),
     ] = None,
     data: DataOption = DEFAULT_DATA,
-    store: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--store", help="Store of train prepare, instead of --data; repeatable.", rich_help_panel=BY_CONFIGURATION
-        ),
-    ] = None,
+    store: StoreOption = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
     compile_model: Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")] = False,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that draw the next steps' patches.")] = 1,
@@ -134,23 +139,27 @@ def run(
         typer.Option(
             "--processes",
             min=1,
-            help="Processes that share each step's nodules, one for each GPU; for several nodes see docs/engine.md.",
+            help="Processes that share each step, one for each GPU (docs/engine.md: several computers).",
             rich_help_panel=BY_CONFIGURATION,
         ),
     ] = 1,
     parallel: Annotated[
-        int, typer.Option("--parallel", min=1, help="Folds trained side by side.", rich_help_panel=BY_NAME)
+        int, typer.Option("--parallel", min=1, help="Folds trained at the same time.", rich_help_panel=BY_NAME)
     ] = 1,
 ) -> None:
-    """Train a row of the paper's tables in folds and judge it, or a run by configuration.
+    """Train a row of the paper's tables and judge it, or train by a configuration of your own.
 
-    ``train run table1/J --schedule short --out runs`` trains and judges five folds; a repeated command goes on.
+    ``train run table1/J --schedule short --out runs`` trains and judges five folds. Repeat it and it goes on: a fold
+    whose result is of this configuration, code and data is skipped.
+
     ``train run --config FILE --out DIR`` trains on all patients, or on those outside --fold.
     """
     execution = Execution(device=device, compile=compile_model, workers=workers)
     if name is None:
         if parallel > 1:
             raise UsageError(f"--parallel is {parallel}, for one run", hint="leave it out, or give NAME")
+        if again:
+            raise UsageError("--again is for rows of the tables", hint="give NAME, or another --out")
         if processes > 1:
             start_processes(processes, sys.argv[1:])
             return
@@ -168,18 +177,18 @@ def run(
         return
     if processes > 1:
         raise UsageError(f"--processes is {processes}, for {name}", hint="train folds side by side: --parallel")
-    if start is not None or config is not None or store:
-        raise UsageError(
-            f"{name} has its own configuration and data", hint="leave --from, --config and --store out, or NAME"
-        )
+    if start is not None or config is not None:
+        raise UsageError(f"{name} has its own configuration", hint="leave --from and --config out, or NAME")
+    results = results_folder(results, out=out, store=store)
     wanted = fold_runs(
         [name], folds=folds or DEFAULT_FOLDS, fold=fold, seed=seed, schedule=schedule, root=out, results=results
     )
+    loaded = TrainingData.of(data, store or ())
     if parallel > 1:
-        waiting = [fold_run for fold_run in wanted if not fold_run.is_done()]
-        run_side_by_side([_fold_job(fold_run, sys.argv[1:]) for fold_run in waiting], at_once=parallel, on_end=_ended)
+        jobs = [_fold_job(fold_run, sys.argv[1:]) for fold_run in waiting(wanted, loaded, again=again)]
+        run_side_by_side(jobs, at_once=parallel, on_end=_ended)
         return
-    run_experiment(wanted, TrainingData.of(data), execution=execution)
+    run_experiment(wanted, loaded, execution=execution, again=again)
 
 
 def _fold_job(fold_run: FoldRun, arguments: Sequence[str]) -> Job:

@@ -10,19 +10,15 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    field_validator,
     model_serializer,
     model_validator,
 )
 
+from nodule_diag_training.losses import DEFAULT_MARGIN, SCORE_LOSSES, MarginMode
 from nodule_diag_training.systems import SYSTEMS, System, SystemName
 
 MINIMUM_STAGE_SIZE = 32
-DEFAULT_MARGIN = 0.5
-"""delta of eq. 10 for the paper's model J."""
-
-MarginMode = Literal["nodule", "background"]
-"""Where the CAM is wanted: on the nodule (eq. 10), or, to show what the margin does, on the background (eq. 15)."""
-
 Scenario = Literal["1/2345", "12/345", "12/45", "123/45", "1234/5"]
 """Which rounded mean scores are benign and which malignant (Table 6)."""
 Modality = Literal["64", "x", "x-resize-64", "x-padding-64"]
@@ -65,8 +61,8 @@ class TrainingConfig(BaseModel):
             system without RNet such nodules are left out altogether, as the paper removes them.
         diagnosis_teaches: Whether diagnoses are learned from at all; the rows "unsure" of Table 6 and all of Table 7
             learn from scores alone.
-        score_loss: How RNet learns the score (Table 3): ``mse`` (eq. 2), ``cross-entropy`` over the five rounded
-            scores, or ``ordinal`` (soft labels of Diaz and Marathe 2019).
+        score_loss: How RNet learns the score, one of ``losses.SCORE_LOSSES``: ``mse`` (eq. 2), or Table 3's
+            ``cross-entropy`` over the five rounded scores and ``ordinal`` (soft labels of Diaz and Marathe 2019).
         diagnosis_as_score: RNet takes a sure nodule's diagnosis as the lowest or highest score (Table 6, RNet, unsure +
             sure).
         input: Modality of Table 5.
@@ -109,7 +105,7 @@ class TrainingConfig(BaseModel):
     ad_csl_on_all: bool = False
     scenario: Scenario | None = None
     diagnosis_teaches: bool = True
-    score_loss: Literal["mse", "cross-entropy", "ordinal"] = "mse"
+    score_loss: str = "mse"
     diagnosis_as_score: bool = False
     input: Modality = "64"
     margin_mode: MarginMode = "nodule"
@@ -130,6 +126,13 @@ class TrainingConfig(BaseModel):
     seed: int = 0
     checkpoint_every: int = Field(default=50, ge=1)
 
+    @field_validator("score_loss")
+    @classmethod
+    def _is_a_score_loss(cls, value: str) -> str:
+        if value not in SCORE_LOSSES:
+            raise ValueError(f"{value!r} is none of {', '.join(SCORE_LOSSES)}")
+        return value
+
     @model_validator(mode="after")
     def _means_something(self) -> TrainingConfig:
         if not self.stages:
@@ -143,7 +146,7 @@ class TrainingConfig(BaseModel):
         self._refuse("lung_per_step", self.lung_per_step > 0 and self.input != "64", "leave input at '64'")
         if not self.modules.cnet:
             self._refuse("scenario", self.scenario is not None, "system {} has no CNet to learn labels: leave it null")
-        if self.modules.guidance not in ("csl", "ad-csl"):
+        if not self.modules.compares_segmentation:
             background = self.margin_mode == "background"
             self._refuse("margin_mode", background, "system {} has no CSL: leave it at 'nodule', or take I or J")
         both = self.scenario is not None and self.scores_teach_cnet

@@ -10,9 +10,13 @@ import typer
 DEFAULT_DATA = Path("..") / "shared" / "data"
 
 DataOption = Annotated[
-    Path, typer.Option("--data", envvar="NODULE_DIAG_DATA", help="Folder of the LIDC VOIs, cubes and tables.")
+    Path, typer.Option("--data", envvar="NODULE_DIAG_DATA", help="Folder of LIDC-IDRI's VOIs, cubes and tables.")
 ]
 StoreOption = Annotated[
     list[Path] | None,
-    typer.Option("--store", help="Store of `train prepare`, instead of --data; repeatable.", show_default=False),
+    typer.Option(
+        "--store",
+        help="A store of `train prepare`, instead of --data; give it once for each store.",
+        show_default=False,
+    ),
 ]

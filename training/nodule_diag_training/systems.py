@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Guidance = Literal["none", "csl", "ad-csl", "cam-loss"]
-"""What is asked of the CAM: nothing, CSL (eq. 10), ad-CSL (eq. 11), or CAM-loss (Wang et al. 2021)."""
+from nodule_diag_training.losses import CAM_LOSSES, CamLoss
+
+NO_GUIDANCE = "none"
 
 SystemName = Literal["A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "R", "CSF", "CSF+ad-CSL", "D+ad-CSL"]
 
@@ -21,7 +22,8 @@ class System:
         fnet: F of Table 1; it fuses SegNet's map, so it needs SegNet.
         cnet: C of Table 1; only Table 6's regression structure ("R") has none.
         attention: Residual blocks with spatial attention (ARL, Zhang et al. 2019).
-        guidance: CSL and ad-CSL need SegNet, and every guidance CNet.
+        guidance: What is asked of the CAM: ``none``, or one of ``losses.CAM_LOSSES``. It needs CNet, and SegNet where
+            it compares the CAM with SegNet's map.
     """
 
     segnet: bool = False
@@ -29,17 +31,29 @@ class System:
     fnet: bool = False
     cnet: bool = True
     attention: bool = False
-    guidance: Guidance = "none"
+    guidance: str = NO_GUIDANCE
 
     def __post_init__(self) -> None:
         if self.fnet and not self.segnet:
             raise ValueError("FNet fuses SegNet's map: fnet=True needs segnet=True")
-        if self.guidance in ("csl", "ad-csl") and not self.segnet:
+        if self.guidance not in (NO_GUIDANCE, *CAM_LOSSES):
+            raise ValueError(f"guidance={self.guidance!r} is none of {', '.join((NO_GUIDANCE, *CAM_LOSSES))}")
+        if self.compares_segmentation and not self.segnet:
             raise ValueError(f"guidance={self.guidance!r} compares the CAM with SegNet's map: it needs segnet=True")
-        if self.guidance != "none" and not self.cnet:
+        if self.cam_loss is not None and not self.cnet:
             raise ValueError(f"guidance={self.guidance!r} guides CNet's map: it needs cnet=True")
         if not (self.cnet or self.rnet):
             raise ValueError("a system needs CNet or RNet")
+
+    @property
+    def cam_loss(self) -> CamLoss | None:
+        """What ``guidance`` names."""
+        return CAM_LOSSES.get(self.guidance)
+
+    @property
+    def compares_segmentation(self) -> bool:
+        """Whether the CAM is compared with SegNet's map, by a margin."""
+        return self.cam_loss is not None and self.cam_loss.compares == "segmentation"
 
 
 SYSTEMS: dict[SystemName, System] = {

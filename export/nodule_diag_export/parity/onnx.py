@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from nodule_diag.backends import FP32_TOLERANCE, import_runtime
+from nodule_diag.ct import ball_in_noise
 from nodule_diag.preprocessing import PATCH_SIZE
 from nodule_diag_export.errors import ExportError, ParityError
 from nodule_diag_export.graph import INPUT, OUTPUTS, RAW_CAM, ExportGraph
@@ -88,11 +89,8 @@ def random_patches(count: int, *, seed: int = SEED) -> Float:
     rng = np.random.default_rng(seed)
     shape = (count, PATCH_CHANNELS, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
     patches = rng.random(shape, dtype=np.float32)
-    axis = np.arange(PATCH_SIZE) - (PATCH_SIZE - 1) / 2
-    radius = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)
     for index in range(1, count, 2):
-        ball = radius < rng.uniform(*BALL_RADIUS)
-        patches[index] = 0.1 * patches[index] + 0.8 * ball
+        patches[index] = ball_in_noise(patches[index], radius_voxels=rng.uniform(*BALL_RADIUS))
     return patches
 
 

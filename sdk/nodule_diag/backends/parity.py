@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodule_diag.bundle import ParityFigures
+from nodule_diag.ct import ball_in_noise
 from nodule_diag.preprocessing import PATCH_SIZE
 from nodule_diag.results import SPACES, Space
 
@@ -154,8 +155,5 @@ def infer_all(backend: Backend, patches: NDArray[np.float32]) -> Outputs:
 
 def probe_patch() -> NDArray[np.float32]:
     """(1, 2, 64, 64, 64) float32 in [0, 1]: a bright ball in faint noise, the same in every run."""
-    shape = (1, 2, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
-    axis = np.arange(PATCH_SIZE) - (PATCH_SIZE - 1) / 2
-    radius = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)
-    noise = np.random.default_rng(PROBE_SEED).random(shape, dtype=np.float32)
-    return np.asarray(0.1 * noise + 0.8 * (radius < PROBE_RADIUS_VOXELS), dtype=np.float32)
+    noise = np.random.default_rng(PROBE_SEED).random((1, 2, *(PATCH_SIZE,) * 3), dtype=np.float32)
+    return ball_in_noise(noise, radius_voxels=PROBE_RADIUS_VOXELS)

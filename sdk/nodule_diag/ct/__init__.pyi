@@ -1,3 +1,5 @@
+from .made_up import ball_in_noise as ball_in_noise
+from .made_up import distance_from_middle as distance_from_middle
 from .made_up import made_up_ct as made_up_ct
 from .phantom import DEFAULT_NODULES as DEFAULT_NODULES
 from .phantom import HEIGHT_MM as HEIGHT_MM

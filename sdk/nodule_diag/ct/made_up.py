@@ -1,8 +1,15 @@
-"""A CT of nobody, for calls whose answer is not wanted."""
+"""Made-up nodules: balls, alone in noise or in a CT of nobody.
+
+They serve where an answer is compared or timed and nobody reads it. ``phantom`` is the one with anatomy, for a demo and
+for the lung mask, and takes seconds; this takes milliseconds.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from nodule_diag.ct.volume import CTVolume
 
@@ -11,13 +18,34 @@ SIZE = 96
 AIR_HU, TISSUE_HU = -1000, 40
 
 
+def distance_from_middle(
+    shape_zyx: Sequence[int], *, spacing_zyx_mm: Sequence[float] = (1.0, 1.0, 1.0)
+) -> NDArray[np.float64]:
+    """``shape_zyx`` float64, mm: how far each voxel's centre is from the grid's middle; a ball is where it is small."""
+    pairs = zip(shape_zyx, spacing_zyx_mm, strict=True)
+    z, y, x = ((np.arange(size) - (size - 1) / 2) * spacing for size, spacing in pairs)
+    return np.asarray(np.sqrt(z[:, None, None] ** 2 + y[None, :, None] ** 2 + x[None, None, :] ** 2))
+
+
+def ball_in_noise(noise: NDArray[np.float32], *, radius_voxels: float) -> NDArray[np.float32]:
+    """A patch like a nodule's: a bright ball in the middle of faint noise.
+
+    Args:
+        noise: (..., Z, Y, X) float32 in [0, 1]; it is left as it is.
+        radius_voxels: Of the ball.
+
+    Returns:
+        The same shape, float32 in [0, 0.9].
+    """
+    ball = distance_from_middle(noise.shape[-3:]) < radius_voxels
+    return np.asarray(0.1 * noise + 0.8 * ball, dtype=np.float32)
+
+
 def made_up_ct() -> CTVolume:
     """(96, 96, 96) int16: a ball of tissue with air inside, centred at 0 mm; what the lung mask takes for a lung."""
-    axis = np.arange(SIZE) - (SIZE - 1) / 2
-    radius = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)
+    radius = distance_from_middle((SIZE, SIZE, SIZE))
     hu = np.where((radius > 30) & (radius < 44), TISSUE_HU, AIR_HU).astype(np.int16)
     hu[radius < 30] = -850
     hu[radius < 6] = TISSUE_HU
-    return CTVolume.from_array(
-        hu, spacing_zyx_mm=(1.0, 1.0, 1.0), origin_xyz_mm=(float(axis[0]),) * 3, path="<made up>"
-    )
+    first = -(SIZE - 1) / 2
+    return CTVolume.from_array(hu, spacing_zyx_mm=(1.0, 1.0, 1.0), origin_xyz_mm=(first,) * 3, path="<made up>")

@@ -19,8 +19,9 @@ from nodule_diag_export.cli import app as export_app
 from nodule_diag_export.cli import index_app
 from nodule_diag_training.cli import app as train_app
 from nodule_diag_training.config import Stage, TrainingConfig
+from nodule_diag_training.data.case import Case, Preprocessing
 from nodule_diag_training.data.regions import Region
-from nodule_diag_training.data.store import Case, NoduleStore, Preprocessing
+from nodule_diag_training.data.store import NoduleStore
 from nodule_diag_training.evaluation import metrics
 from tiny_nodules import make_voxels
 

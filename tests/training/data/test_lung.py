@@ -25,12 +25,13 @@ from nodule_diag_training.data.lung import (
     with_lung,
 )
 from nodule_diag_training.data.nodule import LungPlace, TrainingDataError
-from nodule_diag_training.data.patches import EXTENSION, NoduleVoxels, PatchSampler
+from nodule_diag_training.data.patches import PatchSampler
 from nodule_diag_training.data.training_data import TrainingData
+from nodule_diag_training.data.voxels import EXTENSION, NoduleVoxels
+from nodule_diag_training.engine.objective import step_losses
 from nodule_diag_training.engine.run import Run
 from nodule_diag_training.engine.shares import TermCounts, count_terms
 from nodule_diag_training.losses import paper as losses
-from nodule_diag_training.losses.objective import step_losses
 from nodule_diag_training.model.synergic import SynergicOutput
 from tiny_nodules import make_lung
 

@@ -15,10 +15,10 @@ from nodule_diag_training.config import Stage, TrainingConfig
 from nodule_diag_training.data.draws import PairSource, same_sized
 from nodule_diag_training.data.modalities import MINIMUM_SIDE, as_input, cube_side
 from nodule_diag_training.data.patches import PatchSampler, Sample
+from nodule_diag_training.engine.objective import step_losses
 from nodule_diag_training.engine.run import Run
 from nodule_diag_training.engine.shares import TermCounts, count_terms, weigh
 from nodule_diag_training.evaluation.judgement import judge, samples_of
-from nodule_diag_training.losses.objective import step_losses
 from nodule_diag_training.model import synergic as model_module
 from nodule_diag_training.model.synergic import SynergicOutput, build_model
 

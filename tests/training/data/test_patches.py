@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from nodule_diag_training.data.lidc.diagnosed import load_nodules
 from nodule_diag_training.data.nodule import TrainingDataError
-from nodule_diag_training.data.patches import EXTENSION, PatchSampler, cut_like_voi, load_voxels, symmetry
+from nodule_diag_training.data.patches import PatchSampler, cut_like_voi, symmetry
+from nodule_diag_training.data.voxels import EXTENSION, load_voxels
 
 SIZE = 32
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from nodule_diag_training.config import OWN_CASES, PACKAGED, Stage, TrainingConfig
+from nodule_diag_training.data.case import Case, Preprocessing
 from nodule_diag_training.data.draws import Draw, PairSource
 from nodule_diag_training.data.nodule import TrainingDataError
 from nodule_diag_training.data.regions import Region
-from nodule_diag_training.data.store import Case, NoduleStore, Preprocessing
+from nodule_diag_training.data.store import NoduleStore, read_store
 from nodule_diag_training.data.training_data import TrainingData, diagnosed_once
 from nodule_diag_training.engine.checkpoint import MODEL, save_model
 from nodule_diag_training.engine.run import Run
@@ -163,7 +164,7 @@ def test_voxels_are_read_when_they_are_wanted(tmp_path, region):
         store.add(sure_case(name, center_xyz_mm=(float(name), 0.0, 0.0)), region, fingerprint="x")
     data = load([store.path])
     first, second = data.nodules
-    (stored,) = [s for s in store.cases() if s.case.case_id == "2"]
+    (stored,) = [s for s in read_store(store.path) if s.case.case_id == "2"]
     for file in (stored.folder / "channels").rglob("*"):
         if file.is_file() and file.name != "zarr.json":
             file.write_bytes(b"damaged")

@@ -15,10 +15,11 @@ from nodule_diag_training.data.draws import PairSource
 from nodule_diag_training.data.labels import cnet_label, normalised_score
 from nodule_diag_training.data.nodule import TrainingDataError
 from nodule_diag_training.engine.checkpoint import CHECKPOINT, MODEL, load_model
-from nodule_diag_training.engine.run import NonFiniteLossError, Run, damp_mean_direction, learning_rate
+from nodule_diag_training.engine.objective import step_losses
+from nodule_diag_training.engine.optimiser import damp_mean_direction, learning_rate
+from nodule_diag_training.engine.run import NonFiniteLossError, Run
 from nodule_diag_training.engine.runlog import LOG, read_log
 from nodule_diag_training.losses import paper as losses
-from nodule_diag_training.losses.objective import step_losses
 from nodule_diag_training.model.synergic import SynergicOutput
 
 TINY = TrainingConfig(stages=(Stage(size=32, steps=4),), cohort="all", checkpoint_every=2, schedule="one-cycle")

@@ -12,11 +12,11 @@ from nodule_diag_training.config import Stage, TrainingConfig
 from nodule_diag_training.data.draws import Draw, PairSource
 from nodule_diag_training.data.nodule import TrainingDataError
 from nodule_diag_training.engine.checkpoint import MODEL, load_model
+from nodule_diag_training.engine.objective import LossTerms
 from nodule_diag_training.engine.run import Run
 from nodule_diag_training.engine.runlog import VALIDATION_LOG, ValidationLog, read_lines
 from nodule_diag_training.engine.shares import TermCounts, count_terms, weigh
 from nodule_diag_training.engine.validation import Validation, criterion, set_aside
-from nodule_diag_training.losses.objective import LossTerms
 from nodule_diag_training.losses.paper import LossWeights
 
 CONFIG = TrainingConfig(

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from nodule_diag.ct import distance_from_middle
 from nodule_diag_training.data.confounder import cue_present, dilated, with_cue
 from nodule_diag_training.data.patches import Sample
 from nodule_diag_training.experiments.faithfulness import (
@@ -32,8 +33,7 @@ GRID = SIDE // 4
 
 def ball_sample(radius: float = 6.0, *, seed: int = 0) -> Sample:
     """A ball of 6 mm in the middle of noise."""
-    index = np.indices((SIDE,) * 3) - (SIDE - 1) / 2
-    ball = ((index**2).sum(axis=0) <= radius**2).astype(np.float32)
+    ball = (distance_from_middle((SIDE,) * 3) <= radius).astype(np.float32)
     noise = np.random.default_rng(seed).uniform(0.1, 0.4, (2, SIDE, SIDE, SIDE))
     return Sample(patch=(noise + 0.5 * ball).astype(np.float32), occupancy=ball)
 

@@ -11,11 +11,19 @@ import pytest
 from nodule_diag_training.data.nodule import TrainingDataError
 from nodule_diag_training.data.training_data import TrainingData
 from nodule_diag_training.engine.checkpoint import MODEL, load_model
-from nodule_diag_training.engine.run import Run
-from nodule_diag_training.experiments import judging, running, schedules
+from nodule_diag_training.engine.run import PROVENANCE, Run
+from nodule_diag_training.experiments import commands, judging, records, running, schedules
 from nodule_diag_training.experiments.catalogue import catalogue, find
-from nodule_diag_training.experiments.records import read_record
-from nodule_diag_training.experiments.running import FoldRun, held_out_patients, judge_fold, train_fold
+from nodule_diag_training.experiments.commands import waiting
+from nodule_diag_training.experiments.records import read_record, write_record
+from nodule_diag_training.experiments.running import (
+    FoldRun,
+    held_out_patients,
+    judge_fold,
+    train_fold,
+    training_nodules,
+)
+from nodule_diag_training.experiments.tested import yardsticks
 
 FOLDS = 6
 RUNS = sorted({row.run for row in catalogue()})
@@ -47,7 +55,7 @@ def run(tmp_path, data, name: str):
     it = fold_run(tmp_path, name)
     train_fold(it, data)
     written = judge_fold(it, data)
-    assert it.is_done()
+    assert it.is_done(data.nodules)
     assert read_record(it.record) == written
     return it, written
 
@@ -99,22 +107,98 @@ def test_a_model_of_another_configuration_is_refused(copied, data, monkeypatch):
         train_fold(copied, data)
 
 
-def test_an_older_record_is_judged_again(copied, monkeypatch):
-    assert copied.is_done()
-    monkeypatch.setattr(running, "RECORD_FORMAT", read_record(copied.record).format + 1)
-    assert not copied.is_done()
+def test_an_older_record_is_judged_again(copied, data, monkeypatch):
+    assert copied.is_done(data.nodules)
+    monkeypatch.setattr(records, "RECORD_FORMAT", read_record(copied.record).format + 1)
+    assert not copied.is_done(data.nodules)
     copied.record.write_text("{}")
-    assert not copied.is_done()
+    assert not copied.is_done(data.nodules)
+
+
+def test_a_record_is_of_a_configuration_a_code_and_nodules(copied, data, monkeypatch):
+    record = read_record(copied.record)
+    # What is new in a configuration has a default, and an older record does not say it.
+    config = {name: value for name, value in record.configs[0].items() if name != "cue_hu"}
+    write_record(copied.record, record.model_copy(update={"configs": (config,)}))
+    assert copied.is_done(data.nodules)
+    write_record(copied.record, record.model_copy(update={"configs": ({**config, "gone": 1},)}))
+    assert not copied.is_done(data.nodules)
+    write_record(copied.record, record)
+    with monkeypatch.context() as patch:
+        patch.setattr(schedules, "SHORT_STEPS", 3)
+        assert not copied.is_done(data.nodules)
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "code_digest", lambda: "other")
+        assert not copied.is_done(data.nodules)
+    patients = {n.patient_id for n in training_nodules(copied, data.nodules)}
+    changed = [replace(n, diameter_mm=n.diameter_mm + (n.patient_id in patients)) for n in data.nodules]
+    assert not copied.is_done(changed)
+    moved = [replace(n, image=n.image.with_name("elsewhere")) for n in data.nodules]
+    assert copied.is_done(moved)
+    write_record(copied.record, record.model_copy(update={"code": None}))
+    assert not copied.is_done(data.nodules), "a result that does not say its code is of another one"
 
 
 def test_results_of_other_folds_are_not_mixed(copied, data):
     other = replace(copied, folds=5)
     with pytest.raises(TrainingDataError, match="is of 6 folds, not 5"):
-        other.is_done()
+        other.is_done(data.nodules)
     with pytest.raises(TrainingDataError, match="did not leave out"):
         judge_fold(other, data)
     with pytest.raises(TrainingDataError, match="fold is 6"):
         replace(copied, fold=6)
+
+
+def test_a_model_of_other_nodules_is_refused(copied, data):
+    changed = [replace(n, reader_scores=(5, 5)) for n in data.nodules]
+    with pytest.raises(TrainingDataError, match="learned from other nodules"):
+        train_fold(copied, replace(data, nodules=changed))
+
+
+def test_what_is_done_is_told_and_what_is_in_the_way_renamed(copied, data, capsys, monkeypatch):
+    model = copied.model.read_bytes()
+    assert waiting([copied], data, again=False) == []
+    assert "is there already (--again trains it anew)" in capsys.readouterr().out
+    # Begun by this code, judged or not, it goes on where it is.
+    copied.record.unlink()
+    assert waiting([copied], data, again=False) == [copied]
+    assert copied.model.exists()
+    for number in (1, 2):
+        assert waiting([copied], data, again=True) == [copied]
+        aside = copied.folder.with_name(f"fold-0.old-{number}")
+        assert f"the earlier run is now {aside}" in capsys.readouterr().out
+        assert (aside / MODEL).read_bytes() == model
+        assert not copied.folder.exists()
+        assert waiting([copied], data, again=True) == [copied], "nothing is in the way"
+        shutil.copytree(aside, copied.folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, "code_digest", lambda: "other")
+        assert waiting([copied], data, again=False) == [copied]
+    assert copied.folder.with_name("fold-0.old-3").exists()
+    shutil.copytree(copied.folder.with_name("fold-0.old-3"), copied.folder)
+    (copied.folder / PROVENANCE).unlink()
+    assert waiting([copied], data, again=False) == [copied], "a model that says nothing of its code"
+    assert copied.folder.with_name("fold-0.old-4").exists()
+
+
+def test_a_nodule_without_outline_and_scores_is_judged_by_what_is_known(copied, data, monkeypatch):
+    """As a store of diagnosed nodules has them; the other nodules' figures stay as they are."""
+    before = read_record(copied.record)
+    case = next(n.case_id for n in before.nodules if n.label is not None)
+    bare = [replace(n, outlined=False, reader_scores=()) if n.case_id == case else n for n in data.nodules]
+    again = judge_fold(copied, replace(data, nodules=bare))
+    for old, new in zip(before.nodules, again.nodules, strict=True):
+        if new.case_id == case:
+            assert (new.dice, new.cam, new.reader_scores) == (None, None, ())
+            assert (new.malignancy, new.expert_score) == (old.malignancy, old.expert_score)
+            assert np.isnan(new.mean_score)
+        else:
+            assert (new.malignancy, new.dice) == (old.malignancy, old.dice)
+    assert read_record(copied.record) == again
+    found = {y.title: y.auc for y in yardsticks([again], "all", None)}
+    diagnosed = sum(n.label is not None for n in again.nodules)
+    assert found["diameter alone"].n == diagnosed
+    assert found["readers' mean score"].n == diagnosed - 1
 
 
 def test_judging_again_gives_the_same_record(copied, data):

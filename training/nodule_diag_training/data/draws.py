@@ -15,7 +15,8 @@ from .labels import cnet_label
 from .lung import LungSource
 from .modalities import as_input
 from .nodule import LungPlace, Nodule, TrainingDataError
-from .patches import JITTER_MM, NoduleVoxels, PatchSampler, Sample
+from .patches import JITTER_MM, PatchSampler, Sample
+from .voxels import NoduleVoxels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from nodule_diag.preprocessing import PATCH_SPACING_MM, bspline_matrix, resample, window_channels
 
 from .nodule import LungPlace, Nodule, TrainingDataError
-from .patches import CUBE_SPACING_MM, EXTENSION, NoduleVoxels, PatchSampler, Sample
+from .patches import PatchSampler, Sample
 from .training_data import TrainingData, Voxels
+from .voxels import CUBE_SPACING_MM, EXTENSION, NoduleVoxels
 
 FOLDER = "lung_cubes"
 BESIDE_SHARE = 0.5

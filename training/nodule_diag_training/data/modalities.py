@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from nodule_diag.preprocessing import PATCH_SPACING_MM, bspline_matrix, resample
 from nodule_diag_training.model import GRID_STRIDE
 
-from .patches import Sample, linear_matrix
+from .patches import Sample
+from .voxels import linear_matrix
 
 if TYPE_CHECKING:
     from nodule_diag_training.config import Modality

@@ -11,18 +11,8 @@ import numpy as np
 
 from nodule_diag.errors import NoduleDiagError
 
-DIAGNOSIS_METHODS = {
-    0: "unknown method",
-    1: "two years of stability on imaging",
-    2: "biopsy",
-    3: "surgical resection",
-    4: "progression or response",
-}
-BENIGN_DIAGNOSIS = 1
-MALIGNANT_DIAGNOSES = (2, 3)
-DIAGNOSES = (0, BENIGN_DIAGNOSIS, *MALIGNANT_DIAGNOSES)
-"""0 is unknown."""
-
+UNKNOWN_METHOD = "unknown method"
+"""How a nodule was diagnosed, where nobody said."""
 Certainty = Literal["nodule", "patient"]
 
 
@@ -35,13 +25,13 @@ class TrainingDataError(NoduleDiagError, ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class SureLabel:
-    """A diagnosis that TCIA published.
+    """A diagnosis.
 
     Attributes:
         malignant: 1 malignant, 0 benign.
         method: How it was diagnosed, in words.
-        certainty: ``nodule`` where the patient has no more nodules than diagnoses, all of them on one side, so that the
-            label is this nodule's without doubt; ``patient`` where all diagnoses agree but nodules outnumber them.
+        certainty: ``nodule`` where it is this nodule's without doubt; ``patient`` where it is the patient's, who has
+            more nodules than diagnoses.
     """
 
     malignant: int
@@ -54,14 +44,14 @@ class Nodule:
     """One nodule and where its voxels are.
 
     Attributes:
-        case_id: VOI name, or ``cube/<file>``.
-        patient_id: LIDC-IDRI number; what folds are split by.
+        case_id: Unique among the nodules.
+        patient_id: What folds are split by.
         image: VOI ``.nii.gz`` or cube ``.npz``.
         mask: The VOI's mask; None for a cube, which holds its own.
         reader_scores: Malignancy 1..5, one for each reader; empty where nobody scored it, and then no score is learned.
         diameter_mm: Volume-equivalent diameter of the reader mask.
         in_paper_cohort: Solid, MAD <= 0.6, one of LUNA16's 1186.
-        sure: Its diagnosis, where TCIA has one.
+        sure: Its diagnosis, where there is one.
         twin: The case_id of the same nodule in the other form (VOI or cube), if there is one.
         outlined: Whether its mask is known; without one it does not teach SegNet.
     """
@@ -106,16 +96,6 @@ class LungPlace(Nodule):
     diameter_mm: float = 0.0
     in_paper_cohort: bool = False
     kind: LungKind
-
-
-def sure_label(diagnoses: Sequence[int], methods: Sequence[int], *, nodules: int) -> SureLabel | None:
-    """The label that a patient's diagnoses give to each of the patient's ``nodules`` VOIs, or None."""
-    sides = {int(diagnosis in MALIGNANT_DIAGNOSES) for diagnosis in diagnoses}
-    if len(sides) != 1:
-        return None
-    words = sorted({DIAGNOSIS_METHODS[method] for method in methods})
-    certainty: Certainty = "nodule" if nodules <= len(diagnoses) else "patient"
-    return SureLabel(malignant=sides.pop(), method=" / ".join(words), certainty=certainty)
 
 
 def patients_of(nodules: Iterable[Nodule]) -> list[str]:

@@ -5,7 +5,7 @@ Filling it with a constant would make the cut the strongest edge in the patch. I
 surroundings of an *other* patient's cube: continued by its own last slice, it fades over a random 0.5 to 3 mm into
 tissue that is real but not its own. Of several random surroundings the one with the least visible seam is taken, so
 that a wall continues as a wall and lung as lung. The cubes, whose surroundings are real, are drawn too, and
-``evaluate.py`` measures on them how much the treatment changes the model's answers.
+``evaluation`` measures on them how much the treatment changes the model's answers.
 
 Everything is kept windowed, at 0.5 mm, as the network sees it: preprocessing is the SDK's own.
 """
@@ -16,19 +16,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from nodule_diag.backends import Symmetry
-from nodule_diag.preprocessing import PATCH_SIZE, PATCH_SPACING_MM, bspline_matrix, resample, window_channels
+from nodule_diag.preprocessing import PATCH_SIZE, PATCH_SPACING_MM
 from nodule_diag_training.model import GRID_STRIDE
 
 from .nodule import LungPlace, Nodule, TrainingDataError
+from .voxels import EXTENSION, Float, NoduleVoxels
 
-Float = NDArray[np.float32]
-
-EXTENSION = 6
-"""Voxels of 0.5 mm by which a VOI is continued beyond its last slice, over which it fades into other surroundings."""
 JITTER_MM = 3.0
 """Largest offset of the patch centre from the nodule's: nobody clicks the exact centre."""
 SURROUNDINGS_TRIED = 8
@@ -42,88 +38,6 @@ VOI_IN_PLANE_REACH_MM = 14.5
 """The VOIs' usual slice spacing, and their median distance from centre to edge in-plane."""
 MASK_THRESHOLD = 0.5
 """Share of a cell or voxel from which it counts as nodule."""
-CUBE_SPACING_MM = (1.0, 1.0, 1.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoduleVoxels:
-    """A nodule at 0.5 mm as the network sees it.
-
-    Attributes:
-        channels: [2, z, y, x] float16, both windows; a VOI's includes ``EXTENSION`` voxels beyond each face.
-        occupancy: [z, y, x] float16 in [0, 1], the reader mask on the same grid.
-        center: The mask's centre of mass as an index into these arrays, zyx.
-        extension: Voxels at each face that are continued rather than measured (0 for a cube).
-    """
-
-    channels: NDArray[np.float16]
-    occupancy: NDArray[np.float16]
-    center: tuple[float, float, float]
-    extension: int
-
-
-def _positions(size: int, spacing_mm: float, extension: int) -> NDArray[np.float64]:
-    """Where the samples of a 0.5 mm grid lie in an axis of ``size`` voxels, clamped to its first and last centre."""
-    count = round((size - 1) * spacing_mm / PATCH_SPACING_MM) + 1
-    positions = (np.arange(-extension, count + extension)) * (PATCH_SPACING_MM / spacing_mm)
-    return np.asarray(np.clip(positions, 0.0, size - 1.0))
-
-
-def linear_matrix(size: int, positions: NDArray[np.float64], *, extension: int = 0) -> Float:
-    """[M, size] linear interpolation, since masks must not overshoot; nothing where a VOI is continued."""
-    distance = np.abs(positions[:, None] - np.arange(size)[None, :])
-    matrix = np.maximum(0.0, 1.0 - distance).astype(np.float32)
-    matrix[:extension] = 0.0
-    matrix[len(matrix) - extension :] = 0.0
-    return matrix
-
-
-def load_voxels(nodule: Nodule) -> NoduleVoxels:
-    """Read one VOI or cube and resample it to 0.5 mm.
-
-    Raises:
-        TrainingDataError: If the image or mask cannot be read, or the mask is empty.
-    """
-    try:
-        if nodule.mask is None:
-            with np.load(nodule.image, allow_pickle=False) as stored:
-                hu, mask = stored["hu"], stored["mask"]
-            spacing = CUBE_SPACING_MM
-        else:
-            image = sitk.ReadImage(str(nodule.image))
-            hu, mask = sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(sitk.ReadImage(str(nodule.mask)))
-            x, y, z = image.GetSpacing()
-            spacing = (z, y, x)
-    except (RuntimeError, OSError, KeyError, ValueError) as error:
-        raise TrainingDataError(f"{nodule.case_id}: {nodule.image.name} cannot be read: {error}") from error
-    if hu.shape != mask.shape or not mask.any():
-        raise TrainingDataError(f"{nodule.case_id}: image {hu.shape} and mask {mask.shape} do not fit or mask is empty")
-    extension = 0 if nodule.is_cube else EXTENSION
-    z, y, x = (_positions(n, s, extension) for n, s in zip(hu.shape, spacing, strict=True))
-    nz, ny, nx = hu.shape
-    channels = resample(window_channels(hu), (bspline_matrix(nz, z), bspline_matrix(ny, y), bspline_matrix(nx, x)))
-    linear = (
-        linear_matrix(nz, z, extension=extension),
-        linear_matrix(ny, y, extension=extension),
-        linear_matrix(nx, x, extension=extension),
-    )
-    occupancy = resample((mask > 0).astype(np.float32)[None], linear)[0]
-    weights = occupancy / occupancy.sum()
-    center = tuple(
-        float((weights.sum(axis=tuple(a for a in range(3) if a != axis)) * np.arange(size)).sum())
-        for axis, size in enumerate(occupancy.shape)
-    )
-    return NoduleVoxels(
-        channels=channels.astype(np.float16),
-        occupancy=occupancy.astype(np.float16),
-        center=(center[0], center[1], center[2]),
-        extension=extension,
-    )
-
-
-def load_all(nodules: Sequence[Nodule]) -> dict[str, NoduleVoxels]:
-    """``load_voxels`` for each, by case_id (about 1.5 GB for the 973 shared VOIs and cubes)."""
-    return {nodule.case_id: load_voxels(nodule) for nodule in nodules}
 
 
 def _crop(array: NDArray[np.float16], start: Sequence[int], size: int) -> tuple[Float, tuple[slice, slice, slice]]:
@@ -233,7 +147,7 @@ def _cut(voxels: NoduleVoxels, offset: Sequence[float], size: int, ramp: float) 
 
 
 def cut_like_voi(voxels: NoduleVoxels, rng: np.random.Generator) -> NoduleVoxels:
-    """A cube cut as tightly as the VOIs are: ``evaluate.py`` compares the model's answers on it with the whole cube's.
+    """A cube cut as tightly as the VOIs are: ``evaluation`` compares the model's answers on it with the whole cube's.
 
     In z at most one 2.5 mm slice is left beyond the nodule, in-plane 14.5 mm from its centre (the VOIs' median).
     """

@@ -40,11 +40,6 @@ class NoduleMask:
         x, y, z = lps_from_index(ct, [index_zyx[::-1]])[0].tolist()
         return x, y, z
 
-    def equivalent_diameter_mm(self, ct: CTVolume) -> float:
-        """Diameter of the ball of its volume."""
-        volume = float(self.voxels.sum()) * float(np.prod(ct.spacing_zyx_mm))
-        return float((6.0 * volume / np.pi) ** (1 / 3))
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Region:

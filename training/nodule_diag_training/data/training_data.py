@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from nodule_diag_training.data.lidc.diagnosed import load_nodules
-
+from .case import Preprocessing, StoreKind
+from .lidc.diagnosed import COLLECTION, load_nodules
 from .nodule import Nodule, TrainingDataError
-from .patches import NoduleVoxels, load_all
-from .store import Preprocessing, StoredCase, StoreKind, read_description, read_store
+from .store import StoredCase, read_description, read_store
+from .voxels import NoduleVoxels, load_all
 
 Voxels = Mapping[str, NoduleVoxels]
-COLLECTION = "LIDC-IDRI"
 PREPARE = "nodule-diag train prepare"
 
 

@@ -1,7 +1,7 @@
 """A run: its steps, checkpoints, log and processes. It resumes after a kill and repeats to the bit.
 
 What is learned is decided in ``data`` and ``losses``.
-Doors: ``Run``, checkpoints, ``Provenance``.
+Doors: ``Run``, ``load_model``, ``step_losses``, ``Execution``, ``Processes``, ``code_digest``, and the logs.
 """
 
 import lazy_loader

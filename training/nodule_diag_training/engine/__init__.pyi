@@ -4,10 +4,16 @@ from .checkpoint import load_model as load_model
 from .execution import Execution as Execution
 from .jobs import Job as Job
 from .jobs import run_side_by_side as run_side_by_side
+from .objective import step_losses as step_losses
 from .processes import COMMAND_MODULE as COMMAND_MODULE
 from .processes import Processes as Processes
 from .processes import joined as joined
 from .processes import start_processes as start_processes
+from .provenance import CODE as CODE
+from .provenance import LABELS as LABELS
+from .provenance import code_digest as code_digest
+from .provenance import labels_digest as labels_digest
+from .run import PROVENANCE as PROVENANCE
 from .run import Run as Run
 from .runlog import LOG as LOG
 from .runlog import TIMING as TIMING

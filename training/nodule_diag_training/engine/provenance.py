@@ -1,12 +1,16 @@
-"""What made a run: the code's version, and a fingerprint of everything that it could learn from."""
+"""What made a run: the code's version and digest, and a fingerprint of everything that it could learn from."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import torch
@@ -15,6 +19,14 @@ import nodule_diag
 from nodule_diag_training.data import Nodule, NoduleVoxels
 
 GIT_SECONDS = 10
+LABELS = "labels_sha256"
+"""Of ``Origin``, in a model's provenance."""
+CODE = "code"
+LEARNING_CODE = {
+    "nodule_diag_training": ("config.py", "systems.py", "data", "engine", "losses", "model"),
+    "nodule_diag": ("preprocessing",),
+}
+"""Which sources decide what a run learns: not the commands, tables and figures, nor how a model is judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +35,7 @@ class Origin:
 
     Attributes:
         version: Of this package.
+        code: ``code_digest``.
         revision: The git commit of the checkout it runs from, ``+`` behind it where files differ; None outside one.
         torch: Its version.
         labels_sha256: Of case ids, patients, scores, diagnoses, in the order of case ids.
@@ -30,6 +43,7 @@ class Origin:
     """
 
     version: str
+    code: str
     revision: str | None
     torch: str
     labels_sha256: str
@@ -38,20 +52,18 @@ class Origin:
     @classmethod
     def of(cls, nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels]) -> Origin:
         """That of a run of this code on these nodules."""
-        labels, arrays = hashlib.sha256(), hashlib.sha256()
-        for nodule in sorted(nodules, key=lambda n: n.case_id):
-            facts = asdict(nodule)
-            del facts["image"], facts["mask"]  # where they lie does not matter
-            labels.update(json.dumps(facts, sort_keys=True).encode())
+        arrays = hashlib.sha256()
+        for nodule in _in_order(nodules):
             own = voxels[nodule.case_id]
             arrays.update(json.dumps([own.channels.shape, own.center, own.extension]).encode())
             arrays.update(own.channels.tobytes())
             arrays.update(own.occupancy.tobytes())
         return cls(
             version=nodule_diag.__version__,
+            code=code_digest(),
             revision=_revision(Path(__file__).parent),
             torch=torch.__version__,
-            labels_sha256=labels.hexdigest(),
+            labels_sha256=labels_digest(nodules),
             voxels_sha256=arrays.hexdigest(),
         )
 
@@ -63,6 +75,60 @@ class Origin:
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return asdict(self)
+
+
+def _in_order(nodules: Sequence[Nodule]) -> list[Nodule]:
+    return sorted(nodules, key=lambda nodule: nodule.case_id)
+
+
+def labels_digest(nodules: Sequence[Nodule]) -> str:
+    """SHA-256 of what is known of nodules, wherever they lie and in whatever order they come."""
+    digest = hashlib.sha256()
+    for nodule in _in_order(nodules):
+        facts = asdict(nodule)
+        del facts["image"], facts["mask"]
+        digest.update(json.dumps(facts, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+@cache
+def code_digest() -> str:
+    """SHA-256 of the code that decides what a run learns (``LEARNING_CODE``): the same for a checkout and its wheel."""
+    return digest_of(
+        {f"{name}/{place}": resources.files(name) / place for name, places in LEARNING_CODE.items() for place in places}
+    )
+
+
+def digest_of(places: Mapping[str, Traversable]) -> str:
+    """SHA-256 of Python files and those in folders, by name; comments, docstrings and layout do not count."""
+    digest = hashlib.sha256()
+    for name, place in places.items():
+        for path, source in _sources(place, name=name):
+            digest.update(json.dumps([path, _meaning(ast.parse(source))]).encode())
+    return digest.hexdigest()
+
+
+def _sources(place: Traversable, *, name: str) -> Iterator[tuple[str, bytes]]:
+    if place.is_dir():
+        for inner in sorted(place.iterdir(), key=lambda item: item.name):
+            yield from _sources(inner, name=f"{name}/{inner.name}")
+    elif name.endswith(".py"):
+        yield name, place.read_bytes()
+
+
+def _meaning(node: object) -> object:
+    """A syntax tree as lists, without what is empty (Python's versions differ in that) and without bare texts."""
+    if isinstance(node, list):
+        return [_meaning(item) for item in node if not _is_text(item)]
+    if isinstance(node, ast.AST):
+        fields = {name: _meaning(value) for name, value in ast.iter_fields(node) if value is not None and value != []}
+        return [type(node).__name__, fields]
+    return repr(node)
+
+
+def _is_text(node: object) -> bool:
+    """A docstring, of an attribute too."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _revision(folder: Path) -> str | None:

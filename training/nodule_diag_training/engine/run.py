@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from nodule_diag.process import in_order, write_bytes
 from nodule_diag_training.config import TrainingConfig
@@ -27,18 +26,17 @@ from nodule_diag_training.data import (
     same_sized,
     without_lung,
 )
-from nodule_diag_training.losses import LossTerms, step_losses
 from nodule_diag_training.model import SynergicModel, SynergicOutput, build_model
 
 from .checkpoint import CHECKPOINT, MODEL, Best, Progress, load_checkpoint, save_checkpoint, save_model
 from .execution import Execution
+from .objective import LossTerms, step_losses
+from .optimiser import damp_mean_direction, heads_of, learning_rate, rated_parameters
 from .processes import Processes
 from .provenance import Origin
-from .runlog import LOG, RunLog, StepLog, ValidationLog, read_log
+from .runlog import RunLog, StepLog, ValidationLog
 from .shares import TermCounts, count_terms, weigh
 from .validation import Validation, criterion, set_aside
-
-__all__ = ["LOG", "NonFiniteLossError", "Run", "StepLog", "damp_mean_direction", "learning_rate", "read_log"]
 
 CONFIG = "config.json"
 PROVENANCE = "provenance.json"
@@ -48,8 +46,6 @@ STEPS_AHEAD = 2
 """Steps whose nodules may be drawn before their turn, for each thread that draws."""
 Drawn = tuple[list[Draw], list[Draw]]
 """(unsure, sure) nodules of a batch."""
-WARM_UP_SHARE = 0.1
-FINAL_RATE_SHARE = 0.01
 
 
 class NonFiniteLossError(TrainingDataError):
@@ -59,44 +55,9 @@ class NonFiniteLossError(TrainingDataError):
     exit_code = 1
 
 
-def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Adam's rate at a step counted from 0."""
-    if config.schedule == "constant":
-        return config.learning_rate
-    warm_up = max(1, round(WARM_UP_SHARE * config.steps))
-    if step < warm_up:
-        return config.learning_rate * (step + 1) / warm_up
-    progress = (step - warm_up) / max(1, config.steps - warm_up)
-    cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
-    return config.learning_rate * (FINAL_RATE_SHARE + (1.0 - FINAL_RATE_SHARE) * cosine)
-
-
-def channels_last(model: SynergicModel) -> SynergicModel:
+def in_channels_last(model: SynergicModel) -> SynergicModel:
     """The model with its weights laid out as convolutions take them fastest."""
     return model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
-
-
-def _heads(model: SynergicModel) -> list[nn.Linear]:
-    return [head for head in (model.rnet, model.cnet) if head is not None]
-
-
-def _rated_parameters(model: SynergicModel, config: TrainingConfig) -> list[dict[str, object]]:
-    """Adam's parameter groups: ``factor`` multiplies the scheduled rate."""
-    heads = [parameter for head in _heads(model) for parameter in head.parameters()]
-    if model.segnet is not None:
-        heads += model.segnet.norm3.parameters()
-    others = [p for p in model.parameters() if all(p is not own for own in heads)]
-    return [{"params": others, "factor": 1.0}, {"params": heads, "factor": config.head_rate}]
-
-
-def damp_mean_direction(gradient: Tensor, pooled: Tensor, *, share: float) -> None:
-    """Scale a head's gradient by ``share`` along the mean of the batch's pooled features, in place.
-
-    ``gradient`` is [outputs, 256] and ``pooled`` [B, 256]. A preconditioner: it changes the way to the optimum, not
-    where it lies.
-    """
-    direction = functional.normalize(pooled.detach().mean(dim=0), dim=0)
-    gradient -= (1.0 - share) * (gradient @ direction)[:, None] * direction
 
 
 class Run:
@@ -153,13 +114,13 @@ class Run:
         self._source = PairSource(config, self._nodules, voxels)
         self._origin = Origin.of(nodules, voxels)
         torch.manual_seed(config.seed)
-        self.model = channels_last(build_model(config))
+        self.model = in_channels_last(build_model(config))
         if initial is not None:
             self.model.load_state_dict(dict(initial))
         self.model.to(self._device)
         self._parallel = self._processes.parallel(self.model)
         self._called = torch.compile(self._parallel) if self._execution.compile else self._parallel
-        self._optimizer = torch.optim.Adam(_rated_parameters(self.model, config))
+        self._optimizer = torch.optim.Adam(rated_parameters(self.model, config))
 
     def train(
         self,
@@ -306,7 +267,7 @@ class Run:
                 hint="lower the learning rate, or check the data",
             )
         mean = self._processes.mean(torch.cat(pooled))
-        for head in _heads(self.model):
+        for head in heads_of(self.model):
             if head.weight.grad is not None:
                 damp_mean_direction(head.weight.grad, mean, share=self.config.head_mean_share)
         self._optimizer.step()

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.data import Draw, LungPlace, cnet_label, score_target
-from nodule_diag_training.losses import LossTerms
+
+from .objective import LossTerms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +38,16 @@ class TermCounts:
 
 def count_terms(unsure: Sequence[Draw], sure: Sequence[Draw], config: TrainingConfig) -> TermCounts:
     """How many of these nodules teach each term, as ``objective.step_losses`` takes them."""
-    modules = config.modules
+    modules, loss = config.modules, config.modules.cam_loss
     draws = [(draw.nodule, False) for draw in unsure] + [(draw.nodule, True) for draw in sure]
     labelled = sum(cnet_label(nodule, drawn_as_sure=as_sure, config=config) is not None for nodule, as_sure in draws)
     scored = sum(score_target(nodule, drawn_as_sure=as_sure, config=config) is not None for nodule, as_sure in draws)
     outlined = sum(nodule.outlined and (not as_sure or config.sure_teaches_unsure) for nodule, as_sure in draws)
     nodules = sum(not isinstance(nodule, LungPlace) for nodule, _ in draws)
-    guided = nodules if modules.guidance != "cam-loss" and config.ad_csl_on_all else labelled
+    guided = 0 if loss is None else nodules if config.ad_csl_on_all and not loss.needs_label else labelled
     return TermCounts(
         classification=labelled if modules.cnet else 0,
-        cam=guided if modules.guidance != "none" else 0,
+        cam=guided,
         segmentation=outlined if modules.segnet else 0,
         score=scored if modules.rnet else 0,
     )

@@ -23,9 +23,9 @@ from nodule_diag_training.data import (
     same_sized,
     shown,
 )
-from nodule_diag_training.losses import LossTerms
-from nodule_diag_training.losses import paper as losses
+from nodule_diag_training.losses import LossWeights, total_loss
 
+from .objective import LossTerms
 from .runlog import ValidationLog
 from .shares import count_terms
 
@@ -162,12 +162,12 @@ class Validation:
         )
         classes = int((sums[:2, 1] > 0).sum())
         classification = (benign + malignant) / max(1, classes)
-        total = losses.total_loss(
+        total = total_loss(
             classification=torch.tensor(classification),
             cam=torch.tensor(cam),
             segmentation=torch.tensor(segmentation),
             score=torch.tensor(score),
-            weights=losses.LossWeights(score=self._config.score_weight),
+            weights=LossWeights(score=self._config.score_weight),
         )
         return ValidationLog(
             step=step,

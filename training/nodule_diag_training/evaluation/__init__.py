@@ -1,6 +1,7 @@
 """Judging a trained model on nodules that it has not seen, out of fold, with intervals over patients.
 
-Doors: ``judge``, ``Judgement``, ``judge_fold``, the sections of the report and the metrics.
+Its commands are ``evaluate``, ``symmetries`` and ``plot``.
+Doors: these, ``Estimate``, ``auc`` and ``dice``, ``nearest_cases`` (eq. 13).
 """
 
 import lazy_loader

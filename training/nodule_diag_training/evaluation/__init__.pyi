@@ -12,8 +12,6 @@ from .metrics import EMPTY as EMPTY
 from .metrics import Estimate as Estimate
 from .metrics import auc as auc
 from .metrics import dice as dice
-from .metrics import estimate as estimate
-from .metrics import mean_value as mean_value
 from .presence import TorchBackend as TorchBackend
 from .similar_cases import RETRIEVED_CASES as RETRIEVED_CASES
 from .similar_cases import nearest_cases as nearest_cases

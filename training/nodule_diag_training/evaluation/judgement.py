@@ -22,7 +22,7 @@ from nodule_diag_training.data import (
     case_generator,
     cut_like_voi,
 )
-from nodule_diag_training.losses import paper as losses
+from nodule_diag_training.losses import average_cam, class_cam
 from nodule_diag_training.model import SynergicModel, SynergicOutput
 
 from .averaged_views import SymmetricModel
@@ -45,7 +45,7 @@ class Judgement:
         form: How it was seen.
         reader_score: Mean of the readers, 1..5; NaN without any.
         label: 1 malignant, 0 benign, None without a diagnosis.
-        certainty: ``nodule``, ``patient`` or None, see ``lidc.SureLabel``.
+        certainty: ``nodule``, ``patient`` or None, see ``data.SureLabel``.
         malignancy: P.
         expert_score: RNet's output on the readers' scale.
         dice_grid: SegNet at 0.5 against the reader mask on SegNet's own 16-grid (cells that it fills by half).
@@ -132,9 +132,7 @@ def _judge_map(output: SynergicOutput, sample: Sample, index: int, *, outlined: 
     if not outlined:
         return _Map(malignancy=malignancy)
     one = slice(index, index + 1)
-    average = losses.average_cam(
-        losses.class_cam(output.cam[one], output.logit[one]), torch.from_numpy(sample.nodule)[None]
-    )
+    average = average_cam(class_cam(output.cam[one], output.logit[one]), torch.from_numpy(sample.nodule)[None])
     return _Map(
         malignancy=malignancy,
         nodule=average.nodule.item(),

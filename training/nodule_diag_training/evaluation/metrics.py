@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
-from sklearn.metrics import brier_score_loss, roc_auc_score
 
 BOOTSTRAP_DRAWS = 2000
 BOOTSTRAP_SEED = 20221
@@ -31,11 +29,15 @@ class Estimate:
 
 def auc(label: Array, score: Array) -> float:
     """Area under the ROC curve; NaN if only one class is there."""
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(label, score)) if len(np.unique(label)) == 2 else EMPTY
 
 
 def spearman(truth: Array, value: Array) -> float:
     """Spearman's rank correlation; NaN if either side is constant."""
+    from scipy.stats import spearmanr
+
     if len(truth) < 3 or np.ptp(truth) == 0 or np.ptp(value) == 0:
         return EMPTY
     return float(spearmanr(truth, value).statistic)
@@ -48,6 +50,8 @@ def mean_absolute_error(truth: Array, value: Array) -> float:
 
 def brier(label: Array, probability: Array) -> float:
     """Mean squared difference of probability and outcome."""
+    from sklearn.metrics import brier_score_loss
+
     return float(brier_score_loss(label, probability, pos_label=1)) if len(label) else EMPTY
 
 

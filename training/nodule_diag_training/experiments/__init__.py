@@ -1,6 +1,7 @@
 """The paper's tables and figures: which run a row is, what was recorded of it, and the page made of the records.
 
-Doors: ``CATALOGUE`` and its runs, the schedules, the commands.
+A row is found in ``catalogue``, trained and judged by ``running``, and kept by ``records``.
+Doors: the commands, ``FoldRun``, ``run_experiment``.
 """
 
 import lazy_loader

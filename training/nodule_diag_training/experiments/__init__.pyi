@@ -1,10 +1,12 @@
 from .commands import DEFAULT_FOLDS as DEFAULT_FOLDS
-from .commands import DEFAULT_RESULTS as DEFAULT_RESULTS
+from .commands import OwnResultsOption as OwnResultsOption
+from .commands import figure_command as figure_command
 from .commands import fold_runs as fold_runs
 from .commands import judge_command as judge_command
 from .commands import list_command as list_command
+from .commands import results_folder as results_folder
 from .commands import run_experiment as run_experiment
 from .commands import table_command as table_command
-from .figures import figure_command as figure_command
+from .commands import waiting as waiting
 from .running import FoldRun as FoldRun
 from .schedules import ScheduleName as ScheduleName

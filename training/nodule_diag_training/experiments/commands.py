@@ -1,34 +1,55 @@
-"""``nodule-diag train run NAME | judge | list``: experiments of the catalogue, from the command line."""
+"""``nodule-diag train run NAME | judge | list | table | figure``: the catalogue from the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from nodule_diag.errors import UsageError
 from nodule_diag.process import write_bytes
 from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.data import TrainingData
-from nodule_diag_training.engine import Execution, StepLog, keep_freed_memory
-from nodule_diag_training.options import DEFAULT_DATA, DataOption
+from nodule_diag_training.engine import Execution, StepLog, code_digest, keep_freed_memory
+from nodule_diag_training.options import DEFAULT_DATA, DataOption, StoreOption
 from nodule_diag_training.systems import SYSTEMS
 
 from .catalogue import Experiment, catalogue, find
 from .records import FoldRecord, read_run
 from .running import FoldRun, judge_fold, train_fold
 from .schedules import SCHEDULES, ScheduleName
-from .tables import make_table
 
+FigureName = Literal["3", "4", "5", "6", "9"]
+WITH_PIXELS = ("4", "5", "6")
 DEFAULT_FOLDS = 5
 DEFAULT_RESULTS = Path("results") / "experiments"
 
-ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of the JSON results.")]
-ScheduleOption = Annotated[ScheduleName, typer.Option("--schedule", help="The paper's length, or short for CPUs.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of weights and draws; the folds stay the same.")]
-FoldsOption = Annotated[int, typer.Option("--folds", min=2, help="Into how many folds patients were split.")]
-FoldOption = Annotated[int | None, typer.Option("--fold", help="Only this one, counted from 0.")]
+STORE_RESULTS = "results"
+"""Folder in ``--out`` for the results of one's own stores, unless another is named: never among LIDC-IDRI's."""
+
+ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of the results.")]
+OwnResultsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--results",
+        help=f"Folder of the results; {DEFAULT_RESULTS}, or with --store {STORE_RESULTS} in --out.",
+        show_default=False,
+    ),
+]
+ScheduleOption = Annotated[
+    ScheduleName,
+    typer.Option("--schedule", help="How long it was trained: paper, or short for a computer without GPU."),
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the first weights and the draws.")]
+FoldsOption = Annotated[int, typer.Option("--folds", min=2, help="Into how many folds the patients were split.")]
+FoldOption = Annotated[int | None, typer.Option("--fold", help="Only this fold; the first is 0.")]
+
+
+def results_folder(given: Path | None, *, out: Path, store: Sequence[Path] | None) -> Path:
+    """Where the results of a run lie."""
+    return given or (out / STORE_RESULTS if store else DEFAULT_RESULTS)
 
 
 def fold_runs(
@@ -57,15 +78,39 @@ def fold_runs(
     ]
 
 
-def run_experiment(runs: Sequence[FoldRun], data: TrainingData, *, execution: Execution) -> None:
-    """Train and judge folds; those with a result are skipped, interrupted ones go on."""
+def waiting(runs: Sequence[FoldRun], data: TrainingData, *, again: bool) -> list[FoldRun]:
+    """The folds that are to be trained or judged; it says what is done already, and renames runs that are in the way.
+
+    Args:
+        runs: The folds.
+        data: Of all patients.
+        again: All of them, from the start, whatever is there.
+    """
+    found = []
+    for fold_run in runs:
+        if not again and fold_run.is_done(data.nodules):
+            typer.echo(f"{fold_run.record} is there already (--again trains it anew)")
+            continue
+        codes = fold_run.codes()
+        if codes and (again or codes != {code_digest()}):
+            typer.echo(f"{fold_run.folder} is trained anew; the earlier run is now {fold_run.put_aside()}")
+        found.append(fold_run)
+    return found
+
+
+def run_experiment(runs: Sequence[FoldRun], data: TrainingData, *, execution: Execution, again: bool = False) -> None:
+    """Train and judge folds; those that are done are skipped, interrupted ones go on.
+
+    Args:
+        runs: The folds.
+        data: Of all patients.
+        execution: Where and how it is computed.
+        again: Train every fold from the start, whatever is there.
+    """
     from tqdm import tqdm
 
     keep_freed_memory()
-    for fold_run in runs:
-        if fold_run.is_done():
-            typer.echo(f"{fold_run.record} is there already")
-            continue
+    for fold_run in waiting(runs, data, again=again):
         with tqdm(unit="step", desc=f"{fold_run.experiment.run} fold {fold_run.fold}") as bar:
 
             def show(config: TrainingConfig, entry: StepLog, bar: tqdm[None] = bar) -> None:
@@ -84,16 +129,18 @@ def _judged(record: FoldRecord, path: Path) -> str:
 def judge_command(
     runs: Annotated[list[str], typer.Argument(metavar="NAME...", help="Experiments that were run: table1/J")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the runs.")],
-    results: ResultsOption = DEFAULT_RESULTS,
+    results: OwnResultsOption = None,
     schedule: ScheduleOption = "paper",
     seed: SeedOption = 0,
     folds: FoldsOption = DEFAULT_FOLDS,
     fold: FoldOption = None,
     data: DataOption = DEFAULT_DATA,
+    store: StoreOption = None,
 ) -> None:
-    """Judge finished folds again, whatever results are there: after a change of what is recorded."""
+    """Judge trained folds again, without training: after a change of what is recorded."""
+    results = results_folder(results, out=out, store=store)
     wanted = fold_runs(runs, folds=folds, fold=fold, seed=seed, schedule=schedule, root=out, results=results)
-    loaded = TrainingData.of(data)
+    loaded = TrainingData.of(data, store or ())
     for fold_run in wanted:
         if fold_run.model.exists():
             typer.echo(_judged(judge_fold(fold_run, loaded), fold_run.record))
@@ -127,6 +174,8 @@ def table_command(
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
     """Make one of the paper's tables from the results: ours, the paper's and the yardsticks side by side."""
+    from .tables import make_table
+
     written = "" if out is None else f" --out {out}"
     command = f"nodule-diag train table {number} --results {results}{written}"
     text = make_table(number, results, command=command)
@@ -138,10 +187,49 @@ def table_command(
     typer.echo(f"wrote {out}")
 
 
+def figure_command(
+    number: Annotated[FigureName, typer.Argument(metavar="FIGURE", help="3, 4, 5, 6 or 9.")],
+    out: Annotated[Path, typer.Option("--out", help="PNG, SVG or PDF.")],
+    runs: Annotated[Path | None, typer.Option("--runs", help="Folder of the runs (--out of train run).")] = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+    schedule: ScheduleOption = "paper",
+    seed: SeedOption = 0,
+    folds: FoldsOption = DEFAULT_FOLDS,
+    fold: Annotated[int, typer.Option("--fold", help="Whose models and held-out nodules are drawn.")] = 0,
+    count: Annotated[int, typer.Option("--nodules", min=2, help="How many (figures 4 and 6).")] = 10,
+    data: DataOption = DEFAULT_DATA,
+    store: StoreOption = None,
+) -> None:
+    """Draw a figure of the paper: 3 loss curves, 4 and 6 class activation maps, 5 similar cases, 9 relabelling.
+
+    Figures 4, 5 and 6 show CT pixels. Only 9 can do without --runs.
+    """
+    from .drawing import PIXELS, save
+    from .figures import drawn
+
+    if runs is None and number != "9":
+        raise UsageError(f"figure {number} is drawn from runs", hint="give --runs, the folder of train run --out")
+    fold_run = FoldRun(
+        experiment=find("table1/J"),
+        schedule=schedule,
+        seed=seed,
+        fold=fold,
+        folds=folds,
+        root=runs or Path(),
+        results=results,
+    )
+    save(drawn(number, fold_run, count=count, data=data, stores=store or ()), out)
+    typer.echo(f"wrote {out}")
+    if number in WITH_PIXELS:
+        typer.echo(PIXELS, err=True)
+
+
 def _there(row: Experiment, results: Path) -> str:
     """Which folds have results, in a few words."""
     found = []
     for schedule in SCHEDULES:
         for seed, records in read_run(results, row, schedule=schedule).items():
-            found.append(f"{schedule} seed {seed}: {len(records)}/{records[0].folds} folds")
+            others = sorted({record.made_by for record in records if record.code != code_digest()})
+            told = f" (of {'; '.join(others)})" if others else ""
+            found.append(f"{schedule} seed {seed}: {len(records)}/{records[0].folds} folds{told}")
     return "; ".join(found) or "not run"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from nodule_diag_training.evaluation import estimate, mean_value
-
 from .catalogue import Experiment
 from .faithfulness import CAM_THRESHOLD, CURVE_STEPS
 from .markdown import NOTHING, interval_cell, table
 from .records import CamFigures, FoldRecord, NoduleRecord
+from .scores import pooled_mean
 
 COLUMNS: dict[str, Callable[[CamFigures], float | None]] = {
     "margin": lambda cam: cam.margin,
@@ -54,6 +53,6 @@ def _mean(values: Sequence[tuple[NoduleRecord, float | None]]) -> str:
     own = [(n, v) for n, v in values if v is not None]
     if not own:
         return NOTHING
-    result = estimate(mean_value, [0.0] * len(own), [v for _, v in own], [n.patient_id for n, _ in own])
+    result = pooled_mean([v for _, v in own], [n.patient_id for n, _ in own])
     cell = interval_cell(result, scale=1.0, digits=3)
     return cell if len(own) == len(values) else f"{cell} (n = {len(own)})"

@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from nodule_diag_training.data import Nodule, TrainingDataError
-from nodule_diag_training.losses import paper as losses
+from nodule_diag_training.losses import THRESHOLD, class_cam
 
 from .drawing import canvas, frame, show_cam, show_contour, show_patch
 from .judging import Judge
@@ -55,11 +55,11 @@ def draw_cams(models: Sequence[Model], nodules: Sequence[Nodule], *, title: str)
             if output.logit is None or output.cam is None:
                 raise TrainingDataError(f"{model.title} has no CNet, and so no CAM")
             show_patch(panel, sample.patch)
-            show_cam(panel, losses.class_cam(output.cam, output.logit)[0].numpy())
+            show_cam(panel, class_cam(output.cam, output.logit)[0].numpy())
             if output.segmentation_logit is not None:
                 show_contour(panel, torch.sigmoid(output.segmentation_logit[0]).numpy())
             p = torch.sigmoid(output.logit[0]).item()
-            malignant = p >= losses.THRESHOLD
+            malignant = p >= THRESHOLD
             panel.set_xlabel(f"{'M' if malignant else 'B'} {p if malignant else 1.0 - p:.2f}", fontsize=7, labelpad=1)
             frame(panel, right=nodule.sure is not None and bool(nodule.sure.malignant) == malignant)
     figure.suptitle(title, fontsize=8)

@@ -1,24 +1,18 @@
-"""``nodule-diag train figure``: the paper's figures 3, 4, 5, 6 and 9 from runs and results."""
+"""The paper's figures 3, 4, 5, 6 and 9 from runs and results."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
 
-import typer
 from matplotlib.figure import Figure
 
-from nodule_diag.errors import UsageError
 from nodule_diag.results import Space
 from nodule_diag_training.data import Nodule, TrainingData, TrainingDataError, Voxels
 from nodule_diag_training.engine import load_model
-from nodule_diag_training.options import DEFAULT_DATA, DataOption
 
 from .catalogue import Experiment, find, rows_of
-from .commands import DEFAULT_FOLDS, DEFAULT_RESULTS, FoldsOption, ResultsOption, ScheduleOption, SeedOption
-from .drawing import PIXELS, save
 from .figure_cams import Model, draw_cams
 from .figure_losses import draw_losses
 from .figure_relabelling import draw_relabelling
@@ -28,8 +22,6 @@ from .records import read_record, read_run
 from .retrieval import relabel, retrieve
 from .running import FoldRun, held_out_patients
 
-FigureName = Literal["3", "4", "5", "6", "9"]
-WITH_PIXELS = ("4", "5", "6")
 FIGURE_3 = ("A", "D", "F", "J")
 FIGURE_4 = ("A", "D", "E", "F", "H", "I", "J")
 RETRIEVAL_SPACES: tuple[Space, ...] = ("machine", "expert")
@@ -123,47 +115,15 @@ def relabelling_figure(fold_run: FoldRun) -> Figure:
     return draw_relabelling(relabel(records), title=title)
 
 
-def figure_command(
-    number: Annotated[FigureName, typer.Argument(metavar="FIGURE", help="3, 4, 5, 6 or 9.")],
-    out: Annotated[Path, typer.Option("--out", help="PNG, SVG or PDF.")],
-    runs: Annotated[Path | None, typer.Option("--runs", help="Folder of the runs (--out of train run).")] = None,
-    results: ResultsOption = DEFAULT_RESULTS,
-    schedule: ScheduleOption = "paper",
-    seed: SeedOption = 0,
-    folds: FoldsOption = DEFAULT_FOLDS,
-    fold: Annotated[int, typer.Option("--fold", help="Whose models and held-out nodules are drawn.")] = 0,
-    count: Annotated[int, typer.Option("--nodules", min=2, help="How many (figures 4 and 6).")] = 10,
-    data: DataOption = DEFAULT_DATA,
-) -> None:
-    """Draw a figure of the paper: 3 loss curves, 4 and 6 class activation maps, 5 similar cases, 9 relabelling.
-
-    Figures 4, 5 and 6 show CT pixels. Only 9 can do without --runs.
-    """
-    if runs is None and number != "9":
-        raise UsageError(f"figure {number} is drawn from runs", hint="give --runs, the folder of train run --out")
-    fold_run = FoldRun(
-        experiment=find("table1/J"),
-        schedule=schedule,
-        seed=seed,
-        fold=fold,
-        folds=folds,
-        root=runs or Path(),
-        results=results,
-    )
-    save(_drawn(number, fold_run, count=count, data=data), out)
-    typer.echo(f"wrote {out}")
-    if number in WITH_PIXELS:
-        typer.echo(PIXELS, err=True)
-
-
-def _drawn(number: FigureName, fold_run: FoldRun, *, count: int, data: Path) -> Figure:
+def drawn(number: str, fold_run: FoldRun, *, count: int, data: Path, stores: Sequence[Path]) -> Figure:
+    """A figure of the paper, from the runs and results of ``fold_run``."""
     if number == "9":
         return relabelling_figure(fold_run)
     if number == "3":
         own = {name: replace(fold_run, experiment=find(f"table1/{name}")).folder for name in FIGURE_3}
         run = fold_run
         return draw_losses(own, title=f"schedule {run.schedule}, seed {run.seed}, fold {run.fold} of {run.folds}")
-    source = Source(fold_run=fold_run, data=TrainingData.of(data), count=count)
+    source = Source(fold_run=fold_run, data=TrainingData.of(data, stores), count=count)
     if number == "5":
         return retrieval_figure(source)
     rows = [find(f"table1/{name}") for name in FIGURE_4] if number == "4" else list(rows_of("4"))

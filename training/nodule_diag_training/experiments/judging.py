@@ -29,7 +29,7 @@ from nodule_diag_training.data import (
     with_cue,
 )
 from nodule_diag_training.evaluation import batches_of, dice
-from nodule_diag_training.losses import paper as losses
+from nodule_diag_training.losses import class_cam
 from nodule_diag_training.model import SynergicModel, SynergicOutput
 
 from .faithfulness import Float, cam_figures
@@ -101,7 +101,7 @@ class Judge:
     def records(self, nodules: Sequence[Nodule]) -> list[NoduleRecord]:
         """All figures of nodules, each once; curves of the first ``CURVES_PER_FOLD`` in an order without meaning."""
         order = sorted(nodules, key=lambda n: (n.sure is None, case_generator(n.case_id).random()))
-        with_curves = {n.case_id for n in order[:CURVES_PER_FOLD]}
+        with_curves = {n.case_id for n in [n for n in order if n.outlined][:CURVES_PER_FOLD]}
         records: list[NoduleRecord] = []
         for begin in range(0, len(nodules), BATCH):
             part = nodules[begin : begin + BATCH]
@@ -126,11 +126,11 @@ class Judge:
 
     def _record(self, nodule: Nodule, sample: Sample, output: SynergicOutput, i: int, *, curves: bool) -> NoduleRecord:
         found: dict[str, object] = {}
-        if output.segmentation_logit is not None:
+        if output.segmentation_logit is not None and nodule.outlined:
             segmentation = torch.sigmoid(output.segmentation_logit[i]).numpy()
             found["dice"] = dice(segmentation >= MASK_THRESHOLD, sample.nodule_cells)
-        if output.cam is not None and output.logit is not None:
-            cam = losses.class_cam(output.cam[i : i + 1], output.logit[i : i + 1])[0].numpy()
+        if output.cam is not None and output.logit is not None and nodule.outlined:
+            cam = class_cam(output.cam[i : i + 1], output.logit[i : i + 1])[0].numpy()
             malignant = output.logit[i].item() >= 0.0
 
             def classifier(patches: Float) -> Float:
@@ -139,7 +139,7 @@ class Judge:
             found["cam"] = cam_figures(cam, sample, classifier=classifier if curves else None)
         if self.config.cue_hu > 0.0:
             found["cued"] = self._cued(nodule, sample)
-        return _facts(nodule, output, i).model_copy(update=found)
+        return NoduleRecord.model_validate(_facts(nodule, output, i).model_dump() | found)
 
     def _probability(self, patches: Float, *, malignant: bool) -> NDArray[np.float32]:
         """[N] probability of one class."""

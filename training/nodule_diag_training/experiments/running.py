@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,22 @@ from torch import Tensor
 
 from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.data import Nodule, TrainingData, TrainingDataError, split_by_patient
-from nodule_diag_training.engine import MODEL, TIMING, Execution, Run, StepLog, StepTime, load_model, read_lines
-from nodule_diag_training.evaluation import FOLD, HELD_OUT
+from nodule_diag_training.engine import (
+    CODE,
+    LABELS,
+    MODEL,
+    PROVENANCE,
+    TIMING,
+    Execution,
+    Run,
+    StepLog,
+    StepTime,
+    code_digest,
+    labels_digest,
+    load_model,
+    read_lines,
+)
+from nodule_diag_training.evaluation import FOLD, HELD_OUT, STORES
 
 from .catalogue import Experiment
 from .judging import Judge, tested_nodules
@@ -22,6 +37,8 @@ from .schedules import ScheduleName, configured
 
 SPLIT_SEED = 0
 """The folds are the same for every row and seed, so that rows are compared on the same patients."""
+
+UNKNOWN_VERSION = "of unknown version"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +74,7 @@ class FoldRun:
 
     @property
     def record(self) -> Path:
-        """Its JSON."""
+        """Its file."""
         return record_path(self.results, self.experiment, schedule=self.schedule, seed=self.seed, fold=self.fold)
 
     def phase_folder(self, index: int) -> Path:
@@ -69,8 +86,17 @@ class FoldRun:
         """The weights that are judged."""
         return self.phase_folder(len(self.experiment.phases) - 1) / MODEL
 
-    def is_done(self) -> bool:
-        """Whether there is a result in the present format, of the same split."""
+    def configs(self, nodules: Sequence[Nodule]) -> list[TrainingConfig]:
+        """One for each phase; ``nodules`` are the training patients', which the paper's epochs count."""
+        phases = self.experiment.phases
+        return [configured(phase, self.schedule, nodules=nodules, seed=self.seed) for phase in phases]
+
+    def is_done(self, nodules: Sequence[Nodule]) -> bool:
+        """Whether there is a result of just this: format, split, configuration, code and what is known of nodules.
+
+        Args:
+            nodules: Of all patients.
+        """
         if not self.record.exists():
             return False
         try:
@@ -81,12 +107,37 @@ class FoldRun:
             raise TrainingDataError(
                 f"{self.record} is of {record.folds} folds, not {self.folds}", hint="give --folds or another --results"
             )
-        return record.format == RECORD_FORMAT
+        seen = training_nodules(self, nodules)
+        return record.is_of(self.configs(seen), code=code_digest(), labels_sha256=labels_digest(seen))
+
+    def codes(self) -> set[str | None]:
+        """Digests of the code that its phases were begun with, None for one that says none; empty without any."""
+        found: set[str | None] = set()
+        for index in range(len(self.experiment.phases)):
+            folder = self.phase_folder(index)
+            if (folder / PROVENANCE).exists():
+                found.add(json.loads((folder / PROVENANCE).read_text()).get(CODE))
+            elif (folder / MODEL).exists():
+                found.add(None)
+        return found
+
+    def put_aside(self) -> Path:
+        """Rename the folder, so that the run begins anew: ``fold-0.old-1``, the next time ``fold-0.old-2``."""
+        number = 1
+        while (aside := self.folder.with_name(f"{self.folder.name}.old-{number}")).exists():
+            number += 1
+        return self.folder.rename(aside)
 
 
 def held_out_patients(fold_run: FoldRun, nodules: Sequence[Nodule]) -> set[str]:
     """The patients of a fold."""
     return split_by_patient(nodules, folds=fold_run.folds, seed=SPLIT_SEED)[fold_run.fold]
+
+
+def training_nodules(fold_run: FoldRun, nodules: Sequence[Nodule]) -> list[Nodule]:
+    """Those of the patients that the fold does not hold out."""
+    held_out = held_out_patients(fold_run, nodules)
+    return [n for n in nodules if n.patient_id not in held_out]
 
 
 def train_fold(
@@ -99,16 +150,15 @@ def train_fold(
     """Train the phases that are not finished, each from the weights of the one before.
 
     Raises:
-        TrainingDataError: If the folder holds another configuration.
+        TrainingDataError: If the folder holds another configuration, or learned from other nodules.
     """
     held_out = held_out_patients(fold_run, data.nodules)
-    seen = [n for n in data.nodules if n.patient_id not in held_out]
+    seen = training_nodules(fold_run, data.nodules)
     initial: Mapping[str, Tensor] | None = None
-    for index, phase in enumerate(fold_run.experiment.phases):
+    for index, config in enumerate(fold_run.configs(seen)):
         folder = fold_run.phase_folder(index)
-        config = configured(phase, fold_run.schedule, nodules=seen, seed=fold_run.seed)
         if not (folder / MODEL).exists():
-            provenance = {
+            provenance: dict[str, object] = {
                 "experiment": fold_run.experiment.run,
                 "schedule": fold_run.schedule,
                 "phase": index + 1,
@@ -117,6 +167,8 @@ def train_fold(
                 "split_seed": SPLIT_SEED,
                 HELD_OUT: sorted(held_out),
             }
+            if data.stores:
+                provenance[STORES] = [store.to_dict() for store in data.stores]
             run = Run(
                 folder,
                 config=config,
@@ -127,11 +179,12 @@ def train_fold(
                 execution=execution,
             )
             run.train(on_step=None if on_step is None else partial(on_step, config))
-        model, stored, _ = load_model(folder / MODEL)
+        model, stored, told = load_model(folder / MODEL)
+        hint = "use another --out, or train anew: --again"
         if stored != config:
-            raise TrainingDataError(
-                f"{folder} holds a model of another configuration", hint="use another --out, or delete that folder"
-            )
+            raise TrainingDataError(f"{folder} holds a model of another configuration", hint=hint)
+        if told.get(LABELS) != labels_digest(seen):
+            raise TrainingDataError(f"{folder} holds a model that learned from other nodules", hint=hint)
         initial = model.state_dict()
 
 
@@ -153,6 +206,8 @@ def judge_fold(fold_run: FoldRun, data: TrainingData, *, execution: Execution | 
     folders = [fold_run.phase_folder(index) for index in range(len(fold_run.experiment.phases))]
     record = FoldRecord(
         format=RECORD_FORMAT,
+        version=provenance.get("version", UNKNOWN_VERSION),
+        code=provenance.get(CODE),
         run=fold_run.experiment.run,
         schedule=fold_run.schedule,
         seed=fold_run.seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,15 +149,25 @@ def _estimate(value: float, draws: Array, *, n: int) -> Estimate:
     return Estimate(value=value, low=float(low), high=float(high), n=n)
 
 
+def pooled_mean(values: Sequence[float], patients: Sequence[str]) -> Estimate:
+    """The mean with its interval over resampled patients: ``metrics.estimate`` with ``metrics.mean_value``, at once."""
+    own = np.asarray(values, dtype=np.float64)
+    weights = _resampled(patients)
+    draws = weights @ own / weights.sum(axis=1)
+    return _estimate(metrics.mean_value(own, own), draws, n=len(own))
+
+
 def _resampled(patients: Sequence[str]) -> Array:
     """[draws, N] how often each nodule is in a draw of as many patients as there are."""
+    return _draws(tuple(patients), metrics.BOOTSTRAP_DRAWS)
+
+
+@lru_cache(maxsize=8)  # the rows of a table are of the same nodules
+def _draws(patients: tuple[str, ...], draws: int) -> Array:
     names, member = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     rng = np.random.default_rng(metrics.BOOTSTRAP_SEED)
     count = len(names)
-    counts = [
-        np.bincount(rng.integers(count, size=count), minlength=count)
-        for _ in range(metrics.BOOTSTRAP_DRAWS if count else 0)
-    ]
+    counts = [np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(draws if count else 0)]
     return np.asarray(counts, dtype=np.float64).reshape(len(counts), count)[:, member]
 
 

@@ -55,6 +55,11 @@ class Result:
         return self.schedule, self.seed, tuple(r.fold for r in self.records)
 
     @property
+    def made_by(self) -> str:
+        """The package, or packages, that its folds were trained by."""
+        return "; ".join(sorted({record.made_by for record in self.records}))
+
+    @property
     def title(self) -> str:
         """``short: 250 steps at 40, seed 0, 5 of 5 folds``, as the folds were trained, whatever the schedule is now."""
         steps = sorted({sum(stage["steps"] for c in r.configs for stage in c["stages"]) for r in self.records})
@@ -81,7 +86,7 @@ def make_table(number: str, root: Path, *, command: str) -> str:
 
     Args:
         number: ``1`` to ``7``, or ``confounder``.
-        root: Folder of the JSON results.
+        root: Folder of the results.
         command: That makes it, for the reader.
 
     Raises:
@@ -114,7 +119,7 @@ def _preamble(results: dict[str, list[Result]], command: str) -> str:
     schedules = [s for s in SCHEDULES if any(r.schedule == s for found in results.values() for r in found)]
     told = "\n".join(f"- schedule `{name}`: {DESCRIPTIONS[name]}" for name in schedules)
     lines = [
-        f"Made by `{command}` from the JSON results; nothing in it is typed by hand.",
+        f"Made by `{command}`; nothing in it is typed by hand. {_versions(results)}",
         "Percent. Lines name the schedule, the steps and the size of the patches (voxels of 0.5 mm). Folds are of "
         "patients, each judged by a model that never saw them; mean ± standard deviation over the folds is the paper's "
         "form. The pooled AUC is of the nodules of all folds together, with its interval over 2000 draws of patients. "
@@ -122,6 +127,18 @@ def _preamble(results: dict[str, list[Result]], command: str) -> str:
         "and LIDC-IDRI's 686.",
     ]
     return "\n\n".join([*lines, told] if told else lines)
+
+
+def _versions(results: dict[str, list[Result]]) -> str:
+    """Which version of the package, code and data the models are of; row by row where they differ."""
+    by_version: dict[str, list[str]] = {}
+    for name, found in results.items():
+        for result in found:
+            by_version.setdefault(result.made_by, []).append(name)
+    if not by_version:
+        return ""
+    told = [made_by if len(by_version) == 1 else f"{made_by} ({', '.join(n)})" for made_by, n in by_version.items()]
+    return f"The models were trained by {'; '.join(told)}."
 
 
 def _rows(rows: Sequence[Experiment], results: dict[str, list[Result]], labels: Labels) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -33,7 +34,7 @@ def labels_of(row: Experiment) -> tuple[Labels, ...]:
 def label_of(nodule: NoduleRecord, labels: Labels, scenario: Scenario | None) -> int | None:
     """A tested nodule's label; None if it is not tested."""
     if labels == "scores":
-        if not nodule.in_paper_cohort or scenario is None:
+        if not nodule.in_paper_cohort or not nodule.reader_scores or scenario is None:
             return None
         side = scenario_label(scenario, nodule.mean_score)
         return None if side is None else int(side)
@@ -87,7 +88,7 @@ def yardsticks(records: Sequence[FoldRecord], labels: Labels, scenario: Scenario
     if labels == "scores":
         found.append(Yardstick(title="one reader against the others", auc=pooled_auc([*_one(records, scenario)])))
         return found
-    mean = pooled_auc(scored(records, labels, scenario, score=_mean_score))
+    read = [s for s in scored(records, labels, scenario, score=_mean_score) if math.isfinite(s.score)]
     single = [
         Scored(label=label, score=float(score), patient_id=nodule.patient_id, fold=record.fold)
         for record in records
@@ -97,7 +98,7 @@ def yardsticks(records: Sequence[FoldRecord], labels: Labels, scenario: Scenario
     ]
     return [
         *found,
-        Yardstick(title="readers' mean score", auc=mean),
+        Yardstick(title="readers' mean score", auc=pooled_auc(read)),
         Yardstick(title="a single reader's score", auc=pooled_auc(single)),
     ]
 

@@ -1,7 +1,7 @@
-"""The losses: the paper's (eq. 1 to 12), those of its peers, and the objective of a run that adds them up.
+"""The losses: the paper's (eq. 1 to 12), those of its peers, and the tables by which a configuration names them.
 
-A new loss is one function and one line in its table.
-Doors: ``Objective``, ``adaptive_cam_sem_loss`` and the other functions of ``paper``.
+A new loss is one function and one line in ``table``; ``engine.objective`` adds the terms up.
+Doors: ``CAM_LOSSES``, ``SCORE_LOSSES``, the terms of eq. 12 and ``total_loss``, ``class_cam``, ``average_cam``.
 """
 
 import lazy_loader

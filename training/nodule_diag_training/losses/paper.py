@@ -1,19 +1,22 @@
 """The losses of the paper: Dice (1), MSE (2), BCE (3), CAM_c (6), CSL (8-10, 15), ad-CSL (11) and their sum (12).
 
-Those of other authors that it compares with are in ``peer_losses``. All take batches and return one value a nodule.
+Those of other authors that it compares with are in ``peers``. All take batches and return one value a nodule.
 Eq. 3 lacks a minus sign in print; a loss has it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nodule_diag_training.config import DEFAULT_MARGIN, MarginMode
-
+DEFAULT_MARGIN = 0.5
+"""delta of eq. 10 for the paper's model J."""
+MarginMode = Literal["nodule", "background"]
+"""Where the CAM is wanted: on the nodule (eq. 10), or, to show what the margin does, on the background (eq. 15)."""
 THRESHOLD = 0.5
 """Division point between benign and malignant (eq. 7)."""
 DICE_SMOOTH = 1.0

@@ -11,6 +11,9 @@ from torch.nn import functional
 
 from .paper import min_max, signed_min_max
 
+SCORES = 5
+"""Malignancy scores of the readers, 1..5: RNet's outputs where it learns them as classes (Table 3)."""
+
 
 def cam_loss(cam: Tensor, activation: Tensor, label: Tensor) -> Tensor:
     """CAM-loss: how far the CAM of the target class is from the class-agnostic activation map (CAAM).
@@ -45,7 +48,7 @@ def score_cross_entropy(logits: Tensor, score: Tensor) -> Tensor:
     return functional.cross_entropy(logits, score - 1, reduction="none")
 
 
-def ordinal_labels(score: Tensor, *, scores: int = 5) -> Tensor:
+def ordinal_labels(score: Tensor, *, scores: int = SCORES) -> Tensor:
     """Soft labels of Diaz and Marathe, "Soft Labels for Ordinal Regression" (CVPR 2019), eq. 1.
 
     ``y_i = exp(-phi(t, i)) / sum over k of exp(-phi(t, k))``, with the squared distance ``phi(t, i) = (t - i)^2`` in

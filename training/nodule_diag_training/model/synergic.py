@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nodule_diag_training.config import TrainingConfig
+from nodule_diag_training.losses import SCORE_LOSSES, SCORES
 from nodule_diag_training.systems import SYSTEMS, System
 
 from .attention import SpatialAttention
@@ -41,8 +42,6 @@ SEGNET_INITIAL_SCALE = 8.0
 SEGNET_INITIAL_SHIFT = -7.0
 WINOGRAD_CHANNELS = 32
 """Convolutions of at least as many channels train by Winograd's filtering on CPUs; below, it does not pay."""
-SCORES = 5
-"""Malignancy scores of the readers, 1..5: RNet's outputs where it learns them as classes (Table 3)."""
 GRID_STRIDE = 4
 """Patch voxels per feature-grid cell, along each axis: a 64-cube gives a 16-cube."""
 
@@ -59,8 +58,8 @@ class SynergicOutput:
         score: [B] or None without RNet; the readers' malignancy score normalised to [0, 1] (eq. 2's y_r). Where RNet
             learns classes it is the expected score under their softmax.
         score_logits: [B, 5] for the scores 1 to 5 where RNet learns them as classes (Table 3), otherwise None.
-        activation: [B, L, W, H], the sum of f_k over the channels, which CAM-loss compares with the CAM; None in
-            systems without CAM-loss.
+        activation: [B, L, W, H], the sum of f_k over the channels; None in systems whose loss does not compare it
+            with the CAM.
     """
 
     logit: Tensor | None
@@ -192,6 +191,8 @@ class SynergicModel(nn.Module):
         if score_outputs not in (1, SCORES):
             raise ValueError(f"RNet has 1 output or {SCORES}, not {score_outputs}")
         self.modules_used = SYSTEMS["J"] if modules is None else modules
+        guidance = self.modules_used.cam_loss
+        self._gives_activation = guidance is not None and guidance.compares == "activation"
         self.resnet = ResNet(attention=self.modules_used.attention)
         self.segnet = SegNet() if self.modules_used.segnet else None
         self.fnet = FNet() if self.modules_used.fnet else None
@@ -229,7 +230,7 @@ class SynergicModel(nn.Module):
             segmentation_logit=None if segmentation_logit is None else segmentation_logit.float().squeeze(1),
             score=score,
             score_logits=score_logits,
-            activation=features.sum(dim=1) if self.modules_used.guidance == "cam-loss" else None,
+            activation=features.sum(dim=1) if self._gives_activation else None,
         )
 
     def _score(self, pooled: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -245,7 +246,7 @@ class SynergicModel(nn.Module):
 
 def build_model(config: TrainingConfig) -> SynergicModel:
     """The model that a configuration trains, newly initialised by torch's global generator."""
-    return SynergicModel(config.modules, score_outputs=1 if config.score_loss == "mse" else SCORES)
+    return SynergicModel(config.modules, score_outputs=SCORE_LOSSES[config.score_loss].outputs)
 
 
 def count_weights(model: nn.Module) -> int:

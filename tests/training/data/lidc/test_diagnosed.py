@@ -8,8 +8,8 @@ import pandas
 import pytest
 
 from nodule_diag_training.data.lidc import diagnosed as lidc
-from nodule_diag_training.data.lidc.diagnosed import load_nodules
-from nodule_diag_training.data.nodule import TrainingDataError, patients_of, split_by_patient, sure_label
+from nodule_diag_training.data.lidc.diagnosed import load_nodules, sure_label
+from nodule_diag_training.data.nodule import TrainingDataError, patients_of, split_by_patient
 
 
 def test_labels_from_diagnoses():

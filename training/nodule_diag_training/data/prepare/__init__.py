@@ -1,1 +1,4 @@
-"""A store of nodules from CTs: ``nodule-diag train prepare``."""
+"""A store of nodules from CTs: ``nodule-diag train prepare``.
+
+Only ``data`` imports from here.
+"""

@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 import typer
 
 from nodule_diag.errors import UsageError
+from nodule_diag_training.data.case import Preprocessing, StoreKind
 from nodule_diag_training.data.lidc.cohort import funnel, luna16_nodules, luna16_scans
 from nodule_diag_training.data.lidc.diagnosed import SET_DATA, load_nodules
 from nodule_diag_training.data.nodule import TrainingDataError
 from nodule_diag_training.data.prepare.sources import SharedSource, lidc_sources, sure_sources
-from nodule_diag_training.data.store import NoduleStore, Preprocessing, StoreKind
+from nodule_diag_training.data.store import NoduleStore
 from nodule_diag_training.options import DEFAULT_DATA, DataOption
 
 from .prepare import Source, Summary, prepare

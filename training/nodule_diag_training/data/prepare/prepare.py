@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Protocol
 
 from nodule_diag.errors import CoordinateError, CTError
+from nodule_diag_training.data.case import Case
 from nodule_diag_training.data.nodule import TrainingDataError
 from nodule_diag_training.data.regions import Region
-from nodule_diag_training.data.store import Case, NoduleStore
+from nodule_diag_training.data.store import NoduleStore
 
 Extract = Callable[[Case], tuple[Case, Region]]
 

