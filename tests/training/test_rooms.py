@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-ROOMS = ("data", "engine", "evaluation", "experiments", "losses", "model")
+ROOMS = ("data", "engine", "evaluation", "experiments", "losses", "model", "recipe")
 
 
 @pytest.mark.parametrize("name", ROOMS)

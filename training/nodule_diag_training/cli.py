@@ -45,7 +45,7 @@ from nodule_diag_training.experiments import (
 
 from .config import OWN_CASES, PACKAGED, PRETRAINED, TrainingConfig
 from .options import DEFAULT_DATA, DataOption, StoreOption
-from .packaged import packaged
+from .recipe import ablate, packaged
 
 app = typer.Typer(
     help="Train and evaluate the synergic model on LIDC-IDRI nodules.",
@@ -58,6 +58,7 @@ app.command("judge")(judge_command)
 app.command("table")(table_command)
 app.command("figure")(figure_command)
 app.command()(packaged)
+app.command()(ablate)
 app.command()(lung)
 app.command()(evaluate)
 app.command()(symmetries)

@@ -6,12 +6,16 @@ from .crossval import HELD_OUT as HELD_OUT
 from .crossval import HELD_OUT_LUNG as HELD_OUT_LUNG
 from .crossval import STORES as STORES
 from .judgement import batches_of as batches_of
+from .judgement import judge as judge
 from .lung_command import lung as lung
 from .lung_command import report_lung as report_lung
 from .metrics import EMPTY as EMPTY
+from .metrics import Array as Array
 from .metrics import Estimate as Estimate
 from .metrics import auc as auc
 from .metrics import dice as dice
+from .metrics import estimate as estimate
+from .metrics import spearman as spearman
 from .presence import TorchBackend as TorchBackend
 from .similar_cases import RETRIEVED_CASES as RETRIEVED_CASES
 from .similar_cases import nearest_cases as nearest_cases

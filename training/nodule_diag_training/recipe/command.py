@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .config import PACKAGED, Stage, TrainingConfig
-from .data import LungPlace, TrainingData, load_lung, patients_of, split_by_patient, with_lung
-from .engine import MODEL, Execution, Run, StepLog, keep_freed_memory, load_model
-from .evaluation import FOLD, HELD_OUT, HELD_OUT_LUNG, TorchBackend, evaluate, report_lung
-from .options import DEFAULT_DATA, DataOption
+from nodule_diag_training.config import PACKAGED, Stage, TrainingConfig
+from nodule_diag_training.data import (
+    LungPlace,
+    Nodule,
+    TrainingData,
+    load_lung,
+    patients_of,
+    split_by_patient,
+    with_lung,
+)
+from nodule_diag_training.engine import MODEL, Execution, Run, StepLog, keep_freed_memory, load_model
+from nodule_diag_training.evaluation import FOLD, HELD_OUT, HELD_OUT_LUNG, TorchBackend, evaluate, report_lung
+from nodule_diag_training.options import DEFAULT_DATA, DataOption
 
 FOLDS = 3
 SPLIT_SEED = 0
@@ -63,6 +72,28 @@ def lung_of_fold(places: list[LungPlace], fold: int | None) -> tuple[list[LungPl
     return [place for place in places if place.patient_id != judged], [judged]
 
 
+def held_out_of(fold: int, nodules: Sequence[Nodule]) -> set[str]:
+    """The patients that a fold is judged on."""
+    return split_by_patient(nodules, folds=FOLDS, seed=SPLIT_SEED)[fold]
+
+
+@contextmanager
+def progress(steps: int, *, title: str) -> Iterator[Callable[[StepLog], None]]:
+    """A bar on stderr, and what moves it after a step."""
+    from tqdm import tqdm
+
+    with tqdm(total=steps, unit="step", desc=title) as bar:
+
+        def show(entry: StepLog) -> None:
+            bar.update(entry.step + 1 - bar.n)
+            bar.set_postfix(
+                total=f"{entry.total:.3f}", cls=f"{entry.classification:.3f}", cam=f"{entry.cam:.3f}",
+                seg=f"{entry.segmentation:.3f}", reg=f"{entry.score:.3f}",
+            )  # fmt: skip
+
+        yield show
+
+
 def finished(folder: Path, config: TrainingConfig) -> bool:
     """Whether the folder holds the finished model of a configuration."""
     return (folder / MODEL).exists() and load_model(folder / MODEL)[1] == config
@@ -77,35 +108,23 @@ def train_part(
     Raises:
         TrainingDataError: If the folder holds another run.
     """
-    from tqdm import tqdm
-
     if finished(folder, config):
         return
     learned, judged = lung_of_fold(places, fold)
-    provenance: Mapping[str, object] = {"command": command}
+    provenance: dict[str, object] = {"command": command}
     nodules = list(data.nodules)
     if fold is not None:
-        held_out = split_by_patient(nodules, folds=FOLDS, seed=SPLIT_SEED)[fold]
+        held_out = held_out_of(fold, nodules)
         nodules = [n for n in nodules if n.patient_id not in held_out]
-        provenance = {
-            **provenance, FOLD: fold, "folds": FOLDS, "split_seed": SPLIT_SEED,
+        provenance |= {
+            FOLD: fold, "folds": FOLDS, "split_seed": SPLIT_SEED,
             HELD_OUT: sorted(held_out), HELD_OUT_LUNG: judged,
         }  # fmt: skip
-    whole = with_lung(data, learned)
     nodules += learned
-    voxels = whole.voxels_of(nodules)
-    with tqdm(total=config.steps, unit="step", desc=folder.name) as bar:
-
-        def show(entry: StepLog) -> None:
-            bar.update(entry.step + 1 - bar.n)
-            bar.set_postfix(
-                total=f"{entry.total:.3f}", cls=f"{entry.classification:.3f}", cam=f"{entry.cam:.3f}",
-                seg=f"{entry.segmentation:.3f}", reg=f"{entry.score:.3f}",
-            )  # fmt: skip
-
-        Run(folder, config=config, nodules=nodules, voxels=voxels, provenance=provenance, execution=execution).train(
-            on_step=show
-        )
+    voxels = with_lung(data, learned).voxels_of(nodules)
+    with progress(config.steps, title=folder.name) as show:
+        run = Run(folder, config=config, nodules=nodules, voxels=voxels, provenance=provenance, execution=execution)
+        run.train(on_step=show)
 
 
 def packaged(
