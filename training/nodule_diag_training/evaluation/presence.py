@@ -180,17 +180,16 @@ def lung_section(title: str, answers: Sequence[Answer], calibration: PresenceCal
     def present(answer: Answer) -> float:
         return answer.evidence
 
-    return Section(
-        title=title,
-        rows=(
-            row("Presence, AUC: nodules against blobs", auc, [*nodules, *blobs], present, ">= 0.95"),
-            row("Presence, AUC: nodules against any lung", auc, [*nodules, *lung], present, ">= 0.98"),
-            row("Flagged at the warning's threshold: any lung", mean_value, lung, flagged, ">= 0.80"),
-            row("  blobs", mean_value, blobs, flagged, ">= 0.60"),
-            row("Lung: share with P of 0.5 and more", mean_value, lung, lambda a: a.malignancy >= THRESHOLD, None),
-            row("Lung: P, median", median, lung, lambda a: a.malignancy, None),
-            row("Lung: diameter found, mm, median", median, lung, lambda a: a.found_mm, None),
-            row("Lung: nothing found", mean_value, lung, lambda a: a.found_mm == 0.0, None),
-            row("Nodules: nothing found", mean_value, nodules, lambda a: a.found_mm == 0.0, None),
-        ),
-    )
+    rows = [
+        row("Presence, AUC: nodules against any lung", auc, [*nodules, *lung], present, ">= 0.98"),
+        row("Flagged at the warning's threshold: any lung", mean_value, lung, flagged, ">= 0.80"),
+        row("Lung: share with P of 0.5 and more", mean_value, lung, lambda a: a.malignancy >= THRESHOLD, None),
+        row("Lung: P, median", median, lung, lambda a: a.malignancy, None),
+        row("Lung: diameter found, mm, median", median, lung, lambda a: a.found_mm, None),
+        row("Lung: nothing found", mean_value, lung, lambda a: a.found_mm == 0.0, None),
+        row("Nodules: nothing found", mean_value, nodules, lambda a: a.found_mm == 0.0, None),
+    ]
+    if blobs:
+        rows.insert(1, row("  against blobs", auc, [*nodules, *blobs], present, ">= 0.95"))
+        rows.insert(3, row("  blobs", mean_value, blobs, flagged, ">= 0.60"))
+    return Section(title=title, rows=tuple(rows))
