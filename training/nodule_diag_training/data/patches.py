@@ -88,12 +88,9 @@ class Sample:
 
     @property
     def nodule_cells(self) -> NDArray[np.bool_]:
-        """[S/4, S/4, S/4] bool: the cells that the reader mask fills by half, or the fullest where it fills none so.
-
-        None where the mask is empty.
-        """
+        """[S/4, S/4, S/4] bool: the cells that the reader mask fills by half, or the fullest where it fills none so."""
         share = self.nodule
-        return np.asarray((share > 0.0) & (share >= min(MASK_THRESHOLD, float(share.max()))))
+        return np.asarray(share >= min(MASK_THRESHOLD, float(share.max())))
 
     @property
     def fine_mask(self) -> NDArray[np.bool_]:

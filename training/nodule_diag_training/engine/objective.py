@@ -66,8 +66,10 @@ def step_losses(
 
 
 def _mask_target(draw: Draw, config: TrainingConfig) -> NDArray[np.float32]:
-    """g_s of eq. 1 for one nodule, [L, W, H] in [0, 1]."""
-    return draw.sample.nodule if config.mask_target == "share" else draw.sample.nodule_cells.astype(np.float32)
+    """g_s of eq. 1 for one nodule, [L, W, H] in [0, 1]; 0 where there is none."""
+    if config.mask_target == "share" or isinstance(draw.nodule, LungPlace):
+        return draw.sample.nodule
+    return draw.sample.nodule_cells.astype(np.float32)
 
 
 def _mean(values: Tensor | None, zero: Tensor) -> Tensor:
