@@ -48,7 +48,7 @@ from .options import DEFAULT_DATA, DataOption, StoreOption
 from .recipe import ablate, packaged
 
 app = typer.Typer(
-    help="Train and evaluate the synergic model on LIDC-IDRI nodules.",
+    help="Train the network on LIDC-IDRI or nodules of your own, judge it, and make the paper's tables and figures.",
     no_args_is_help=True,
     add_completion=False,
 )
