@@ -11,7 +11,7 @@ import pytest
 
 ROOMS = {
     "nodule_diag": "backends bundle cases ct preprocessing process results",
-    "nodule_diag_training": "data engine evaluation experiments losses model",
+    "nodule_diag_training": "data engine evaluation experiments losses model recipe",
     "nodule_diag_export": "bundle engines fused graph parity winograd",
 }
 NAMES = tuple(f"{package}.{room}" for package, rooms in ROOMS.items() for room in rooms.split())

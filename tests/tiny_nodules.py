@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nodule_diag.ct import distance_from_middle
-from nodule_diag_training.data.nodule import Nodule, SureLabel
+from nodule_diag_training.data.nodule import LungPlace, Nodule, SureLabel
 from nodule_diag_training.data.voxels import EXTENSION, NoduleVoxels
 
 CUBE_SIDE = 60
@@ -52,3 +52,29 @@ def make_all_voxels(nodules: list[Nodule]) -> dict[str, NoduleVoxels]:
         nodule.case_id: make_voxels(seed=i, radius=4.0 + i / 2, extension=0 if nodule.is_cube else EXTENSION)
         for i, nodule in enumerate(nodules)
     }
+
+
+def make_lung() -> tuple[list[LungPlace], dict[str, NoduleVoxels]]:
+    """Two places without a nodule of each of two patients, and their voxels: dim noise with a bright tube along z."""
+    places, voxels = [], {}
+    for index in range(4):
+        patient = "ab"[index // 2]
+        place = LungPlace(
+            case_id=f"lung/{patient}-{index % 2}",
+            patient_id=patient,
+            image=Path(f"{index}.npz"),
+            mask=None,
+            kind="lung" if index % 2 else "blob",
+        )
+        rng = np.random.default_rng(100 + index)
+        channels = rng.normal(0.12, 0.02, (2, CUBE_SIDE, CUBE_SIDE, CUBE_SIDE)).astype(np.float16)
+        channels[:, :, 20:24, 30:34] = 0.5
+        middle = (CUBE_SIDE - 1) / 2
+        voxels[place.case_id] = NoduleVoxels(
+            channels=channels,
+            occupancy=np.broadcast_to(np.float16(0.0), channels.shape[1:]),
+            center=(middle, middle, middle),
+            extension=0,
+        )
+        places.append(place)
+    return places, voxels

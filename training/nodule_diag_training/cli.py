@@ -27,7 +27,7 @@ from nodule_diag_training.engine import (
     run_side_by_side,
     start_processes,
 )
-from nodule_diag_training.evaluation import FOLD, HELD_OUT, STORES, evaluate, plot, symmetries
+from nodule_diag_training.evaluation import FOLD, HELD_OUT, STORES, evaluate, lung, plot, symmetries
 from nodule_diag_training.experiments import (
     DEFAULT_FOLDS,
     FoldRun,
@@ -45,6 +45,7 @@ from nodule_diag_training.experiments import (
 
 from .config import OWN_CASES, PACKAGED, PRETRAINED, TrainingConfig
 from .options import DEFAULT_DATA, DataOption, StoreOption
+from .recipe import ablate, packaged
 
 app = typer.Typer(
     help="Train the network on LIDC-IDRI or nodules of your own, judge it, and make the paper's tables and figures.",
@@ -56,6 +57,9 @@ app.command("list")(list_command)
 app.command("judge")(judge_command)
 app.command("table")(table_command)
 app.command("figure")(figure_command)
+app.command()(packaged)
+app.command()(ablate)
+app.command()(lung)
 app.command()(evaluate)
 app.command()(symmetries)
 app.command()(plot)

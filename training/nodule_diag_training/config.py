@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from nodule_diag_training.losses import DEFAULT_MARGIN, SCORE_LOSSES, MarginMode
 from nodule_diag_training.systems import SYSTEMS, System, SystemName
@@ -40,6 +48,8 @@ class TrainingConfig(BaseModel):
         unsure_per_step: Unsure nodules in a step (1 in the paper).
         sure_per_step: Sure nodules in a step (1 in the paper; 0 leaves them to chance among the unsure draws). Nodules
             of which the system learns nothing are not drawn at all (``unsure_draws``, ``sure_draws``).
+        lung_per_step: Places in lung without a nodule in a step, besides the nodules; there SegNet learns to find
+            nothing, and nobody else learns anything (``data.lung``).
         sure_teaches_unsure: A diagnosed LIDC nodule has reader scores and a mask as well and so belongs to both sets;
             with this, drawn as sure, it also counts in L_seg and L_reg.
         scores_teach_cnet: CNet also learns from undiagnosed nodules: from a mean score below 3 as benign, above it as
@@ -88,6 +98,7 @@ class TrainingConfig(BaseModel):
     stages: tuple[Stage, ...] = (Stage(size=64, steps=1000),)
     unsure_per_step: int = Field(default=1, ge=0)
     sure_per_step: int = Field(default=1, ge=0)
+    lung_per_step: int = Field(default=0, ge=0)
     sure_teaches_unsure: bool = False
     scores_teach_cnet: bool = False
     constant_confidence: bool = False
@@ -129,6 +140,10 @@ class TrainingConfig(BaseModel):
         if not self.modules.rnet:
             self._refuse("score_loss", self.score_loss != "mse", "system {} has no RNet: leave it at 'mse'")
             self._refuse("diagnosis_as_score", self.diagnosis_as_score, "system {} has no RNet: leave it false")
+        self._refuse(
+            "lung_per_step", self.lung_per_step > 0 and not self.modules.segnet, "system {} has no SegNet: set 0"
+        )
+        self._refuse("lung_per_step", self.lung_per_step > 0 and self.input != "64", "leave input at '64'")
         if not self.modules.cnet:
             self._refuse("scenario", self.scenario is not None, "system {} has no CNet to learn labels: leave it null")
         if not self.modules.compares_segmentation:
@@ -153,6 +168,14 @@ class TrainingConfig(BaseModel):
                 "diagnosis_teaches", untaught and not self.diagnosis_teaches, "CNet learns nothing: name a scenario"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_lung(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs without lung keep the bytes that their files had before there was any."""
+        found: dict[str, Any] = handler(self)
+        if not self.lung_per_step:
+            del found["lung_per_step"]
+        return found
 
     def _refuse(self, field: str, refused: bool, reason: str) -> None:
         if refused:

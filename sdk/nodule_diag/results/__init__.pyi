@@ -10,6 +10,8 @@ from .overlay import write_segmentation as write_segmentation
 from .picture import ct_planes as ct_planes
 from .prediction import Prediction as Prediction
 from .prediction import prediction_document as prediction_document
+from .presence import PresenceCalibration as PresenceCalibration
+from .presence import presence_evidence as presence_evidence
 from .prior import at_prevalence as at_prevalence
 from .prior import balanced_share as balanced_share
 from .prior import require_prevalence as require_prevalence

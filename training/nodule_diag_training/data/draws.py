@@ -12,8 +12,9 @@ from nodule_diag_training.config import TrainingConfig
 
 from .confounder import cue_present, with_cue
 from .labels import cnet_label
+from .lung import LungSource
 from .modalities import as_input
-from .nodule import Nodule, TrainingDataError
+from .nodule import LungPlace, Nodule, TrainingDataError
 from .patches import JITTER_MM, PatchSampler, Sample
 from .voxels import NoduleVoxels
 
@@ -59,7 +60,7 @@ class PairSource:
     """
 
     def __init__(self, config: TrainingConfig, nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels]) -> None:
-        known = [n for n in nodules if n.reader_scores or n.outlined]
+        known = [n for n in nodules if (n.reader_scores or n.outlined) and not isinstance(n, LungPlace)]
         eligible = [n for n in known if config.cohort == "all" or n.in_paper_cohort]
         if config.scores_label and not config.modules.rnet:
             # What CNet cannot be told a side of is removed, as the paper does in its scenario 12/45.
@@ -89,9 +90,13 @@ class PairSource:
             raise TrainingDataError("a step draws no nodule", hint="raise unsure_per_step or sure_per_step")
         self._config = config
         self._sampler = PatchSampler(voxels, nodules)
+        self._lung = LungSource(nodules, voxels, self._sampler) if config.lung_per_step else None
 
     def draw(self, step: int, *, group: int = 0) -> tuple[list[Draw], list[Draw]]:
-        """The (unsure, sure) nodules of a step; ``group`` counts the batches that it accumulates."""
+        """The (unsure, sure) nodules of a step; ``group`` counts the batches that it accumulates.
+
+        Lung without a nodule comes last among the unsure ones, and the nodules are those that a run without it draws.
+        """
         config = self._config
         rng = np.random.default_rng([config.seed, step, *([group] if group else [])])
         size = config.patch_size(step)
@@ -105,6 +110,10 @@ class PairSource:
             pool = self._sure[int(rng.integers(2))]
             nodule = pool[int(rng.integers(len(pool)))]
             sure.append(self._drawn(nodule, rng, size=size))
+        if self._lung is not None:
+            for _ in range(config.lung_per_step):
+                place, sample = self._lung.draw(rng, size=size, whole_share=config.cube_share)
+                unsure.append(Draw(nodule=place, sample=sample))
         return unsure, sure
 
     def _drawn(self, nodule: Nodule, rng: np.random.Generator, *, size: int) -> Draw:

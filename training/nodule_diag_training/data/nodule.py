@@ -78,9 +78,34 @@ class Nodule:
         return float(np.mean(self.reader_scores)) if self.reader_scores else float("nan")
 
 
+LungKind = Literal["blob", "lung"]
+"""What lies in the middle: something bright (vessel, fissure, hilum, pleura), or anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LungPlace(Nodule):
+    """A place in lung without a nodule: it is drawn, judged and split by patient as a nodule of diameter 0.
+
+    Its outline is known and empty, nobody scored it, and it has no diagnosis: so it teaches SegNet alone.
+
+    Attributes:
+        kind: What lies there.
+    """
+
+    reader_scores: tuple[int, ...] = ()
+    diameter_mm: float = 0.0
+    in_paper_cohort: bool = False
+    kind: LungKind
+
+
 def patients_of(nodules: Iterable[Nodule]) -> list[str]:
     """The distinct patients, sorted."""
     return sorted({nodule.patient_id for nodule in nodules})
+
+
+def without_lung(nodules: Iterable[Nodule]) -> list[Nodule]:
+    """The nodules among them: no ``LungPlace``."""
+    return [nodule for nodule in nodules if not isinstance(nodule, LungPlace)]
 
 
 def split_by_patient(nodules: Sequence[Nodule], *, folds: int, seed: int) -> list[set[str]]:

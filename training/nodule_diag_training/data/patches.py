@@ -22,7 +22,7 @@ from nodule_diag.backends import Symmetry
 from nodule_diag.preprocessing import PATCH_SIZE, PATCH_SPACING_MM
 from nodule_diag_training.model import GRID_STRIDE
 
-from .nodule import Nodule, TrainingDataError
+from .nodule import LungPlace, Nodule, TrainingDataError
 from .voxels import EXTENSION, Float, NoduleVoxels
 
 JITTER_MM = 3.0
@@ -31,6 +31,8 @@ SURROUNDINGS_TRIED = 8
 """Random surroundings among which the one with the least visible seam is taken."""
 SEAM_STRIDE = 2
 """Every how many voxels the seam is looked at."""
+LUNG_SURROUNDINGS = 0.5
+"""Share of the surroundings that come from lung without a nodule, where there is some: of few patients, but many."""
 VOI_SLICE_MM = 2.5
 VOI_IN_PLANE_REACH_MM = 14.5
 """The VOIs' usual slice spacing, and their median distance from centre to edge in-plane."""
@@ -182,18 +184,21 @@ class PatchSampler:
 
     Args:
         voxels: By case_id, at least those of ``nodules`` and of their cubes.
-        nodules: Those that may be drawn. The cubes among them lend their surroundings, so give training patients only.
+        nodules: Those that may be drawn. The cubes and the lung among them lend their surroundings, so give training
+            patients only.
     """
 
     def __init__(self, voxels: Mapping[str, NoduleVoxels], nodules: Sequence[Nodule]) -> None:
         self._voxels = voxels
-        self._cubes = [n for n in nodules if n.is_cube]
+        self._lung = [n for n in nodules if isinstance(n, LungPlace)]
+        self._cubes = [n for n in nodules if n.is_cube and not isinstance(n, LungPlace)]
         if not self._cubes and nodules:
             raise TrainingDataError("no cube among the nodules: VOIs need the surroundings of cubes")
 
     def _surroundings(self, rng: np.random.Generator, *, size: int, not_patient: str) -> Float:
         """[2, size, size, size] from a random cube of another patient, away from its own nodule where there is room."""
-        others = [cube for cube in self._cubes if cube.patient_id != not_patient]
+        lung = bool(self._lung) and rng.random() < LUNG_SURROUNDINGS
+        others = [cube for cube in (self._lung if lung else self._cubes) if cube.patient_id != not_patient]
         if not others:
             raise TrainingDataError(f"no patient but {not_patient} has a cube, whose surroundings a VOI needs")
         cube = self._voxels[others[int(rng.integers(len(others)))].case_id]
@@ -232,12 +237,23 @@ class PatchSampler:
         self, nodule: Nodule, rng: np.random.Generator, *, size: int = PATCH_SIZE, jitter_mm: float = JITTER_MM
     ) -> Sample:
         """A patch of ``nodule`` with jittered centre, random surroundings (VOIs) and a random symmetry."""
+        voxels = self._voxels[nodule.case_id]
+        return self.augmented(voxels, rng, patient_id=nodule.patient_id, size=size, jitter_mm=jitter_mm)
+
+    def augmented(
+        self,
+        voxels: NoduleVoxels,
+        rng: np.random.Generator,
+        *,
+        patient_id: str,
+        size: int = PATCH_SIZE,
+        jitter_mm: float = JITTER_MM,
+    ) -> Sample:
+        """``draw`` for any voxels; arguments as those of ``place``."""
         direction = rng.normal(size=3)
         length = rng.random() ** (1 / 3) * jitter_mm / PATCH_SPACING_MM
         offset = direction / np.linalg.norm(direction) * length
-        sample = self.place(
-            self._voxels[nodule.case_id], rng, patient_id=nodule.patient_id, offset=tuple(offset), size=size
-        )
+        sample = self.place(voxels, rng, patient_id=patient_id, offset=tuple(offset), size=size)
         turn = symmetry(rng)
         return Sample(
             patch=np.ascontiguousarray(turn.apply(sample.patch)),

@@ -23,3 +23,4 @@ from .runlog import StepTime as StepTime
 from .runlog import ValidationLog as ValidationLog
 from .runlog import read_lines as read_lines
 from .runlog import read_log as read_log
+from .validation import set_aside as set_aside

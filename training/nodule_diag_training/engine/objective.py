@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nodule_diag_training.config import TrainingConfig
-from nodule_diag_training.data import Draw, cnet_label, normalised_score, rounded_score, score_target
+from nodule_diag_training.data import Draw, LungPlace, cnet_label, normalised_score, rounded_score, score_target
 from nodule_diag_training.losses import (
+    DICE_SMOOTH,
+    EMPTY_SMOOTH,
     SCORE_LOSSES,
     GuidedNodules,
     LossWeights,
@@ -56,7 +58,7 @@ def step_losses(
     zero = 0.0 * output.pooled.sum()
     return LossTerms(
         classification=_mean(_classification(output, labels), zero),
-        cam=_mean(_cam(output, labels, config), zero),
+        cam=_mean(_cam(output, [draw for draw, _ in draws], labels, config), zero),
         segmentation=_mean(_segmentation(output, draws, config), zero),
         score=_mean(_score(output, draws, config), zero),
         weights=LossWeights(score=config.score_weight),
@@ -64,8 +66,10 @@ def step_losses(
 
 
 def _mask_target(draw: Draw, config: TrainingConfig) -> NDArray[np.float32]:
-    """g_s of eq. 1 for one nodule, [L, W, H] in [0, 1]."""
-    return draw.sample.nodule if config.mask_target == "share" else draw.sample.nodule_cells.astype(np.float32)
+    """g_s of eq. 1 for one nodule, [L, W, H] in [0, 1]; 0 where there is none."""
+    if config.mask_target == "share" or isinstance(draw.nodule, LungPlace):
+        return draw.sample.nodule
+    return draw.sample.nodule_cells.astype(np.float32)
 
 
 def _mean(values: Tensor | None, zero: Tensor) -> Tensor:
@@ -84,7 +88,8 @@ def _segmentation(output: SynergicOutput, draws: Sequence[tuple[Draw, bool]], co
         return None
     logit = output.segmentation_logit[taught]
     target = torch.from_numpy(np.stack([_mask_target(draws[i][0], config) for i in taught])).to(logit.device)
-    return dice_loss(torch.sigmoid(logit), target)
+    smooth = [EMPTY_SMOOTH if isinstance(draws[i][0].nodule, LungPlace) else DICE_SMOOTH for i in taught]
+    return dice_loss(torch.sigmoid(logit), target, smooth=logit.new_tensor(smooth))
 
 
 def _score(output: SynergicOutput, draws: Sequence[tuple[Draw, bool]], config: TrainingConfig) -> Tensor | None:
@@ -118,8 +123,10 @@ def _labelled(labels: Sequence[float | None]) -> list[int]:
     return [index for index, label in enumerate(labels) if label is not None]
 
 
-def _cam(output: SynergicOutput, labels: Sequence[float | None], config: TrainingConfig) -> Tensor | None:
-    """The system's loss on the CAM for each guided nodule."""
+def _cam(
+    output: SynergicOutput, draws: Sequence[Draw], labels: Sequence[float | None], config: TrainingConfig
+) -> Tensor | None:
+    """The system's loss on the CAM for each guided nodule; no map is wanted where there is none."""
     loss = config.modules.cam_loss
     if loss is None or output.cam is None or output.logit is None:
         return None
@@ -130,7 +137,8 @@ def _cam(output: SynergicOutput, labels: Sequence[float | None], config: Trainin
         raise ValueError(
             f"guidance={config.modules.guidance!r} needs the model's {loss.compares}, which it did not give"
         )
-    guided = list(range(len(labels))) if config.ad_csl_on_all and not loss.needs_label else _labelled(labels)
+    nodules = [index for index, draw in enumerate(draws) if not isinstance(draw.nodule, LungPlace)]
+    guided = nodules if config.ad_csl_on_all and not loss.needs_label else _labelled(labels)
     logit = output.logit[guided]
     known = [math.nan if label is None else label for label in labels]
     return loss.function(

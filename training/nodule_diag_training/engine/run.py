@@ -16,6 +16,7 @@ from nodule_diag.process import in_order, write_bytes
 from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.data import (
     Draw,
+    LungPlace,
     Nodule,
     NoduleVoxels,
     PairSource,
@@ -23,6 +24,7 @@ from nodule_diag_training.data import (
     diagnosed_once,
     patients_of,
     same_sized,
+    without_lung,
 )
 from nodule_diag_training.model import SynergicModel, SynergicOutput, build_model
 
@@ -105,7 +107,7 @@ class Run:
         self._validation: Validation | None = None
         self._set_aside: set[str] = set()
         if config.validation_share > 0:
-            self._set_aside = set_aside(nodules, share=config.validation_share, seed=config.seed)
+            self._set_aside = set_aside(without_lung(nodules), share=config.validation_share, seed=config.seed)
             aside = [n for n in nodules if n.patient_id in self._set_aside]
             self._validation = Validation(config, nodules=aside, voxels=voxels, lenders=nodules)
         self._nodules = [n for n in nodules if n.patient_id not in self._set_aside]
@@ -277,17 +279,20 @@ class Run:
         return [d for d, as_sure in own if not as_sure], [d for d, as_sure in own if as_sure]
 
     def _provenance(self, best: Best | None) -> dict[str, object]:
-        kept = {}
+        nodules = without_lung(self._nodules)
+        kept: dict[str, object] = {}
+        if lung := [n for n in self._nodules if isinstance(n, LungPlace)]:
+            kept = {"lung": {"places": len(lung), "patients": patients_of(lung)}}
         if best is not None:
-            kept = {
+            kept |= {
                 "validation_patients": sorted(self._set_aside),
                 "best": {"step": best.step, "by": criterion(self.config), "value": best.value},
             }
         return {
-            "nodules": len(self._nodules),
-            "cubes": sum(n.is_cube for n in self._nodules),
-            "sure": len(diagnosed_once(self._nodules)),
-            "patients": len(patients_of(self._nodules)),
+            "nodules": len(nodules),
+            "cubes": sum(n.is_cube for n in nodules),
+            "sure": len(diagnosed_once(nodules)),
+            "patients": len(patients_of(nodules)),
             "steps": self.config.steps,
             **self._origin.to_dict(),
             **kept,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nodule_diag_training.config import TrainingConfig
-from nodule_diag_training.data import Draw, cnet_label, score_target
+from nodule_diag_training.data import Draw, LungPlace, cnet_label, score_target
 
 from .objective import LossTerms
 
@@ -43,7 +43,8 @@ def count_terms(unsure: Sequence[Draw], sure: Sequence[Draw], config: TrainingCo
     labelled = sum(cnet_label(nodule, drawn_as_sure=as_sure, config=config) is not None for nodule, as_sure in draws)
     scored = sum(score_target(nodule, drawn_as_sure=as_sure, config=config) is not None for nodule, as_sure in draws)
     outlined = sum(nodule.outlined and (not as_sure or config.sure_teaches_unsure) for nodule, as_sure in draws)
-    guided = 0 if loss is None else len(draws) if config.ad_csl_on_all and not loss.needs_label else labelled
+    nodules = sum(not isinstance(nodule, LungPlace) for nodule, _ in draws)
+    guided = 0 if loss is None else nodules if config.ad_csl_on_all and not loss.needs_label else labelled
     return TermCounts(
         classification=labelled if modules.cnet else 0,
         cam=guided,

@@ -57,10 +57,10 @@ def evaluate(
         "judgements": [j.to_dict() for result in results for j in result.judgements],
         "retrieved": [dict(result.retrieved) for result in results],
     }
-    _write_report(out, report, sections)
+    write_report(out, report, sections)
 
 
-def _write_report(out: Path, report: dict[str, object], sections: Sequence[Section]) -> None:
+def write_report(out: Path, report: dict[str, object], sections: Sequence[Section]) -> None:
     """Write the JSON, and show the sections."""
     out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, (json.dumps(_finite(report), indent=1) + os.linesep).encode())
@@ -87,7 +87,7 @@ def symmetries(
         f" --out {_shown(out)}",
         "seconds": time.perf_counter() - begin,
     }
-    _write_report(out, report, [section])
+    write_report(out, report, [section])
 
 
 def plot(

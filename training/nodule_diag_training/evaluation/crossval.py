@@ -31,6 +31,7 @@ from .report import (
 from .similar_cases import RETRIEVED_CASES, nearest_cases
 
 HELD_OUT = "held_out_patients"
+HELD_OUT_LUNG = "held_out_lung_patients"
 FOLD = "fold"
 STORES = "stores"
 

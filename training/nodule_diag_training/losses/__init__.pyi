@@ -1,4 +1,6 @@
 from .paper import DEFAULT_MARGIN as DEFAULT_MARGIN
+from .paper import DICE_SMOOTH as DICE_SMOOTH
+from .paper import EMPTY_SMOOTH as EMPTY_SMOOTH
 from .paper import THRESHOLD as THRESHOLD
 from .paper import LossWeights as LossWeights
 from .paper import MarginMode as MarginMode

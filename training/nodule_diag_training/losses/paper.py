@@ -21,6 +21,12 @@ THRESHOLD = 0.5
 """Division point between benign and malignant (eq. 7)."""
 DICE_SMOOTH = 1.0
 """epsilon of eq. 1: one cell of the grid, so that an empty target costs little when the prediction is empty."""
+EMPTY_SMOOTH = 33.5
+"""epsilon of eq. 1 where there is no nodule: the cells of a ball of 8 mm, so that finding one costs a half.
+
+With one cell, anything that is found costs nearly all of the loss, and its gradient, epsilon / (found + epsilon)^2, is
+gone just where most is found.
+"""
 FLAT_CAM = 1e-8
 """A map whose range is below this is flat: it is normalised to 0 and not divided by nothing."""
 
@@ -29,12 +35,12 @@ def _spatial(x: Tensor) -> tuple[int, ...]:
     return tuple(range(1, x.ndim))
 
 
-def dice_loss(probability: Tensor, target: Tensor) -> Tensor:
-    """Eq. 1. ``probability`` and ``target`` are [B, L, W, H] in [0, 1]; the result is [B]."""
+def dice_loss(probability: Tensor, target: Tensor, *, smooth: Tensor | float = DICE_SMOOTH) -> Tensor:
+    """Eq. 1. ``probability`` and ``target`` are [B, L, W, H] in [0, 1], ``smooth`` is [B] or a number; gives [B]."""
     axes = _spatial(probability)
     overlap = (probability * target).sum(dim=axes)
     total = probability.sum(dim=axes) + target.sum(dim=axes)
-    return 1.0 - (2.0 * overlap + DICE_SMOOTH) / (total + DICE_SMOOTH)
+    return 1.0 - (2.0 * overlap + smooth) / (total + smooth)
 
 
 def score_loss(score: Tensor, target: Tensor) -> Tensor:

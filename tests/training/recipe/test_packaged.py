@@ -1,0 +1,90 @@
+"""The packaged model's one command, in miniature: from a data folder to a judged model, and the same again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nodule_diag_training.cli import app
+from nodule_diag_training.config import Stage, TrainingConfig
+from nodule_diag_training.data.lung import load_lung
+from nodule_diag_training.engine.checkpoint import CHECKPOINT, MODEL, load_model
+from nodule_diag_training.recipe import command
+from nodule_diag_training.recipe.command import RECIPE, lung_of_fold, scaled
+
+PATIENTS = 9
+SMALL = RECIPE.model_copy(
+    update={
+        "stages": (Stage(size=32, steps=200), Stage(size=36, steps=100)),
+        "unsure_per_step": 2,
+        "lung_per_step": 1,
+    }
+)
+SCALE = "0.01"
+"""Two steps and one."""
+
+
+@pytest.fixture(autouse=True)
+def miniature(monkeypatch) -> None:
+    """A small recipe."""
+    monkeypatch.setattr(command, "RECIPE", SMALL)
+
+
+def train(root: Path, out: Path, *arguments: str) -> None:
+    arguments_ = ["packaged", "--out", str(out), "--steps-scale", SCALE, "--data", str(root), *arguments]
+    result = CliRunner().invoke(app, arguments_, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+def test_one_command_trains_and_judges_a_fold_twice_with_equal_bytes(tmp_path, root):
+    for name in ("one", "two"):
+        train(root, tmp_path / name, "--fold", "1")
+    one, two = (tmp_path / name / "fold-1" for name in ("one", "two"))
+    for file in (MODEL, CHECKPOINT, command.LUNG_REPORT):
+        assert (one / file).read_bytes() == (two / file).read_bytes(), file
+    _, config, provenance = load_model(one / MODEL)
+    assert [stage.steps for stage in config.stages] == [2, 1]
+    assert provenance["command"] == f"nodule-diag train packaged --fold 1 --steps-scale {SCALE}"
+    assert len(provenance["held_out_patients"]) == PATIENTS // 3
+    assert provenance["lung"] == {"places": 3, "patients": ["L1"]}
+    assert provenance["held_out_lung_patients"] == ["L0"]
+    said = json.loads((one / command.LUNG_REPORT).read_text())["answers"]
+    assert {a["patient_id"] for a in said} == {"L0", *provenance["held_out_patients"]}
+    report = json.loads((one / command.REPORT).read_text())
+    assert {j["patient_id"] for j in report["judgements"]} == set(provenance["held_out_patients"])
+    (one / CHECKPOINT).unlink()
+    written = (one / MODEL).stat().st_mtime_ns
+    train(root, tmp_path / "one", "--fold", "1")
+    assert (one / MODEL).stat().st_mtime_ns == written
+    assert not (one / CHECKPOINT).exists(), "a finished fold is judged and not trained again"
+
+
+@pytest.mark.slow
+def test_without_a_fold_everybody_is_judged_and_learned_from(tmp_path, root):
+    train(root, tmp_path)
+    _, _, provenance = load_model(tmp_path / "all" / MODEL)
+    assert provenance["patients"] == PATIENTS
+    assert provenance["lung"]["patients"] == ["L0", "L1"]
+    assert "held_out_patients" not in provenance
+    report = json.loads((tmp_path / command.REPORT).read_text())
+    assert report["folds"] == {"judged": [0, 1, 2], "of": 3}
+    assert {j["patient_id"] for j in report["judgements"]} == {f"P{patient}" for patient in range(PATIENTS)}
+
+
+def test_each_fold_is_judged_on_lung_that_it_has_not_seen(root):
+    places = load_lung(root)
+    for fold in range(3):
+        learned, judged = lung_of_fold(places, fold)
+        assert len(judged) == 1
+        assert {p.patient_id for p in learned} == {"L0", "L1"} - set(judged)
+    assert {lung_of_fold(places, fold)[1][0] for fold in range(3)} == {"L0", "L1"}
+    assert lung_of_fold(places, None) == (places, [])
+
+
+def test_a_scaled_recipe_keeps_every_stage():
+    assert [stage.steps for stage in scaled(TrainingConfig(), 0.25).stages] == [250]
+    assert [stage.steps for stage in scaled(RECIPE, 1e-9).stages] == [1, 1]
+    assert scaled(RECIPE, 1.0) == RECIPE

@@ -1,0 +1,188 @@
+"""Lung without a nodule: what SegNet learns to find nothing in, and surroundings for VOIs.
+
+What must not tell it from a nodule, and how it does not:
+
+* **The cut.** As many patches of lung as of nodules are whole; the others are pieces that are laid onto surroundings by
+  the very code, and out of the same surroundings, as VOIs are. A piece of a lung cube is cut as some VOI was.
+* **The scanner.** The lung cubes are of few patients. So half of the pieces come from the nodules' own VOIs and cubes:
+  what lies beside the nodule, of every patient, at the resolution that the nodule itself is seen at.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodule_diag.preprocessing import PATCH_SPACING_MM, bspline_matrix, resample, window_channels
+
+from .nodule import LungPlace, Nodule, TrainingDataError
+from .patches import PatchSampler, Sample
+from .training_data import TrainingData, Voxels
+from .voxels import CUBE_SPACING_MM, EXTENSION, NoduleVoxels
+
+FOLDER = "lung_cubes"
+BESIDE_SHARE = 0.5
+"""Share of the pieces that were beside a nodule."""
+CLEARANCE = round(2.0 / PATCH_SPACING_MM)
+"""Voxels between the nodule's outline and a piece beside it: readers differ, and the consensus is not the whole."""
+THINNEST = round(5.0 / PATCH_SPACING_MM)
+"""Voxels that a piece beside a nodule is thick at least, as thick as half of the VOIs."""
+NOBODY = ""
+"""Whose lung a piece is, to the sampler: of no patient whose surroundings would be too near."""
+
+
+def load_lung(root: Path) -> list[LungPlace]:
+    """Every place of the shared data that is known to hold no nodule, without its voxels.
+
+    Args:
+        root: The shared data folder.
+
+    Raises:
+        TrainingDataError: If the index is missing or damaged.
+    """
+    path = root / FOLDER / "index.json"
+    try:
+        return [
+            LungPlace(
+                case_id=f"lung/{entry['file']}",
+                patient_id=entry["patient"],
+                image=root / FOLDER / f"{entry['file']}.npz",
+                mask=None,
+                kind=entry["kind"],
+            )
+            for entry in json.loads(path.read_text())
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingDataError(
+            f"{path} cannot be read: {error}", hint="set NODULE_DIAG_DATA (or --data) to the folder of the LIDC data"
+        ) from error
+
+
+def load_lung_voxels(place: Nodule) -> NoduleVoxels:
+    """Read one cube of lung and resample it to 0.5 mm.
+
+    Raises:
+        TrainingDataError: If it cannot be read.
+    """
+    try:
+        with np.load(place.image, allow_pickle=False) as stored:
+            hu = stored["hu"]
+    except (OSError, KeyError, ValueError) as error:
+        raise TrainingDataError(f"{place.case_id}: {place.image.name} cannot be read: {error}") from error
+    z, y, x = (
+        bspline_matrix(size, np.arange(round((size - 1) * spacing / PATCH_SPACING_MM) + 1) * PATCH_SPACING_MM / spacing)
+        for size, spacing in zip(hu.shape, CUBE_SPACING_MM, strict=True)
+    )
+    return _empty(resample(window_channels(hu), (z, y, x)).astype(np.float16), extension=0)
+
+
+def with_lung(data: TrainingData, places: Sequence[LungPlace]) -> TrainingData:
+    """The data and these places, whose voxels are read together with the nodules'."""
+    lung = {place.case_id for place in places}
+
+    def load(some: Sequence[Nodule]) -> Voxels:
+        nodules = [n for n in some if n.case_id not in lung]
+        return {**data.load(nodules), **{n.case_id: load_lung_voxels(n) for n in some if n.case_id in lung}}
+
+    return TrainingData([*data.nodules, *places], load=load, stores=data.stores)
+
+
+def _empty(channels: NDArray[np.float16], *, extension: int) -> NoduleVoxels:
+    """Voxels without a nodule; the centre is the middle."""
+    z, y, x = ((size - 1) / 2 for size in channels.shape[1:])
+    nothing = np.broadcast_to(np.float16(0.0), channels.shape[1:])
+    return NoduleVoxels(channels=channels, occupancy=nothing, center=(z, y, x), extension=extension)
+
+
+def _piece(voxels: NoduleVoxels, box: Sequence[slice]) -> NoduleVoxels:
+    """A box of some voxels as a VOI without a nodule: continued beyond its faces, its centre in the middle."""
+    measured = voxels.channels[(slice(None), *box)]
+    return _empty(np.pad(measured, [(0, 0)] + 3 * [(EXTENSION, EXTENSION)], mode="edge"), extension=EXTENSION)
+
+
+def piece_like(voxels: NoduleVoxels, voi: NoduleVoxels) -> NoduleVoxels:
+    """The piece of a lung cube that is left if it is cut round its centre as a VOI was round its nodule's."""
+    box, center = [], []
+    for size, middle, cut, nodule in zip(
+        voxels.occupancy.shape, voxels.center, voi.occupancy.shape, voi.center, strict=True
+    ):
+        before = round(middle - (nodule - voi.extension))
+        start, stop = max(before, 0), min(before + cut - 2 * voi.extension, size)
+        box.append(slice(start, stop))
+        center.append(middle - start + EXTENSION)
+    z, y, x = center
+    return replace(_piece(voxels, box), center=(z, y, x))
+
+
+def boxes_beside(voxels: NoduleVoxels) -> list[tuple[slice, slice, slice]]:
+    """The measured boxes on each side of a nodule that are free of it and thick enough, at most six."""
+    inner = [slice(voxels.extension, size - voxels.extension) for size in voxels.occupancy.shape]
+    boxes = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        filled = np.flatnonzero((voxels.occupancy > 0).any(axis=others))
+        below = slice(inner[axis].start, int(filled[0]) - CLEARANCE)
+        above = slice(int(filled[-1]) + 1 + CLEARANCE, inner[axis].stop)
+        for side in (below, above):
+            if side.stop - side.start >= THINNEST:
+                z, y, x = (side if own == axis else inner[own] for own in range(3))
+                boxes.append((z, y, x))
+    return boxes
+
+
+class LungSource:
+    """Draws patches of lung without a nodule.
+
+    Args:
+        nodules: Lung places, VOIs and nodules of training patients.
+        voxels: By case_id, of all of them.
+        sampler: Lays pieces onto surroundings.
+
+    Raises:
+        TrainingDataError: If there is no lung place among them.
+    """
+
+    def __init__(self, nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels], sampler: PatchSampler) -> None:
+        self._places = [n for n in nodules if isinstance(n, LungPlace)]
+        if not self._places:
+            raise TrainingDataError(
+                f"none of the {len(nodules)} places is lung without a nodule",
+                hint="add some, or set lung_per_step to 0",
+            )
+        self._vois = [n for n in nodules if not n.is_cube]
+        self._outlined = [n for n in nodules if n.outlined and not isinstance(n, LungPlace)]
+        self._voxels = voxels
+        self._sampler = sampler
+
+    def draw(self, rng: np.random.Generator, *, size: int, whole_share: float) -> tuple[LungPlace, Sample]:
+        """An augmented patch, and whose lung it is.
+
+        Args:
+            rng: Decides everything.
+            size: Side of the patch in voxels.
+            whole_share: How often lung keeps its own surroundings (always where no VOI says how it is cut).
+        """
+        place = self._places[int(rng.integers(len(self._places)))]
+        if rng.random() < whole_share or not self._vois:
+            return place, self._sampler.draw(place, rng, size=size)
+        if rng.random() < BESIDE_SHARE:
+            nodule = self._outlined[int(rng.integers(len(self._outlined)))]
+            boxes = boxes_beside(self._voxels[nodule.case_id])
+            if boxes:
+                piece = _piece(self._voxels[nodule.case_id], boxes[int(rng.integers(len(boxes)))])
+                beside = LungPlace(
+                    case_id=f"beside/{nodule.case_id}",
+                    patient_id=nodule.patient_id,
+                    image=nodule.image,
+                    mask=nodule.mask,
+                    kind="lung",
+                )
+                return beside, self._sampler.augmented(piece, rng, patient_id=nodule.patient_id, size=size)
+        voi = self._vois[int(rng.integers(len(self._vois)))]
+        piece = piece_like(self._voxels[place.case_id], self._voxels[voi.case_id])
+        return place, self._sampler.augmented(piece, rng, patient_id=NOBODY, size=size)

@@ -1,0 +1,123 @@
+"""``nodule-diag train lung``: what a fold, or a bundle, says where there is no nodule."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from nodule_diag.backends import Backend, create_backend
+from nodule_diag.bundle import Bundle
+from nodule_diag.ct import read_ct
+from nodule_diag.preprocessing import extract_patches
+from nodule_diag.process import resolve_threads
+from nodule_diag_training.data import (
+    LungPlace,
+    Nodule,
+    TrainingData,
+    TrainingDataError,
+    load_lung,
+    patients_of,
+    with_lung,
+    without_lung,
+)
+from nodule_diag_training.engine import MODEL, load_model
+from nodule_diag_training.options import DEFAULT_DATA, DataOption
+
+from .commands import write_report
+from .crossval import HELD_OUT
+from .presence import Answer, TorchBackend, ask, fit_presence, lung_section, random_lung_positions, whole_patches
+
+CT = "LIDC-IDRI-0314"
+"""A patient of no training set, whose CT is in the data folder."""
+POSITIONS = 60
+SEED = 0
+
+
+def judge_lung(
+    backend: Backend, data: TrainingData, *, held_out: frozenset[str], root: Path
+) -> tuple[list[Answer], list[Answer]]:
+    """Ask about everything that the network has not seen and that lies in its real surroundings.
+
+    Args:
+        backend: The network.
+        data: Of all patients, and lung without a nodule.
+        held_out: Patients that it was not trained on; of these are the nodules, and the lung places.
+        root: The data folder, for its CT.
+
+    Returns:
+        What it says of nodules and lung places; and of random positions in the lung of a CT, none where there is no CT.
+    """
+    unseen = [n for n in data.nodules if n.is_cube and n.patient_id in held_out]
+    if not without_lung(unseen) or not any(isinstance(n, LungPlace) for n in unseen):
+        raise TrainingDataError(
+            "no nodule in its own surroundings, or no lung, is of patients that were left out",
+            hint="judge a run of `nodule-diag train packaged --fold`",
+        )
+    said = ask(backend, unseen, whole_patches(unseen, data.voxels_of(unseen)))
+    file = root / "ct" / f"{CT}.nii.gz"
+    if not file.is_file():
+        return said, []
+    facts = json.loads((root / "ct" / f"{CT}_nodules.json").read_text())
+    ct = read_ct(file)
+    points = random_lung_positions(
+        ct, count=POSITIONS, seed=SEED, nodules_xyz_mm=[own["xyz_world_lps_mm"] for own in facts["nodules"]]
+    )
+    places: list[Nodule] = [
+        LungPlace(case_id=f"{CT}/{number}", patient_id=CT, image=file, mask=None, kind="lung")
+        for number in range(len(points))
+    ]
+    return said, ask(backend, places, [np.ascontiguousarray(extract_patches(ct, [point])[0]) for point in points])
+
+
+def lung(
+    out: Annotated[Path, typer.Option("--out", help="JSON report.")],
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="Run folder of a fold; without it the packaged bundle.")
+    ] = None,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Judge how surely nodules are told from lung without any, on patients that were left out."""
+    places = load_lung(data)
+    backend: Backend
+    facts: dict[str, Any]
+    if run is None:
+        bundle = Bundle.default()
+        backend = create_backend(bundle, name="auto", device="cpu", precision="fp32", threads=resolve_threads(None))
+        facts = dict(bundle.manifest.training)["data"]  # type: ignore[assignment]  # the export writes a table
+        judged = patients_of(places)
+    else:
+        model, _, facts = load_model(run / MODEL)
+        backend = TorchBackend(model)
+        seen = facts.get("lung", {}).get("patients", [])
+        judged = [patient for patient in patients_of(places) if patient not in seen]
+    held_out = frozenset([*facts.get(HELD_OUT, []), *judged])
+    report_lung(backend, with_lung(TrainingData.of(data), places), held_out=held_out, root=data, out=out)
+
+
+def report_lung(backend: Backend, data: TrainingData, *, held_out: frozenset[str], root: Path, out: Path) -> None:
+    """Judge, write the report and show it."""
+    said, positions = judge_lung(backend, data, held_out=held_out, root=root)
+    calibration = fit_presence(said)
+    nodules = [answer for answer in said if answer.is_nodule]
+
+    def section(title: str, of: Sequence[Answer]) -> tuple[str, list[Answer]]:
+        return title, [*nodules, *of]
+
+    parts = [
+        section(f"Lung of {patient}", [a for a in said if a.patient_id == patient and not a.is_nodule])
+        for patient in sorted({a.patient_id for a in said if not a.is_nodule})
+    ]
+    if positions:
+        parts.append(section(f"{len(positions)} random positions in the lung of {CT}", positions))
+    sections = [lung_section(title, answers, calibration) for title, answers in parts]
+    report: dict[str, object] = {
+        "sections": [own.to_dict() for own in sections],
+        "presence": {"scale": calibration.scale, "shift": calibration.shift, "warn_below": calibration.warn_below},
+        "answers": [answer.to_dict() for answer in [*said, *positions]],
+    }
+    write_report(out, report, sections)

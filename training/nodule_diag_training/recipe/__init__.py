@@ -1,0 +1,8 @@
+"""The packaged model's recipe: its configuration with its reasons, the command that runs it, what each part is worth.
+
+Doors: ``RECIPE``, the commands ``packaged`` and ``ablate``.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,270 @@
+"""``nodule-diag train ablate``: what each departure from the paper is worth in the recipe.
+
+The recipe is trained short, on 40-cubes, once as it is and once for each departure with that one switched off: same
+steps, same seed, same draws where the departure does not change them. All are judged on the same patients, who are
+neither learned from nor of fold 0, on which the recipe is judged.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+
+from nodule_diag.errors import UsageError
+from nodule_diag.process import write_bytes
+from nodule_diag.results import presence_evidence
+from nodule_diag_training.config import Stage, TrainingConfig
+from nodule_diag_training.data import (
+    PatchSampler,
+    Sample,
+    TrainingData,
+    case_generator,
+    load_lung,
+    once,
+    with_lung,
+    without_lung,
+)
+from nodule_diag_training.engine import MODEL, Execution, Run, keep_freed_memory, load_model, set_aside
+from nodule_diag_training.evaluation import HELD_OUT, Array, Estimate, auc, batches_of, estimate, judge, spearman
+from nodule_diag_training.model import SynergicModel, build_model
+from nodule_diag_training.options import DEFAULT_DATA, DataOption
+
+from .command import RECIPE, finished, held_out_of, lung_of_fold, progress
+
+SIZE = 40
+STEPS = 1200
+FOLD = 0
+SHARE = 0.2
+"""Of the patients outside the fold, who are judged on."""
+WHOLE = "recipe"
+JUDGED = "judged.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Departure:
+    """A departure from the paper, and how it is switched off.
+
+    Attributes:
+        title: In words.
+        off: What changes in the configuration.
+        segnet: Scale and shift that SegNet's last layer starts from; the model's own without it.
+    """
+
+    title: str
+    off: Mapping[str, Any] = field(default_factory=dict)
+    segnet: tuple[float, float] | None = None
+
+
+DEPARTURES = {
+    WHOLE: Departure(title="the recipe"),
+    "scores": Departure(
+        title="CNet learns from diagnoses alone",
+        off={"scores_teach_cnet": False, "unsure_per_step": RECIPE.unsure_per_step - 1, "sure_per_step": 1},
+    ),
+    "draws": Departure(
+        title="a diagnosed nodule in every step, half of them benign",
+        off={"unsure_per_step": RECIPE.unsure_per_step - 1, "sure_per_step": 1},
+    ),
+    "segnet": Departure(title="SegNet starts at scale 4 and shift -3", segnet=(4.0, -3.0)),
+    "half": Departure(title="SegNet learns the share of a cell", off={"mask_target": "share"}),
+    "confidence": Departure(title="ad-CSL's confidence has a gradient", off={"constant_confidence": False}),
+    "heads": Departure(title="heads at the common rate, undamped", off={"head_rate": 1.0, "head_mean_share": 1.0}),
+    "guided": Departure(title="ad-CSL guides labelled nodules alone", off={"ad_csl_on_all": False}),
+    "gamma": Departure(title="gamma of eq. 12 is 1", off={"score_weight": 1.0}),
+    "lung": Departure(title="no lung without a nodule", off={"lung_per_step": 0}),
+}
+"""Those of docs/training.md (the last of its seven is two here), and lung."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A column of the table.
+
+    Attributes:
+        title: In words.
+        value: Of the rows of some nodules.
+        digits: Behind the point.
+    """
+
+    title: str
+    value: Callable[[Sequence[Mapping[str, Any]]], float]
+    digits: int = 3
+
+
+def _of(rows: Sequence[Mapping[str, Any]], *names: str) -> tuple[Array, ...]:
+    """Columns, of the rows that have all of them."""
+    known = [row for row in rows if all(row.get(name) is not None and np.isfinite(row[name]) for name in names)]
+    return tuple(np.array([float(row[name]) for row in known]) for name in names)
+
+
+def _mean(values: Array) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _sides(rows: Sequence[Mapping[str, Any]]) -> float:
+    score, malignancy = _of(rows, "reader_score", "malignancy")
+    clear = (score < 2.5) | (score >= 3.5)
+    return auc((score > 3.0)[clear].astype(float), malignancy[clear])
+
+
+def _margin(rows: Sequence[Mapping[str, Any]]) -> float:
+    nodule, background = _of(rows, "cam_nodule", "cam_background")
+    return _mean(nodule - background)
+
+
+FIGURES = (
+    Figure(title="Dice", value=lambda rows: _mean(*_of(rows, "dice_grid"))),
+    Figure(title="diameter error, mm", value=lambda rows: _mean(abs(_of(rows, "diameter_error_mm")[0])), digits=2),
+    Figure(title="score, Spearman", value=lambda rows: spearman(*_of(rows, "reader_score", "expert_score"))),
+    Figure(title="score, MAE", value=lambda rows: _mean(abs(np.subtract(*_of(rows, "reader_score", "expert_score"))))),
+    Figure(title="CAM margin", value=_margin),
+    Figure(title="12/45, AUC of P", value=_sides),
+    Figure(title="diagnoses, AUC of P", value=lambda rows: auc(*_of(rows, "label", "malignancy"))),
+    Figure(title="presence, AUC", value=lambda rows: auc(*_of(rows, "is_nodule", "evidence"))),
+)
+
+
+def configured(departure: Departure, *, steps: int) -> TrainingConfig:
+    """The short recipe with a departure switched off."""
+    return RECIPE.model_copy(update={"stages": (Stage(size=SIZE, steps=steps),), **departure.off})
+
+
+def first_weights(config: TrainingConfig, departure: Departure) -> dict[str, Tensor] | None:
+    """The weights to start from, where the model's own are not those."""
+    if departure.segnet is None:
+        return None
+    torch.manual_seed(config.seed)
+    weights = build_model(config).state_dict()
+    scale, shift = departure.segnet
+    weights["segnet.norm3.weight"] = torch.full_like(weights["segnet.norm3.weight"], scale)
+    weights["segnet.norm3.bias"] = torch.full_like(weights["segnet.norm3.bias"], shift)
+    return weights
+
+
+class Ablation:
+    """The runs of a folder: each departure's, and what it said of the patients set aside.
+
+    Args:
+        folder: Of the runs.
+        root: The data folder.
+        steps: Of each run.
+    """
+
+    def __init__(self, folder: Path, *, root: Path, steps: int) -> None:
+        self._folder = folder
+        self._steps = steps
+        data, places = TrainingData.of(root), load_lung(root)
+        outside = held_out_of(FOLD, data.nodules)
+        nodules = [n for n in data.nodules if n.patient_id not in outside]
+        aside = set_aside(nodules, share=SHARE, seed=RECIPE.seed)
+        learned, lung = lung_of_fold(places, FOLD)
+        self._learned = [*(n for n in nodules if n.patient_id not in aside), *learned]
+        self._judged = [n for n in once(nodules) if n.patient_id in aside]
+        self._lung = [place for place in places if place.patient_id in lung]
+        self._data = with_lung(data, places)
+        self._held_out = sorted({*outside, *aside, *lung})
+
+    def train(self, name: str, *, execution: Execution) -> None:
+        """Train a departure's run, unless it is finished, and judge it."""
+        departure = DEPARTURES[name]
+        config, folder = configured(departure, steps=self._steps), self._folder / name
+        if not finished(folder, config):
+            with progress(config.steps, title=name) as show:
+                Run(
+                    folder,
+                    config=config,
+                    nodules=self._learned,
+                    voxels=self._data.voxels_of(self._learned),
+                    provenance={"ablation": name, HELD_OUT: self._held_out},
+                    initial=first_weights(config, departure),
+                    execution=execution,
+                ).train(on_step=show)
+        rows = self._judgement(folder / MODEL)
+        write_bytes(folder / JUDGED, (json.dumps(rows) + os.linesep).encode())
+
+    def _judgement(self, path: Path) -> list[dict[str, Any]]:
+        model = load_model(path)[0]
+        everything = [*self._judged, *self._lung]
+        lenders = without_lung(self._learned)
+        voxels = self._data.voxels_of([*lenders, *everything])
+        sampler = PatchSampler(voxels, lenders)
+        samples = [
+            sampler.place(voxels[n.case_id], case_generator(n.case_id), patient_id=n.patient_id, size=SIZE)
+            for n in everything
+        ]
+        evidence = _evidence(model, samples)
+        said = judge(model, self._judged, samples[: len(self._judged)], fold=FOLD, form="voi")
+        rows = [{**j.to_dict(), "is_nodule": 1.0} for j in said]
+        rows += [{"case_id": n.case_id, "patient_id": n.patient_id, "is_nodule": 0.0} for n in self._lung]
+        return [{**row, "evidence": own} for row, own in zip(rows, evidence, strict=True)]
+
+
+def _evidence(model: SynergicModel, samples: Sequence[Sample]) -> list[float]:
+    found = []
+    for part in batches_of(samples):
+        with torch.inference_mode():
+            logit = model(torch.from_numpy(np.stack([s.patch for s in samples[part]]))).segmentation_logit
+        found += [presence_evidence(map_) for map_ in torch.sigmoid(logit).numpy()]
+    return found
+
+
+def gain(figure: Figure, rows: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> Estimate:
+    """A figure of some rows minus that of the same nodules' rows in ``base``, patients resampled in both alike."""
+    other = {row["case_id"]: row for row in base}
+    paired = [(row, other[row["case_id"]]) for row in rows]
+    index = [float(i) for i in range(len(paired))]
+
+    def difference(_truth: Array, chosen: Array) -> float:
+        pairs = [paired[int(i)] for i in chosen]
+        return figure.value([one for one, _ in pairs]) - figure.value([two for _, two in pairs])
+
+    return estimate(difference, index, index, [row["patient_id"] for row in rows])
+
+
+def table(judged: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Markdown: the recipe's figures, and for each departure what switching it off changes, with its interval."""
+    base = judged[WHOLE]
+    lines = [["", *(figure.title for figure in FIGURES)], ["---"] * (1 + len(FIGURES))]
+    lines.append([DEPARTURES[WHOLE].title, *(f"{figure.value(base):.{figure.digits}f}" for figure in FIGURES)])
+    for name, departure in DEPARTURES.items():
+        if name == WHOLE or name not in judged:
+            continue
+        gains = [(figure, gain(figure, judged[name], base)) for figure in FIGURES]
+        cells = [f"{g.value:+.{f.digits}f} [{g.low:+.{f.digits}f}, {g.high:+.{f.digits}f}]" for f, g in gains]
+        lines.append([departure.title, *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def ablate(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the runs; unfinished ones in it are continued.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help=f"What to switch off, and {WHOLE}: {', '.join(DEPARTURES)}; all."),
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Of each run.")] = STEPS,
+    data: DataOption = DEFAULT_DATA,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
+) -> None:
+    """Train the recipe short with one departure from the paper switched off at a time, and say what each is worth.
+
+    The table has every departure that the folder holds a judged run of.
+    """
+    if unknown := set(names or ()) - set(DEPARTURES):
+        raise UsageError(f"{min(unknown)!r} is no departure", hint=f"one of {', '.join(DEPARTURES)}")
+    keep_freed_memory()
+    ablation = Ablation(out, root=data, steps=steps)
+    for name in names or DEPARTURES:
+        ablation.train(name, execution=Execution(device=device))
+    files = {name: out / name / JUDGED for name in DEPARTURES}
+    judged = {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
+    if WHOLE in judged:
+        typer.echo(table(judged))
