@@ -33,8 +33,12 @@ LOG_FATAL_ONLY = 4
 """ONNX Runtime's severity. Its errors are raised here as well; its own lines would only clutter stderr."""
 
 
+TELEMETRY = "ORT_DISABLE_TELEMETRY"
+"""onnxruntime from 1.29 on reads it when it is imported; without it, Microsoft is told of the use (on Linux)."""
+
+
 def import_runtime() -> ModuleType:
-    """Import onnxruntime.
+    """Import onnxruntime, with its telemetry off unless the program that embeds the SDK has set the variable itself.
 
     Raises:
         BackendError: ``onnxruntime-conflict`` when both distributions are installed into one folder;
@@ -48,6 +52,7 @@ def import_runtime() -> ModuleType:
             " (or 'nodule-diag[gpu]' for an NVIDIA GPU)",
             code="onnxruntime-conflict",
         )
+    os.environ.setdefault(TELEMETRY, "1")
     return import_installed(
         "onnxruntime",
         package="onnxruntime",

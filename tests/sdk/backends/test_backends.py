@@ -362,3 +362,24 @@ def test_loading_prints_nothing(tiny_bundle: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program, str(tiny_bundle)], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_onnxruntime_tells_nobody_that_it_is_used(tiny_bundle: Path, tmp_path: Path) -> None:
+    """From 1.29 on it writes a device id and its events below HOME and sends them; where CI is set it keeps quiet."""
+    pytest.importorskip("onnxruntime")
+    program = (
+        "import sys; import nodule_diag as nd; nd.Diagnoser.load(sys.argv[1], backend='onnxruntime').warm_up();"
+        "import os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    outside_ci = {name: value for name, value in os.environ.items() if name not in {"CI", "ORT_DISABLE_TELEMETRY"}}
+    for set_by_host, wanted in (({}, "1"), ({"ORT_DISABLE_TELEMETRY": "true"}, "true")):
+        environment = {**outside_ci, **set_by_host, "HOME": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tiny_bundle)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == wanted
+    assert list(tmp_path.rglob("*")) == []
