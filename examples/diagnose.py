@@ -9,7 +9,6 @@ from pathlib import Path
 
 import nodule_diag as nd
 from nodule_diag.ct import chest_phantom
-from nodule_diag.results import write_cam, write_segmentation
 
 if len(sys.argv) > 1:
     ct = nd.read_ct(sys.argv[1])
@@ -26,5 +25,5 @@ for diagnosis in diagnoser.predict(ct, points):
     print(f"  {diagnosis.segmentation.diameter_mm:.1f} mm; the CAM stays on it by {diagnosis.faithfulness.margin:+.2f}")
     share, base_rate = diagnosis.diagnosis["machine+expert"], diagnosis.base_rate
     print(f"  malignant: {share:.2f} of the {diagnosis.k} most similar cases, {base_rate:.2f} of all")
-    write_cam(out / f"cam_{diagnosis.id}.nii.gz", ct, diagnosis.cam)
-    write_segmentation(out / f"segmentation_{diagnosis.id}.nii.gz", ct, diagnosis.segmentation)
+    nd.write_cam(out / f"cam_{diagnosis.id}.nii.gz", ct, diagnosis.cam)
+    nd.write_segmentation(out / f"segmentation_{diagnosis.id}.nii.gz", ct, diagnosis.segmentation)
