@@ -47,8 +47,8 @@ class Points:
         self._lock = threading.Lock()
         self._index = hnswlib.BFIndex(space="l2", dim=vectors.shape[1])
         self._index.init_index(max_elements=len(self))
-        # Shuffled: over points in ascending order, each is nearer than all before it until the query is passed, and hnswlib
-        # would rebuild its list of the nearest at every one of them.
+        # Shuffled: of ascending points each is nearer than all before it until the query is passed, and hnswlib would
+        # change its list of the nearest at every one.
         shuffled = np.random.default_rng(0).permutation(len(self))
         self._index.add_items(self._points[shuffled], shuffled)
 
