@@ -1,0 +1,219 @@
+"""The parent: parts of the day in processes of their own, each with its budget. Needs nothing but Python.
+
+A part that dies, hangs or lacks a package costs itself alone. What there is so far is written every few seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.gpu_day.files import replace_file
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+PACKAGES: Final = ("", "sdk", "cli", "training", "export")
+REPORT: Final = "day.json"
+GRACE_S: Final = 15.0
+"""A run writes its last weights in it, after its time is up."""
+REFRESH_S: Final = 3.0
+RESTART_S: Final = 45.0
+"""With less left, a run that died is not begun again."""
+TOLD_CHARACTERS: Final = 2000
+"""Of each part's own output the end is kept."""
+CHECK_STEPS: Final = ("machine", "reference", "ceiling", "torch", "torch-compile-graphs", "torch-compile")
+STAND_IN: Final = "from zlib import *\nfrom zlib import error\n"
+"""For ``isal_zlib``, a faster zlib with its names, where the package is missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Day:
+    """What is asked for.
+
+    Attributes:
+        carried: Folder that ``pack`` made.
+        out: Folder of what comes back.
+        work: Folder of everything else.
+        device: ``cuda`` or ``cpu``.
+        parts: ``speed``, ``train``, ``check``, in this order.
+        prepare_s: Budget of unpacking, which all other parts but ``check`` need.
+        speed_s: Of ``speed``.
+        train_s: Of ``train``, all runs side by side.
+        check_s: Of ``check``.
+        mode: How steps are taken.
+        convolutions: ``direct`` or ``split``.
+        modes: What ``speed`` tries.
+        runs: Names of the runs; all where empty.
+        sizes: Of the stages, where not the recipe's.
+    """
+
+    carried: Path
+    out: Path
+    work: Path
+    device: str = "cuda"
+    parts: tuple[str, ...] = ("train", "check")
+    prepare_s: float = 90.0
+    speed_s: float = 60.0
+    train_s: float = 400.0
+    check_s: float = 75.0
+    mode: str = "graph"
+    convolutions: str = "split"
+    modes: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+
+
+class Runner:
+    """Runs a day.
+
+    Args:
+        day: What is asked for.
+    """
+
+    def __init__(self, day: Day) -> None:
+        self._day = day
+        self._begin = time.time()
+        day.out.mkdir(parents=True, exist_ok=True)
+        day.work.mkdir(parents=True, exist_ok=True)
+        self._environment = _environment(day.work)
+        self.document: dict[str, Any] = {"parts": {}, "runs": {}, "device": day.device}
+        self._write()
+
+    def run(self) -> dict[str, Any]:
+        """All parts.
+
+        Returns:
+            The document, which also is in the folder of what comes back.
+        """
+        day = self._day
+        folders = ["--carried", str(day.carried), "--prepared", str(day.work / "prepared")]
+        sizes = ["--sizes", *map(str, day.sizes)] if day.sizes else []
+        prepared = self._alone("prepare", ["benchmarks.gpu_day.prepared", *folders[1::2]], limit_s=day.prepare_s)
+        if prepared:
+            for part in day.parts:
+                if part == "speed":
+                    modes = ["--modes", *day.modes] if day.modes else []
+                    command = ["benchmarks.gpu_day.speed", *folders, "--out", str(day.work / "speed.json")]
+                    self._alone(part, [*command, "--device", day.device, *modes, *sizes], limit_s=day.speed_s)
+                elif part == "train":
+                    self._train([*folders, "--device", day.device, "--convolutions", day.convolutions, *sizes])
+        if "check" in day.parts:
+            self._check()
+        self._write()
+        return self.document
+
+    def _check(self) -> None:
+        day = self._day
+        command = ["benchmarks.gpu_check", "--out", str(day.work / "check.json"), "--deadline", f"{day.check_s - 5:g}"]
+        command += ["--steps", *CHECK_STEPS, "--device", day.device]
+        if day.device == "cpu":
+            command += ["--budget", "0.05", "--batches", "1"]
+        self._alone("check", command, limit_s=day.check_s)
+
+    def _alone(self, name: str, command: Sequence[str], *, limit_s: float) -> bool:
+        """One process until it ends or its time is up; whether it did well."""
+        begin = time.time()
+        process = self._started(name, command)
+        while process.poll() is None and time.time() - begin < limit_s:
+            self._wait(process)
+        late = process.poll() is None
+        _kill(process)
+        state = "timed-out" if late else "done" if process.returncode == 0 else f"exit code {process.returncode}"
+        self.document["parts"][name] = {"state": state, "wall_s": round(time.time() - begin, 1), "log": self._end(name)}
+        self._write()
+        print(f"{name}: {state} after {time.time() - begin:.0f} s\n{self._end(name)}", flush=True)
+        return state == "done"
+
+    def _train(self, options: Sequence[str]) -> None:
+        """All runs side by side; one that dies begins anew in the surest mode, with the time that is left."""
+        day = self._day
+        until = time.time() + day.train_s - GRACE_S
+        names = day.runs or tuple(
+            part["name"] for part in json.loads((day.carried / "index.json").read_text())["parts"]
+        )
+        modes = dict.fromkeys(names, day.mode)
+        begin = time.time()
+
+        def start(name: str) -> subprocess.Popen[bytes]:
+            files = ["--weights", str(day.out / f"{name}.safetensors"), "--log", str(day.work / f"{name}.json")]
+            chosen = ["--part", name, "--mode", modes[name], "--until", f"{until:.3f}"]
+            return self._started(name, ["benchmarks.gpu_day.train", *chosen, *files, *options])
+
+        running = {name: start(name) for name in names}
+        while running and time.time() < until + GRACE_S:
+            self._wait(next(iter(running.values())))
+            for name, process in list(running.items()):
+                code = process.poll()
+                if code is None:
+                    continue
+                del running[name]
+                state = "done" if code == 0 else f"exit code {code}"
+                print(f"{name}: {state} after {time.time() - begin:.0f} s in mode {modes[name]}\n{self._end(name)}")
+                self.document["parts"][name] = {"state": state, "mode": modes[name], "log": self._end(name)}
+                if code != 0 and modes[name] != "eager" and until - time.time() > RESTART_S:
+                    self.document["parts"][f"{name}-{modes[name]}"] = self.document["parts"][name]
+                    modes[name] = "eager"
+                    running[name] = start(name)
+        for name, process in running.items():
+            _kill(process)
+            self.document["parts"][name] = {"state": "timed-out", "mode": modes[name], "log": self._end(name)}
+            print(f"{name}: timed-out\n{self._end(name)}", flush=True)
+        self._write()
+
+    def _started(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        with (self._day.work / f"{name}.log").open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env=self._environment,
+                start_new_session=True,
+            )
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=REFRESH_S)
+        self._write()
+
+    def _end(self, name: str) -> str:
+        log = self._day.work / f"{name}.log"
+        return log.read_bytes()[-TOLD_CHARACTERS:].decode(errors="replace") if log.is_file() else ""
+
+    def _write(self) -> None:
+        """The document with what the parts have written so far."""
+        for path in sorted(self._day.work.glob("*.json")):
+            with contextlib.suppress(OSError, ValueError):
+                self.document["runs"][path.stem] = json.loads(path.read_text())
+        self.document["wall_s"] = round(time.time() - self._begin, 1)
+        replace_file(self._day.out / REPORT, json.dumps(self.document).encode())
+
+
+def _environment(work: Path) -> dict[str, str]:
+    """Where a bare machine's Python finds the checkout, and something in place of what it lacks."""
+    stand_ins = work / "stand_ins"
+    try:
+        importlib.import_module("isal")
+    except ModuleNotFoundError:
+        (stand_ins / "isal").mkdir(parents=True, exist_ok=True)
+        (stand_ins / "isal" / "__init__.py").write_text("")
+        (stand_ins / "isal" / "isal_zlib.py").write_text(STAND_IN)
+    paths = [*(str(ROOT / name) for name in PACKAGES), os.environ.get("PYTHONPATH", ""), str(stand_ins)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """A process and all that it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
