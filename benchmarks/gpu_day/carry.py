@@ -23,9 +23,19 @@ from numpy.typing import NDArray
 from nodule_diag.preprocessing import LUNG_WINDOW_HU, MEDIASTINAL_WINDOW_HU
 from nodule_diag.process import write_bytes
 from nodule_diag_training.config import TrainingConfig
-from nodule_diag_training.data import LungPlace, Nodule, NoduleVoxels, SureLabel, TrainingDataError
-from nodule_diag_training.data.lung import lung_at_half_mm, read_lung_hu
-from nodule_diag_training.data.voxels import CUBE_SPACING_MM, EXTENSION, at_half_mm, read_hu
+from nodule_diag_training.data import (
+    CUBE_SPACING_MM,
+    EXTENSION,
+    LungPlace,
+    Nodule,
+    NoduleVoxels,
+    SureLabel,
+    TrainingDataError,
+    at_half_mm,
+    lung_at_half_mm,
+    read_hu,
+    read_lung_hu,
+)
 
 STEP_HU: Final = 4
 LOWEST_HU = min(LUNG_WINDOW_HU[0], MEDIASTINAL_WINDOW_HU[0])

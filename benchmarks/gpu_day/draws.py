@@ -21,17 +21,22 @@ from nodule_diag.backends import Symmetry
 from nodule_diag.preprocessing import PATCH_SPACING_MM
 from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.data import (
+    BESIDE_SHARE,
+    EXTENSION,
+    JITTER_MM,
+    LUNG_SURROUNDINGS,
+    NOBODY,
+    SURROUNDINGS_TRIED,
     LungPlace,
     Nodule,
     case_generator,
     cnet_label,
+    fade,
     normalised_score,
     score_target,
+    symmetry,
     without_lung,
 )
-from nodule_diag_training.data.lung import BESIDE_SHARE, NOBODY
-from nodule_diag_training.data.patches import JITTER_MM, LUNG_SURROUNDINGS, SURROUNDINGS_TRIED, fade, symmetry
-from nodule_diag_training.data.voxels import EXTENSION
 
 IDENTITY: Final = Symmetry((0, 1, 2), (False, False, False))
 

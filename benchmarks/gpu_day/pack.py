@@ -18,8 +18,7 @@ from nodule_diag_training.data import (
 )
 from nodule_diag_training.engine import code_digest, labels_digest, set_aside
 from nodule_diag_training.evaluation import FOLD, HELD_OUT, HELD_OUT_LUNG
-from nodule_diag_training.recipe import RECIPE
-from nodule_diag_training.recipe.command import EVERYBODY, FOLDS, SPLIT_SEED, held_out_of, lung_of_fold
+from nodule_diag_training.recipe import EVERYBODY, FOLDS, RECIPE, SPLIT_SEED, held_out_of, lung_of_fold
 
 VALIDATION_SHARE: Final = 0.1
 """Of a run's patients, set aside to choose the best weights: about 33 of a fold's 330."""

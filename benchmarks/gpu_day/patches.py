@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.gpu_day.draws import Tables
 from benchmarks.gpu_day.prepared import Store
-from nodule_diag_training.data.patches import SEAM_STRIDE
+from nodule_diag_training.data import SEAM_STRIDE
 
 
 class Batch(NamedTuple):

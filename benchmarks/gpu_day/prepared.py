@@ -18,9 +18,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_day.carry import Carry, read_block, read_carry
-from nodule_diag_training.data import LungPlace, NoduleVoxels
-from nodule_diag_training.data.lung import boxes_beside
-from nodule_diag_training.data.voxels import CUBE_SPACING_MM, EXTENSION, positions_at_half_mm
+from nodule_diag_training.data import (
+    CUBE_SPACING_MM,
+    EXTENSION,
+    LungPlace,
+    NoduleVoxels,
+    boxes_beside,
+    positions_at_half_mm,
+)
 
 CHANNELS, OCCUPANCY, FACTS = "channels.npy", "occupancy.npy", "facts.json"
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]

@@ -30,7 +30,10 @@ RESTART_S: Final = 45.0
 """With less left, a run that died is not begun again."""
 TOLD_CHARACTERS: Final = 2000
 """Of each part's own output the end is kept."""
-CHECK_STEPS: Final = ("machine", "reference", "ceiling", "torch", "torch-compile-graphs", "torch-compile")
+CHECK_STEPS: Final = {
+    "cuda": ("machine", "reference", "ceiling", "torch", "torch-compile-graphs", "torch-compile"),
+    "cpu": ("machine", "reference", "ceiling"),
+}
 STAND_IN: Final = "from zlib import *\nfrom zlib import error\n"
 """For ``isal_zlib``, a faster zlib with its names, where the package is missing."""
 
@@ -54,6 +57,7 @@ class Day:
         modes: What ``speed`` tries.
         runs: Names of the runs; all where empty.
         sizes: Of the stages, where not the recipe's.
+        most_steps: Of each stage, where not as many as the time allows.
     """
 
     carried: Path
@@ -70,6 +74,7 @@ class Day:
     modes: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()
+    most_steps: int | None = None
 
 
 class Runner:
@@ -105,7 +110,9 @@ class Runner:
                     command = ["benchmarks.gpu_day.speed", *folders, "--out", str(day.work / "speed.json")]
                     self._alone(part, [*command, "--device", day.device, *modes, *sizes], limit_s=day.speed_s)
                 elif part == "train":
-                    self._train([*folders, "--device", day.device, "--convolutions", day.convolutions, *sizes])
+                    most = [] if day.most_steps is None else ["--most-steps", str(day.most_steps)]
+                    ways = ["--device", day.device, "--convolutions", day.convolutions]
+                    self._train([*folders, *ways, *sizes, *most])
         if "check" in day.parts:
             self._check()
         self._write()
@@ -114,7 +121,7 @@ class Runner:
     def _check(self) -> None:
         day = self._day
         command = ["benchmarks.gpu_check", "--out", str(day.work / "check.json"), "--deadline", f"{day.check_s - 5:g}"]
-        command += ["--steps", *CHECK_STEPS, "--device", day.device]
+        command += ["--steps", *CHECK_STEPS[day.device], "--device", day.device]
         if day.device == "cpu":
             command += ["--budget", "0.05", "--batches", "1"]
         self._alone("check", command, limit_s=day.check_s)
@@ -134,7 +141,7 @@ class Runner:
         return state == "done"
 
     def _train(self, options: Sequence[str]) -> None:
-        """All runs side by side; one that dies begins anew in the surest mode, with the time that is left."""
+        """All runs side by side; one that dies without weights begins anew in the surest mode."""
         day = self._day
         until = time.time() + day.train_s - GRACE_S
         names = day.runs or tuple(
@@ -159,7 +166,8 @@ class Runner:
                 state = "done" if code == 0 else f"exit code {code}"
                 print(f"{name}: {state} after {time.time() - begin:.0f} s in mode {modes[name]}\n{self._end(name)}")
                 self.document["parts"][name] = {"state": state, "mode": modes[name], "log": self._end(name)}
-                if code != 0 and modes[name] != "eager" and until - time.time() > RESTART_S:
+                empty = not (day.out / f"{name}.safetensors").is_file()  # what it had is worth more than a shorter run
+                if code != 0 and empty and modes[name] != "eager" and until - time.time() > RESTART_S:
                     self.document["parts"][f"{name}-{modes[name]}"] = self.document["parts"][name]
                     modes[name] = "eager"
                     running[name] = start(name)
@@ -177,7 +185,8 @@ class Runner:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
-                env=self._environment,
+                # Parts work side by side in processes; gpu_check's CPU reference in threads.
+                env=self._environment if name == "check" else {**self._environment, "OMP_NUM_THREADS": "1"},
                 start_new_session=True,
             )
 

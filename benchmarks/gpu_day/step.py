@@ -18,7 +18,7 @@ from benchmarks.gpu_day.patches import Batch, batch_of, copy_into, render
 from benchmarks.gpu_day.prepared import Store
 from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.data import MASK_THRESHOLD
-from nodule_diag_training.engine.optimiser import damp_mean_direction, heads_of, rated_parameters
+from nodule_diag_training.engine import damp_mean_direction, heads_of, rated_parameters
 from nodule_diag_training.losses import (
     CAM_LOSSES,
     DICE_SMOOTH,
@@ -35,7 +35,7 @@ BETAS: Final = (0.9, 0.999)
 EPSILON: Final = 1e-8
 AVERAGE_DECAY: Final = 0.998
 """Of the average weights: they look back 500 steps."""
-WARM_UP_STEPS: Final = 3
+WARM_UP_STEPS: Final = {"cuda": 3, "cpu": 0}
 """Before a step is captured: cuDNN and the compiler choose their kernels in them. They are undone."""
 TERMS: Final = ("classification", "cam", "segmentation", "score")
 
@@ -152,24 +152,31 @@ class Stepper:
         self.seen = torch.zeros(1 + len(TERMS), device=self._device)
         """Total and terms, added up over steps."""
 
-    def warm_up(self, tables: Tables) -> None:
-        """Let a GPU's libraries choose their kernels on some draws, capture the step if wanted, and undo what that changed."""
+    def warm_up(self, tables: Tables, *, steps: int | None = None) -> None:
+        """Let libraries choose their kernels on some draws, capture the step if wanted, and undo what that changed.
+
+        Args:
+            tables: The draws.
+            steps: Taken for it; ``WARM_UP_STEPS`` of the device without it.
+        """
         changing = [*(p for group in self._groups for p in group), *self._average, self.seen]
         changing += [tensor for pair in self._adam.state for own in pair for tensor in own]
         kept = [tensor.detach().clone() for tensor in changing]
         self._adam.set_rate(0.0, step=1)
         self._batch = batch_of(tables, self._device)
-        if self._device.type == "cuda":
-            stream = torch.cuda.Stream()
+        # A captured step runs on a stream of its own, so the steps before it do.
+        stream = torch.cuda.Stream() if self._device.type == "cuda" else None
+        if stream is not None:
             stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(WARM_UP_STEPS):
-                    self._step(self._batch)
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP_STEPS[self._device.type] if steps is None else steps):
+                self._step(self._batch)
+        if stream is not None:
             torch.cuda.current_stream().wait_stream(stream)
             torch.cuda.synchronize()
         if self._wants_graph:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._step(self._batch)
             self._graph = graph
         with torch.no_grad():

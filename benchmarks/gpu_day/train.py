@@ -31,9 +31,14 @@ from benchmarks.gpu_day.step import TERMS, Adam, Mode, Stepper, nodule_losses
 from nodule_diag.process import in_order
 from nodule_diag_training.config import Stage, TrainingConfig
 from nodule_diag_training.data import once
-from nodule_diag_training.engine import labels_digest
-from nodule_diag_training.engine.optimiser import FINAL_RATE_SHARE, WARM_UP_SHARE, rated_parameters
-from nodule_diag_training.engine.runlog import StepLog, ValidationLog
+from nodule_diag_training.engine import (
+    FINAL_RATE_SHARE,
+    WARM_UP_SHARE,
+    StepLog,
+    ValidationLog,
+    labels_digest,
+    rated_parameters,
+)
 from nodule_diag_training.model import build_model
 
 FIRST_STAGE_SHARE: Final = 0.3
@@ -173,11 +178,19 @@ class DayRun:
         """The tables of a step counted from 0."""
         return self._draws.step(step, size=size)
 
-    def train(self, *, seconds: float, write: Callable[[DayRun], None], say: Callable[[str], None]) -> None:
+    def train(
+        self,
+        *,
+        seconds: float,
+        most_steps: int | None = None,
+        write: Callable[[DayRun], None],
+        say: Callable[[str], None],
+    ) -> None:
         """Train until ``seconds`` have passed.
 
         Args:
             seconds: From now; choosing kernels, compiling and capturing count in.
+            most_steps: Of each stage, in miniature.
             write: Called now and then when there are better weights, and at the end.
             say: Told what happens.
         """
@@ -198,7 +211,7 @@ class DayRun:
             first, begun, written = step, step, now
             say(f"{self.part.name}: stage {number} of {stage.size}-cubes, {clock.end - now:.0f} s, {self.mode}")
             with in_order(partial(self.draw, size=stage.size), count(step), threads=1, ahead=AHEAD) as drawn:
-                while (now := time.monotonic()) < clock.end:
+                while (now := time.monotonic()) < clock.end and step - first != most_steps:
                     rate = rate_at(self.config, clock.progress(now))
                     stepper.take(next(drawn), rate=rate, step=step + 1)
                     step += 1
@@ -331,6 +344,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--mode", default="graph")
     parser.add_argument("--convolutions", default="direct")
     parser.add_argument("--sizes", type=int, nargs="+")
+    parser.add_argument("--most-steps", type=int)
     options = parser.parse_args(arguments)
     use_gpu_well()
     if options.device == "cpu":
@@ -353,7 +367,12 @@ def main(arguments: list[str] | None = None) -> None:
         replace_file(options.log, json.dumps({**own.facts(), **own.lines()}).encode())
 
     try:
-        run.train(seconds=options.until - time.time(), write=write, say=lambda text: print(text, flush=True))
+        run.train(
+            seconds=options.until - time.time(),
+            most_steps=options.most_steps,
+            write=write,
+            say=lambda text: print(text, flush=True),
+        )
     finally:
         replace_file(options.log, json.dumps({**run.facts(), **run.lines()}).encode())
 

@@ -14,9 +14,16 @@ from benchmarks.gpu_day.runner import REPORT
 from nodule_diag.process import write_bytes
 from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.data import TrainingDataError
-from nodule_diag_training.engine import LOG, MODEL, PROVENANCE, VALIDATION_LOG, StepLog, ValidationLog
-from nodule_diag_training.engine.checkpoint import save_model
-from nodule_diag_training.engine.runlog import write_lines
+from nodule_diag_training.engine import (
+    LOG,
+    MODEL,
+    PROVENANCE,
+    VALIDATION_LOG,
+    StepLog,
+    ValidationLog,
+    save_model,
+    write_lines,
+)
 from nodule_diag_training.model import SynergicModel, build_model
 
 RAW, AVERAGE = "raw", "average"

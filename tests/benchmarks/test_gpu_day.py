@@ -217,7 +217,7 @@ def test_warming_up_changes_nothing_and_a_step_moves_weights_and_average(carried
     run._average = [p.detach().clone() for p in run._parameters]
     before = [p.detach().clone() for p in run._parameters]
     stepper: Stepper = run.stepper()
-    stepper.warm_up(run.draw(0, size=SIZE))
+    stepper.warm_up(run.draw(0, size=SIZE), steps=1)
     assert all((a == b).all() for a, b in zip(run._parameters, before, strict=True))
     assert float(stepper.seen.abs().sum()) == 0.0
     stepper.take(run.draw(0, size=SIZE), rate=1e-3, step=1)
@@ -248,12 +248,13 @@ def test_a_day_comes_back_as_runs(carried, tmp_path):
         work=tmp_path / "work",
         device="cpu",
         parts=("speed", "train"),
-        speed_s=90.0,
-        train_s=55.0,
+        speed_s=900.0,
+        train_s=900.0,
         mode="eager",
         modes=("eager",),
         runs=("fold-0", "all"),
         sizes=(SIZE, SIZE),
+        most_steps=1,
     )
     document = Runner(day).run()
     assert {name: part["state"] for name, part in document["parts"].items()} == dict.fromkeys(
@@ -288,6 +289,16 @@ def test_a_run_that_dies_begins_anew_in_the_surest_mode(carried, tmp_path, monke
     runner._train([])
     assert [command[command.index("--mode") + 1] for command in commands] == ["graph", "eager"]
     assert json.loads((day.out / REPORT).read_text())["parts"]["all"]["state"] == "done"
+
+
+def test_a_run_that_dies_with_weights_keeps_them(carried, tmp_path, monkeypatch):
+    day = Day(carried=carried, out=tmp_path / "out", work=tmp_path / "work", device="cpu", train_s=200.0, runs=("all",))
+    runner = Runner(day)
+    (day.out / "all.safetensors").write_bytes(b"weights")
+    command = [sys.executable, "-c", "raise SystemExit(3)"]
+    monkeypatch.setattr(runner, "_started", lambda *_: subprocess.Popen(command, start_new_session=True))
+    runner._train([])
+    assert runner.document["parts"]["all"] == {"state": "exit code 3", "mode": "graph", "log": ""}
 
 
 def test_what_hangs_is_killed_and_said(carried, tmp_path, monkeypatch):
