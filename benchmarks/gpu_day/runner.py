@@ -6,13 +6,14 @@ A part that dies, hangs or lacks a package costs itself alone. What there is so 
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,6 @@ CHECK_STEPS: Final = {
     "cuda": ("machine", "reference", "ceiling", "torch", "torch-compile-graphs", "torch-compile"),
     "cpu": ("machine", "reference", "ceiling"),
 }
-STAND_IN: Final = "from zlib import *\nfrom zlib import error\n"
-"""For ``isal_zlib``, a faster zlib with its names, where the package is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +88,7 @@ class Runner:
         self._begin = time.time()
         day.out.mkdir(parents=True, exist_ok=True)
         day.work.mkdir(parents=True, exist_ok=True)
-        self._environment = _environment(day.work)
+        self._environment = _environment(day)
         self.document: dict[str, Any] = {"parts": {}, "runs": {}, "device": day.device}
         self._write()
 
@@ -208,17 +207,22 @@ class Runner:
         replace_file(self._day.out / REPORT, json.dumps(self.document).encode())
 
 
-def _environment(work: Path) -> dict[str, str]:
-    """Where a bare machine's Python finds the checkout, and something in place of what it lacks."""
-    stand_ins = work / "stand_ins"
-    try:
-        importlib.import_module("isal")
-    except ModuleNotFoundError:
-        (stand_ins / "isal").mkdir(parents=True, exist_ok=True)
-        (stand_ins / "isal" / "__init__.py").write_text("")
-        (stand_ins / "isal" / "isal_zlib.py").write_text(STAND_IN)
-    paths = [*(str(ROOT / name) for name in PACKAGES), os.environ.get("PYTHONPATH", ""), str(stand_ins)]
+def _environment(day: Day) -> dict[str, str]:
+    """Where a bare machine's Python finds the checkout, and the carried packages that it lacks."""
+    site = day.work / "site"
+    for wheel in sorted((day.carried / "wheels").glob("*.whl")):
+        if not _importable(wheel.name.partition("-")[0]):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(site)
+    paths = [*(str(ROOT / name) for name in PACKAGES), os.environ.get("PYTHONPATH", ""), str(site)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
+
+
+def _importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -45,7 +45,9 @@ FIRST_STAGE_SHARE: Final = 0.3
 """Of the time: as in the recipe, whose 40-cubes cost a quarter of its 64-cubes."""
 VALIDATE_EVERY: Final = 100
 PATIENCE: Final = 2000
-"""Steps of the last stage without a better value on the validation patients, after which a run ends."""
+"""Steps without a better value on the validation patients after which a run ends, once its rate is small: what falls
+with the rate must not be waited for in vain."""
+SMALL_RATE_SHARE: Final = 0.1
 LOG_EVERY: Final = 10
 """Steps a line of the log is the mean of; the GPU is waited for only then."""
 WRITE_EVERY_S: Final = 10.0
@@ -224,7 +226,8 @@ class DayRun:
                             self._steps_done(number, step - first)
                             write(self)
                             written = time.monotonic()
-                        if step - max(log.step for log in self._best_log.values()) > PATIENCE:
+                        waited = step - max(log.step for log in self._best_log.values())
+                        if waited > PATIENCE and rate < SMALL_RATE_SHARE * self.config.learning_rate:
                             say(f"{self.part.name}: no better for {PATIENCE} steps")
                             break
             if last:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -273,6 +274,19 @@ def test_a_day_comes_back_as_runs(carried, tmp_path):
     assert len(provenance["held_out_patients"]) == PATIENTS // 3
     assert provenance["best"]["weights"] in ("raw", "average")
     assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+
+
+def test_a_carried_wheel_is_used_where_its_package_is_missing(carried, tmp_path):
+    wheels = tmp_path / "carry" / "wheels"
+    wheels.mkdir(parents=True)
+    for name in ("surely_missing", "numpy"):
+        with zipfile.ZipFile(wheels / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{name}.py", "print('carried', __name__)")
+    runner = Runner(Day(carried=tmp_path / "carry", out=tmp_path / "out", work=tmp_path / "work", device="cpu"))
+    process = runner._started("part", ["surely_missing"])
+    assert process.wait() == 0
+    assert runner._end("part") == "carried __main__\n"
+    assert [path.name for path in (tmp_path / "work" / "site").iterdir()] == ["surely_missing.py"]
 
 
 def test_a_run_that_dies_begins_anew_in_the_surest_mode(carried, tmp_path, monkeypatch):
