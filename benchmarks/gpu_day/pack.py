@@ -55,12 +55,18 @@ def _part(fold: int | None, nodules: Sequence[Nodule], places: list[LungPlace]) 
         fold=fold,
         learned=tuple(n.case_id for n in learned),
         validation_patients=tuple(sorted(aside)),
-        provenance={"command": COMMAND, **_facts(learned), **split},
+        provenance={
+            "command": COMMAND,
+            "labels_sha256": labels_digest(learned),
+            "code": code_digest(),
+            **_counts([n for n in learned if n.patient_id not in aside]),
+            **split,
+        },
     )
 
 
-def _facts(learned: Sequence[Nodule]) -> dict[str, Any]:
-    """As ``engine.Run`` says them."""
+def _counts(learned: Sequence[Nodule]) -> dict[str, Any]:
+    """As ``engine.Run`` says them: of the patients that are learned from."""
     nodules = without_lung(learned)
     lung = [n for n in learned if isinstance(n, LungPlace)]
     return {
@@ -69,6 +75,4 @@ def _facts(learned: Sequence[Nodule]) -> dict[str, Any]:
         "sure": len(diagnosed_once(nodules)),
         "patients": len(patients_of(nodules)),
         "lung": {"places": len(lung), "patients": patients_of(lung)},
-        "labels_sha256": labels_digest(learned),
-        "code": code_digest(),
     }

@@ -89,7 +89,8 @@ def _provenance(day: dict[str, Any], name: str) -> dict[str, Any]:
     kept = {
         key: day[key] for key in ("labels_sha256", "carry_sha256", "torch", "device", "mode", "validation_patients")
     }
-    return {**day["provenance"], **kept, "best": best, "weights_rounded_to": "float16"}
+    steps = sum(stage["steps"] for stage in day["config"]["stages"])
+    return {**day["provenance"], **kept, "steps": steps, "best": best, "weights_rounded_to": "float16"}
 
 
 def _lines(columns: dict[str, list[Any]], kind: type[Any]) -> Iterator[Any]:

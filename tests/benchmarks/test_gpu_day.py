@@ -34,11 +34,12 @@ from benchmarks.gpu_day.runner import REPORT, Day, Runner
 from benchmarks.gpu_day.step import BETAS, Adam, Stepper, nodule_losses, total_of
 from benchmarks.gpu_day.train import DayRun, rate_at
 from benchmarks.gpu_day.unpack import unpack
-from nodule_diag_training.data import LungPlace, PairSource, TrainingDataError, once
+from nodule_diag_training.data import LungPlace, PairSource, TrainingData, TrainingDataError, once
 from nodule_diag_training.data.lidc import diagnosed
 from nodule_diag_training.engine import load_model, read_log, step_losses
 from nodule_diag_training.engine.optimiser import learning_rate, rated_parameters
 from nodule_diag_training.engine.validation import Validation
+from nodule_diag_training.evaluation.crossval import judge_fold
 from nodule_diag_training.model import build_model
 from tiny_data_folder import DIAGNOSES, PATIENTS, write_data_folder
 
@@ -242,7 +243,7 @@ def test_files_are_replaced_whole_and_nothing_is_left_beside(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_day_comes_back_as_runs(carried, tmp_path):
+def test_a_day_comes_back_as_runs(carried, tmp_path, monkeypatch):
     day = Day(
         carried=carried,
         out=tmp_path / "out",
@@ -273,6 +274,10 @@ def test_a_day_comes_back_as_runs(carried, tmp_path):
     )
     assert len(provenance["held_out_patients"]) == PATIENTS // 3
     assert provenance["best"]["weights"] in ("raw", "average")
+    assert provenance["patients"] == PATIENTS - PATIENTS // 3 - len(provenance["validation_patients"])
+    monkeypatch.setattr(diagnosed, "read_diagnoses", lambda _: DIAGNOSES)
+    judged = judge_fold(tmp_path / "runs" / "fold-0" / "model.safetensors", TrainingData.of(carried.parent))
+    assert {j.patient_id for j in judged.judgements} == set(provenance["held_out_patients"])
     assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
 
 
