@@ -1,7 +1,8 @@
 """What a model learns from: nodules, their labels and voxels, and the patches that are drawn from them.
 
 ``lidc`` reads LIDC-IDRI, ``prepare`` fills a store from CTs, and the rest draws.
-Doors: ``Nodule``, ``TrainingData``, ``PairSource``, ``PatchSampler``, the labels, and ``app`` of ``train prepare``.
+Doors: ``Nodule``, ``TrainingData``, ``PairSource``, ``PatchSampler``, the labels, what
+benchmarks draw with on a GPU (``at_half_mm``, ``symmetry``, ``fade``), and ``app`` of ``train prepare``.
 """
 
 import lazy_loader

@@ -69,11 +69,25 @@ def load_lung_voxels(place: Nodule) -> NoduleVoxels:
     Raises:
         TrainingDataError: If it cannot be read.
     """
+    return lung_at_half_mm(read_lung_hu(place))
+
+
+def read_lung_hu(place: Nodule) -> NDArray[np.int16]:
+    """HU of one cube of lung as it is stored, [z, y, x] at 1 mm.
+
+    Raises:
+        TrainingDataError: If it cannot be read.
+    """
     try:
         with np.load(place.image, allow_pickle=False) as stored:
-            hu = stored["hu"]
+            hu: NDArray[np.int16] = stored["hu"]
     except (OSError, KeyError, ValueError) as error:
         raise TrainingDataError(f"{place.case_id}: {place.image.name} cannot be read: {error}") from error
+    return hu
+
+
+def lung_at_half_mm(hu: NDArray[np.int16]) -> NoduleVoxels:
+    """A cube of lung, [z, y, x] HU at 1 mm, at 0.5 mm."""
     z, y, x = (
         bspline_matrix(size, np.arange(round((size - 1) * spacing / PATCH_SPACING_MM) + 1) * PATCH_SPACING_MM / spacing)
         for size, spacing in zip(hu.shape, CUBE_SPACING_MM, strict=True)

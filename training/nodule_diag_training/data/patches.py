@@ -55,7 +55,7 @@ def _crop(array: NDArray[np.float16], start: Sequence[int], size: int) -> tuple[
     return out, (tz, ty, tx)
 
 
-def _fade(length: int, extension: int, ramp: float) -> Float:
+def fade(length: int, extension: int, ramp: float) -> Float:
     """[length] weights: 1 where measured, falling to 0 within ``ramp`` voxels beyond the first and last sample."""
     index = np.arange(length)
     beyond = np.maximum(np.maximum(extension - index, index - (length - 1 - extension)), 0)
@@ -134,7 +134,7 @@ def _cut(voxels: NoduleVoxels, offset: Sequence[float], size: int, ramp: float) 
     weight = None
     if voxels.extension:
         weight = np.zeros((size, size, size), dtype=np.float32)
-        fades = [_fade(n, voxels.extension, ramp) for n in voxels.channels.shape[1:]]
+        fades = [fade(n, voxels.extension, ramp) for n in voxels.channels.shape[1:]]
         z, y, x = (
             fade[max(begin, 0) : max(begin, 0) + (part.stop - part.start)]
             for fade, begin, part in zip(fades, start, inside, strict=True)

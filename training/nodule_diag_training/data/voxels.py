@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from nodule_diag.preprocessing import PATCH_SPACING_MM, bspline_matrix, resample, window_channels
@@ -37,7 +37,7 @@ class NoduleVoxels:
     extension: int
 
 
-def _positions(size: int, spacing_mm: float, extension: int) -> NDArray[np.float64]:
+def positions_at_half_mm(size: int, spacing_mm: float, extension: int) -> NDArray[np.float64]:
     """Where the samples of a 0.5 mm grid lie in an axis of ``size`` voxels, clamped to its first and last centre."""
     count = round((size - 1) * spacing_mm / PATCH_SPACING_MM) + 1
     positions = (np.arange(-extension, count + extension)) * (PATCH_SPACING_MM / spacing_mm)
@@ -59,22 +59,36 @@ def load_voxels(nodule: Nodule) -> NoduleVoxels:
     Raises:
         TrainingDataError: If the image or mask cannot be read, or the mask is empty.
     """
+    hu, mask, spacing = read_hu(nodule)
+    if hu.shape != mask.shape or not mask.any():
+        raise TrainingDataError(f"{nodule.case_id}: image {hu.shape} and mask {mask.shape} do not fit or mask is empty")
+    return at_half_mm(hu, mask, spacing_zyx_mm=spacing, extension=0 if nodule.is_cube else EXTENSION)
+
+
+def read_hu(nodule: Nodule) -> tuple[NDArray[np.int16], NDArray[np.int16], tuple[float, float, float]]:
+    """HU and mask of one VOI or cube as they are stored, both [z, y, x], and its spacing zyx in mm.
+
+    Raises:
+        TrainingDataError: If the image or mask cannot be read.
+    """
     try:
         if nodule.mask is None:
             with np.load(nodule.image, allow_pickle=False) as stored:
-                hu, mask = stored["hu"], stored["mask"]
-            spacing = CUBE_SPACING_MM
-        else:
-            image = sitk.ReadImage(str(nodule.image))
-            hu, mask = sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(sitk.ReadImage(str(nodule.mask)))
-            x, y, z = image.GetSpacing()
-            spacing = (z, y, x)
+                return stored["hu"], stored["mask"], CUBE_SPACING_MM
+        import SimpleITK as sitk  # cubes are read without it
+
+        image = sitk.ReadImage(str(nodule.image))
+        x, y, z = image.GetSpacing()
+        return sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(sitk.ReadImage(str(nodule.mask))), (z, y, x)
     except (RuntimeError, OSError, KeyError, ValueError) as error:
         raise TrainingDataError(f"{nodule.case_id}: {nodule.image.name} cannot be read: {error}") from error
-    if hu.shape != mask.shape or not mask.any():
-        raise TrainingDataError(f"{nodule.case_id}: image {hu.shape} and mask {mask.shape} do not fit or mask is empty")
-    extension = 0 if nodule.is_cube else EXTENSION
-    z, y, x = (_positions(n, s, extension) for n, s in zip(hu.shape, spacing, strict=True))
+
+
+def at_half_mm(
+    hu: NDArray[np.int16], mask: NDArray[Any], *, spacing_zyx_mm: Sequence[float], extension: int
+) -> NoduleVoxels:
+    """HU and a mask, both [z, y, x], at 0.5 mm; the mask is not empty."""
+    z, y, x = (positions_at_half_mm(n, s, extension) for n, s in zip(hu.shape, spacing_zyx_mm, strict=True))
     nz, ny, nx = hu.shape
     channels = resample(window_channels(hu), (bspline_matrix(nz, z), bspline_matrix(ny, y), bspline_matrix(nx, x)))
     linear = (

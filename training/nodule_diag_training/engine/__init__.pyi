@@ -1,10 +1,16 @@
 from .allocator import keep_freed_memory as keep_freed_memory
 from .checkpoint import MODEL as MODEL
 from .checkpoint import load_model as load_model
+from .checkpoint import save_model as save_model
 from .execution import Execution as Execution
 from .jobs import Job as Job
 from .jobs import run_side_by_side as run_side_by_side
 from .objective import step_losses as step_losses
+from .optimiser import FINAL_RATE_SHARE as FINAL_RATE_SHARE
+from .optimiser import WARM_UP_SHARE as WARM_UP_SHARE
+from .optimiser import damp_mean_direction as damp_mean_direction
+from .optimiser import heads_of as heads_of
+from .optimiser import rated_parameters as rated_parameters
 from .processes import COMMAND_MODULE as COMMAND_MODULE
 from .processes import Processes as Processes
 from .processes import joined as joined
@@ -23,4 +29,5 @@ from .runlog import StepTime as StepTime
 from .runlog import ValidationLog as ValidationLog
 from .runlog import read_lines as read_lines
 from .runlog import read_log as read_log
+from .runlog import write_lines as write_lines
 from .validation import set_aside as set_aside

@@ -1,0 +1,384 @@
+"""One run of the day, in a process of its own: trains until its time is up, and writes its best weights as it goes.
+
+The schedule follows the clock. The first stage of the recipe gets ``FIRST_STAGE_SHARE`` of the time and the last the
+rest; the rate is the recipe's at the same share of its steps. Whatever the machine's speed, it ends where it should.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from benchmarks.gpu_day.carry import Carry, Part, read_carry
+from benchmarks.gpu_day.convolutions import Convolutions, use
+from benchmarks.gpu_day.draws import Draws, Tables
+from benchmarks.gpu_day.files import replace_file
+from benchmarks.gpu_day.patches import batch_of
+from benchmarks.gpu_day.prepared import Store, load_store
+from benchmarks.gpu_day.step import TERMS, Adam, Mode, Stepper, nodule_losses
+from nodule_diag.process import in_order
+from nodule_diag_training.config import Stage, TrainingConfig
+from nodule_diag_training.data import once
+from nodule_diag_training.engine import (
+    FINAL_RATE_SHARE,
+    WARM_UP_SHARE,
+    StepLog,
+    ValidationLog,
+    labels_digest,
+    rated_parameters,
+)
+from nodule_diag_training.model import build_model
+
+FIRST_STAGE_SHARE: Final = 0.3
+"""Of the time: as in the recipe, whose 40-cubes cost a quarter of its 64-cubes."""
+VALIDATE_EVERY: Final = 100
+PATIENCE: Final = 2000
+"""Steps without a better value on the validation patients after which a run ends, once its rate is small: what falls
+with the rate must not be waited for in vain."""
+SMALL_RATE_SHARE: Final = 0.1
+LOG_EVERY: Final = 10
+"""Steps a line of the log is the mean of; the GPU is waited for only then."""
+WRITE_EVERY_S: Final = 10.0
+AHEAD: Final = 8
+"""Steps whose draws may be ready before their turn."""
+WEIGHTS = ("raw", "average")
+
+
+@dataclass
+class Clock:
+    """Where in the schedule a moment lies.
+
+    Attributes:
+        shares: Of the recipe's steps, of each stage.
+        begin: Of the stage, seconds of ``now``.
+        end: Of the stage.
+        stage: Its number.
+    """
+
+    shares: tuple[float, ...]
+    begin: float = 0.0
+    end: float = 0.0
+    stage: int = 0
+
+    def progress(self, now: float) -> float:
+        """0 at the first step, 1 at the last."""
+        within = min(max((now - self.begin) / max(self.end - self.begin, 1e-9), 0.0), 1.0)
+        return sum(self.shares[: self.stage]) + self.shares[self.stage] * within
+
+
+def rate_at(config: TrainingConfig, progress: float) -> float:
+    """``engine.optimiser.learning_rate`` of a share of the steps."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    if progress < WARM_UP_SHARE:
+        return config.learning_rate * max(progress, 1e-3) / WARM_UP_SHARE
+    cosine = 0.5 * (1.0 + math.cos(math.pi * (progress - WARM_UP_SHARE) / (1.0 - WARM_UP_SHARE)))
+    return config.learning_rate * (FINAL_RATE_SHARE + (1.0 - FINAL_RATE_SHARE) * cosine)
+
+
+def means_of(values: Tensor, taught: Tensor, labels: Tensor, *, step: int, config: TrainingConfig) -> ValidationLog:
+    """``Validation.log`` of [4, N] losses: benign and malignant have equal say."""
+    sides = []
+    for side in (0.0, 1.0):
+        own = taught[0] * (labels == side)
+        if own.sum() > 0:
+            sides.append(float((values[0] * own).sum() / own.sum()))
+    classification = sum(sides) / max(1, len(sides))
+    cam, segmentation, score = (
+        float((values[row] * taught[row]).sum() / taught[row].sum().clamp_min(1.0)) for row in (1, 2, 3)
+    )
+    total = classification + cam + segmentation + config.score_weight * score
+    return ValidationLog(
+        step=step, total=total, classification=classification, cam=cam, segmentation=segmentation, score=score
+    )
+
+
+class DayRun:
+    """A run.
+
+    Args:
+        part: Which.
+        carry: The recipe, the nodules.
+        prepared: Folder of the voxels.
+        device: ``cuda`` or ``cpu``.
+        mode: How steps are taken.
+        convolutions: How the network's unusual convolutions are.
+        sizes: Of the stages, where not the recipe's (in miniature).
+        store: The voxels, where they are on the device already.
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        carry: Carry,
+        prepared: Path,
+        *,
+        device: str,
+        mode: Mode,
+        convolutions: Convolutions = "direct",
+        sizes: tuple[int, ...] | None = None,
+        store: Store | None = None,
+    ) -> None:
+        self.part, self.mode, self.convolutions, self.device = part, mode, convolutions, torch.device(device)
+        stages = carry.config.stages
+        if sizes is not None:
+            stages = tuple(Stage(size=size, steps=stage.steps) for size, stage in zip(sizes, stages, strict=True))
+        self.config = carry.config.model_copy(update={"stages": stages})
+        nodules = [carry.nodules[case_id] for case_id in part.learned]
+        aside = set(part.validation_patients)
+        self._store = load_store(prepared, self.device) if store is None else store
+        self._draws = Draws(self.config, [n for n in nodules if n.patient_id not in aside], self._store.volumes)
+        lenders = Draws(self.config, nodules, self._store.volumes)
+        judged = [n for n in once(sorted(nodules, key=lambda n: n.case_id)) if n.patient_id in aside]
+        batch = self.config.unsure_draws + self.config.lung_per_step
+        self._validation = [
+            batch_of(lenders.still(judged[start : start + batch], size=stages[-1].size, count=batch), self.device)
+            for start in range(0, len(judged), batch)
+        ]
+        self._carry_sha256, self._labels = carry.sha256, labels_digest(nodules)
+        torch.manual_seed(self.config.seed)
+        self.model = build_model(self.config).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        use(self.model, convolutions)
+        self.model.to(self.device)
+        groups = rated_parameters(self.model, self.config)
+        self._parameters: list[Tensor] = [p for group in groups for p in group["params"]]  # type: ignore[attr-defined]
+        self._average: list[Tensor] = []
+        self._adam = Adam([(list(g["params"]), float(str(g["factor"]))) for g in groups], self.device)  # type: ignore[call-overload]
+        compiled = mode in ("compiled", "compiled-graph")
+        self._called = torch.compile(self.model, dynamic=False) if compiled else self.model
+        self._steps: list[int] = []
+        self.log: list[StepLog] = []
+        self.validations: dict[str, list[ValidationLog]] = {name: [] for name in WEIGHTS}
+        self._best: dict[str, dict[str, Tensor]] = {}
+        self._best_log: dict[str, ValidationLog] = {}
+
+    def stepper(self) -> Stepper:
+        """Takes steps with the present weights."""
+        return Stepper(
+            self.model,
+            self._called,
+            adam=self._adam,
+            average=self._average,
+            store=self._store,
+            config=self.config,
+            graph=self.mode in ("graph", "compiled-graph"),
+        )
+
+    def draw(self, step: int, *, size: int) -> Tables:
+        """The tables of a step counted from 0."""
+        return self._draws.step(step, size=size)
+
+    def train(
+        self,
+        *,
+        seconds: float,
+        most_steps: int | None = None,
+        write: Callable[[DayRun], None],
+        say: Callable[[str], None],
+    ) -> None:
+        """Train until ``seconds`` have passed.
+
+        Args:
+            seconds: From now; choosing kernels, compiling and capturing count in.
+            most_steps: Of each stage, in miniature.
+            write: Called now and then when there are better weights, and at the end.
+            say: Told what happens.
+        """
+        self.model.train()
+        recipe = [stage.steps for stage in self.config.stages]
+        clock = Clock(shares=tuple(steps / sum(recipe) for steps in recipe))
+        end = time.monotonic() + seconds
+        step = 0
+        for number, stage in enumerate(self.config.stages):
+            last = number + 1 == len(recipe)
+            if last:
+                self._average = [parameter.detach().clone() for parameter in self._parameters]
+            stepper = self.stepper()
+            stepper.warm_up(self.draw(step, size=stage.size))
+            now = time.monotonic()
+            clock.stage, clock.begin = number, now
+            clock.end = end if last else now + FIRST_STAGE_SHARE * (end - now)
+            first, begun, written = step, step, now
+            say(f"{self.part.name}: stage {number} of {stage.size}-cubes, {clock.end - now:.0f} s, {self.mode}")
+            with in_order(partial(self.draw, size=stage.size), count(step), threads=1, ahead=AHEAD) as drawn:
+                while (now := time.monotonic()) < clock.end and step - first != most_steps:
+                    rate = rate_at(self.config, clock.progress(now))
+                    stepper.take(next(drawn), rate=rate, step=step + 1)
+                    step += 1
+                    if (step - first) % LOG_EVERY == 0 or self.device.type == "cpu":
+                        self._note(stepper.seen, step=step, since=begun, rate=rate, size=stage.size)
+                        begun = step
+                    if last and (step - first) % VALIDATE_EVERY == 0:
+                        better = self.validate(stepper, step=step)
+                        if better and time.monotonic() - written > WRITE_EVERY_S:
+                            self._steps_done(number, step - first)
+                            write(self)
+                            written = time.monotonic()
+                        waited = step - max(log.step for log in self._best_log.values())
+                        if waited > PATIENCE and rate < SMALL_RATE_SHARE * self.config.learning_rate:
+                            say(f"{self.part.name}: no better for {PATIENCE} steps")
+                            break
+            if last:
+                self.validate(stepper, step=step)
+            self._steps_done(number, step - first)
+            say(f"{self.part.name}: {step - first} steps of {stage.size}-cubes")
+        write(self)
+
+    def _steps_done(self, stage: int, steps: int) -> None:
+        self._steps[stage:] = [max(1, steps)]
+
+    def _note(self, seen: Tensor, *, step: int, since: int, rate: float, size: int) -> None:
+        total, *terms = (seen / max(1, step - since)).tolist()
+        seen.zero_()
+        if not math.isfinite(total):
+            raise FloatingPointError(f"{self.part.name}: the loss is {total} at step {step}")
+        named = dict(zip(TERMS, terms, strict=True))
+        self.log.append(StepLog(step=step - 1, total=total, learning_rate=rate, patch_size=size, **named))
+
+    @torch.no_grad()
+    def validate(self, stepper: Stepper, *, step: int) -> bool:
+        """Look at the validation patients with the weights and their average; whether either did better than before."""
+        better = False
+        for name in WEIGHTS:
+            if name == "average":
+                self._swap()
+            seen = self._measured(stepper, step=step)
+            self.validations[name].append(seen)
+            if name not in self._best_log or seen.total < self._best_log[name].total:
+                self._best_log[name] = seen
+                self._best[name] = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
+                better = True
+            if name == "average":
+                self._swap()
+        return better
+
+    def _swap(self) -> None:
+        """The model's weights for their average, and back: in place, since a captured graph holds their memory."""
+        for parameter, average in zip(self._parameters, self._average, strict=True):
+            kept = parameter.detach().clone()
+            parameter.copy_(average)
+            average.copy_(kept)
+
+    def _measured(self, stepper: Stepper, *, step: int) -> ValidationLog:
+        values, taught, labels = [], [], []
+        for batch in self._validation:
+            output, occupancy = stepper.forward(batch, compiled=False)
+            own, counts = nodule_losses(output, occupancy, batch, self.config)
+            values.append(own)
+            taught.append(counts)
+            labels.append(batch.label)
+        return means_of(
+            torch.cat(values, dim=1),
+            torch.cat(taught, dim=1),
+            torch.cat(labels),
+            step=step - 1,
+            config=self.config,
+        )
+
+    def weights(self) -> bytes:
+        """The best weights so far, raw and average, in float16, as safetensors with ``facts``."""
+        tensors = {
+            f"{name}.{key}": value.to(torch.float16).cpu().contiguous()
+            for name, state in self._best.items()
+            for key, value in state.items()
+        }
+        return save_tensors(tensors, metadata={"day": json.dumps(self.facts())})
+
+    def facts(self) -> dict[str, Any]:
+        """For JSON: the configuration as it was run, the split, and the best values."""
+        stages = [
+            Stage(size=stage.size, steps=steps) for stage, steps in zip(self.config.stages, self._steps, strict=False)
+        ]
+        return {
+            "name": self.part.name,
+            "config": self.config.model_copy(update={"stages": tuple(stages) or self.config.stages}).model_dump(
+                mode="json"
+            ),
+            "provenance": self.part.provenance,
+            "validation_patients": self.part.validation_patients,
+            "labels_sha256": self._labels,
+            "carry_sha256": self._carry_sha256,
+            "mode": f"{self.mode}, {self.convolutions} convolutions",
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
+            "best": {name: asdict(log) for name, log in self._best_log.items()},
+        }
+
+    def lines(self) -> dict[str, Any]:
+        """For JSON: the log, as columns."""
+        return {
+            "log": _columns([asdict(line) for line in self.log]),
+            "validation": {name: _columns([asdict(line) for line in own]) for name, own in self.validations.items()},
+        }
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
+
+
+def use_gpu_well() -> None:
+    """Choose kernels by measuring them; a run by the clock is not its own repetition anyway."""
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.deterministic = False
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """A part, until its time is up."""
+    parser = argparse.ArgumentParser("python -m benchmarks.gpu_day.train")
+    parser.add_argument("--part", required=True)
+    parser.add_argument("--carried", type=Path, required=True)
+    parser.add_argument("--prepared", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--until", type=float, required=True, help="seconds of the clock since 1970")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--mode", default="graph")
+    parser.add_argument("--convolutions", default="direct")
+    parser.add_argument("--sizes", type=int, nargs="+")
+    parser.add_argument("--most-steps", type=int)
+    options = parser.parse_args(arguments)
+    use_gpu_well()
+    if options.device == "cpu":
+        torch.set_num_threads(1)
+    carry = read_carry(options.carried)
+    part = next(part for part in carry.parts if part.name == options.part)
+    sizes = None if options.sizes is None else tuple(options.sizes)
+    run = DayRun(
+        part,
+        carry,
+        options.prepared,
+        device=options.device,
+        mode=options.mode,
+        convolutions=options.convolutions,
+        sizes=sizes,
+    )
+
+    def write(own: DayRun) -> None:
+        replace_file(options.weights, own.weights())
+        replace_file(options.log, json.dumps({**own.facts(), **own.lines()}).encode())
+
+    try:
+        run.train(
+            seconds=options.until - time.time(),
+            most_steps=options.most_steps,
+            write=write,
+            say=lambda text: print(text, flush=True),
+        )
+    finally:
+        replace_file(options.log, json.dumps({**run.facts(), **run.lines()}).encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Of what came back: run folders that judge, evaluate and export like any other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from safetensors import safe_open
+from torch import Tensor
+
+from benchmarks.gpu_day.runner import REPORT
+from nodule_diag.process import write_bytes
+from nodule_diag_training.config import TrainingConfig
+from nodule_diag_training.data import TrainingDataError
+from nodule_diag_training.engine import (
+    LOG,
+    MODEL,
+    PROVENANCE,
+    VALIDATION_LOG,
+    StepLog,
+    ValidationLog,
+    save_model,
+    write_lines,
+)
+from nodule_diag_training.model import SynergicModel, build_model
+
+RAW, AVERAGE = "raw", "average"
+OTHER: Final = {RAW: "model-raw.safetensors", AVERAGE: "model-average.safetensors"}
+
+
+def unpack(results: Path, runs: Path) -> list[str]:
+    """Make a run folder of every weights file: ``model.safetensors`` is what did best on its validation patients.
+
+    Args:
+        results: Folder of what came back.
+        runs: Folder to make the runs in.
+
+    Returns:
+        A line about each.
+
+    Raises:
+        TrainingDataError: If nothing is there, or a file is damaged.
+        OutputError: If a file cannot be written.
+    """
+    found = sorted(results.glob("*.safetensors"))
+    if not found:
+        raise TrainingDataError(f"{results} holds no weights", hint="give the folder of the files that came back")
+    try:
+        report = json.loads((results / REPORT).read_text())
+    except (OSError, ValueError):  # weights are worth having without it
+        report = {}
+    return [_unpacked(path, runs / path.stem, report.get("runs", {}).get(path.stem, {})) for path in found]
+
+
+def _unpacked(path: Path, folder: Path, lines: dict[str, Any]) -> str:
+    with safe_open(path, framework="pt") as file:
+        day = json.loads(file.metadata()["day"])
+        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - no mapping
+    config = TrainingConfig.model_validate(day["config"])
+    best: dict[str, dict[str, float]] = day["best"]
+    chosen = min(best, key=lambda name: best[name]["total"])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in best:
+        provenance = _provenance(day, name)
+        file_name = MODEL if name == chosen else OTHER[name]
+        save_model(folder / file_name, model=_model(config, tensors, name), config=config, provenance=provenance)
+        if name == chosen:
+            write_bytes(folder / PROVENANCE, json.dumps(provenance, indent=1).encode())
+    write_bytes(folder / "config.json", config.model_dump_json(indent=1).encode())
+    if lines:
+        write_lines(folder / LOG, list(_lines(lines["log"], StepLog)), StepLog)
+        seen = lines["validation"].get(chosen, {})
+        write_lines(folder / VALIDATION_LOG, list(_lines(seen, ValidationLog)), ValidationLog)
+    steps = " and ".join(f"{stage.steps} steps of {stage.size}-cubes" for stage in config.stages)
+    return f"{folder}: {steps}; {chosen} weights of step {best[chosen]['step']:.0f}, loss {best[chosen]['total']:.4f}"
+
+
+def _model(config: TrainingConfig, tensors: dict[str, Tensor], name: str) -> SynergicModel:
+    model = build_model(config)
+    prefix = f"{name}."
+    model.load_state_dict({key[len(prefix) :]: own for key, own in tensors.items() if key.startswith(prefix)})
+    return model
+
+
+def _provenance(day: dict[str, Any], name: str) -> dict[str, Any]:
+    best = {"step": day["best"][name]["step"], "by": "total", "value": day["best"][name]["total"], "weights": name}
+    kept = {
+        key: day[key] for key in ("labels_sha256", "carry_sha256", "torch", "device", "mode", "validation_patients")
+    }
+    steps = sum(stage["steps"] for stage in day["config"]["stages"])
+    return {**day["provenance"], **kept, "steps": steps, "best": best, "weights_rounded_to": "float16"}
+
+
+def _lines(columns: dict[str, list[Any]], kind: type[Any]) -> Iterator[Any]:
+    names = list(columns)
+    for values in zip(*columns.values(), strict=True):
+        yield kind(**dict(zip(names, values, strict=True)))
