@@ -78,7 +78,7 @@ def _read(source: Path, series: str | None, threads: int) -> CTVolume:
         )
     form = format_of(name)
     if form is None:
-        pair = "an Analyze or NIfTI pair loses its place in the patient with either file; convert it to .nii.gz"
+        pair = "convert the .hdr and .img pair to one .nii.gz file"
         raise CTError(
             f"{source} is of no supported format: {source.suffix or 'no extension'}",
             code="ct-unsupported-format",

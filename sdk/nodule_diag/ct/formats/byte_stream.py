@@ -21,6 +21,8 @@ Packing = Literal["gzip", "zlib", "bzip2"]
 """How data are compressed."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_MEMBER_MAGIC = {"gzip": _GZIP_MAGIC, "bzip2": b"BZh"}
+"""How another member or stream begins; nothing may follow zlib's only one."""
 _BLOCK_BYTES = 2**20
 
 
@@ -76,7 +78,7 @@ class ByteStream:
                 yield chunk
             block = b""
             if unpacker.eof:
-                if not (block := self._after_padding(unpacker.unused_data)):
+                if not (block := self._next_member(packing, unpacker.unused_data)):
                     return
                 unpacker = self._unpacker(packing)
 
@@ -90,10 +92,15 @@ class ByteStream:
         flag = igzip_lib.DECOMP_GZIP if packing == "gzip" else igzip_lib.DECOMP_ZLIB
         return igzip_lib.IgzipDecompressor(flag=flag)
 
-    def _after_padding(self, block: bytes) -> bytes:
-        """What follows once zeros are over; nothing at the end of the file."""
+    def _next_member(self, packing: Packing, block: bytes) -> bytes:
+        """The beginning of what follows a member and zeros; nothing at the end of the file."""
         while not (rest := block.lstrip(b"\0")) and (block := self._file.read(_BLOCK_BYTES)):
             pass
+        magic = _MEMBER_MAGIC.get(packing)
+        if rest and magic and len(rest) < len(magic):
+            rest += self._file.read(_BLOCK_BYTES)
+        if rest and not (magic and rest.startswith(magic)):
+            raise damaged(self._path, "other bytes follow its compressed data")
         return rest
 
     def fill(self, buffer: memoryview) -> int:

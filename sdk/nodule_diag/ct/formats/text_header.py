@@ -42,7 +42,9 @@ class TextHeader:
             CTError: ``ct-damaged`` when it is there already: one of the two must be wrong.
         """
         if field in self._values:
-            raise damaged(self.path, f"its {field} comes twice, {quoted(self._values[field])} and {quoted(value)}")
+            raise damaged(
+                self.path, f"its header gives {field} twice, as {quoted(self._values[field])} and {quoted(value)}"
+            )
         self._values[field] = value
 
     def __contains__(self, field: str) -> bool:
@@ -95,7 +97,7 @@ class TextHeader:
         """The error for a field that is missing or says what cannot be."""
         if field not in self:
             return damaged(self.path, f"its header has no {field}")
-        return damaged(self.path, f"its {field} is {quoted(self._values[field])}")
+        return damaged(self.path, f"its header gives {field} as {quoted(self._values[field])}")
 
 
 def header_lines(file: BufferedReader, path: str) -> Iterator[str]:
