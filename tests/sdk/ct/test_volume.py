@@ -109,6 +109,30 @@ def test_unreadable_file_is_a_ct_error(tmp_path, monkeypatch):
         read_ct(path)
 
 
+def test_no_memory_is_a_ct_error(tmp_path, monkeypatch):
+    def none_left(*_args, **_kwargs):
+        raise MemoryError
+
+    path = make.write(tmp_path / "scan.nii")
+    monkeypatch.setattr("numpy.empty", none_left)
+    with pytest.raises(CTError, match="more memory than there is") as caught:
+        read_ct(path)
+    assert caught.value.code == "ct-too-large"
+
+
+def test_padding_goes_into_place_from_every_type(tmp_path):
+    """Clamped values are written straight into the array, which is int16 or float32 whatever the file stores."""
+    hu = make.chest_hu()
+    hu[:, 0, :] = -3024
+    truth = np.maximum(hu, -1024)
+    for dtype in (np.int16, np.int32, np.int64, np.float32, np.float64):
+        ct = read_ct(make.write(tmp_path / "scan.mha", make.image(hu.astype(dtype))))
+        assert ct.hu.dtype == np.int16
+        np.testing.assert_array_equal(ct.hu, truth)
+        ct = read_ct(make.write(tmp_path / "scan.mha", make.image(hu.astype(np.float64) + 0.25)))
+        np.testing.assert_array_equal(ct.hu, np.maximum(hu + np.float32(0.25), -1024))
+
+
 class TestFromArray:
     """Voxels in memory get the same checks as a file."""
 
