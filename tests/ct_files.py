@@ -15,6 +15,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID, CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEGLosslessSV1
 
+from nodule_diag.ct.volume import CTVolume
+
 SPACING_XYZ = (0.75, 0.8, 2.5)
 ORIGIN_XYZ = (-20.5, 11.25, -130.0)
 UID_ROOT = "1.2.826.0.1.3680043.8.498"
@@ -181,3 +183,11 @@ def zipped(folder: Path, target: Path) -> Path:
             if path.is_file():
                 archive.write(path, path.relative_to(folder.parent).as_posix())
     return target
+
+
+def assert_same(ct: CTVolume, expected: sitk.Image, *, atol: float = 1e-4) -> None:
+    """A volume equals an ITK image that is already in LPS order."""
+    np.testing.assert_array_equal(ct.hu, sitk.GetArrayViewFromImage(expected))
+    np.testing.assert_allclose(ct.spacing_xyz_mm, expected.GetSpacing(), atol=atol)
+    np.testing.assert_allclose(ct.origin_xyz_mm, expected.GetOrigin(), atol=atol)
+    np.testing.assert_allclose(ct.direction.ravel(), expected.GetDirection(), atol=1e-6)

@@ -46,5 +46,12 @@ def cut(path: Path, count: int) -> Path:
     return path
 
 
+def changed(path: Path, old: bytes, new: bytes) -> Path:
+    data = path.read_bytes()
+    assert data.count(old) == 1
+    path.write_bytes(data.replace(old, new))
+    return path
+
+
 # A direction whose axes are not at right angles.
 SHEAR = [[1, 0, 0], [0, 1, 0.2], [0, 0, 0.98]]

@@ -112,3 +112,54 @@ def nifti_sheared(folder):
 @case("NIfTI with slices 6 mm apart", "ct-slice-spacing", "6 mm", "0.75 x 0.8 x 6 mm")
 def nifti_thick(folder):
     return make.write(folder / "scan.nii.gz", make.image(spacing=(0.75, 0.8, 6.0)))
+
+
+@case("gzipped NIfTI whose header promises 3 of its 19 slices", "ct-damaged", "5,376 bytes", "more follow")
+def nifti_gz_fewer_slices(folder):
+    plain = make.write(folder / "scan.nii", make.image(np.repeat(make.chest_hu(), 2, axis=0)[:19]))
+    data = bytearray(plain.read_bytes())
+    struct.pack_into("<h", data, 46, 19 ^ 16)
+    path = folder / "scan.nii.gz"
+    path.write_bytes(gzip.compress(bytes(data), 0, mtime=0))
+    return path
+
+
+@case("NIfTI with bytes after its last voxel", "ct-damaged", "21,504 bytes", "more follow")
+def nifti_more_bytes(folder):
+    path = make.write(folder / "scan.nii")
+    path.write_bytes(path.read_bytes() + bytes(1792))
+    return path
+
+
+@case("gzipped NIfTI with other bytes after it", "ct-damaged", "other bytes follow")
+def nifti_gz_garbage(folder):
+    path = folder / "scan.nii.gz"
+    path.write_bytes(gzip.compress(make.write(folder / "scan.nii").read_bytes(), 0, mtime=0) + b"<html>")
+    return path
+
+
+@case("NIfTI whose second gzip member has a flipped bit", "ct-damaged", "Incorrect checksum")
+def nifti_gz_second_member(folder):
+    plain = make.write(folder / "scan.nii").read_bytes()
+    data = bytearray(gzip.compress(plain[:9000], 0, mtime=0) + gzip.compress(plain[9000:], 0, mtime=0))
+    data[15000] ^= 4
+    path = folder / "scan.nii.gz"
+    path.write_bytes(data)
+    return path
+
+
+@case("NIfTI whose voxels begin between two bytes", "ct-damaged", "byte 352.5")
+def nifti_offset(folder):
+    return make.patched(make.write(folder / "scan.nii"), 108, "<f", 352.5)
+
+
+@case("NIfTI with a slope and no intercept", "ct-damaged", "scl_inter nan")
+def nifti_intercept(folder):
+    return make.patched(make.write(folder / "scan.nii"), 112, "<2f", 1.0, float("nan"))
+
+
+@case("half of an Analyze or NIfTI pair", "ct-unsupported-format", ".hdr")
+def nifti_pair(folder):
+    path = folder / "scan.hdr"
+    path.write_bytes(make.write(folder / "scan.nii").read_bytes()[:348])
+    return path

@@ -1,5 +1,7 @@
 """Paths that lead to no CT."""
 
+import os
+
 import ct_files as make
 from bad_inputs.case import case
 from bad_inputs.dicom import slices
@@ -31,4 +33,11 @@ def series_of_nifti(folder):
 def empty_file(folder):
     path = folder / "scan.nii"
     path.touch()
+    return path
+
+
+@case("a pipe instead of a file", "ct-unreadable", "pipe")
+def pipe(folder):
+    path = folder / "scan.nii"
+    os.mkfifo(path)
     return path

@@ -89,9 +89,10 @@ class HounsfieldArray:
         if self._hu.dtype == np.int16 and slab.dtype.kind == "f" and not np.array_equal(np.rint(slab), slab):
             self._become_float(first_slice)
         target = self._stored[first_slice : first_slice + len(slab)]
-        if low < PADDING_FLOOR_HU:
-            slab = np.maximum(slab, PADDING_FLOOR_HU)
-        np.copyto(target, slab, casting="unsafe")
+        if low < PADDING_FLOOR_HU:  # straight into place: a copy of each slab would cost as much as reading it
+            np.maximum(slab, PADDING_FLOOR_HU, out=target, casting="unsafe")
+        else:
+            np.copyto(target, slab, casting="unsafe")
 
     def finish(self) -> npt.NDArray[Any]:
         """The finished array, read-only.

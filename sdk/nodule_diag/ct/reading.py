@@ -8,7 +8,7 @@ from time import perf_counter
 
 import numpy as np
 
-from nodule_diag.ct.formats.registry import ARCHIVE_SUFFIX, DICOM_FILE_SUFFIXES, SUFFIXES, format_of
+from nodule_diag.ct.formats.registry import ARCHIVE_SUFFIX, DICOM_FILE_SUFFIXES, PAIR_SUFFIXES, SUFFIXES, format_of
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CTError, UsageError
 from nodule_diag.process import LOG, resolve_threads
@@ -42,6 +42,12 @@ def read_ct(path: str | os.PathLike[str], *, series: str | None = None, threads:
             code="ct-unreadable",
             hint="check the path and its permissions",
         ) from error
+    except MemoryError as error:
+        raise CTError(
+            f"{source} needs more memory than there is",
+            code="ct-too-large",
+            hint="read it where more memory is free",
+        ) from error
     took_ms = (perf_counter() - started) * 1000.0
     LOG.info("read a CT of %d x %d x %d voxels in %.0f ms, %d warnings", *ct.size_xyz, took_ms, len(ct.warnings))
     return ct
@@ -52,6 +58,12 @@ def _read(source: Path, series: str | None, threads: int) -> CTVolume:
     name = source.name.lower()
     if not source.exists():
         raise CTError(f"{source} does not exist", code="ct-missing-path", hint="check the path")
+    if not (source.is_file() or source.is_dir()):
+        raise CTError(
+            f"{source} cannot be read: it is a pipe or a device",
+            code="ct-unreadable",
+            hint="write the CT to a file and give that",
+        )
     if source.is_file() and source.stat().st_size == 0:
         raise CTError(f"{source} is empty", code="ct-empty", hint="copy or download the file again")
     if source.is_dir() or name.endswith(ARCHIVE_SUFFIX):
@@ -66,10 +78,11 @@ def _read(source: Path, series: str | None, threads: int) -> CTVolume:
         )
     form = format_of(name)
     if form is None:
+        pair = "convert the .hdr and .img pair to one .nii.gz file"
         raise CTError(
             f"{source} is of no supported format: {source.suffix or 'no extension'}",
             code="ct-unsupported-format",
-            hint=f"supported are {SUFFIXES}",
+            hint=pair if name.endswith(PAIR_SUFFIXES) else f"supported are {SUFFIXES}",
         )
     if series is not None:
         raise UsageError(

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from nodule_diag.errors import CTError
 
+MAX_QUOTED = 80
+"""Characters of a header's text in a message."""
+
+
+def quoted(text: str) -> str:
+    """What a header says, fit for a message: without control characters, and not longer than a line."""
+    return repr(text) if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]!r}..."
+
 
 def damaged(path: str, why: str) -> CTError:
     """A header or voxels that cannot be what was written."""
@@ -43,3 +51,9 @@ def not_scalar(path: str, holds: str) -> CTError:
     """Colours, vectors or complex numbers."""
     hint = "give the CT itself, one number in HU for each voxel"
     return CTError(f"{path} holds {holds}", code="ct-not-scalar", hint=hint)
+
+
+def unsupported(path: str, why: str) -> CTError:
+    """A way to store voxels that its format knows and that is not read here."""
+    hint = "store the CT as a binary .mha, .nrrd or .nii.gz file"
+    return CTError(f"{path} cannot be read: {why}", code="ct-unsupported-format", hint=hint)

@@ -6,32 +6,43 @@ name wherever it points. This reader checks the first, raises the second and kee
 
 from __future__ import annotations
 
+from io import BufferedReader
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nodule_diag.ct.formats.byte_stream import ByteStream, read_voxels
+from nodule_diag.ct.formats.byte_stream import ByteStream, Packing, is_gzip, read_voxels
+from nodule_diag.ct.formats.data_file import data_file
+from nodule_diag.ct.formats.text_header import TextHeader, header_lines
 from nodule_diag.ct.grid import StoredGrid
 from nodule_diag.ct.hounsfield import HounsfieldArray
 from nodule_diag.ct.limits import check_payload, check_size
-from nodule_diag.ct.refusals import damaged, not_placed, not_scalar
+from nodule_diag.ct.refusals import damaged, not_placed, not_scalar, quoted, truncated, unsupported
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CTError
-
-MAX_HEADER_BYTES = 2**16
 
 _VOXEL_TYPES = {
     **{"MET_CHAR": "i1", "MET_SHORT": "i2", "MET_INT": "i4", "MET_LONG": "i4", "MET_LONG_LONG": "i8"},
     **{"MET_UCHAR": "u1", "MET_USHORT": "u2", "MET_UINT": "u4", "MET_ULONG": "u4", "MET_ULONG_LONG": "u8"},
     **{"MET_FLOAT": "f4", "MET_DOUBLE": "f8"},
 }
-_ORIENTATION_KEYS = ("TransformMatrix", "Rotation", "Orientation")
-_ORIGIN_KEYS = ("Offset", "Position", "Origin")
-_SPACING_KEYS = ("ElementSpacing", "ElementSize")
-_BIG_ENDIAN_KEYS = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
+_ORIENTATION = ("TransformMatrix", "Rotation", "Orientation")
+_ORIGIN = ("Offset", "Position", "Origin")
+_SPACING = ("ElementSpacing", "ElementSize")
+_BIG_ENDIAN = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
+_FIELDS = {
+    *(*_ORIENTATION, *_ORIGIN, *_SPACING, *_BIG_ENDIAN, "NDims", "DimSize", "Modality", "DistanceUnits"),
+    *("ElementType", "ElementNumberOfChannels", "BinaryData", "CompressedData", "CompressedDataSize", "HeaderSize"),
+    *("ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset", "ElementDataFile"),
+}
+"""Those that decide how a CT is read. Others are anyone's, and may come as often as they like."""
+_SYNONYMS = (_ORIENTATION, _ORIGIN, _BIG_ENDIAN)
+_TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
 _CT_MODALITIES = ("MET_MOD_CT", "MET_MOD_UNKNOWN")
+_DATA_AT_END = -1
+"""HeaderSize of a data file whose voxels are its last bytes."""
 
 
 def read(path: Path) -> CTVolume:
@@ -44,118 +55,133 @@ def read(path: Path) -> CTVolume:
         CTError: When it is damaged, or no CT that can be diagnosed from.
     """
     name = str(path)
-    fields, header_bytes = _read_header(path)
-    modality = fields.get("Modality", "MET_MOD_UNKNOWN")
-    if modality not in _CT_MODALITIES:
-        raise CTError(
-            f"{name} is not a CT: its header says modality {modality}", code="ct-not-ct", hint="give a chest CT"
-        )
-    size = [int(n) for n in _numbers(fields, ("DimSize",), name)]
-    check_size(size, path=name)
-    dtype = _dtype(fields, name)
-    matrix = np.reshape(_numbers(fields, _ORIENTATION_KEYS, name, count=9), (3, 3))
-    grid = StoredGrid.checked(
-        size,
-        spacing_xyz_mm=_numbers(fields, _SPACING_KEYS, name, count=3),
-        origin_xyz_mm=_numbers(fields, _ORIGIN_KEYS, name, count=3),
-        # Each triple of the file is the direction of one stored axis; ours are columns.
-        direction=matrix.T,
-        path=name,
-    )
-    data, start = _data_file(path, fields, header_bytes)
-    compressed = _flag(fields, "CompressedData")
-    promised, stored = prod(size) * dtype.itemsize, data.stat().st_size
-    if start < 0:
-        start = max(0, stored - promised)
-    check_payload(promised, stored - start, compressed=compressed, path=name)
-    voxels = HounsfieldArray(grid, path=name)
+    header, header_bytes = _read_header(path)
+    _check_meaning(header)
+    grid = _grid(header)
+    dtype = _dtype(header)
+    local = header.get("ElementDataFile").upper() == "LOCAL"
+    data = path if local else data_file(path, header.get("ElementDataFile"))
+    promised = prod(grid.size_xyz) * dtype.itemsize
     with data.open("rb") as file:
+        start, stored = _place(header, header_bytes if local else 0, promised, data.stat().st_size)
         file.seek(start)
-        read_voxels(ByteStream(file, compressed=compressed, path=name), voxels, dtype=dtype)
+        packing = _packing(header, file, stored)
+        check_payload(promised, stored, compressed=packing is not None, path=name)
+        voxels = HounsfieldArray(grid, path=name)
+        read_voxels(ByteStream(file, packing=packing, path=name), voxels, dtype=dtype)
     return CTVolume.from_voxels(voxels)
 
 
-def _read_header(path: Path) -> tuple[dict[str, str], int]:
+def _read_header(path: Path) -> tuple[TextHeader, int]:
     """The ``Key = value`` lines up to ElementDataFile, which ends a header, and their length in bytes."""
-    fields: dict[str, str] = {}
-    done = 0
+    header = TextHeader(str(path))
     with path.open("rb") as file:
-        while done < MAX_HEADER_BYTES and (line := file.readline(MAX_HEADER_BYTES)):
-            done += len(line)
-            key, equals, value = line.decode("utf-8", "replace").partition("=")
-            if equals:
-                fields[key.strip()] = value.strip()
-            if key.strip() == "ElementDataFile":
-                return fields, done
-    raise damaged(str(path), "its header has no ElementDataFile")
+        for line in header_lines(file, header.path):
+            key, _, value = (part.strip() for part in line.partition("="))
+            if key in _FIELDS:
+                header.add(key, value)
+            if key == "ElementDataFile":
+                return header, file.tell()
+    raise damaged(header.path, "its header has no ElementDataFile")
 
 
-def _data_file(path: Path, fields: dict[str, str], header_bytes: int) -> tuple[Path, int]:
-    """The file that holds the voxels and where they start; -1 means at its end."""
-    value = fields.get("ElementDataFile", "")
-    if value.upper() == "LOCAL":
-        return path, header_bytes
-    folder = path.parent.resolve()
-    data = _resolved(folder / value)
-    if value.upper().startswith("LIST") or "%" in value or data is None or not data.is_relative_to(folder):
+def _check_meaning(header: TextHeader) -> None:
+    """Refuse what is no CT in HU and millimetres, or leaves open what it is."""
+    modality = header.get("Modality", "MET_MOD_UNKNOWN")
+    if modality not in _CT_MODALITIES:
         raise CTError(
-            f"{path} takes its voxels from {value!r}, which is not one file in its own folder",
-            code="ct-detached-data",
-            hint="store the CT as one .mha or .nii.gz file",
+            f"{header.path} is not a CT: its header says modality {quoted(modality)}",
+            code="ct-not-ct",
+            hint="give a chest CT",
         )
-    if not data.is_file():
-        raise CTError(
-            f"{path} takes its voxels from {value!r}, which does not exist",
-            code="ct-missing-data-file",
-            hint="keep the .mhd and its .raw file together",
-        )
-    try:
-        return data, int(fields.get("HeaderSize", "0"))
-    except ValueError:
-        raise damaged(str(path), f"its HeaderSize is {fields['HeaderSize']!r}") from None
+    for names in _SYNONYMS:
+        given = [name for name in names if name in header]
+        if len({header.get(name) for name in given}) > 1:
+            raise damaged(header.path, f"its {' and '.join(given)} contradict each other")
+    if header.get("DistanceUnits", "mm") not in ("mm", "?"):
+        raise damaged(header.path, f"its DistanceUnits are {quoted(header.get('DistanceUnits'))}, not mm")
+    for name, neutral in (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0)):
+        if name in header and header.reals(name, count=1) != [neutral]:
+            why = f"its {name} is {quoted(header.get(name))}, which some readers apply and others do not"
+            raise damaged(header.path, why)
 
 
-def _resolved(path: Path) -> Path | None:
-    """Where a path leads; None for one that cannot be: with a zero byte, or a link to itself."""
-    try:
-        return path.resolve()
-    except (ValueError, RuntimeError):
-        return None
+def _grid(header: TextHeader) -> StoredGrid:
+    """Where the voxels lie, without axes beyond the third, which may have one sample."""
+    size = header.wholes("DimSize")
+    axes = len(size)
+    if header.whole("NDims", axes) != axes:
+        raise damaged(header.path, f"it has {header.get('NDims')} dimensions and {axes} sizes")
+    if axes != 3 and set(size[3:]) != {1}:
+        check_size(size, path=header.path)
+    spacing, origin, matrix = (
+        header.reals(_given(header, names), count=count)
+        for names, count in ((_SPACING, axes), (_ORIGIN, axes), (_ORIENTATION, axes * axes))
+    )
+    # Each row of the file is the direction of one stored axis; ours are columns.
+    directions = np.reshape(matrix, (axes, axes))
+    if directions[:3, 3:].any():
+        raise header.wrong(_given(header, _ORIENTATION))
+    return StoredGrid.checked(
+        size[:3],
+        spacing_xyz_mm=spacing[:3],
+        origin_xyz_mm=origin[:3],
+        direction=directions[:3, :3].T,
+        path=header.path,
+    )
 
 
-def _dtype(fields: dict[str, str], path: str) -> np.dtype[Any]:
+def _given(header: TextHeader, names: tuple[str, ...]) -> str:
+    """The first of several names of a field that is there."""
+    for name in names:
+        if name in header:
+            return name
+    if names is _SPACING:
+        raise damaged(header.path, f"its header has no {names[0]}")
+    raise not_placed(header.path, f"its header has no {names[0]}")
+
+
+def _dtype(header: TextHeader) -> np.dtype[Any]:
     """Stored voxel type with its byte order."""
-    kind = fields.get("ElementType", "")
-    channels = fields.get("ElementNumberOfChannels", "1")
-    if kind not in _VOXEL_TYPES or channels != "1":
-        raise not_scalar(path, f"{channels} value(s) of type {kind or 'unknown'} for each voxel, not one number")
-    if not _flag(fields, "BinaryData", default=True):
-        raise CTError(
-            f"{path} stores its voxels as text, which is not supported",
-            code="ct-unsupported-format",
-            hint="store the CT as a binary .mha or .nii.gz file",
-        )
-    big = any(_flag(fields, key) for key in _BIG_ENDIAN_KEYS)
+    kind, channels = header.get("ElementType"), header.whole("ElementNumberOfChannels", 1)
+    if kind not in _VOXEL_TYPES or channels != 1:
+        what = f"{channels} value(s) of type {quoted(kind) if kind else 'unknown'} for each voxel, not one number"
+        raise not_scalar(header.path, what)
+    if not _flag(header, "BinaryData", default=True):
+        raise unsupported(header.path, "its voxels are stored as text")
+    big = any(_flag(header, name) for name in _BIG_ENDIAN)
     return np.dtype(_VOXEL_TYPES[kind]).newbyteorder(">" if big else "<")
 
 
-def _flag(fields: dict[str, str], key: str, *, default: bool = False) -> bool:
-    """A True or False field; MetaIO looks at the first letter only."""
-    value = fields.get(key)
-    return default if value is None else value[:1] in ("T", "t", "1")
+def _flag(header: TextHeader, field: str, *, default: bool = False) -> bool:
+    """A True or False field."""
+    if field not in header:
+        return default
+    word = header.get(field).lower()
+    if word not in (*_TRUE, *_FALSE):
+        raise header.wrong(field)
+    return word in _TRUE
 
 
-def _numbers(fields: dict[str, str], keys: tuple[str, ...], path: str, *, count: int | None = None) -> list[float]:
-    """The finite numbers of the first key that is there."""
-    key = next((key for key in keys if key in fields), None)
-    if key is None and keys in (_ORIENTATION_KEYS, _ORIGIN_KEYS):
-        raise not_placed(path, f"its header has no {keys[0]}")
-    if key is None:
-        raise damaged(path, f"its header has no {keys[0]}")
-    try:
-        values = [float(word) for word in fields[key].split()]
-    except ValueError:
-        values = []
-    if not values or len(values) != (count or len(values)) or not np.isfinite(values).all():
-        raise damaged(path, f"its {key} is {fields[key]!r}")
-    return values
+def _place(header: TextHeader, start: int, promised: int, file_bytes: int) -> tuple[int, int]:
+    """Where the voxels start in their file, and the bytes from there on. A HeaderSize counts from its beginning."""
+    skipped = header.whole("HeaderSize", 0)
+    if skipped < _DATA_AT_END:
+        raise header.wrong("HeaderSize")
+    if skipped == _DATA_AT_END:
+        start = max(start, file_bytes - promised)
+    elif skipped > 0:
+        start = skipped
+    return start, file_bytes - start
+
+
+def _packing(header: TextHeader, file: BufferedReader, stored: int) -> Packing | None:
+    """How the voxels are compressed. MetaIO writes zlib and reads gzip too."""
+    if not _flag(header, "CompressedData"):
+        return None
+    told = header.whole("CompressedDataSize", stored)
+    if told > stored:
+        raise truncated(header.path, f"its header promises {told:,} compressed bytes, {max(stored, 0):,} are there")
+    if told != stored:
+        raise damaged(header.path, f"its header promises {told:,} compressed bytes, {stored:,} are there")
+    return "gzip" if is_gzip(file) else "zlib"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from nodule_diag.ct.formats.byte_stream import GZIP_MAGIC, ByteStream, read_voxels
+from nodule_diag.ct.formats.byte_stream import ByteStream, is_gzip, read_voxels
 from nodule_diag.ct.grid import StoredGrid
 from nodule_diag.ct.hounsfield import HounsfieldArray
 from nodule_diag.ct.limits import check_payload, check_size
@@ -72,9 +72,8 @@ def read(path: Path) -> CTVolume:
     """
     name = str(path)
     with path.open("rb") as file:
-        compressed = file.read(2) == GZIP_MAGIC
-        file.seek(0)
-        stream = ByteStream(file, compressed=compressed, path=name)
+        compressed = is_gzip(file)
+        stream = ByteStream(file, packing="gzip" if compressed else None, path=name)
         header, order = _read_header(stream, name)
         size = _size(header, name)
         dtype, offset = _voxels(header, order, name)
@@ -89,11 +88,9 @@ def read(path: Path) -> CTVolume:
             direction=np.divide(columns, spacing, out=np.zeros((3, 3)), where=spacing > 0),
             path=name,
         )
-        slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-        if slope == 0.0 or not isfinite(slope):  # the standard's "not scaled"
-            slope, intercept = 1.0, 0.0
+        slope, intercept = _scaling(header, name)
         voxels = HounsfieldArray(grid, path=name)
-        stream.read(offset - header.dtype.itemsize)
+        stream.skip(offset - header.dtype.itemsize)
         read_voxels(stream, voxels, dtype=dtype, slope=slope, intercept=intercept)
     return CTVolume.from_voxels(voxels, warnings=notes)
 
@@ -136,9 +133,19 @@ def _voxels(header: _Header, order: Literal["<", ">"], path: str) -> tuple[np.dt
     if code not in _VOXEL_TYPES:
         what = f"voxels of NIfTI type {code}, which are not single numbers (colour, complex or unknown)"
         raise not_scalar(path, what)
-    if not header.dtype.itemsize <= offset <= _MAX_VOX_OFFSET:
-        raise damaged(path, f"its header puts the voxels at byte {offset:g}")
+    if not (header.dtype.itemsize <= offset <= _MAX_VOX_OFFSET and offset.is_integer()):
+        raise damaged(path, f"its header puts the voxels at byte {offset:.9g}")
     return np.dtype(_VOXEL_TYPES[code]).newbyteorder(order), int(offset)
+
+
+def _scaling(header: _Header, path: str) -> tuple[float, float]:
+    """Slope and intercept of HU = slope * stored + intercept."""
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0.0 or not isfinite(slope):  # the standard's "not scaled", and nibabel's
+        return 1.0, 0.0
+    if not isfinite(intercept):
+        raise damaged(path, f"its scl_slope is {slope:g} and its scl_inter {intercept}")
+    return slope, intercept
 
 
 def _lps_affine(header: _Header, size: list[int], path: str) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:

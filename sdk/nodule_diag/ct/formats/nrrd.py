@@ -1,110 +1,217 @@
-"""NRRD, decoded by SimpleITK after its header has been checked here."""
+"""NRRD (``.nrrd``, and ``.nhdr`` beside its data file), read without SimpleITK.
+
+Written to teem's definition of the format (https://teem.sourceforge.net/nrrd/format.html). teem itself, which is part
+of ITK, does not reach the checksum of compressed data, so that a damaged file can give other voxels, and a long line
+of a header can overwrite its memory.
+"""
 
 from __future__ import annotations
 
+import re
+from io import SEEK_CUR, BufferedReader
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 
+from nodule_diag.ct.formats.byte_stream import ByteStream, Packing, read_voxels
+from nodule_diag.ct.formats.data_file import data_file
+from nodule_diag.ct.formats.text_header import MAX_LINE_BYTES, TextHeader, header_lines
+from nodule_diag.ct.grid import StoredGrid
+from nodule_diag.ct.hounsfield import HounsfieldArray
 from nodule_diag.ct.limits import check_payload, check_size
-from nodule_diag.ct.refusals import damaged, not_placed, not_scalar, other_format, truncated
+from nodule_diag.ct.refusals import damaged, not_placed, not_scalar, other_format, quoted, truncated, unsupported
 from nodule_diag.ct.volume import CTVolume
-from nodule_diag.errors import CTError
-from nodule_diag.process import quiet_itk
 
-MAX_HEADER_BYTES = 2**20
-
-_PATIENT_SPACES = (
-    *("left-posterior-superior", "lps"),
-    *("right-anterior-superior", "ras"),
-    *("left-anterior-superior", "las"),
+_MAGIC = re.compile(rb"NRRD(00\.01|000[1-5])\r?\n")
+_FIELDS = (
+    *("content", "number", "type", "block size", "dimension", "space", "space dimension", "sizes", "spacings"),
+    *("thicknesses", "axis mins", "axis maxs", "space directions", "centers", "centerings", "kinds", "labels", "units"),
+    *("min", "max", "old min", "old max", "endian", "encoding", "line skip", "byte skip", "sample units"),
+    *("space units", "space origin", "measurement frame", "data file"),
 )
-"""The spaces ITK turns into LPS. It takes any other as if it were LPS, which would be a guess."""
+_FIELD_OF = {written: field for field in _FIELDS for written in (field, field.replace(" ", ""))}
 
-_PIXEL_BYTES = {
-    **{getattr(sitk, f"sitk{sign}Int{bits}"): bits // 8 for sign in ("", "U") for bits in (8, 16, 32, 64)},
-    sitk.sitkFloat32: 4,
-    sitk.sitkFloat64: 8,
+_VOXEL_TYPES = {
+    **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
+    **dict.fromkeys(("uchar", "unsigned char", "uint8", "uint8_t"), "u1"),
+    **dict.fromkeys(("short", "short int", "signed short", "signed short int", "int16", "int16_t"), "i2"),
+    **dict.fromkeys(("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"), "u2"),
+    **dict.fromkeys(("int", "signed int", "int32", "int32_t"), "i4"),
+    **dict.fromkeys(("uint", "unsigned int", "uint32", "uint32_t"), "u4"),
+    **dict.fromkeys(("longlong", "long long", "long long int", "signed long long", "int64", "int64_t"), "i8"),
+    **dict.fromkeys(("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"), "u8"),
+    **{"signed long long int": "i8", "float": "f4", "double": "f8"},
 }
+_PACKINGS: dict[str, Packing | None] = {"raw": None, "gz": "gzip", "gzip": "gzip", "bz2": "bzip2", "bzip2": "bzip2"}
+_TO_LPS = {
+    **dict.fromkeys(("leftposteriorsuperior", "lps"), (1.0, 1.0, 1.0)),
+    **dict.fromkeys(("rightanteriorsuperior", "ras"), (-1.0, -1.0, 1.0)),
+    **dict.fromkeys(("leftanteriorsuperior", "las"), (1.0, -1.0, 1.0)),
+}
+"""The spaces of a patient, without hyphens: what x, y, z are to be multiplied by. Any other space would be a guess."""
+_TIMED_SPACE = re.compile("(.+superior)time|(lps|ras|las)t")
+_MILLIMETRE = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "")
+
+_VECTOR = re.compile(r"none|\([^()]*\)")
+_QUOTED = re.compile(r'"([^"]*)"')
+_MAX_SKIPPED_LINES = 2**16
+_MAX_SKIPPED_BYTES = 64 * 2**20
+_DATA_AT_END = -1
+"""The byte skip of raw voxels that are the last bytes of their file."""
 
 
 def read(path: Path) -> CTVolume:
     """Read an NRRD file.
 
     Args:
-        path: The file, with its data in it.
+        path: The file, with its voxels in it or beside it.
 
     Raises:
         CTError: When it is damaged, or no CT that can be diagnosed from.
     """
     name = str(path)
-    fields, header_bytes = _read_header(path)
-    if "data file" in fields or "datafile" in fields:
-        raise CTError(
-            f"{name} takes its voxels from another file",
-            code="ct-detached-data",
-            hint="store the CT as one .nrrd or .nii.gz file",
-        )
-    try:
-        size = [int(word) for word in fields.get("sizes", "").split()]
-    except ValueError:
-        raise damaged(name, f"its sizes are {fields['sizes']!r}") from None
-    check_size(size, path=name)
-    if fields.get("space", "").lower() not in _PATIENT_SPACES:
-        raise not_placed(name, f"its space is {fields.get('space', 'not given')!r}")
-    missing = [field for field in ("space directions", "space origin") if field not in fields]
-    if missing:
-        raise not_placed(name, f"it has no {' and no '.join(missing)}")
-    with quiet_itk():
-        return _read_voxels(path, fields, path.stat().st_size - header_bytes)
+    header, header_bytes = _read_header(path)
+    grid, notes = _grid(header)
+    dtype, packing = _voxels(header)
+    detached = "data file" in header
+    data = data_file(path, header.get("data file")) if detached else path
+    promised = prod(grid.size_xyz) * dtype.itemsize
+    with data.open("rb") as file:
+        file.seek(0 if detached else header_bytes)
+        _skip_lines(file, header)
+        stored = data.stat().st_size - file.tell()
+        skipped = _skipped(header, "byte skip", least=0 if packing else _DATA_AT_END, most=_MAX_SKIPPED_BYTES)
+        if skipped == _DATA_AT_END:
+            skipped = max(stored - promised, 0)
+        # Raw bytes are skipped in the file, others after they have been decompressed.
+        if packing is None:
+            stored -= skipped
+            file.seek(skipped, SEEK_CUR)
+        # bzip2 packs more than deflate's best ratio only where there is no noise, which no CT is without.
+        check_payload(promised, stored, compressed=packing is not None, path=name)
+        stream = ByteStream(file, packing=packing, path=name)
+        if packing is not None:
+            stream.skip(skipped)
+        voxels = HounsfieldArray(grid, path=name)
+        read_voxels(stream, voxels, dtype=dtype)
+    return CTVolume.from_voxels(voxels, warnings=notes)
 
 
-def _read_voxels(path: Path, fields: dict[str, str], payload_bytes: int) -> CTVolume:
-    """Let ITK decode, after the sizes have been found plausible."""
-    name = str(path)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("NrrdImageIO")
-    reader.SetFileName(name)
-    try:
-        reader.ReadImageInformation()
-        pixel_bytes = _PIXEL_BYTES.get(reader.GetPixelIDValue())
-        if pixel_bytes is None or reader.GetNumberOfComponents() != 1:
-            raise not_scalar(name, "more or other than one number for each voxel")
-        check_size(reader.GetSize(), path=name)
-        raw = fields.get("encoding", "").lower() == "raw"
-        check_payload(prod(reader.GetSize()) * pixel_bytes, payload_bytes, compressed=not raw, path=name)
-        image = reader.Execute()
-    except RuntimeError as error:
-        # teem puts what went wrong in the last line of a long trace.
-        reason = str(error).strip().rsplit("\n", 1)[-1].removeprefix("[nrrd] ")
-        code = "ct-truncated" if "expected" in reason else "ct-damaged"
-        raise CTError(
-            f"{name} is truncated or damaged: {reason}", code=code, hint="copy or download the file again"
-        ) from error
-    return CTVolume.from_array(
-        sitk.GetArrayViewFromImage(image),  # valid as long as ``image`` lives
-        spacing_zyx_mm=image.GetSpacing()[::-1],
-        origin_xyz_mm=image.GetOrigin(),
-        direction=np.reshape(image.GetDirection(), (3, 3)),
-        path=name,
-    )
-
-
-def _read_header(path: Path) -> tuple[dict[str, str], int]:
+def _read_header(path: Path) -> tuple[TextHeader, int]:
     """The ``field: value`` lines up to the empty one, and their length in bytes."""
-    fields: dict[str, str] = {}
-    done = 0
+    header = TextHeader(str(path))
     with path.open("rb") as file:
-        if not file.readline(64).startswith(b"NRRD000"):
-            raise other_format(str(path), "an NRRD", "it does not start with NRRD000")
-        while done < MAX_HEADER_BYTES and (line := file.readline(MAX_HEADER_BYTES)):
-            done = file.tell()
-            text = line.decode("utf-8", "replace").strip()
-            if not text:
-                return fields, done
-            field, colon, value = text.partition(":")
-            if colon and not text.startswith("#") and not value.startswith("="):
-                fields[field.strip().lower()] = value.strip()
-    raise truncated(str(path), "its header does not end")
+        if not _MAGIC.fullmatch(file.readline(64)):
+            raise other_format(header.path, "an NRRD", "it does not start with NRRD0001 to NRRD0005")
+        for line in header_lines(file, header.path):
+            if not line:
+                return header, file.tell()
+            written, _, value = line.partition(":")
+            field = _FIELD_OF.get(written.lower())
+            if field and not value.startswith("="):
+                header.add(field, value.strip())
+            elif not (line.startswith("#") or ":=" in line):
+                raise damaged(header.path, f"its header has the line {quoted(line)}, which is no field")
+            if field == "data file" and value.split()[:1] == ["LIST"]:
+                data_file(path, value.strip())  # which refuses it, before the names that follow are taken for fields
+    if "data file" not in header:
+        raise truncated(header.path, "its header does not end")
+    return header, 0
+
+
+def _grid(header: TextHeader) -> tuple[StoredGrid, tuple[str, ...]]:
+    """Where the voxels lie, along the three axes that have a direction in space, and what the user must know."""
+    size = header.wholes("sizes")
+    if header.whole("dimension") != len(size):
+        raise damaged(header.path, f"it has {header.get('dimension')} dimensions and {len(size)} sizes")
+    to_lps, space_axes, notes = _space(header)
+    missing = [field for field in ("space directions", "space origin") if field not in header]
+    if missing:
+        raise not_placed(header.path, f"it has no {' and no '.join(missing)}")
+    vectors = _vectors(header, "space directions", count=len(size), space_axes=space_axes)
+    origin = _vectors(header, "space origin", count=1, space_axes=space_axes)[0]
+    # An axis without a direction, or with one in time alone, is none of the volume's: it must have one sample.
+    spatial = [axis for axis, vector in enumerate(vectors) if vector and (space_axes == 3 or any(vector[:3]))]
+    if 0 not in spatial and size[0] > 1:
+        raise not_scalar(header.path, f"{size[0]} values for each voxel, not one number")
+    if any(size[axis] > 1 for axis in range(len(size)) if axis not in spatial):
+        check_size(size, path=header.path)
+    size = [size[axis] for axis in spatial]
+    check_size(size, path=header.path)
+    directions = np.array([vectors[axis] for axis in spatial], dtype=np.float64)
+    if origin is None or directions[:, 3:].any():
+        raise header.wrong("space origin" if origin is None else "space directions")
+    columns = directions[:, :3].T * np.array(to_lps)[:, np.newaxis]
+    spacing = np.linalg.norm(columns, axis=0)
+    grid = StoredGrid.checked(
+        size,
+        spacing_xyz_mm=spacing,
+        origin_xyz_mm=np.array(origin[:3]) * to_lps,
+        direction=np.divide(columns, spacing, out=np.zeros((3, 3)), where=spacing > 0),
+        path=header.path,
+    )
+    return grid, notes
+
+
+def _space(header: TextHeader) -> tuple[tuple[float, float, float], int, tuple[str, ...]]:
+    """What x, y, z are to be multiplied by to be LPS, the numbers of a position, and what the user must know."""
+    units = _QUOTED.findall(header.get("space units"))[:3]
+    if any(unit.strip().lower() not in _MILLIMETRE for unit in units):
+        raise damaged(header.path, f"its space units are {quoted(header.get('space units'))}, not mm")
+    if "space" not in header and "space dimension" in header and header.whole("space dimension") == 4:
+        note = "the file does not name the space of its positions; they were taken as LPS, as ITK writes a 4-D image"
+        return _TO_LPS["lps"], 4, (note,)
+    space = header.get("space").lower().replace("-", "").replace(" ", "")
+    timed = _TIMED_SPACE.fullmatch(space)
+    to_lps = _TO_LPS.get(timed[1] or timed[2] if timed else space)
+    if to_lps is None:
+        given = quoted(header.get("space")) if "space" in header else "not given"
+        raise not_placed(header.path, f"its space is {given}")
+    return to_lps, 4 if timed else 3, ()
+
+
+def _vectors(header: TextHeader, field: str, *, count: int, space_axes: int) -> list[list[float] | None]:
+    """The ``(x,y,z)`` of a field, None for ``none``."""
+    text = header.get(field)
+    written = _VECTOR.findall(text)
+    if len(written) != count or _VECTOR.sub("", text).strip():
+        raise header.wrong(field)
+    return [
+        None
+        if vector == "none"
+        else header.reals(field, count=space_axes, words=[word.strip() for word in vector[1:-1].split(",")])
+        for vector in written
+    ]
+
+
+def _voxels(header: TextHeader) -> tuple[np.dtype[Any], Packing | None]:
+    """The stored type with its byte order, and how the voxels are compressed."""
+    kind, encoding, endian = (header.get(field).lower() for field in ("type", "encoding", "endian"))
+    if kind not in _VOXEL_TYPES:
+        raise not_scalar(header.path, f"voxels of type {quoted(kind) if kind else 'unknown'}, not one number each")
+    if encoding not in _PACKINGS:
+        what = quoted(encoding) if encoding else "not given"
+        raise unsupported(header.path, f"the encoding of its voxels is {what}, not raw, gzip or bzip2")
+    dtype = np.dtype(_VOXEL_TYPES[kind])
+    if dtype.itemsize > 1 and endian not in ("little", "big"):
+        raise header.wrong("endian")
+    return dtype.newbyteorder(">" if endian == "big" else "<"), _PACKINGS[encoding]
+
+
+def _skip_lines(file: BufferedReader, header: TextHeader) -> None:
+    """Pass over what the header says are lines before the voxels."""
+    for _ in range(_skipped(header, "line skip", least=0, most=_MAX_SKIPPED_LINES)):
+        while (line := file.readline(MAX_LINE_BYTES)) and not line.endswith(b"\n"):
+            pass
+        if not line:
+            raise truncated(header.path, f"it has fewer lines than its line skip of {header.get('line skip')}")
+
+
+def _skipped(header: TextHeader, field: str, *, least: int, most: int) -> int:
+    """How much a header says to pass over."""
+    count = header.whole(field, 0)
+    if not least <= count <= most:
+        raise header.wrong(field)
+    return count

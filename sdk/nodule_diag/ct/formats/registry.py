@@ -18,7 +18,7 @@ class Format:
     Attributes:
         name: What people call it.
         suffixes: Of its files, in lower case.
-        module: Has a ``read(path)``. Imported when first used: SimpleITK and pydicom are heavy.
+        module: Has a ``read(path)``. Imported when first used.
     """
 
     name: str
@@ -38,11 +38,14 @@ class Format:
 FORMATS = (
     Format("NIfTI", (".nii", ".nii.gz"), "nodule_diag.ct.formats.nifti"),
     Format("MetaImage", (".mha", ".mhd"), "nodule_diag.ct.formats.metaimage"),
-    Format("NRRD", (".nrrd",), "nodule_diag.ct.formats.nrrd"),
+    Format("NRRD", (".nrrd", ".nhdr"), "nodule_diag.ct.formats.nrrd"),
 )
 ARCHIVE_SUFFIX = ".zip"
 DICOM_FILE_SUFFIXES = (".dcm", ".dicom", ".ima")
 """Of single slices, which are no CT."""
+PAIR_SUFFIXES = (".hdr", ".img")
+"""Of Analyze and of NIfTI in two files, which are not read: either name alone says neither which of the two it is nor,
+for Analyze, how the scan lies, and whoever sends one file leaves out the other."""
 
 _DICOM = f"a DICOM folder, or a {ARCHIVE_SUFFIX} of one"
 FORMAT_NAMES = ", ".join([*(form.name for form in FORMATS), _DICOM])
