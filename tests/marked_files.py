@@ -110,8 +110,7 @@ def write_points(folder: Path, marked: Marked) -> dict[str, Path]:
     uid = str(marked.slices[0].SeriesInstanceUID)
     luna = "".join(f"{uid},{x!r},{y!r},{z!r},10.0\n1.2.3,{x!r},{y!r},0,4\n" for x, y, z in points)
     texts = {
-        "lps.csv": "id,x,y,z\n"
-        + "".join(f"{n},{x!r},{y!r},{z!r}\n" for n, (x, y, z) in zip("ab", points, strict=True)),
+        "lps.csv": "id,x,y,z\n" + "".join(f"n{n},{x!r},{y!r},{z!r}\n" for n, (x, y, z) in enumerate(points)),
         "comma.csv": ("x;y;z\n" + "".join(f"{x!r};{y!r};{z!r}\n" for x, y, z in points)).replace(".", ","),
         "list.json": json.dumps([dict(zip("xyz", xyz, strict=True)) for xyz in points]),
         "lines.jsonl": "".join(json.dumps({"id": str(n), "xyz_lps_mm": xyz}) + "\n" for n, xyz in enumerate(points)),

@@ -91,7 +91,7 @@ def scattered(shapes: Sequence[Shape], centroid: Vectors) -> bool:
 
     An outline is taken for a disk of its area, and ``SLACK_MM`` is allowed beyond it.
     """
-    planes = [shape for shape in shapes if shape.dimension == 2]
+    planes = [shape for shape in shapes if shape.dimension == 2 and shape.amount > 0]
     away = (float(np.linalg.norm(shape.centroid - centroid)) - np.sqrt(shape.amount / np.pi) for shape in planes)
     return bool(planes) and min(away) > SLACK_MM
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from nodule_diag.exchange.refusals import MAX_LISTED_FAULTS, UnreadableError, re
 
 XYZ = tuple[float, float, float]
 _SHOWN_SERIES = 3
+_SUFFIX = re.compile(r"\.(nii(\.gz)?|mh[ad]|nrrd|nhdr)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +217,7 @@ def require_unlike(ids: Iterable[str], *, source: str = "") -> None:
 
 def _series_names(ct: CTVolume) -> set[str]:
     """What the CT's series may be called: its UID, or else the name of its file."""
-    name = Path(ct.path).name
-    return {ct.series_uid} if ct.series_uid else {name, name.removesuffix(".gz").rpartition(".")[0]} - {""}
+    return {ct.series_uid or _SUFFIX.sub("", Path(ct.path).name)}
 
 
 def _in_space(ct: CTVolume, region: Region) -> Vectors:
