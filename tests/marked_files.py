@@ -63,7 +63,7 @@ class Marked:
 
     def ball(self, xyz: Sequence[float], radius_mm: float = RADIUS_MM) -> np.ndarray:
         """(slices, rows, columns) bool: pixels whose centre lies in a ball."""
-        rows, columns = SHAPE_ZYX[1:]
+        rows, columns = self.slices[0].Rows, self.slices[0].Columns
         planes = [
             np.linalg.norm(
                 self.lps(np.arange(columns), 0, k)[None, :]
