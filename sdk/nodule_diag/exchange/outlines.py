@@ -15,6 +15,8 @@ Vectors = npt.NDArray[np.float64]
 
 SLACK_MM = 5.0
 """How far a centroid may lie beside every outline before its parts are called scattered: one thick slice."""
+SMALLEST_MM2 = 1e-9
+"""An outline of a smaller area is a line or a point."""
 _COUNTS = {"POINT": (1, 1), "CIRCLE": (2, 2), "ELLIPSE": (4, 4), "ELLIPSOID": (6, 6), "POLYGON": (3, None)}
 
 
@@ -71,7 +73,7 @@ def area(points: Vectors) -> Shape:
     crosses = np.cross(spokes, np.roll(spokes, -1, axis=0))
     normal = crosses.sum(axis=0)
     length = float(np.linalg.norm(normal))
-    if length == 0.0:
+    if length < SMALLEST_MM2:
         return Shape(middle, 0.0, 2)
     weights = crosses @ (normal / length)
     thirds = (spokes + np.roll(spokes, -1, axis=0)) / 3
@@ -111,7 +113,7 @@ def _holds(outline: Vectors, point: Vectors) -> bool:
     spokes = outline - point
     normal = np.cross(spokes, np.roll(spokes, -1, axis=0)).sum(axis=0)
     length = float(np.linalg.norm(normal))
-    if length == 0.0 or abs(float(spokes[0] @ normal)) > 0.01 * length:
+    if length < SMALLEST_MM2 or abs(float(spokes[0] @ normal)) > 0.01 * length:
         return False
     a, b = (axis for axis in range(3) if axis != int(np.abs(normal).argmax()))
     here, there = spokes, np.roll(spokes, -1, axis=0)

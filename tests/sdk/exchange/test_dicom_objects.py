@@ -248,7 +248,8 @@ def region(data):
 SRS = {
     "no such graphic": (lambda d: setattr(region(d), "GraphicType", "BLOB"), "graphic type 'BLOB' is unknown"),
     "not in threes": (lambda d: setattr(region(d), "GraphicData", [1.0, 2.0]), "a graphic of 2 numbers"),
-    "not finite": (lambda d: setattr(region(d), "GraphicData", [1.0, 2.0, float("nan")]), "not a list of finite"),
+    "not finite": (lambda d: setattr(region(d), "GraphicData", [1.0, 2.0, float("nan")]), "not a list of numbers"),
+    "absurd": (lambda d: setattr(region(d), "GraphicData", [1.0, 2.0, 1e30]), "not a list of numbers"),
     "no data": (lambda d: region(d).pop("GraphicData"), "GraphicData = None"),
     "nothing": (lambda d: d.ContentSequence.clear(), "no position in it"),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 import zlib
 from io import BytesIO
@@ -24,6 +23,8 @@ _MAGIC = b"DICM"
 _OLD_STARTS = (b"\x02\x00\x00\x00", b"\x02\x00\x02\x00", b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x16\x00")
 MAX_TEXT = 256
 """Characters of a name."""
+MAX_NUMBER = 1e6
+"""No coordinate, in mm or pixels, and no count is larger; what is, would overflow on the way to the centroid."""
 UNPARSED = (
     *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError),
     *(EOFError, OSError, NotImplementedError, RuntimeError, struct.error, zlib.error),
@@ -96,16 +97,16 @@ def text(data: Dataset, keyword: str) -> str:
 
 
 def numbers(data: Dataset, keyword: str, count: int | None = None) -> list[float]:
-    """The finite numbers of a value.
+    """The numbers of a value.
 
     Raises:
-        UnreadableError: where one is missing or not finite, or there are not ``count``.
+        UnreadableError: where one is missing, not finite or absurd, or there are not ``count``.
     """
     value = data.get(keyword)
     many = [] if value is None else [value] if isinstance(value, str | int | float) else list(value)
     found = [float(one) for one in many]
-    if not all(map(math.isfinite, found)) or (len(found) != count if count is not None else not found):
-        raise UnreadableError(f"its {keyword} = {str(value)[:60]} is not {count or 'a list of'} finite numbers")
+    if not all(abs(one) <= MAX_NUMBER for one in found) or (len(found) != count if count is not None else not found):
+        raise UnreadableError(f"its {keyword} = {str(value)[:60]} is not {count or 'a list of'} numbers")
     return found
 
 
