@@ -229,11 +229,11 @@ def _in_space(ct: CTVolume, region: Region) -> Vectors:
     if region.image is None:
         return region.points
     uid, frame = region.image
-    slices = [one for one in (ct.dicom.slices if ct.dicom else ()) if one.sop_uid == uid]
+    known = ct.dicom.slices if ct.dicom else ()
+    slices = [one for one in known if one.sop_uid == uid and one.frame in (None, frame)]
     if len(slices) != 1:
-        many = f"{len(slices)} slices share that file" if slices else "no slice of the CT is that image"
         raise CoordinateError(
-            f"a region is drawn on frame {frame} of image {uid}, and {many}",
+            f"a region is drawn on frame {frame} of image {uid}, which is no slice of the CT",
             code="coordinate-other-series",
             hint="give the DICOM series that was marked",
         )

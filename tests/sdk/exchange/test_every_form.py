@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pydicom
 import pytest
 
 from nodule_diag.ct.volume import CTVolume
@@ -95,9 +96,28 @@ def test_graphics_on_images_need_the_series(straight, name):
     for ct in (None, _without_dicom(straight.ct)):
         with pytest.raises(UsageError, match="is drawn on DICOM images"):
             read_positions(straight.files[name], ct=ct)
-    with pytest.raises(CoordinateError, match="no slice of the CT is that image") as caught:
+    with pytest.raises(CoordinateError, match="which is no slice of the CT") as caught:
         read_positions(straight.files[name], ct=_with(straight.ct, slices=straight.ct.dicom.slices[:2]))
     assert caught.value.code == "coordinate-other-series"
+
+
+def test_graphics_on_frames_of_one_image(straight, tmp_path):
+    """An Enhanced CT is one file: its slices are told apart by their frames."""
+    slices = straight.ct.dicom.slices
+    framed = [replace(one, sop_uid="1.2.3", frame=number) for number, one in enumerate(slices, start=1)]
+    data = pydicom.dcmread(straight.files["sr pixel"])
+    for element in data.iterall():
+        if element.keyword == "ReferencedSOPSequence":
+            names = [one.sop_uid for one in slices]
+            for reference in element.value:
+                reference.ReferencedFrameNumber = names.index(reference.ReferencedSOPInstanceUID) + 1
+                reference.ReferencedSOPInstanceUID = "1.2.3"
+    data.save_as(tmp_path / "sr.dcm")
+    found = read_positions(tmp_path / "sr.dcm", ct=_with(straight.ct, slices=tuple(framed)))
+    assert found[0].xyz_lps_mm == pytest.approx(straight.marked.xyz, abs=1e-4)
+    assert found[1].xyz_lps_mm == pytest.approx(straight.marked.other, abs=1e-4)
+    with pytest.raises(CoordinateError, match=r"frame 10 of image 1\.2\.3, which is no slice"):
+        read_positions(tmp_path / "sr.dcm", ct=_with(straight.ct, slices=tuple(framed[:5])))
 
 
 def test_another_space_is_refused(straight):
