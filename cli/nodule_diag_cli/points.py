@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,8 +119,6 @@ def gather(xyz: list[str], nodules: Path | None, *, space: Space = "lps") -> Poi
     Raises:
         UsageError: no point, an id twice, or a file that cannot be read.
     """
-    from nodule_diag_cli import render
-
     given = [parse_xyz(text) for text in xyz]
     ids = [str(number) for number in range(1, len(given) + 1)]
     if nodules is None:
@@ -133,5 +132,5 @@ def gather(xyz: list[str], nodules: Path | None, *, space: Space = "lps") -> Poi
     if repeated := sorted(set(ids).intersection(found)):
         raise UsageError(f"the nodule id {', '.join(repeated)} stands more than once", hint="give every nodule its own")
     for warning in file.warnings:
-        render.console(stderr=True).print(f"warning: {nodules}: {warning}", style="yellow")
+        sys.stderr.write(f"warning: the list of nodules: {warning}\n")
     return Points(given, space=space, file=file, ids=[*ids, *found])

@@ -168,4 +168,5 @@ def not_placed(labels: Sequence[str]) -> tuple[str, ...]:
     if not labels:
         return ()
     shown = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
-    return (f"{len(labels)} points without a position were passed over: {shown}",)
+    what = "a point" if len(labels) == 1 else f"{len(labels)} points"
+    return (f"{what} without a position {'was' if len(labels) == 1 else 'were'} passed over: {shown}",)

@@ -210,7 +210,7 @@ def test_fcsv_details(tmp_path: Path) -> None:
     )
     file = open_positions(path)
     assert [position.id for position in file.on(None)] == ['nodule "A", upper', "F-2", "F-2 (2)"]
-    assert file.warnings == ("1 points without a position were passed over: F-3",)
+    assert file.warnings == ("a point without a position was passed over: F-3",)
     path.write_text(head.replace("id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label", "label,id,z,y,x") + "F,0,3,2,1,,\n")
     assert read_positions(path)[0].xyz_lps_mm == (1, 2, 3)
 
