@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nodule_diag_cli import out as out_folder
 from nodule_diag_cli import render
 from nodule_diag_cli.options import BundleOption, JsonOption, OutOption
-from nodule_diag_cli.points import NamedPoint
+from nodule_diag_cli.points import Points
 from nodule_diag_cli.predict import Request
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def demo(bundle: BundleOption = None, as_json: JsonOption = False, out: OutOptio
         with render.progress("making a chest"):
             phantom = chest_phantom()
             path = write_ct(folder / FILE_NAME, phantom.ct)
-        points = [NamedPoint(name, n.center_xyz_mm) for name, n in zip(ids, phantom.nodules, strict=True)]
+        points = Points([nodule.center_xyz_mm for nodule in phantom.nodules])
         result = Request(ct=str(path), points=points, bundle=bundle).run()
         document = result.document | {"phantom": _truth(phantom, ids)}
         if out is not None and stems is not None:

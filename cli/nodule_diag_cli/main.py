@@ -15,6 +15,7 @@ from nodule_diag_cli.cases import cases_app
 from nodule_diag_cli.demo import demo
 from nodule_diag_cli.doctor import doctor
 from nodule_diag_cli.extras import add_extras
+from nodule_diag_cli.grand_challenge import grand_challenge
 from nodule_diag_cli.info import info
 from nodule_diag_cli.out import document_text
 from nodule_diag_cli.points import XyzCommand
@@ -40,6 +41,7 @@ app.command(cls=XyzCommand)(predict)
 app.command()(info)
 app.command()(doctor)
 app.command()(demo)
+app.command()(grand_challenge)
 app.add_typer(cases_app, name="cases")
 add_extras(app)
 

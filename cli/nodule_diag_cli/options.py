@@ -43,10 +43,11 @@ XyzOption = Annotated[
 ]
 NodulesOption = Annotated[
     Path | None,
-    typer.Option("--nodules", metavar="FILE", help="A list of nodules: CSV with x,y,z and optionally id, or JSON."),
+    typer.Option("--nodules", metavar="FILE", help="Their list: CSV or JSON, or of 3D Slicer, LUNA or a detector."),
 ]
 SpaceOption = Annotated[
-    SpaceName, typer.Option(help="What x, y, z are: mm in LPS or RAS, or voxels of the file, counted from 0.")
+    SpaceName,
+    typer.Option(help="What x, y, z are, where a list does not say: mm in LPS or RAS, or voxels of the file from 0."),
 ]
 BundleOption = Annotated[
     Path | None, typer.Option("--bundle", metavar="PATH", help="Another model than the packaged one: a folder or zip.")
@@ -79,6 +80,12 @@ SeriesOption = Annotated[
     str | None, typer.Option(metavar="UID", help="The DICOM series to read, where there are several.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+PositionsOutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--positions-out", metavar="FILE", help="Also write the nodules for 3D Slicer (.mrk.json), as .csv or .jsonl."
+    ),
+]
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Also write the JSON, and CAM and segmentation as NIfTI.")
 ]

@@ -2,26 +2,55 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from typer.core import TyperCommand
 
 from nodule_diag.errors import UsageError
 
-MAX_LISTED_FAULTS = 20
-MAX_LIST_BYTES = 16 * 2**20  # a nodule list is kilobytes; this keeps a CT given by mistake out of memory
+if TYPE_CHECKING:
+    from nodule_diag.ct import CTVolume, Space
+    from nodule_diag.exchange import Position, PositionFile
 
 
-class NamedPoint(NamedTuple):
-    """A point as the user gave it, in the frame of ``--space``."""
+@dataclass(frozen=True, eq=False)
+class Points:
+    """The nodules of a command line.
 
-    id: str
-    xyz: tuple[float, float, float]
+    Attributes:
+        xyz: Those of ``--xyz``, in the frame of ``space``; their ids are their numbers.
+        space: The frame of ``xyz``, and of a list that states none.
+        file: The list of ``--nodules``; its nodules come after the others.
+        ids: What they are called; where the file names series, also what those of other CTs are.
+    """
+
+    xyz: Sequence[tuple[float, float, float]]
+    space: Space = "lps"
+    file: PositionFile | None = None
+    ids: Sequence[str] = ()
+
+    def on(self, ct: CTVolume) -> list[Position]:
+        """All nodules of a CT, in LPS mm.
+
+        Raises:
+            UsageError: when the file is in another frame than ``space``.
+            CoordinateError: when the positions are of another CT, or not finite.
+        """
+        from nodule_diag.ct import to_lps
+        from nodule_diag.exchange import Position
+
+        given = to_lps(ct, self.xyz, space=self.space).tolist() if self.xyz else []
+        found = [Position(str(number), (x, y, z), "--xyz") for number, (x, y, z) in enumerate(given, start=1)]
+        if self.file is not None:
+            # LPS is what nobody need say, and with --xyz the frame is said of those: the file's own is obeyed then.
+            unsaid = self.space == "lps" or bool(self.xyz)
+            space = None if self.file.space is not None and unsaid else self.space
+            found += self.file.on(ct, space=space, first=len(found) + 1)
+        return found
 
 
 class XyzCommand(TyperCommand):
@@ -84,147 +113,24 @@ def parse_xyz(text: str) -> tuple[float, float, float]:
     return x, y, z
 
 
-def _number(value: object) -> object:
-    """Take numbers and their text, but neither true nor 1_0."""
-    if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
-        raise ValueError("not a number")
-    return value.strip() if isinstance(value, str) else value
-
-
-def _label(value: object) -> object:
-    """Take numbers as ids."""
-    if isinstance(value, bool) or not isinstance(value, str | int | None):
-        raise ValueError("not a text or a whole number")
-    return str(value).strip() or None if value is not None else None
-
-
-_Number = Annotated[float, BeforeValidator(_number)]
-
-
-class _Row(BaseModel):
-    """One nodule of a list."""
-
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
-
-    x: _Number
-    y: _Number
-    z: _Number
-    id: Annotated[str | None, BeforeValidator(_label)] = None
-
-
-def _refuse(path: Path, faults: list[str]) -> NoReturn:
-    more = f"; and {len(faults) - MAX_LISTED_FAULTS} more" if len(faults) > MAX_LISTED_FAULTS else ""
-    raise UsageError(
-        f"{path}: {'; '.join(faults[:MAX_LISTED_FAULTS])}{more}",
-        hint="a nodule list is a CSV with the columns x,y,z and optionally id, or a JSON list of {x, y, z, id}",
-    )
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > MAX_LIST_BYTES:
-            _refuse(path, [f"{path.stat().st_size} bytes are too many for a nodule list"])
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        _refuse(path, ["not UTF-8 text"])
-    except OSError as error:
-        raise UsageError(f"cannot read the nodule list {path}: {error.strerror}", hint="check the path") from error
-
-
-def _csv_rows(path: Path, text: str) -> list[tuple[str, dict[str, Any] | str]]:
-    """The rows of a CSV with the line where each stands, or what is wrong with it; comma, semicolon or tab."""
-    head = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=head.count)
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
-    rows: list[tuple[str, dict[str, Any] | str]] = []
-    columns: list[str] | None = None
-    try:
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if columns is None:
-                columns = [cell.strip().lower() for cell in cells]
-                missing = [name for name in "xyz" if name not in columns]
-                if missing or len(set(columns)) < len(columns):
-                    what = f"no column {', '.join(missing)}" if missing else "a column stands twice"
-                    _refuse(path, [f"{what} in the first line ({delimiter.join(cells)})"])
-            elif len(cells) != len(columns):
-                rows.append((f"line {reader.line_num}", f"{len(cells)} cells instead of {len(columns)}"))
-            else:
-                rows.append((f"line {reader.line_num}", dict(zip(columns, cells, strict=True))))
-    except csv.Error as error:
-        rows.append((f"line {reader.line_num}", str(error)))
-    return rows
-
-
-def _json_rows(path: Path, text: str) -> list[tuple[str, Any]]:
-    """The entries of a JSON list with their place."""
-    try:
-        document = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        _refuse(path, [f"not JSON: {error}"])
-    if isinstance(document, dict) and isinstance(document.get("nodules"), list):
-        document = document["nodules"]
-    if not isinstance(document, list):
-        _refuse(path, ["not a JSON list"])
-    return [
-        (f"entry {number}", "not an object {x, y, z}" if isinstance(entry, str) else entry)
-        for number, entry in enumerate(document, start=1)
-    ]
-
-
-def read_nodules(path: Path) -> list[tuple[str | None, tuple[float, float, float]]]:
-    """Read a nodule list: CSV, or JSON when the name ends in ``.json`` or the text starts like it.
-
-    Returns:
-        (id or None, x, y, z in the user's frame) of each nodule, in the order of the file.
+def gather(xyz: list[str], nodules: Path | None, *, space: Space = "lps") -> Points:
+    """All points of the command line; says on stderr what of the file was passed over.
 
     Raises:
-        UsageError: all faults at once, each with the line or entry where it stands.
+        UsageError: no point, an id twice, or a file that cannot be read.
     """
-    text = _text(path)
-    is_json = path.suffix.lower() == ".json" or text.lstrip()[:1] in ("[", "{")
-    nodules: list[tuple[str | None, tuple[float, float, float]]] = []
-    faults: list[str] = []
-    for place, entry in _json_rows(path, text) if is_json else _csv_rows(path, text):
-        if isinstance(entry, str):
-            faults.append(f"{place}: {entry}")
-            continue
-        try:
-            row = _Row.model_validate(entry)
-        except ValidationError as error:
-            faults += [f"{place}: {_fault(detail)}" for detail in error.errors()]
-        else:
-            nodules.append((row.id, (row.x, row.y, row.z)))
-    if faults:
-        _refuse(path, faults)
-    if not nodules:
-        _refuse(path, ["no nodule in it"])
-    return nodules
+    given = [parse_xyz(text) for text in xyz]
+    ids = [str(number) for number in range(1, len(given) + 1)]
+    if nodules is None:
+        if not given:
+            raise UsageError("no nodule was given", hint="add --xyz X Y Z for each nodule, or --nodules FILE")
+        return Points(given, space=space, ids=ids)
+    from nodule_diag.exchange import open_positions
 
-
-def _fault(detail: Any) -> str:  # noqa: ANN401 - pydantic's error dict
-    name = ".".join(map(str, detail["loc"])) or "the entry"
-    if detail["type"] == "missing":
-        return f"{name} is missing"
-    wanted = {"id": "a text"}.get(name, "a finite number" if name in "xyz" else "an object {x, y, z}")
-    return f"{name} = {str(detail['input'])[:40]!r} is not {wanted}"
-
-
-def gather(xyz: list[str], nodules: Path | None) -> list[NamedPoint]:
-    """All points of the command line with their ids: the given ones, else 1, 2, 3 ... by place.
-
-    Raises:
-        UsageError: no point, or an id twice.
-    """
-    found: list[tuple[str | None, tuple[float, float, float]]] = [(None, parse_xyz(text)) for text in xyz]
-    if nodules is not None:
-        found += read_nodules(nodules)
-    if not found:
-        raise UsageError("no nodule was given", hint="add --xyz X Y Z for each nodule, or --nodules FILE")
-    points = [NamedPoint(name or str(number), point) for number, (name, point) in enumerate(found, start=1)]
-    ids = [point.id for point in points]
-    repeated = sorted({name for name in ids if ids.count(name) > 1})
-    if repeated:
+    file = open_positions(nodules)
+    found = file.possible_ids(first=len(given) + 1)
+    if repeated := sorted(set(ids).intersection(found)):
         raise UsageError(f"the nodule id {', '.join(repeated)} stands more than once", hint="give every nodule its own")
-    return points
+    for warning in file.warnings:
+        sys.stderr.write(f"warning: the list of nodules: {warning}\n")
+    return Points(given, space=space, file=file, ids=[*ids, *found])

@@ -24,6 +24,7 @@ from nodule_diag_cli.options import (
     NodulesOption,
     NoLungCheckOption,
     OutOption,
+    PositionsOutOption,
     PrecisionName,
     PrecisionOption,
     PrevalenceOption,
@@ -33,7 +34,7 @@ from nodule_diag_cli.options import (
     SymmetriesOption,
     XyzOption,
 )
-from nodule_diag_cli.points import NamedPoint, gather
+from nodule_diag_cli.points import Points, gather
 
 if TYPE_CHECKING:
     from nodule_diag.ct import CTVolume
@@ -45,8 +46,7 @@ class Request:
     """One prediction, as the command line asks for it; every field but the first two has the contract's default."""
 
     ct: str
-    points: list[NamedPoint]
-    space: SpaceName = SpaceName.LPS
+    points: Points
     bundle: Path | None = None
     cases: Path | None = None
     backend: BackendName = BackendName.AUTO
@@ -81,13 +81,13 @@ class Request:
             started = time.perf_counter()
             ct = read_ct(self.ct, series=self.series)
             read_ms = (time.perf_counter() - started) * 1000
-        with render.progress(f"diagnosing {len(self.points)} nodules"):
+        positions = self.points.on(ct)
+        with render.progress(f"diagnosing {len(positions)} nodules"):
             prediction = diagnoser.predict_timed(
                 ct,
-                [point.xyz for point in self.points],
-                space=self.space.value,
+                [position.xyz_lps_mm for position in positions],
                 k=self.k,
-                ids=[point.id for point in self.points],
+                ids=[position.id for position in positions],
                 check_lung=self.check_lung,
                 prevalence=self.prevalence,
             )
@@ -121,17 +121,21 @@ def predict(
     no_lung_check: NoLungCheckOption = False,
     as_json: JsonOption = False,
     out: OutOption = None,
+    positions_out: PositionsOutOption = None,
 ) -> None:
     """Diagnose nodules of a chest CT whose places are known.
 
     Example: nodule-diag predict scan.nii.gz --xyz -56.94 131.27 -520.6
     """
-    points = gather(xyz or [], nodules)
-    stems = out_folder.prepare(out, [point.id for point in points]) if out is not None else None
+    points = gather(xyz or [], nodules, space=space.value)
+    if positions_out is not None:
+        from nodule_diag.exchange import require_positions_format, write_positions
+
+        require_positions_format(positions_out)
+    stems = out_folder.prepare(out, points.ids) if out is not None else None
     result = Request(
         ct=ct,
         points=points,
-        space=space,
         bundle=bundle,
         cases=cases,
         backend=backend,
@@ -147,6 +151,8 @@ def predict(
     if out is not None and stems is not None:
         with render.progress("writing"):
             written = out_folder.write(out, stems, ct=result.ct, diagnoses=result.diagnoses, document=result.document)
+    if positions_out is not None:
+        write_positions(positions_out, result.diagnoses)
     if as_json:
         sys.stdout.write(out_folder.document_text(result.document))
         return
@@ -154,3 +160,5 @@ def predict(
     render.prediction(result.document, to=to)
     if written:
         to.print(f"Wrote {len(written)} files to {out}.")
+    if positions_out is not None:
+        to.print(f"Wrote {positions_out}.")

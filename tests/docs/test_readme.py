@@ -16,6 +16,7 @@ PLAIN_PAGES = [
         f"docs/{name}.md"
         for name in ("versions", "throughput", "measuring", "training-runs", "fused-graph", "gpu-check")
     ),
+    *(f"docs/{name}.md" for name in ("positions", "grand-challenge")),
 ]
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bad_inputs import CASES, POINTS, BadInput, BadPoint, point_ct
+from bad_inputs import CASES, POINTS, POSITIONS, BadInput, BadPoint, BadPositions, point_ct
 from nodule_diag.ct import points as geometry
 from nodule_diag.ct.grid import MAX_SPACING_MM, WARN_SPACING_MM
 from nodule_diag.ct.reading import read_ct
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CoordinateError, CTError, NoduleDiagError, UsageError
+from nodule_diag.exchange import read_positions
 
 UPDATE = "NODULE_DIAG_UPDATE_DOCS"
 MEMORY_BYTES = 64 * 2**20
@@ -41,6 +42,14 @@ def refused_point(bad: BadPoint, ct: CTVolume) -> CoordinateError:
     return caught.value
 
 
+def refused_positions(bad: BadPositions, folder: Path) -> NoduleDiagError:
+    path = folder / bad.file
+    path.write_text(bad.text)
+    with pytest.raises(NoduleDiagError) as caught:
+        read_positions(path, ct=read_ct(point_ct(folder)), space=bad.space)
+    return caught.value
+
+
 @pytest.mark.parametrize("bad", CASES, ids=lambda bad: bad.name)
 def test_refused_with_its_own_code_and_message(bad, tmp_path, capfd):
     error = refused(bad, tmp_path)
@@ -63,6 +72,17 @@ def test_point_refused(bad, tmp_path):
     assert (error.code, error.exit_code) == (bad.code, 3)
     for words in bad.says:
         assert words in f"{error} {error.hint}"
+
+
+@pytest.mark.parametrize("bad", POSITIONS, ids=lambda bad: bad.file)
+def test_positions_refused(bad, tmp_path):
+    error = refused_positions(bad, tmp_path)
+
+    assert (error.code, error.exit_code) == (bad.code, bad.exit_code)
+    assert bad.says in str(error)
+    assert bad.file in str(error)
+    assert "\n" not in str(error)
+    assert error.hint
 
 
 ABSURD = [bad for bad in CASES if "absurd" in bad.name or "bomb" in bad.name]
@@ -98,6 +118,7 @@ def test_archives_leave_nothing_behind(tmp_path, monkeypatch):
 
 def test_the_page_in_the_docs_is_true(tmp_path, repo_root):
     page = INTRODUCTION + _ct_table(tmp_path) + "\n## Coordinates\n\n" + _point_table(tmp_path)
+    page += "\n## Files of positions\n\n" + _positions_table(tmp_path)
     target = repo_root / "docs" / "bad-input.md"
     if os.environ.get(UPDATE) == "1":
         target.write_text(page, encoding="utf-8")
@@ -117,6 +138,12 @@ def _point_table(tmp_path: Path) -> str:
     rows = ["| Input | Exit | Code | Message | What to do |", "|---|---|---|---|---|"]
     ct = read_ct(point_ct(tmp_path))
     rows += [_row(bad.title, refused_point(bad, ct), tmp_path) for bad in POINTS]
+    return "\n".join(rows) + "\n"
+
+
+def _positions_table(tmp_path: Path) -> str:
+    rows = ["| Input | Exit | Code | Message | What to do |", "|---|---|---|---|---|"]
+    rows += [_row(bad.title, refused_positions(bad, tmp_path), tmp_path) for bad in POSITIONS]
     return "\n".join(rows) + "\n"
 
 

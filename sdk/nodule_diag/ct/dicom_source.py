@@ -16,12 +16,14 @@ class SliceIdentity:
         sop_class: SOPClassUID.
         position_xyz_mm: ImagePositionPatient: the centre of its first pixel, LPS mm.
         file: Its place in the folder or archive.
+        frame: Which frame of a multi-frame image it is, from 1; None where the image is a single slice.
     """
 
     sop_uid: str
     sop_class: str
     position_xyz_mm: Triple
     file: str
+    frame: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,47 @@
+"""``nodule-diag grand-challenge``: the interface of LUNA25, for a container without arguments."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nodule_diag_cli import render
+from nodule_diag_cli.options import (
+    BackendName,
+    BackendOption,
+    BundleOption,
+    DeviceOption,
+    PrecisionName,
+    PrecisionOption,
+    PrevalenceOption,
+)
+
+
+def grand_challenge(
+    input_folder: Annotated[
+        Path, typer.Option("--input", metavar="DIR", help="Holds nodule-locations.json and images/chest-ct.")
+    ] = Path("/input"),
+    output_folder: Annotated[
+        Path, typer.Option("--output", metavar="DIR", help="Gets lung-nodule-malginancy-likelihoods.json.")
+    ] = Path("/output"),
+    bundle: BundleOption = None,
+    backend: BackendOption = BackendName.AUTO,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = PrecisionName.AUTO,
+    prevalence: PrevalenceOption = None,
+) -> None:
+    """Answer one job of the LUNA25 challenge: every nodule of a CT gets its probability, also where one fails.
+
+    A nodule that cannot be diagnosed gets 0.5, or the prevalence; why, is said on stderr.
+    """
+    from nodule_diag.diagnoser import Diagnoser
+    from nodule_diag.exchange import answer_grand_challenge
+
+    diagnoser = Diagnoser.load(bundle, backend=backend.value, device=device, precision=precision.value)
+    answered = answer_grand_challenge(diagnoser, input_folder, output_folder, prevalence=prevalence)
+    for failure in answered.failures:
+        sys.stderr.write(f"warning: {' '.join(failure.split())}; the prior stands for it\n")
+    render.console().print(f"Wrote {answered.path}: {answered.count} nodules.")

@@ -1,0 +1,53 @@
+"""The bytes of a file, bounded, and its text in any encoding that says what it is."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+from nodule_diag.errors import UsageError
+from nodule_diag.exchange.refusals import refused
+
+MAX_BYTES = 256 * 2**20
+"""The largest file: a segmentation of 600 slices of 512 x 512 in 12 segments is 240 MB uncompressed."""
+MAX_TEXT_BYTES = 64 * 2**20
+"""The largest text: LUNA16's list of 754,975 candidates is 37 MB."""
+MAX_POSITIONS = 1_000_000
+"""The most rows that are looked at, those of other series among them."""
+
+_MARKED = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The whole file, but no more than is allowed; from a pipe too.
+
+    Raises:
+        UsageError: when it cannot be read, or is larger than any file of positions.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot read the nodule list {path}: {why}", hint="check the path") from error
+    if len(data) > MAX_BYTES:
+        raise refused(path, [f"more than {MAX_BYTES} bytes are too many for positions"])
+    return data
+
+
+def text_of(path: Path, data: bytes) -> str:
+    """UTF-8, or UTF-16 with its byte order mark.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    if len(data) > MAX_TEXT_BYTES:
+        raise refused(path, [f"{len(data)} bytes are too many for a nodule list"])
+    encoding = next((name for mark, name in _MARKED if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise refused(path, ["not UTF-8 text"]) from error
+    if "\0" in text:
+        raise refused(path, ["not text"])
+    return text

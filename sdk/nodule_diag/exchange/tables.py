@@ -1,0 +1,172 @@
+"""Tables: CSV with ``x,y,z``, LUNA16's and LUNA25's columns, and 3D Slicer's ``.fcsv``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from nodule_diag.ct import Space
+from nodule_diag.exchange.content import MAX_POSITIONS
+from nodule_diag.exchange.numbers import number
+from nodule_diag.exchange.position import XYZ, Mark, PositionFile
+from nodule_diag.exchange.refusals import refused
+
+PLAIN, LUNA = ("x", "y", "z"), ("coordx", "coordy", "coordz")
+IDS = ("id", "annotationid")
+"""LUNA25's NoduleID comes again in later years, its AnnotationID does not."""
+SERIES = ("seriesuid", "seriesinstanceuid", "series_uid")
+FCSV_COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
+FCSV_SPACES: dict[str, Space] = {"LPS": "lps", "1": "lps", "RAS": "ras", "0": "ras"}
+FCSV_STATUS_COLUMN = 14
+"""Where Slicer 4.13 and later write whether a point was placed, a column that they do not name."""
+_FCSV_DEFINED = "2"
+_SETTING = re.compile(r"#\s*(CoordinateSystem|columns)\s*=\s*(.+)")
+
+
+class _Row(NamedTuple):
+    """Cells, and the line that they end in."""
+
+    line: int
+    cells: Sequence[str]
+
+
+def is_fcsv(text: str) -> bool:
+    """Whether a text begins as 3D Slicer's fiducial lists do."""
+    return bool(re.match(r"# (Markups fiducial file version|CoordinateSystem)\b", text.lstrip("\ufeff \r\n")))
+
+
+def read_table(path: Path, text: str) -> PositionFile:
+    """Read a CSV: comma, semicolon or tab between cells; decimal commas where no comma stands between them.
+
+    Raises:
+        UsageError: all faults at once, each with its line.
+    """
+    head = next((line for line in text.splitlines() if line.strip()), "")
+    said = re.fullmatch(r"sep=(.)", head.strip())  # what Excel writes for itself
+    delimiter = said[1] if said else max(",;\t", key=head.count)
+    faults: list[str] = []
+    rows = _rows(text, delimiter, faults)
+    if said:
+        next(rows, None)
+    names = next(rows, None)
+    if names is None:
+        raise refused(path, faults or ["no nodule in it"])
+    columns = _columns(path, names.cells, delimiter)
+    xyz = [columns[name] for name in (LUNA if LUNA[0] in columns else PLAIN)]
+    called = next((columns[name] for name in IDS if name in columns), None)
+    series = next((columns[name] for name in SERIES if name in columns), None)
+    marks: list[Mark] = []
+    separators: set[str] = set()
+    for line, cells in rows:
+        place = f"line {line}"
+        if len(cells) != len(names.cells):
+            faults.append(f"{place}: {len(cells)} cells instead of {len(names.cells)}")
+            continue
+        separators.update(sign for sign in ".," for column in xyz if sign in cells[column])
+        point = _point(cells, xyz, place, faults, comma=delimiter != ",")
+        name = None if called is None else cells[called].strip() or None
+        marks.append(Mark(place, point, name, "" if series is None else cells[series].strip()))
+    if len(separators) > 1 and not faults:
+        faults.append("decimal points and decimal commas stand in it")
+    if faults or not marks:
+        raise refused(path, faults or ["no nodule in it"])
+    luna = LUNA[0] in columns
+    text_format = "a list with LUNA's columns" if luna else "a CSV"
+    return PositionFile(path, text_format, "lps" if luna else None, tuple(marks), names_are_ids=True)
+
+
+def _rows(text: str, delimiter: str, faults: list[str]) -> Iterator[_Row]:
+    """The rows that are not empty; a fault of the quoting ends them."""
+    reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=delimiter, strict=True)
+    filled = (cells for cells in reader if any(cell.strip() for cell in cells))
+    try:
+        for count, cells in enumerate(filled):
+            if count > MAX_POSITIONS:
+                faults.append(f"more than {MAX_POSITIONS} rows")
+                return
+            yield _Row(reader.line_num, cells)
+    except csv.Error as error:
+        faults.append(f"line {reader.line_num}: {error}")
+
+
+def _columns(path: Path, cells: Sequence[str], delimiter: str) -> dict[str, int]:
+    """Where each column is, by its name in lower case."""
+    names = [cell.strip().lower() for cell in cells]
+    columns = {name: at for at, name in enumerate(names)}
+    wanted = PLAIN if any(name in columns for name in PLAIN) or LUNA[0] not in columns else LUNA
+    missing = [name for name in wanted if name not in columns]
+    twice = any(count > 1 for name, count in Counter(names).items() if name)
+    if missing:
+        raise refused(path, [f"no column {', '.join(missing)} in the first line ({delimiter.join(cells)[:200]})"])
+    if twice or (wanted is PLAIN and LUNA[0] in columns):
+        raise refused(path, [f"a column stands twice in the first line ({delimiter.join(cells)[:200]})"])
+    return columns
+
+
+def _point(cells: Sequence[str], at: Sequence[int], place: str, faults: list[str], *, comma: bool) -> XYZ | None:
+    """Three cells as numbers; adds what is wrong with them to ``faults``, and is None then."""
+    try:
+        return cast(XYZ, tuple(number(cells[column], comma=comma) for column in at))
+    except ValueError:
+        for axis, column in zip("xyz", at, strict=True):
+            try:
+                number(cells[column], comma=comma)
+            except ValueError:
+                faults.append(f"{place}: {axis} = {cells[column][:40]!r} is not a finite number")
+    return None
+
+
+def read_fcsv(path: Path, text: str) -> PositionFile:
+    """Read 3D Slicer's fiducial list in the frame that its second line states.
+
+    Raises:
+        UsageError: all faults at once, each with its line; or when it states no frame, or voxels (IJK).
+    """
+    lines = text.removeprefix("\ufeff").splitlines()
+    said = [found for line in lines if line.startswith("#") and (found := _SETTING.match(line))]
+    settings: dict[str, str] = {found[1]: found[2] for found in said}
+    stated = settings.get("CoordinateSystem", "").strip()
+    if stated not in FCSV_SPACES:
+        what = f"its frame is {stated!r}, not LPS or RAS" if stated else "it has no line '# CoordinateSystem = ...'"
+        raise refused(path, [what], hint="save it again in 3D Slicer, as .mrk.json or .fcsv")
+    names = [name.strip().lower() for name in settings.get("columns", FCSV_COLUMNS).split(",")]
+    if missing := [name for name in (*PLAIN, "label") if name not in names]:
+        raise refused(path, [f"no column {', '.join(missing)} in the line '# columns = ...'"])
+    xyz, label = [names.index(name) for name in PLAIN], names.index("label")
+    marks: list[Mark] = []
+    faults: list[str] = []
+    unplaced: list[str] = []
+    for line, whole in enumerate(lines, start=1):
+        if whole.startswith("#") or not whole.strip():
+            continue
+        try:
+            (cells,) = csv.reader([whole], strict=True)
+        except csv.Error as error:
+            faults.append(f"line {line}: {error}")
+            continue
+        if len(cells) <= max(*xyz, label):
+            faults.append(f"line {line}: {len(cells)} cells are too few")
+        elif len(cells) > FCSV_STATUS_COLUMN and cells[FCSV_STATUS_COLUMN].strip() not in ("", _FCSV_DEFINED):
+            unplaced.append(cells[label].strip() or f"line {line}")
+        else:
+            point = _point(cells, xyz, f"line {line}", faults, comma=False)
+            marks.append(Mark(f"line {line}", point, cells[label].strip() or None))
+    if len(marks) > MAX_POSITIONS:
+        faults.append(f"more than {MAX_POSITIONS} rows")
+    if faults or not marks:
+        raise refused(path, faults or ["no placed point in it"])
+    return PositionFile(path, "a 3D Slicer list", FCSV_SPACES[stated], tuple(marks), warnings=not_placed(unplaced))
+
+
+def not_placed(labels: Sequence[str]) -> tuple[str, ...]:
+    """The warning about points that nobody placed."""
+    if not labels:
+        return ()
+    shown = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
+    what = "a point" if len(labels) == 1 else f"{len(labels)} points"
+    return (f"{what} without a position {'was' if len(labels) == 1 else 'were'} passed over: {shown}",)

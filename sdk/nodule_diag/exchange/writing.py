@@ -1,0 +1,135 @@
+"""Writes nodules with their figures where other programs look for positions; ``--nodules`` reads them again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nodule_diag.errors import UsageError
+from nodule_diag.process import write_bytes
+from nodule_diag.results import Diagnosis, Space
+
+MARKUPS_SCHEMA = (
+    "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
+    "markups-schema-v1.0.3.json#"
+)
+SPACE: Space = "machine+expert"
+"""The feature space whose share of malignant cases is shown."""
+
+
+def _markups(diagnoses: Sequence[Diagnosis]) -> str:
+    """3D Slicer's markups, in LPS mm, with the figures as descriptions."""
+    points = [
+        {
+            "id": str(number),
+            "label": diagnosis.id,
+            "description": description(diagnosis),
+            "position": list(diagnosis.xyz_lps_mm),
+            "selected": True,
+            "locked": True,
+            "visibility": True,
+            "positionStatus": "defined",
+        }
+        for number, diagnosis in enumerate(diagnoses, start=1)
+    ]
+    markup = {
+        "type": "Fiducial",
+        "name": "nodule-diag",
+        "coordinateSystem": "LPS",
+        "coordinateUnits": "mm",
+        "locked": True,
+        "labelFormat": "%N-%d",
+        "controlPoints": points,
+    }
+    return json.dumps({"@schema": MARKUPS_SCHEMA, "markups": [markup]}, allow_nan=False, indent=2) + "\n"
+
+
+def description(diagnosis: Diagnosis) -> str:
+    """P with its prior, the expert score and the diameter, in one line."""
+    prior = "half" if diagnosis.prevalence is None else f"{100 * diagnosis.prevalence:.3g} %"
+    return (
+        f"P {diagnosis.malignancy:.2f} if {prior} were malignant, expert score {diagnosis.expert_score:.1f} of 5,"
+        f" diameter {diagnosis.segmentation.diameter_mm:.1f} mm"
+    )
+
+
+def _row(diagnosis: Diagnosis) -> dict[str, Any]:
+    x, y, z = diagnosis.xyz_lps_mm
+    return {
+        "id": diagnosis.id,
+        "x": x,
+        "y": y,
+        "z": z,
+        "malignancy": diagnosis.malignancy,
+        "expert_score": diagnosis.expert_score,
+        "diagnosis": diagnosis.diagnosis[SPACE],
+        "diagnosis_balanced": diagnosis.diagnosis_balanced[SPACE],
+        "base_rate": diagnosis.base_rate,
+        "presence": diagnosis.presence,
+        "in_lung": diagnosis.in_lung,
+        "diameter_mm": diagnosis.segmentation.diameter_mm,
+        "volume_mm3": diagnosis.segmentation.volume_mm3,
+        "warnings": " ".join(diagnosis.warnings),
+    }
+
+
+def _csv(diagnoses: Sequence[Diagnosis]) -> str:
+    """A row a nodule, LPS mm; what is not known is empty."""
+    rows = [_row(diagnosis) for diagnosis in diagnoses]
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def _json_lines(diagnoses: Sequence[Diagnosis]) -> str:
+    """A line a nodule, each an entry of the prediction document's ``nodules``."""
+    return "".join(json.dumps(diagnosis.to_dict(), allow_nan=False) + "\n" for diagnosis in diagnoses)
+
+
+FORMATS: dict[str, Callable[[Sequence[Diagnosis]], str]] = {
+    ".mrk.json": _markups,
+    ".csv": _csv,
+    ".jsonl": _json_lines,
+}
+"""By the end of a file's name."""
+
+
+def require_positions_format(path: str | os.PathLike[str]) -> str:
+    """Which of the formats a file's name asks for.
+
+    Returns:
+        ``.mrk.json`` (3D Slicer), ``.csv`` or ``.jsonl``.
+
+    Raises:
+        UsageError: for another name.
+    """
+    name = Path(path).name.lower()
+    found = next((suffix for suffix in FORMATS if name.endswith(suffix)), None)
+    if found is None:
+        raise UsageError(f"{path} has none of the endings {', '.join(FORMATS)}", hint="name the format by its ending")
+    return found
+
+
+def write_positions(path: str | os.PathLike[str], diagnoses: Sequence[Diagnosis]) -> None:
+    """Write nodules with their figures, whole or not at all.
+
+    Args:
+        path: Ends in ``.mrk.json`` (3D Slicer, LPS, P in the description), ``.csv`` (LPS mm and the main figures) or
+            ``.jsonl`` (a line a nodule, as in the prediction document).
+        diagnoses: At least one.
+
+    Raises:
+        UsageError: for another ending, or nothing to write.
+        OutputError: when it cannot be written.
+    """
+    text = FORMATS[require_positions_format(path)]
+    if not diagnoses:
+        raise UsageError("there are no nodules to write", hint="give at least one diagnosis")
+    write_bytes(path, text(diagnoses).encode())
