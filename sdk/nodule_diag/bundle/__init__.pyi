@@ -7,6 +7,7 @@ from .fields import Strict as Strict
 from .files import list_files as list_files
 from .files import read_bounded as read_bounded
 from .manifest import MANIFEST_NAME as MANIFEST_NAME
+from .manifest import MAX_K as MAX_K
 from .manifest import MODEL_CARD_NAME as MODEL_CARD_NAME
 from .manifest import SCHEMA_VERSION as SCHEMA_VERSION
 from .manifest import Golden as Golden

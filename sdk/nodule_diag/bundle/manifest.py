@@ -23,6 +23,8 @@ from nodule_diag.preprocessing import (
 SCHEMA_VERSION: Final = "nodule-diag/bundle/2"
 MANIFEST_NAME = "manifest.json"
 MODEL_CARD_NAME = "MODEL_CARD.md"
+MAX_K: Final = 10_000
+"""Similar cases that may be asked for: each result holds so many for each space."""
 
 
 class Preprocessing(Strict):
@@ -180,7 +182,7 @@ class RetrievalSpec(Strict):
         cases: The case base.
     """
 
-    k: Annotated[int, Field(ge=1, le=10_000)] = 20
+    k: Annotated[int, Field(ge=1, le=MAX_K)] = 20
     cases: RelativePath = "index/cases.sqlite"
 
 

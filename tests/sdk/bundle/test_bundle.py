@@ -95,7 +95,7 @@ def test_not_a_bundle(tmp_path: Path) -> None:
         (lambda m: m["retrieval"].update(spaces={}), "retrieval.spaces"),
         (lambda m: m["retrieval"].update(k=0), "retrieval.k"),
         (lambda m: m.update(threshold=0.5), "threshold"),
-        (lambda m: m["retrieval"].update(k=float("nan")), "retrieval.k"),
+        (lambda m: m["retrieval"].update(k=float("nan")), "NaN"),
         (lambda m: m["files"].update({"model.onnx": "abc"}), "files.model.onnx"),
         (lambda m: m["files"].pop("MODEL_CARD.md"), "MODEL_CARD.md"),
     ],
