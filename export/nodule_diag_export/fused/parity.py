@@ -185,7 +185,8 @@ def _required(parity: FusedParity) -> FusedParity:
     if missed:
         listed = ", ".join(f"{field} {value:.2e}" for field, value in missed.items())
         raise ParityError(
-            f"the fused graph differs from the SDK by more than {TOLERANCE:g} (score: {FP32_SCORE_TOLERANCE:g}): {listed}; nothing was written",
+            f"the fused graph differs from the SDK by more than {TOLERANCE:g} (score: {FP32_SCORE_TOLERANCE:g}):"
+            f" {listed}; nothing was written",
             hint="export with another version of onnx or onnxruntime, and report this",
         )
     return parity
