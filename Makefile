@@ -2,6 +2,8 @@
 # make test    set up, then run the tests
 # make check   what CI runs: lint, types, import rules, tests, docs, and the built wheel in an environment without torch
 # make docs    builds the pages and the API reference as a site, into build/site
+# make lowest  runs the fast tests of SDK and command line with the lowest version of every dependency that is allowed
+# make sbom    writes build/sbom.cdx.json: what the base install with the extra cpu brings, and each one's licence
 # make pages   makes again what the pages show: the house, the README's picture and its printed prediction
 
 .DEFAULT_GOAL := help
@@ -19,7 +21,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo test check lint types imports smoke docs pages toolchain clean
+.PHONY: help demo test check lint types imports smoke lowest sbom docs pages toolchain clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -53,6 +55,21 @@ pages: $(DEV)
 	$(BIN)/python docs/make/house.py
 	$(BIN)/python docs/make/picture.py
 	$(BIN)/python docs/make/readme_output.py
+
+LOWEST := build/lowest
+lowest: $(DEV)
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(BIN)/python tests/packaging/lowest.py > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install -c $(LOWEST)/lowest.txt -e '.[cpu,openvino,dicom,report]' \
+	  pytest pytest-xdist hypothesis onnx jsonschema scipy scikit-image nibabel grimp
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" tests/sdk tests/cli
+
+# Dated by the last commit, so that two runs on one commit and one package index give equal bytes.
+sbom: $(DEV)
+	$(PYTHON) -m venv --clear --without-pip build/runtime
+	$(BIN)/python -m pip --python build/runtime/bin/python install '.[cpu]'
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} \
+	  $(BIN)/python docs/make/sbom.py build/runtime --out build/sbom.cdx.json
 
 # hnswlib is published as source only: without a compiler, pip fails after minutes and far from the cause.
 toolchain:

@@ -1,4 +1,4 @@
-"""A checkpoint and its evaluation become a bundle: network, case base, indexes, model card, manifest."""
+"""A checkpoint and its evaluation become a bundle: network, golden answers, case base, model card, manifest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nodule_diag.bundle import MODEL_CARD_NAME, Bundle, Manifest, ModelSpec, Preprocessing, RetrievalSpec, write_bundle
 from nodule_diag.cases import DEFAULT_K, CaseBase
-from nodule_diag.process import resolve_threads
+from nodule_diag.process import LOG, resolve_threads
 from nodule_diag_export.bundle.network import (
     DEFAULT_IDENTITY,
     INTENDED_USE,
@@ -20,7 +20,15 @@ from nodule_diag_export.bundle.network import (
     Identity,
     export_model,
 )
-from nodule_diag_export.parity import OnnxModel, cube_patches, diagnosed_nodules, diagnosed_patches
+from nodule_diag_export.errors import ExportError
+from nodule_diag_export.parity import (
+    ONE_SIDED,
+    OnnxModel,
+    add_golden,
+    cube_patches,
+    diagnosed_nodules,
+    diagnosed_patches,
+)
 from nodule_diag_export.winograd import add_winograd
 from nodule_diag_training.data import TrainingData
 
@@ -88,6 +96,12 @@ def export_bundle(
             exported, data, evaluation=evaluation, out=Path(folder) / "bundle", options=settings, command=command
         )
         threads = resolve_threads(settings.threads or None)
+        try:
+            bundle = add_golden(bundle, out=Path(folder) / "golden", threads=threads)
+        except ExportError as error:
+            if error.code != ONE_SIDED:
+                raise
+            LOG.warning("the bundle is written without golden answers: %s", error)
         return add_winograd(bundle, patches=compared, out=out, threads=threads)[0]
 
 

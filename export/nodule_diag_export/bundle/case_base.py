@@ -48,7 +48,7 @@ def open_any(path: Path) -> Bundle:
         for name in (retrieval["cases"], *(space["file"] for space in retrieval["spaces"].values())):
             document["files"].pop(name, None)
         document |= {"schema_version": SCHEMA_VERSION, "retrieval": {"k": retrieval["k"]}}
-        manifest = Manifest.model_validate(document)
+        manifest = Manifest.model_validate_json(json.dumps(document))
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
         raise BundleError(
             f"the bundle's {MANIFEST_NAME} is invalid: {error}", code="bundle-manifest-invalid"

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nodule_diag.backends import LOG_FATAL_ONLY, Node, check_tensors, import_runtime
+from nodule_diag.backends import FP32_SCORE_TOLERANCE, LOG_FATAL_ONLY, Node, check_tensors, import_runtime
 from nodule_diag.bundle import ModelSpec
 from nodule_diag.ct import CTVolume, chest_phantom, index_from_lps, lps_from_index
 from nodule_diag.preprocessing import PATCH_SIZE, LungMask, extract_patches, lung_mask, patch_sampling
@@ -39,7 +39,7 @@ class FusedParity:
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {**asdict(self), "tolerance": TOLERANCE}
+        return {**asdict(self), "tolerance": TOLERANCE, "expert_score_tolerance": FP32_SCORE_TOLERANCE}
 
 
 class _Session(Protocol):
@@ -180,11 +180,13 @@ def measure_fused(
 
 
 def _required(parity: FusedParity) -> FusedParity:
-    missed = {field: value for field, value in parity.difference.items() if value > TOLERANCE}
+    limits = dict.fromkeys(parity.difference, TOLERANCE) | {"expert_score": FP32_SCORE_TOLERANCE}
+    missed = {field: value for field, value in parity.difference.items() if value > limits[field]}
     if missed:
         listed = ", ".join(f"{field} {value:.2e}" for field, value in missed.items())
         raise ParityError(
-            f"the fused graph differs from the SDK by more than {TOLERANCE:g}: {listed}; nothing was written",
+            f"the fused graph differs from the SDK by more than {TOLERANCE:g} (score: {FP32_SCORE_TOLERANCE:g}):"
+            f" {listed}; nothing was written",
             hint="export with another version of onnx or onnxruntime, and report this",
         )
     return parity

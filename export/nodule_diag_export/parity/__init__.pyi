@@ -1,4 +1,5 @@
 from .backends import record_parity as record_parity
+from .golden import ONE_SIDED as ONE_SIDED
 from .golden import add_golden as add_golden
 from .onnx import LOGIT_TOLERANCE as LOGIT_TOLERANCE
 from .onnx import TOLERANCE as TOLERANCE

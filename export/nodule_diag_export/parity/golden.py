@@ -18,6 +18,8 @@ from nodule_diag.backends import (
 from nodule_diag.bundle import Bundle, write_bundle
 from nodule_diag_export.errors import ExportError
 
+ONE_SIDED = "golden-one-sided"
+"""Code of the error of a network whose made-up nodules nearly all lie on one side of P = 0.5."""
 A_SIDE = 4
 """Nodules on each side of P = 0.5: eight answers are 262 kB."""
 MOST_SEEDS = 96
@@ -49,7 +51,7 @@ def choose_golden(bundle: Bundle, *, threads: int) -> tuple[tuple[int, ...], NDA
             f"of {MOST_SEEDS} made-up nodules, {len(sides[True])} have a P above 0.5 and {len(sides[False])} one below,"
             f" with a score inside its scale; {A_SIDE} each are needed",
             hint="a network that answers all nodules alike cannot be told from a broken one",
-            code="golden-one-sided",
+            code=ONE_SIDED,
         )
     chosen = sorted(sides[False] + sides[True], key=lambda pair: pair[0])
     seeds = tuple(seed for seed, _ in chosen)

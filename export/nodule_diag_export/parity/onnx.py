@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nodule_diag.backends import FP32_TOLERANCE, import_runtime
+from nodule_diag.backends import FP32_SCORE_TOLERANCE, FP32_TOLERANCE, import_runtime
 from nodule_diag.ct import ball_in_noise
 from nodule_diag.preprocessing import PATCH_SIZE
 from nodule_diag_export.errors import ExportError, ParityError
@@ -20,6 +20,8 @@ TOLERANCE = FP32_TOLERANCE
 """Largest difference of an answer from torch's: the same as between backends."""
 LOGIT_TOLERANCE = 1e-3
 """S has no bounds, and what its rounding is worth P says."""
+TOLERANCES = {"expert_score": FP32_SCORE_TOLERANCE, "logit": LOGIT_TOLERANCE}
+"""By output, where it is not :data:`TOLERANCE`."""
 MAPS = ("segmentation", "cam")
 RANDOM_BATCHES = (1, 5)
 """Batch sizes of the random patches: another than the one the graph was traced with (2), and one."""
@@ -52,11 +54,16 @@ class Parity:
 
     def to_dict(self) -> dict[str, object]:
         """For JSON, with what is allowed."""
-        return {**asdict(self), "tolerance": TOLERANCE, "logit_tolerance": LOGIT_TOLERANCE}
+        return {
+            **asdict(self),
+            "tolerance": TOLERANCE,
+            "logit_tolerance": LOGIT_TOLERANCE,
+            "expert_score_tolerance": FP32_SCORE_TOLERANCE,
+        }
 
     def missed(self) -> dict[str, float]:
         """What is larger than allowed."""
-        limits = dict.fromkeys(self.difference, TOLERANCE) | {"logit": LOGIT_TOLERANCE}
+        limits = dict.fromkeys(self.difference, TOLERANCE) | TOLERANCES
         missed = {name: value for name, value in self.difference.items() if value > limits[name]}
         return missed | ({"logit against mean CAM": self.mean_cam} if self.mean_cam > TOLERANCE else {})
 
@@ -149,7 +156,8 @@ def require(parity: Parity) -> None:
     if missed := parity.missed():
         listed = ", ".join(f"{name} {value:.2e}" for name, value in missed.items())
         raise ParityError(
-            f"the ONNX graph differs from the model by more than {TOLERANCE:g} (S: {LOGIT_TOLERANCE:g}): {listed};"
+            f"the ONNX graph differs from the model by more than {TOLERANCE:g} (score: {FP32_SCORE_TOLERANCE:g},"
+            f" S: {LOGIT_TOLERANCE:g}): {listed};"
             " nothing was written",
             hint="export with another version of torch, onnxscript or onnxruntime, and report this",
         )

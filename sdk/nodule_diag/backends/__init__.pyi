@@ -35,6 +35,7 @@ from .onnxruntime import import_runtime as import_runtime
 from .own_figures import FiguresRefusedError as FiguresRefusedError
 from .own_figures import read_figures as read_figures
 from .own_figures import save_figures as save_figures
+from .parity import FP32_SCORE_TOLERANCE as FP32_SCORE_TOLERANCE
 from .parity import FP32_TOLERANCE as FP32_TOLERANCE
 from .parity import REDUCED_GATE as REDUCED_GATE
 from .parity import cases_in_common as cases_in_common

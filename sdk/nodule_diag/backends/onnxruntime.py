@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 from importlib import metadata
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from nodule_diag.backends.backend import CPU_BATCH, GPU_BATCH, Backend, BackendStatus, Device, Outputs
 from nodule_diag.backends.imports import import_installed
+from nodule_diag.backends.onnx_file import read_network
 from nodule_diag.backends.onnxruntime_binding import BoundSession
 from nodule_diag.backends.tensors import (
     MAX_REASON,
@@ -22,6 +24,7 @@ from nodule_diag.backends.tensors import (
     output_names,
     unreadable,
 )
+from nodule_diag.backends.time_limit import time_limit
 from nodule_diag.bundle import Bundle
 from nodule_diag.errors import BackendError, NoduleDiagError
 
@@ -29,6 +32,9 @@ CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 """Two distributions that install the same files: the second one to come overwrites parts of the first."""
+LEAST_RUNTIME = (1, 28)
+"""Earlier ones read files that a network names from anywhere, and crash on a function that calls itself. Here such a
+network is refused before a runtime sees it (:mod:`nodule_diag.backends.onnx_file`); a door is locked twice."""
 LOG_FATAL_ONLY = 4
 """ONNX Runtime's severity. Its errors are raised here as well; its own lines would only clutter stderr."""
 
@@ -42,7 +48,7 @@ def import_runtime() -> ModuleType:
 
     Raises:
         BackendError: ``onnxruntime-conflict`` when both distributions are installed into one folder;
-            ``onnxruntime-broken`` when it cannot be loaded.
+            ``onnxruntime-broken`` when it cannot be loaded; ``onnxruntime-old`` before :data:`LEAST_RUNTIME`.
         MissingExtraError: When none is.
     """
     if installed := _colliding_distributions():
@@ -53,13 +59,21 @@ def import_runtime() -> ModuleType:
             code="onnxruntime-conflict",
         )
     os.environ.setdefault(TELEMETRY, "1")
-    return import_installed(
+    runtime = import_installed(
         "onnxruntime",
         package="onnxruntime",
         extra="cpu",
         code="onnxruntime-broken",
         reinstall="--no-deps onnxruntime",
     )
+    if tuple(map(int, runtime.__version__.split(".")[:2])) < LEAST_RUNTIME:
+        raise BackendError(
+            f"onnxruntime {runtime.__version__} is installed;"
+            f" {'.'.join(map(str, LEAST_RUNTIME))} or later is needed: earlier ones open files that a network names",
+            hint="pip install --upgrade onnxruntime (or onnxruntime-gpu)",
+            code="onnxruntime-old",
+        )
+    return runtime
 
 
 def _colliding_distributions() -> tuple[str, ...]:
@@ -123,22 +137,30 @@ class OnnxRuntimeBackend:
     def infer(self, patches: NDArray[np.float32]) -> Outputs:
         """Run the network; see :class:`nodule_diag.backends.Backend`."""
         names = output_names(self._spec)
-        try:
-            if self._bound is None:
-                arrays = self._session.run(list(names.values()), {self._spec.input.name: patches})
-            else:
-                arrays = self._bound.run(list(names.values()), patches)
-        except faults(self._runtime) as error:
-            raise BackendError(
-                f"onnxruntime failed on {len(patches)} patches on {self.device}: {first_line(error)}",
-                hint="use fewer nodules a call, or --device cpu",
-                code="inference-failed",
-            ) from error
-        return checked_outputs(dict(zip(names, arrays, strict=True)), device=self.device)
+        options = self._runtime.RunOptions()
+        with time_limit(len(patches), partial(setattr, options, "terminate", True), name=self.name):
+            try:
+                if self._bound is None:
+                    arrays = self._session.run(list(names.values()), {self._spec.input.name: patches}, options)
+                else:
+                    arrays = self._bound.run(list(names.values()), patches, options)
+            except faults(self._runtime) as error:
+                raise BackendError(
+                    f"onnxruntime failed on {len(patches)} patches on {self.device}: {first_line(error)}",
+                    hint="use fewer nodules a call, or --device cpu",
+                    code="inference-failed",
+                ) from error
+        return checked_outputs(
+            dict(zip(names, arrays, strict=True)),
+            spec=self._spec,
+            patches=len(patches),
+            device=self.device,
+            precision=self.precision,
+        )
 
     def _network(self, bundle: Bundle) -> bytes:
         """The ONNX file to run."""
-        return bundle.read(self._spec.file)
+        return read_network(bundle, self._spec.file)
 
     def _options(self) -> Any:  # noqa: ANN401 - onnxruntime has no types
         """What a session is created with."""
@@ -197,13 +219,15 @@ class OnnxRuntimeBackend:
         """An InferenceSession, with the first of the providers where it loads."""
         errors = self._runtime.capi.onnxruntime_pybind11_state
         invalid = (errors.InvalidProtobuf, errors.InvalidGraph, errors.NotImplemented, errors.InvalidArgument)
-        try:
-            # enable_fallback=0: the default prints to stdout and silently goes on with the CPU.
-            return self._runtime.InferenceSession(model, self._options(), providers=providers, enable_fallback=0)
-        except faults(self._runtime) as error:
-            if isinstance(error, invalid) or providers[0] == CPU_PROVIDER:
-                raise unreadable(self._spec.file, runtime="onnxruntime", reason=first_line(error)) from error
-            raise BackendError(first_line(error), code="device-unavailable") from error
+        options = self._options()
+        with time_limit(1, partial(options.set_load_cancellation_flag, True), name=self.name):
+            try:
+                # enable_fallback=0: the default prints to stdout and silently goes on with the CPU.
+                return self._runtime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+            except faults(self._runtime) as error:
+                if isinstance(error, invalid) or providers[0] == CPU_PROVIDER:
+                    raise unreadable(self._spec.file, runtime="onnxruntime", reason=first_line(error)) from error
+                raise BackendError(first_line(error), code="device-unavailable") from error
 
 
 def faults(runtime: ModuleType) -> tuple[type[Exception], ...]:

@@ -32,7 +32,6 @@ class _Bound(NamedTuple):
     binding: Any
     patches: Any
     outputs: dict[str, Any]
-    options: Any
 
 
 class BoundSession:
@@ -65,20 +64,32 @@ class BoundSession:
         self._bound: dict[int, _Bound] = {}
         self._lock = threading.Lock()
 
-    def run(self, names: Sequence[str], patches: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Answers to (N, 2, 64, 64, 64) patches for the tensors ``names``, in their order."""
+    def run(
+        self,
+        names: Sequence[str],
+        patches: NDArray[np.float32],
+        options: Any,  # noqa: ANN401 - RunOptions
+    ) -> list[NDArray[np.float32]]:
+        """Answers to (N, 2, 64, 64, 64) patches for the tensors ``names``, in their order, by a call's own options."""
         with self._lock:
             parts = [
-                self._run(names, patches[start : start + LARGEST_BATCH])
+                self._run(names, patches[start : start + LARGEST_BATCH], options)
                 for start in range(0, len(patches), LARGEST_BATCH)
             ]
         return parts[0] if len(parts) == 1 else [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
-    def _run(self, names: Sequence[str], patches: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    def _run(
+        self,
+        names: Sequence[str],
+        patches: NDArray[np.float32],
+        options: Any,  # noqa: ANN401 - RunOptions
+    ) -> list[NDArray[np.float32]]:
         batch = len(patches)
         bound = self._bound.get(batch) or self._bound.setdefault(batch, self._bind(batch))
         bound.patches.update_inplace(np.ascontiguousarray(patches))
-        self._session.run_with_iobinding(bound.binding, bound.options)
+        if self._graphs:
+            options.add_run_config_entry(GRAPH_ID, str(batch))
+        self._session.run_with_iobinding(bound.binding, options)
         # On the CPU numpy() is a view of the buffer, which the next run writes over.
         return [np.array(bound.outputs[name].numpy()) for name in names]
 
@@ -90,10 +101,7 @@ class BoundSession:
         for tensor in self._spec.outputs.given().values():
             outputs[tensor.name] = self._buffer(batch, tensor.shape)
             binding.bind_ortvalue_output(tensor.name, outputs[tensor.name])
-        options = self._runtime.RunOptions()
-        if self._graphs:
-            options.add_run_config_entry(GRAPH_ID, str(batch))
-        return _Bound(binding, patches, outputs, options)
+        return _Bound(binding, patches, outputs)
 
     def _buffer(self, batch: int, shape: tuple[int | str, ...]) -> Any:  # noqa: ANN401 - an OrtValue
         sizes = [batch, *(int(size) for size in shape[1:])]

@@ -34,6 +34,7 @@ from nodule_diag.backends.engines.build import (
 )
 from nodule_diag.backends.engines.cache import EngineCache
 from nodule_diag.backends.engines.store import EngineKey, EngineRefusedError
+from nodule_diag.backends.onnx_file import read_network
 from nodule_diag.backends.tensorrt_runner import Runner, check_engine
 from nodule_diag.backends.tensors import checked_outputs, output_names
 from nodule_diag.bundle import Bundle
@@ -116,7 +117,7 @@ class TensorRTBackend:
         self.device = f"cuda:{device.index}"
         self.precision = precision
         self.threads = threads
-        network = bundle.read(self._spec.file_of(self.precision))
+        network = read_network(bundle, self._spec.file_of(self.precision))
         self._key = self._engine_key(network)
         with self._cuda.current():
             self._engine = self._load(network)
@@ -129,7 +130,9 @@ class TensorRTBackend:
             parts = [runner.run(part) for runner, part in self._split(patches)]
         names = output_names(self._spec).items()
         named = {field: np.concatenate([part[name] for part in parts]) for field, name in names}
-        return checked_outputs(named, device=self.device)
+        return checked_outputs(
+            named, spec=self._spec, patches=len(patches), device=self.device, precision=self.precision
+        )
 
     def _split(self, patches: NDArray[np.float32]) -> Iterator[tuple[Runner, NDArray[np.float32]]]:
         """One nodule to the static profile, more to the batched one, in parts of its largest batch."""

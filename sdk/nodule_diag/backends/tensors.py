@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,6 +13,12 @@ from nodule_diag.backends.backend import Device, Outputs
 from nodule_diag.bundle import ModelSpec, TensorSpec
 from nodule_diag.errors import BackendError, BundleError
 
+RANGES = MappingProxyType(
+    {"malignancy": (0.0, 1.0), "expert_score": (1.0, 5.0), "segmentation": (0.0, 1.0), "cam": (0.0, 1.0)}
+)
+"""Of an answer, by field; the logit and the raw CAM have none."""
+ROUNDING = MappingProxyType({"fp32": 1e-4, "reduced": 0.02})
+"""How far rounding may carry an answer out of its range: what its gate (:mod:`nodule_diag.backends.parity`) allows."""
 MAX_REASON = 300
 """Characters of a runtime's own message that are passed on."""
 
@@ -68,20 +75,47 @@ def output_names(spec: ModelSpec) -> dict[str, str]:
     return {field: tensor.name for field, tensor in spec.outputs.given().items()}
 
 
-def checked_outputs(arrays: Mapping[str, NDArray[np.float32]], *, device: str) -> Outputs:
-    """Answers by field of :class:`nodule_diag.backends.Outputs`, once they are known to be numbers.
+def checked_outputs(
+    arrays: Mapping[str, NDArray[np.float32]], *, spec: ModelSpec, patches: int, device: str, precision: str
+) -> Outputs:
+    """What a backend answers, once it is known to be what a network may answer. Every backend's answers pass here.
+
+    Values that rounding put outside their range are brought back to its end; all others stay as they are.
+
+    Args:
+        arrays: By field of :class:`nodule_diag.backends.Outputs`.
+        spec: What the manifest says of each.
+        patches: How many were asked about.
+        device: For the error.
+        precision: What the backend computed in: what rounding may do.
 
     Raises:
-        BackendError: ``output-not-finite``.
+        BackendError: ``output-shape`` for another shape or type, ``output-not-finite``, ``output-range``.
     """
-    for field, array in arrays.items():
+    slack = ROUNDING["fp32" if precision == "fp32" else "reduced"]
+    checked = {}
+    for field, tensor in spec.outputs.given().items():
+        array, wanted = arrays[field], (patches, *tensor.shape[1:])
+        if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.shape != wanted:
+            found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise _wrong_output("shape", f"{field} on {device} is {found}; expected float32 of shape {wanted}")
         if not np.isfinite(array).all():
-            raise BackendError(
-                f"the network's {field} is not a finite number on {device}",
-                hint="run nodule-diag demo; if that fails too, install the bundle again",
-                code="output-not-finite",
-            )
-    return Outputs(**arrays)
+            raise _wrong_output("not-finite", f"{field} is not a finite number on {device}")
+        low, high = RANGES.get(field, (-np.inf, np.inf))
+        smallest, largest = float(array.min()), float(array.max())
+        if smallest < low - slack or largest > high + slack:
+            worst = smallest if smallest < low - slack else largest
+            raise _wrong_output("range", f"{field} is {worst:g} on {device}; it lies between {low:g} and {high:g}")
+        checked[field] = array if low <= smallest and largest <= high else array.clip(low, high)
+    return Outputs(**checked)
+
+
+def _wrong_output(kind: str, what: str) -> BackendError:
+    return BackendError(
+        f"the network's {what}",
+        hint="run nodule-diag doctor --selftest: it tells a wrong backend from a wrong bundle",
+        code=f"output-{kind}",
+    )
 
 
 def unreadable(file: str, *, runtime: str, reason: str) -> BundleError:

@@ -9,31 +9,25 @@ other is the network that takes them. The kernels are eight times the size of th
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from nodule_diag.backends import onnxruntime as shared
 from nodule_diag.backends.backend import Backend, BackendStatus, Device
+from nodule_diag.backends.onnx_file import read_network
 from nodule_diag.backends.tensors import no_precision, require_cpu, unreadable
+from nodule_diag.backends.time_limit import time_limit
 from nodule_diag.bundle import Bundle
-from nodule_diag.errors import BackendError, BundleError, NoduleDiagError
+from nodule_diag.errors import BackendError, BundleError
 
 WEIGHTS_KEY = "weights_sha256"
 """In the metadata of the graph's file: the sha256 of the fp32 file whose bytes it points into."""
-LEAST_RUNTIME = "1.24"
-"""The first onnxruntime that takes weights from memory."""
-_WEIGHTS_FROM_MEMORY = "add_external_initializers_from_files_in_memory"
 
 
 def status() -> BackendStatus:
     """Whether ONNX Runtime can serve here."""
     found = replace(shared.status(), name=WinogradBackend.name)
-    if not found.usable:
-        return found
-    try:
-        _require_new_runtime(shared.import_runtime())
-    except NoduleDiagError as error:
-        return BackendStatus(found.name, usable=False, reason=error.message, hint=error.hint, version=found.version)
-    return replace(found, devices=("cpu",))
+    return replace(found, devices=("cpu",)) if found.usable else found
 
 
 def load(bundle: Bundle, *, device: Device, precision: str, threads: int) -> Backend:
@@ -56,7 +50,7 @@ class WinogradBackend(shared.OnnxRuntimeBackend):
         threads: CPU threads of one call.
 
     Raises:
-        BackendError: ``winograd-missing`` when the bundle holds no such graph, ``onnxruntime-old``; see
+        BackendError: ``winograd-missing`` when the bundle holds no such graph; see
             :func:`nodule_diag.backends.onnxruntime.import_runtime`.
         BundleError: ``bundle-model-unreadable``, ``bundle-tensor-missing`` or ``bundle-tensor-shape``.
     """
@@ -64,7 +58,6 @@ class WinogradBackend(shared.OnnxRuntimeBackend):
     name = "winograd"
 
     def __init__(self, bundle: Bundle, *, threads: int) -> None:
-        _require_new_runtime(shared.import_runtime())
         spec = bundle.manifest.model
         if spec.winograd is None:
             raise BackendError(
@@ -73,7 +66,7 @@ class WinogradBackend(shared.OnnxRuntimeBackend):
                 code="winograd-missing",
             )
         self._files = spec.winograd
-        self._weights = bundle.read(spec.file)
+        self._weights = read_network(bundle, spec.file)
         self._kernels: dict[str, Any] = {}
         super().__init__(bundle, device=Device("cpu"), threads=threads)
         self._require_own_weights(bundle)
@@ -81,20 +74,23 @@ class WinogradBackend(shared.OnnxRuntimeBackend):
 
     def _network(self, bundle: Bundle) -> bytes:
         """The rewritten graph, once its kernels are there: a runtime that folded them would hold them three times."""
-        session = self._session_on(bundle.read(self._files.kernels), [shared.CPU_PROVIDER])
+        network = [self._spec.file]
+        session = self._session_on(read_network(bundle, self._files.kernels, beside=network), [shared.CPU_PROVIDER])
         names = [output.name for output in session.get_outputs()]
         to_value = self._runtime.OrtValue.ortvalue_from_numpy
-        try:
-            self._kernels = {name: to_value(kernel) for name, kernel in zip(names, session.run(names, {}), strict=True)}
-        except shared.faults(self._runtime) as error:
-            raise unreadable(self._files.kernels, runtime="onnxruntime", reason=shared.first_line(error)) from error
-        return bundle.read(self._files.file)
+        options = self._runtime.RunOptions()
+        with time_limit(1, partial(setattr, options, "terminate", True), name=self.name):
+            try:
+                kernels = session.run(names, {}, options)
+                self._kernels = {name: to_value(kernel) for name, kernel in zip(names, kernels, strict=True)}
+            except shared.faults(self._runtime) as error:
+                raise unreadable(self._files.kernels, runtime="onnxruntime", reason=shared.first_line(error)) from error
+        return read_network(bundle, self._files.file, beside=network, given=names)
 
     def _options(self) -> Any:  # noqa: ANN401 - onnxruntime has no types
         options = super()._options()
         options.enable_mem_pattern = False  # a second arena, of 80 MB, that makes no call faster
-        give = getattr(options, _WEIGHTS_FROM_MEMORY)
-        give([self._spec.file], [self._weights], [len(self._weights)])
+        options.add_external_initializers_from_files_in_memory([self._spec.file], [self._weights], [len(self._weights)])
         if self._kernels:
             options.add_external_initializers(list(self._kernels), list(self._kernels.values()))
         else:
@@ -110,12 +106,3 @@ class WinogradBackend(shared.OnnxRuntimeBackend):
                 hint="make it again: nodule-diag export winograd BUNDLE --out NEW",
                 code="bundle-model-unreadable",
             )
-
-
-def _require_new_runtime(runtime: Any) -> None:  # noqa: ANN401 - onnxruntime has no types
-    if not hasattr(runtime.SessionOptions, _WEIGHTS_FROM_MEMORY):
-        raise BackendError(
-            f"the winograd backend needs onnxruntime {LEAST_RUNTIME} or later; {runtime.__version__} is installed",
-            hint="pip install --upgrade onnxruntime, or use --backend onnxruntime",
-            code="onnxruntime-old",
-        )

@@ -1,9 +1,13 @@
 from .bundle import FIRST_SCHEMA as FIRST_SCHEMA
 from .bundle import Bundle as Bundle
 from .bundle import write_bundle as write_bundle
+from .fields import Sha256 as Sha256
+from .fields import ShortText as ShortText
+from .fields import Strict as Strict
 from .files import list_files as list_files
 from .files import read_bounded as read_bounded
 from .manifest import MANIFEST_NAME as MANIFEST_NAME
+from .manifest import MAX_K as MAX_K
 from .manifest import MODEL_CARD_NAME as MODEL_CARD_NAME
 from .manifest import SCHEMA_VERSION as SCHEMA_VERSION
 from .manifest import Golden as Golden
@@ -15,8 +19,5 @@ from .manifest import ParityRecord as ParityRecord
 from .manifest import Preprocessing as Preprocessing
 from .manifest import ReducedModel as ReducedModel
 from .manifest import RetrievalSpec as RetrievalSpec
-from .manifest import Sha256 as Sha256
-from .manifest import ShortText as ShortText
-from .manifest import Strict as Strict
 from .manifest import TensorSpec as TensorSpec
 from .manifest import WinogradModel as WinogradModel

@@ -14,8 +14,9 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
 
+from nodule_diag.bundle.fields import UNSAFE_PATH, require_plain_json
 from nodule_diag.bundle.files import MAX_MANIFEST_BYTES, list_files, read_bounded
-from nodule_diag.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, UNSAFE_PATH, Manifest
+from nodule_diag.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest
 from nodule_diag.errors import BundleError, OutputError
 from nodule_diag.process import write_bytes, writing
 
@@ -25,6 +26,10 @@ FIRST_SCHEMA = "nodule-diag/bundle/1"
 """Its case base was ``cases.json`` and search files of hnswlib."""
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 """The one time stamp of every entry, so that equal bundles are equal files."""
+
+
+MAX_SHOWN = 300
+"""Characters of a manifest that a message repeats."""
 
 
 class _Version(BaseModel):
@@ -126,9 +131,12 @@ class Bundle:
 
 def _parse_manifest(text: bytes) -> Manifest:
     try:
+        require_plain_json(text)
         version = _Version.model_validate_json(text).schema_version
     except ValidationError as error:
         raise _invalid(error) from error
+    except ValueError as error:
+        raise _invalid_at("its JSON", str(error)) from error
     if version != SCHEMA_VERSION:
         raise BundleError(
             f"the bundle's schema version is {version!r}; this version of nodule-diag reads {SCHEMA_VERSION!r}",
@@ -148,10 +156,17 @@ def _invalid(error: ValidationError) -> BundleError:
     faults = error.errors(include_url=False, include_context=False)
     fault = next((fault for fault in faults if fault["type"] == UNSAFE_PATH), faults[0])
     where = ".".join(str(part) for part in fault["loc"]) or "its JSON"
+    code = "bundle-unsafe-path" if fault["type"] == UNSAFE_PATH else "bundle-manifest-invalid"
+    return _invalid_at(where, fault["msg"], code=code)
+
+
+def _invalid_at(where: str, why: str, *, code: str = "bundle-manifest-invalid") -> BundleError:
+    """Names and values of a manifest may be anything: what cannot be shown is replaced, what is long is cut."""
+    said = f"{where[:MAX_SHOWN]}: {why[:MAX_SHOWN]}"
     return BundleError(
-        f"the bundle's {MANIFEST_NAME} is invalid at {where}: {fault['msg']}",
+        f"the bundle's {MANIFEST_NAME} is invalid at {''.join(c if c.isprintable() else '?' for c in said)}",
         hint="take the bundle from where it was made; manifests are not written by hand",
-        code="bundle-unsafe-path" if fault["type"] == UNSAFE_PATH else "bundle-manifest-invalid",
+        code=code,
     )
 
 

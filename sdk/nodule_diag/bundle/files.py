@@ -14,7 +14,8 @@ from typing import IO
 
 from pydantic_core import PydanticCustomError
 
-from nodule_diag.bundle.manifest import MANIFEST_NAME, check_relative_path
+from nodule_diag.bundle.fields import check_relative_path
+from nodule_diag.bundle.manifest import MANIFEST_NAME
 from nodule_diag.errors import BundleError
 from nodule_diag.process import SERVED_COMPRESSION, open_zip
 

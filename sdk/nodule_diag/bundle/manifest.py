@@ -7,18 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    StringConstraints,
-    model_serializer,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field, JsonValue, model_serializer, model_validator
 
+from nodule_diag.bundle.fields import Line, LongText, RelativePath, Sha256, Strict, require_apart
 from nodule_diag.errors import BackendError
 from nodule_diag.preprocessing import (
     GRID_SIZE,
@@ -32,34 +23,8 @@ from nodule_diag.preprocessing import (
 SCHEMA_VERSION: Final = "nodule-diag/bundle/2"
 MANIFEST_NAME = "manifest.json"
 MODEL_CARD_NAME = "MODEL_CARD.md"
-UNSAFE_PATH = "unsafe_path"
-"""Type of the validation error of a path that would leave the bundle."""
-
-
-def check_relative_path(name: str) -> str:
-    """Return ``name`` when it is a plain relative POSIX path that stays below its folder.
-
-    Refused: absolute paths, ``.`` and ``..`` and empty parts, backslashes and colons (a Windows drive or stream
-    when the bundle is opened there) and characters that cannot be printed.
-
-    Raises:
-        PydanticCustomError: Of type :data:`UNSAFE_PATH`, a ``ValueError``.
-    """
-    if not name.isprintable() or {"\\", ":"} & set(name) or {"", ".", ".."} & set(name.split("/")):
-        raise PydanticCustomError(UNSAFE_PATH, "path {name} is not a plain relative path", {"name": repr(name)})
-    return name
-
-
-RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(check_relative_path)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-LongText = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
-
-
-class Strict(BaseModel):
-    """Base of everything read from a bundle: immutable, no unknown fields, no NaN or infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+MAX_K: Final = 10_000
+"""Similar cases that may be asked for: each result holds so many for each space."""
 
 
 class Preprocessing(Strict):
@@ -91,8 +56,8 @@ class Preprocessing(Strict):
 class TensorSpec(Strict):
     """A named tensor. The first axis is the batch, written as a word; the others are numbers."""
 
-    name: ShortText
-    shape: Annotated[tuple[int | str, ...], Field(min_length=1, max_length=6)]
+    name: Line
+    shape: Annotated[tuple[int | Line, ...], Field(min_length=1, max_length=6)]
 
 
 def _require_shape(tensor: TensorSpec, sizes: tuple[int, ...]) -> None:
@@ -176,7 +141,7 @@ class ModelSpec(Strict):
 
     file: RelativePath = "model.onnx"
     opset: Annotated[int, Field(ge=1, le=100)]
-    reduced: dict[ReducedPrecision, ReducedModel] = {}
+    reduced: dict[ReducedPrecision, ReducedModel] = Field(default_factory=dict)
     winograd: WinogradModel | None = None
     input: TensorSpec = TensorSpec(name="patch", shape=("B", 2, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE))
     outputs: ModelOutputs = ModelOutputs()
@@ -217,7 +182,7 @@ class RetrievalSpec(Strict):
         cases: The case base.
     """
 
-    k: Annotated[int, Field(ge=1, le=10_000)] = 20
+    k: Annotated[int, Field(ge=1, le=MAX_K)] = 20
     cases: RelativePath = "index/cases.sqlite"
 
 
@@ -253,10 +218,10 @@ class ParityRecord(ParityFigures):
         runtime_version: Of the backend's runtime.
     """
 
-    backend: ShortText
+    backend: Line
     device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "bf16", "fp16"]
-    runtime_version: ShortText
+    runtime_version: Line
 
 
 class Golden(Strict):
@@ -277,19 +242,21 @@ class Manifest(Strict):
     """``manifest.json``: what the bundle is, and the sha256 of everything else in it."""
 
     schema_version: Literal["nodule-diag/bundle/2"] = SCHEMA_VERSION
-    name: ShortText
-    version: ShortText
-    created: ShortText
-    license: ShortText
+    name: Line
+    version: Line
+    created: Line
+    license: Line
     intended_use: LongText
     preprocessing: Preprocessing
     model: ModelSpec
     expert_score_scale: ScoreScale = ScoreScale()
     retrieval: RetrievalSpec = RetrievalSpec()
-    training: dict[str, JsonValue] = {}
+    training: dict[str, JsonValue] = Field(default_factory=dict)
     parity: Annotated[tuple[ParityRecord, ...], Field(max_length=100)] = ()
     golden: Golden | None = None
-    files: Annotated[dict[RelativePath, Sha256], Field(max_length=1000)] = {}
+    files: Annotated[dict[RelativePath, Sha256], Field(max_length=1000), AfterValidator(require_apart)] = Field(
+        default_factory=dict
+    )
 
     def required_files(self) -> tuple[str, ...]:
         """Every file that the rest of the manifest speaks of, without repeats."""

@@ -201,8 +201,11 @@ class CaseBase:
 
     def numbers(self) -> tuple[list[str], NDArray[np.float64]]:
         """All case ids, ascending, and (N, 3) the label, P and expert score of each."""
-        rows = self._all("SELECT case_id, label, malignancy, expert_score FROM cases ORDER BY 1")
-        return [row[0] for row in rows], np.array([row[1:] for row in rows], dtype=np.float64).reshape(-1, 3)
+        with self._lock, guard(self.where):
+            select, order = self._connection.execute, "FROM cases ORDER BY case_id"
+            ids = [case_id for (case_id,) in select(f"SELECT case_id {order}")]
+            rows = select(f"SELECT label, malignancy, expert_score {order}")
+            return ids, np.fromiter(chain.from_iterable(rows), dtype=np.float64).reshape(-1, 3)
 
     def pictures(self, case_id: str) -> dict[str, bytes]:
         """PNG files of a case by name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from nodule_diag.bundle import ShortText, Strict
 
@@ -40,6 +40,8 @@ class Case(Strict):
         diameter_mm: Its diameter, mm; None when unknown.
         columns: Free columns by name, such as age or sex.
     """
+
+    model_config = ConfigDict(strict=False)  # numbers of a CSV are text
 
     case_id: Text
     patient_id: Text

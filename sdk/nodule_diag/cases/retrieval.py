@@ -11,11 +11,12 @@ from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from numbers import Integral
+from reprlib import repr as shortened
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.bundle import Bundle
+from nodule_diag.bundle import MAX_K, Bundle
 from nodule_diag.cases.base import CaseBase
 from nodule_diag.cases.points import Points
 from nodule_diag.errors import CaseBaseError, UsageError
@@ -29,10 +30,17 @@ def require_k(k: int) -> int:
     """Return ``k`` as Python's own integer.
 
     Raises:
-        UsageError: Unless it is a whole number, and at least 1.
+        UsageError: Unless it is a whole number from 1 to :data:`nodule_diag.bundle.MAX_K`.
     """
-    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
-        raise UsageError(f"k is {k!r}; it must be a whole number of at least 1", hint="leave k out to use the bundle's")
+    if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= MAX_K:
+        try:
+            given = shortened(k)
+        except ValueError:
+            given = "of more digits than Python shows"
+        raise UsageError(
+            f"k is {given}; it must be a whole number of at least 1 and at most {MAX_K}",
+            hint="leave k out to use the bundle's",
+        )
     return int(k)
 
 
@@ -110,7 +118,7 @@ class CaseIndex:
             At most ``k`` cases.
 
         Raises:
-            UsageError: When ``k`` is no whole number above 0, or every case is excluded.
+            UsageError: When every case is excluded; see :func:`require_k`.
         """
         query = features(space, malignancy, expert_score)
         rows, distances = self._nearest(space, query, require_k(k), self._excluded(exclude))

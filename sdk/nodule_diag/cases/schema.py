@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,22 @@ SCHEMA_VERSION: Final = 1
 """Stands in the file's ``user_version``."""
 MAX_BYTES: Final = 1024 * 2**20
 """Largest file: it is held in memory. A million cases without pictures are 56 MiB."""
+MAX_CASES: Final = 5_000_000
+"""Each takes some 300 bytes of memory once it is opened; a million is the largest base that was tried."""
+LIMITS: Final = {
+    sqlite3.SQLITE_LIMIT_LENGTH: 64 * 2**20,
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 100_000,
+    sqlite3.SQLITE_LIMIT_COLUMN: 32,
+    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 100,
+    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 4,
+    sqlite3.SQLITE_LIMIT_VDBE_OP: 100_000,
+    sqlite3.SQLITE_LIMIT_ATTACHED: 1,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 100,
+    sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER: 2000,
+    sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 10,
+    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
+}
+"""What SQLite is asked to refuse beyond: this package's own statements need less (VACUUM INTO attaches one file)."""
 BUSY_S: Final = 60.0
 """How long one writer waits for another."""
 
@@ -81,8 +98,12 @@ def connect(database: str, *, where: str, uri: bool = False) -> sqlite3.Connecti
             database, uri=uri, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=32
         )
         try:
+            for limit, value in LIMITS.items():
+                connection.setlimit(limit, value)
             for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0", "foreign_keys = ON"):
                 connection.execute(f"PRAGMA {pragma}")
+            if sys.version_info >= (3, 12):
+                connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
         except sqlite3.Error:
             connection.close()
             raise
@@ -111,15 +132,14 @@ def connect_file(path: Path, *, write: bool) -> sqlite3.Connection:
     if not path.is_file() or size == 0:
         raise invalid(str(path), "it is empty, or no file")
     if size > MAX_BYTES:
-        raise CaseBaseError(
-            f"{path} has {size} bytes; the largest case base has {MAX_BYTES}",
-            hint="leave pictures out, or split it",
-            code="case-base-too-large",
-        )
+        raise _too_large(f"{path} has {size} bytes; the largest case base has {MAX_BYTES}")
     interrupted = path.with_name(path.name + "-journal").exists()
-    return connect(
+    connection = connect(
         f"{path.absolute().as_uri()}?mode={'rw' if write or interrupted else 'ro'}", where=str(path), uri=True
     )
+    if not write:
+        connection.execute("PRAGMA query_only = ON")
+    return connection
 
 
 def connect_bundle(bundle: Bundle, *, where: str) -> sqlite3.Connection:
@@ -146,6 +166,10 @@ def connect_bundle(bundle: Bundle, *, where: str) -> sqlite3.Connection:
     if hashlib.sha256(file.read_bytes()).hexdigest() != bundle.manifest.files[name]:
         raise invalid(where, "it was changed after the bundle was opened")
     return connection
+
+
+def _too_large(why: str) -> CaseBaseError:
+    return CaseBaseError(why, hint="leave pictures out, or split it", code="case-base-too-large")
 
 
 def create(connection: sqlite3.Connection) -> None:
@@ -176,11 +200,11 @@ def check(connection: sqlite3.Connection, *, where: str) -> None:
             )
         if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
             raise invalid(where, "its journal is in WAL mode")
-        found = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
+        found = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master LIMIT 20").fetchall()
         if Counter(found) != Counter(("table", name, name, sql) for name, sql in TABLES.items()):
             strange = sorted(str(entry[1]) for entry in found if TABLES.get(str(entry[1])) != entry[3])
             raise invalid(where, f"its schema is another: {', '.join(strange) or 'a table is missing'}")
-        if [row[0] for row in connection.execute("SELECT id FROM base")] != [1]:
+        if [row[0] for row in connection.execute("SELECT id FROM base LIMIT 2")] != [1]:
             raise invalid(where, "it does not say which model its scores are of")
 
 
@@ -188,10 +212,16 @@ def check_rows(connection: sqlite3.Connection, *, where: str) -> None:
     """Read every page and hold every value against its constraint: half a second for a million cases.
 
     Raises:
-        CaseBaseError: ``case-base-invalid``, with the first fault.
+        CaseBaseError: ``case-base-invalid``, with the first fault, or ``case-base-too-large``.
     """
     with guard(where):
+        (count,) = connection.execute("SELECT count(*) FROM cases").fetchone()
+        if count > MAX_CASES:
+            raise _too_large(f"{where} has {count} cases; the largest case base has {MAX_CASES}")
         (fault,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        endless = connection.execute("SELECT case_id FROM free_columns WHERE value IN (9e999, -9e999)").fetchone()
+    if fault == "ok" and endless:
+        fault = "a free column holds an infinite number"
     if fault != "ok":
         raise invalid(where, f"{fault}")
 
@@ -221,7 +251,7 @@ def guard(where: str, *, writing: bool = False) -> Iterator[None]:
 def invalid(where: str, why: str) -> CaseBaseError:
     """The error of a file that is no case base, or a damaged one."""
     return CaseBaseError(
-        f"{where} is no case base, or a damaged one: {why}",
+        f"{where} is no case base, or a damaged one: {' '.join(why.split())}",
         hint="take a copy of it, or build it again: nodule-diag cases build",
         code="case-base-invalid",
     )

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from nodule_diag.backends import create_backend
+from nodule_diag.backends import create_backend, golden_patches, infer_all
+from nodule_diag.backends.golden import read_golden
 from nodule_diag.bundle.bundle import Bundle
 from nodule_diag.cases.retrieval import CaseIndex
 from nodule_diag.errors import BundleError, OutputError
@@ -28,6 +29,14 @@ FILES = {
     "model.winograd-kernels.onnx",
     "model.winograd.onnx",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_golden_tries():
+    """Random weights put all nodules on one side of P = 0.5: a hundred tries would only take their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nodule_diag_export.parity.golden.MOST_SEEDS", 1)
+        yield
 
 
 @pytest.fixture
@@ -107,6 +116,33 @@ def test_the_command_writes_a_zip_of_the_same(built, exported, tiny_lidc, result
     assert zipped.manifest.preprocessing.masked_input is True
     assert zipped.read("index/cases.sqlite") == built.read("index/cases.sqlite")
     assert str(tmp_path) not in zipped.read("MODEL_CARD.md").decode()
+
+
+@pytest.mark.usefixtures("ready")
+def test_golden_answers_are_in_it(exported, tiny_lidc, results_json, tmp_path, monkeypatch):
+    """Those of its own network, as the self-test reads them."""
+
+    def chosen(bundle, *, threads):
+        backend = create_backend(bundle, name="onnxruntime", device="cpu", precision="fp32", threads=threads)
+        patches = golden_patches(range(8))
+        return tuple(range(8)), patches, infer_all(backend, patches)
+
+    monkeypatch.setattr("nodule_diag_export.parity.golden.choose_golden", chosen)
+    bundle = export_bundle(
+        exported.checkpoint, results=results_json, out=tmp_path / "b", data=TrainingData.of(tiny_lidc)
+    )
+    assert set(bundle.manifest.files) == {*FILES, "golden.f32"}
+    _, answers = read_golden(Bundle.open(tmp_path / "b"))
+    assert len(answers.malignancy) == 8
+
+
+@pytest.mark.usefixtures("ready")
+def test_without_golden_answers_it_is_said(exported, tiny_lidc, results_json, tmp_path, caplog):
+    bundle = export_bundle(
+        exported.checkpoint, results=results_json, out=tmp_path / "b", data=TrainingData.of(tiny_lidc)
+    )
+    assert bundle.manifest.golden is None
+    assert "without golden answers: of 1 made-up nodules" in caplog.text
 
 
 @pytest.mark.usefixtures("ready")

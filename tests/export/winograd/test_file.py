@@ -13,8 +13,7 @@ from onnx import TensorProto
 from typer.testing import CliRunner
 
 from bundle_factory import make_tiny_bundle
-from nodule_diag.backends import backend_statuses, create_backend
-from nodule_diag.backends import winograd as backend
+from nodule_diag.backends import create_backend
 from nodule_diag.backends.parity import infer_all
 from nodule_diag.bundle.bundle import Bundle, write_bundle
 from nodule_diag.errors import BackendError, BundleError
@@ -133,15 +132,6 @@ def test_what_it_does_not_do(bundle, option, code):
     with pytest.raises(BackendError) as caught:
         create_backend(bundle, name="winograd", threads=1, **{"precision": "fp32", **option})
     assert caught.value.code == code
-
-
-def test_an_old_runtime(bundle, monkeypatch):
-    monkeypatch.setattr(backend, "_WEIGHTS_FROM_MEMORY", "not_there")
-    with pytest.raises(BackendError, match=r"needs onnxruntime 1\.24") as caught:
-        create_backend(bundle, name="winograd", threads=1)
-    assert caught.value.code == "onnxruntime-old"
-    status = next(status for status in backend_statuses() if status.name == "winograd")
-    assert (status.usable, status.hint) == (False, caught.value.hint)
 
 
 def test_kernels_that_cannot_be_made(bundle, tmp_path):

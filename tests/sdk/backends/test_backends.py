@@ -301,31 +301,6 @@ def test_network_that_cannot_be_loaded(backend_name: str, tmp_path: Path) -> Non
     refused(backend_name, tmp_path / "b", model, "bundle-model-unreadable", "model.onnx")
 
 
-@pytest.mark.parametrize("location", ["outside.bin", "../outside.bin", "absolute"])
-def test_weights_outside_the_bundle_are_never_read(
-    backend_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str
-) -> None:
-    """Relative to the working directory they are there, and still not found."""
-    (tmp_path / "work").mkdir()
-    for folder in (tmp_path, tmp_path / "work"):
-        np.array([0.5], np.float32).tofile(folder / "outside.bin")
-    monkeypatch.chdir(tmp_path / "work")
-    model = tiny_model()
-    half = next(tensor for tensor in model.graph.initializer if tensor.name == "half")
-    half.ClearField("raw_data")
-    half.data_location = onnx.TensorProto.EXTERNAL
-    half.external_data.add(key="location", value=str(tmp_path / "outside.bin") if location == "absolute" else location)
-    refused(backend_name, tmp_path / "b", model, "bundle-model-unreadable")
-
-
-def test_answer_that_is_not_a_number(backend_name: str, tmp_path: Path) -> None:
-    made = make_tiny_bundle(tmp_path / "b", model=tiny_model(nan=True))
-    broken = create_backend(made, name=backend_name, device="cpu", threads=1)
-    with pytest.raises(BackendError, match="not a finite number") as caught:
-        broken.infer(patches(1))
-    assert caught.value.code == "output-not-finite"
-
-
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("nodule_diag.process.threads.cpu_quota", lambda: None)  # tests/sdk/test_cpu_quota.py

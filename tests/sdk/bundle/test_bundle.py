@@ -95,7 +95,7 @@ def test_not_a_bundle(tmp_path: Path) -> None:
         (lambda m: m["retrieval"].update(spaces={}), "retrieval.spaces"),
         (lambda m: m["retrieval"].update(k=0), "retrieval.k"),
         (lambda m: m.update(threshold=0.5), "threshold"),
-        (lambda m: m["retrieval"].update(k=float("nan")), "retrieval.k"),
+        (lambda m: m["retrieval"].update(k=float("nan")), "NaN"),
         (lambda m: m["files"].update({"model.onnx": "abc"}), "files.model.onnx"),
         (lambda m: m["files"].pop("MODEL_CARD.md"), "MODEL_CARD.md"),
     ],
@@ -111,6 +111,50 @@ def test_invalid_manifest_names_the_field(folder: Path, change: Callable[[dict],
 def test_manifest_that_is_not_json_of_ours(folder: Path, text: str | bytes) -> None:
     (folder / "manifest.json").write_bytes(text.encode() if isinstance(text, str) else text)
     refused(folder, "bundle-manifest-invalid")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('"training": {', '"training": {"a": ' + "[" * 100_000 + "]" * 100_000 + ",", "nested"),
+        ('"training": {', '"training": {"a": ' + "9" * 1_000_000 + ",", ""),
+        ('"k": 20', '"k": ' + "9" * 5000, ""),
+        ('"training": {', '"training": {"a": NaN,', "NaN is no finite number"),
+        ('"training": {', '"training": {"a": -Infinity,', "-Infinity is no finite number"),
+        ('"training": {', '"training": {"a": 1e999,', "1e999 is no finite number"),
+        ('"training": {', '"training": {"\\ud800": 1,', ""),
+        ('"name": "tiny"', '"name": "tiny", "name": "other"', "'name' stands twice"),
+        ('"name": "tiny"', '"name": "ti\\ud800ny"', ""),
+        ('"name": "tiny"', '"name": "ti\\u001b[31mny"', "at name"),
+        ('"name": "tiny"', '"name": "ti\\u202eny"', "at name"),
+        ('"name": "tiny"', '"name": "' + "x" * 201 + '"', "at name"),
+        ('"intended_use": "', '"intended_use": "\\u0007', "at intended_use"),
+        ('"k": 20', '"k": "20"', "at retrieval.k"),
+        ('"k": 20', '"k": 20.0', "at retrieval.k"),
+        ('"k": 20', '"k": true', "at retrieval.k"),
+        ('"masked_input": false', '"masked_input": "no"', "at preprocessing.masked_input"),
+        ('"masked_input": false', '"masked_input": 0', "at preprocessing.masked_input"),
+        ('"spacing_mm": 0.5', '"spacing_mm": "0.5"', "at preprocessing.spacing_mm"),
+        ('"opset": 17', '"opset": [17]', "at model.opset"),
+    ],
+)
+def test_json_that_readers_understand_differently(folder: Path, old: str, new: str, says: str) -> None:
+    """Nothing is converted, nothing stands twice, nothing is endless, and what is shown can be shown."""
+    path = folder / "manifest.json"
+    text = path.read_text()
+    assert text.count(old) >= 1
+    path.write_text(text.replace(old, new, 1))
+    error = refused(folder, "bundle-manifest-invalid", says)
+    assert len(error.message) < 700
+    assert error.message.isprintable()
+
+
+@pytest.mark.parametrize("twin", ["Model.onnx", "model_card.md", "ｍodel.onnx"])
+def test_two_names_that_are_one_file_elsewhere(folder: Path, twin: str) -> None:
+    """A system that does not tell upper from lower case would read one of them for both."""
+    (folder / twin).write_bytes(b"x")
+    rewrite(folder, lambda m: m["files"].update({twin: hashlib.sha256(b"x").hexdigest()}))
+    refused(folder, "bundle-unsafe-path", "one file on some systems")
 
 
 def test_unknown_schema_version(folder: Path) -> None:

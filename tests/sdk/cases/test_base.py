@@ -280,6 +280,63 @@ def test_a_folder_and_a_giant(tmp_path: Path, path: Path, monkeypatch: pytest.Mo
     refused(path, "case-base-too-large", str(path.stat().st_size))
 
 
+def renamed_to_a_view(path: Path) -> None:
+    """The name is right and every word of the table's text stands there, but behind it is a view."""
+    changed(
+        path,
+        "CREATE VIEW v AS SELECT * FROM cases",
+        "PRAGMA writable_schema = ON",
+        "UPDATE sqlite_master SET name = 'old' WHERE name = 'cases' AND type = 'table'",
+        "UPDATE sqlite_master SET name = 'cases', tbl_name = 'cases' WHERE name = 'v'",
+    )
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        renamed_to_a_view,
+        lambda p: changed(p, "CREATE TABLE g (a, b AS (a * 2))"),
+        lambda p: changed(p, "CREATE INDEX i ON cases (label) WHERE label > 0"),
+        lambda p: changed(p, "CREATE INDEX i ON cases (label)"),
+        lambda p: changed(p, "ANALYZE"),
+        lambda p: changed(p, "PRAGMA writable_schema = ON", "UPDATE sqlite_master SET rootpage = 2"),
+        lambda p: changed(p, "PRAGMA writable_schema = ON", "UPDATE sqlite_master SET sql = sql || ' '"),
+        lambda p: changed(p, "INSERT INTO free_columns SELECT case_id, 'big', 9e999 FROM cases LIMIT 1"),
+        lambda p: changed(p, "INSERT INTO free_columns SELECT case_id, 'big', -9e999 FROM cases LIMIT 1"),
+        lambda p: changed(p, "UPDATE cases SET malignancy = 9e999"),
+        lambda p: changed(p, "UPDATE cases SET patient_id = CAST(x'80ff' AS TEXT)"),
+        lambda p: changed(p, "UPDATE base SET name = CAST(x'80ff' AS TEXT)"),
+    ],
+)
+def test_what_a_hostile_file_may_hold(path: Path, spoil: Callable[[Path], object]) -> None:
+    spoil(path)
+    with pytest.raises(CaseBaseError) as caught:
+        for _ in CaseIndex(CaseBase.open(path)).cases:
+            pass
+    assert (caught.value.code, caught.value.exit_code) == ("case-base-invalid", 4)
+    assert "\n" not in caught.value.message
+
+
+def test_what_sqlite_may_do_is_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value beyond the limit, a write to a base that is read, and more cases than memory is kept for."""
+    reader = schema.connect_file(path, write=False)
+    assert reader.execute("PRAGMA query_only").fetchone() == (1,)
+    assert reader.execute("PRAGMA trusted_schema").fetchone() == (0,)
+    assert reader.execute("PRAGMA cell_size_check").fetchone() == (1,)
+    assert {limit: reader.getlimit(limit) for limit in schema.LIMITS} == schema.LIMITS
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reader.execute("DELETE FROM cases")
+    with pytest.raises(sqlite3.DataError, match="too big"):
+        reader.execute(f"SELECT zeroblob({2**27})")
+    with pytest.raises(sqlite3.OperationalError, match=r"not authorized|no such function"):
+        reader.execute("SELECT load_extension('x')")
+    reader.close()
+    with CaseBase.open(path) as base:
+        count = len(base)
+    monkeypatch.setattr(schema, "MAX_CASES", count - 1)
+    refused(path, "case-base-too-large", f"{count} cases")
+
+
 def test_a_fault_of_every_kind_is_found_when_it_is_edited_too(path: Path) -> None:
     changed(path, "UPDATE cases SET label = 2")
     with pytest.raises(CaseBaseError, match="CHECK") as caught:

@@ -239,10 +239,16 @@ def test_features() -> None:
     assert features("machine", 0.25, 4.0).dtype == np.float32
 
 
-@pytest.mark.parametrize("k", [0, -1])
-def test_k_below_one(k: int) -> None:
-    with pytest.raises(UsageError, match=str(k)):
-        index_of(tiny_cases()).search("machine", malignancy=0.5, expert_score=3.0, k=k)
+NO_K = {str(k): k for k in (0, -1, 10_001, 10**30, -(10**30), "20", 2.0, 2.5, float("nan"), True, None, [3])}
+
+
+@pytest.mark.parametrize("name", [*NO_K, "of 5001 digits"])
+def test_a_k_that_is_none(name: str) -> None:
+    k = NO_K.get(name, 10**5000)
+    with pytest.raises(UsageError, match=r"k is .*whole number of at least 1 and at most 10000") as caught:
+        index_of(tiny_cases()).search("machine", malignancy=0.5, expert_score=3.0, k=k)  # type: ignore[arg-type]
+    assert caught.value.exit_code == 2
+    assert len(caught.value.message) < 200
 
 
 def test_no_cases() -> None:
