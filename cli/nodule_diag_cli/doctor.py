@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import platform
 import shutil
-import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nodule_diag.errors import NoduleDiagError, UsageError
-from nodule_diag_cli import render
+from nodule_diag_cli import render, terminal
 from nodule_diag_cli.options import JsonOption
 from nodule_diag_cli.out import document_text
 
@@ -34,10 +33,10 @@ def doctor(selftest: SelfTestOption = False, save: SaveOption = False, as_json: 
     """Show what can serve on this machine: backends, versions, devices, threads."""
     if save and not selftest:
         raise UsageError("--save keeps the figures of a self-test", hint="nodule-diag doctor --selftest --save")
-    with render.progress("running every backend"):
+    with terminal.progress("running every backend"):
         document = examine(selftest=selftest, save=save)
     if as_json:
-        sys.stdout.write(document_text(document))
+        terminal.write(document_text(document))
     else:
         _render(document)
 
@@ -189,7 +188,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
 
 
 def _render(document: dict[str, Any]) -> None:
-    to = render.console()
+    to = terminal.console()
     installed = [f"{name} {version}" for name, version in document["packages"].items() if version]
     compiler = document["compiler"] or "none found"
     engines = document["engines"]
@@ -208,7 +207,8 @@ def _render(document: dict[str, Any]) -> None:
         taken = f"{auto['backend']}, {auto['device']}, {auto['precision']}" if auto["usable"] else auto["reason"]
         rows += [("Own figures", _said_of(document["own_figures"])), ("auto takes", taken)]
     render.facts(rows, to=to)
-    to.print("\nBackends", style="bold")
+    to.print()
+    to.print("Backends", style="bold")
     made = render.table("backend", "version", "device, precision", "state")
     for backend in document["backends"]:
         version = backend["version"] or "-"
@@ -237,7 +237,8 @@ def _said_of(own: dict[str, Any]) -> str:
 def _said_of_test(test: dict[str, Any], to: Any) -> None:  # noqa: ANN401 - rich's Console is imported late
     source = "the bundle's golden answers" if test["golden"] else f"onnxruntime's own here ({test['note']})"
     nodules = f"{test['patches']} made-up nodule{'s' if test['patches'] > 1 else ''}"
-    to.print(f"\nAnswers to {nodules} were compared with {source}.")
+    to.print()
+    to.print(f"Answers to {nodules} were compared with {source}.")
     if test["saved"]:
         to.print(f"The figures are kept in {test['saved']}; auto obeys them.")
     elif test["patches"] == 1:
@@ -255,7 +256,8 @@ def _hints(document: dict[str, Any], to: Any) -> None:  # noqa: ANN401
         if not spot["usable"] and spot["hint"] and name not in wanted.setdefault(spot["hint"], []):
             wanted[spot["hint"]].append(name)
     if wanted:
-        to.print("\nWhat to do", style="bold")
+        to.print()
+        to.print("What to do", style="bold")
         render.facts(((f"  {', '.join(names)}", hint) for hint, names in wanted.items()), to=to)
 
 
