@@ -21,7 +21,7 @@ from nodule_diag.cases import CaseBase, CaseIndex, mean_label, require_k
 from nodule_diag.ct import CTVolume, made_up_ct, require_inside, stored_voxel, to_lps
 from nodule_diag.ct import Space as PointSpace
 from nodule_diag.errors import UsageError
-from nodule_diag.preprocessing import LungMask, extract_patches, lung_mask
+from nodule_diag.preprocessing import LungMask, cube_outside, extract_patches, lung_mask, lung_warnings
 from nodule_diag.process import LOG, Stopwatch, filter_threads, resolve_threads
 from nodule_diag.results import (
     SPACES,
@@ -47,6 +47,7 @@ class _Call(NamedTuple):
 
     ct: CTVolume
     lungs: LungMask | None
+    warnings: tuple[str, ...]
     check_lung: bool
     k: int
     exclude: Collection[str]
@@ -201,7 +202,9 @@ class Diagnoser:
         for center in centers_xyz_mm:
             require_inside(ct, center, in_lung=(lambda point: lungs().contains(point)) if check_lung else None)
         mask = lungs() if check_lung or masked else None
-        call = _Call(ct, mask, check_lung, k, exclude, prevalence, stopwatch)
+        # Not timed as a stage: whoever leaves the mask out is still told that this is no chest.
+        warnings = (*ct.warnings, *(mask.warnings if mask else lung_warnings(ct)))
+        call = _Call(ct, mask, warnings, check_lung, k, exclude, prevalence, stopwatch)
         diagnoses: list[Diagnosis] = []
         for start in range(0, len(names), self._backend.batch):  # as many at a time as the network is fastest with
             centers = centers_xyz_mm[start : start + self._backend.batch]
@@ -240,7 +243,8 @@ class Diagnoser:
                     continue
                 store(result.diagnoses)
 
-        A CT that fails with a :class:`NoduleDiagError` is delivered in its place, with the error, and stops no other.
+        A CT that fails is delivered in its place, with the error, and stops no other. What is no error of this
+        package comes as a :class:`NoduleDiagError` too, with the code ``out-of-memory`` or ``unforeseen``.
         Leaving the loop, or ``close()``, ends the reading: after the CT that is being read, no other is opened.
 
         Args:
@@ -311,7 +315,10 @@ class Diagnoser:
             malignancy_spread=None if outputs.malignancy_spread is None else float(outputs.malignancy_spread[row]),
             raw_cam=None if outputs.raw_cam is None else outputs.raw_cam[row],
             ct_planes=ct_planes(patch),
-            warnings=(*ct.warnings, *(mask.warnings if mask else ()), *nodule_warnings(in_lung, segmentation)),
+            warnings=(
+                *call.warnings,
+                *nodule_warnings(in_lung, segmentation, outside=cube_outside(ct, center_xyz_mm)),
+            ),
         )
 
 
