@@ -47,7 +47,7 @@ def examine(*, selftest: bool = False, save: bool = False) -> dict[str, Any]:
     Raises:
         NoduleDiagError: When figures are to be saved and cannot be; a broken backend or bundle is an answer.
     """
-    from nodule_diag.backends import backend_statuses
+    from nodule_diag.backends import backend_statuses, telemetry_notice
     from nodule_diag.bundle import Bundle
     from nodule_diag.cases import CaseIndex
     from nodule_diag.process import resolve_threads
@@ -64,6 +64,7 @@ def examine(*, selftest: bool = False, save: bool = False) -> dict[str, Any]:
         "compiler": next(filter(None, map(shutil.which, COMPILERS)), None),
         "bundle": {"usable": True, "reason": "", "hint": ""},
         "engines": _engine_builder(),
+        "telemetry": {"off": not telemetry_notice(), "reason": telemetry_notice()},
     }
     try:
         bundle = Bundle.default()
@@ -200,6 +201,7 @@ def _render(document: dict[str, Any]) -> None:
         ("Packages", ", ".join(installed)),
         ("C++ compiler", f"{compiler} (needed only to install: hnswlib is compiled then)"),
         ("Engine builder", builder or engines["reason"]),
+        ("Telemetry", "off" if document["telemetry"]["off"] else f"may be on: {document['telemetry']['reason']}"),
         ("Bundle", "usable" if document["bundle"]["usable"] else f"not usable: {document['bundle']['reason']}"),
     ]
     if document["auto"]:
