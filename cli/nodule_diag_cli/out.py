@@ -19,7 +19,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,27 +139,30 @@ def opened(folder: Path, nodule_ids: Sequence[str]) -> Iterator[ResultFolder]:
     """
     from nodule_diag.process import sole_writer
 
-    stems = _stems(nodule_ids)
-    work = folder / WORK
+    results = ResultFolder(folder, _stems(nodule_ids))
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file", hint="name a folder with --out")
+    locked = ExitStack()
+    try:
+        with uninterrupted():
+            _make(results.work, of=folder)
+            locked.enter_context(sole_writer(results.work / LOCK, of=folder))
+            locked.callback(_empty, results.work)
+        _empty(results.work)
+        results.sweep()
+        yield results
+    finally:
+        with uninterrupted():
+            locked.close()
+            with suppress(OSError):  # another writer has come, or this one was refused
+                results.work.rmdir()
+
+
+def _make(work: Path, *, of: Path) -> None:
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror}", hint="name another --out") from error
-    try:
-        with sole_writer(work / LOCK, of=folder):
-            results = ResultFolder(folder, stems)
-            _empty(work)
-            results.sweep()
-            try:
-                yield results
-            finally:
-                with uninterrupted():
-                    _empty(work)
-    finally:
-        with suppress(OSError):  # another writer has come, or this one was refused
-            work.rmdir()
+        raise OutputError(f"cannot make the folder {of}: {error.strerror}", hint="name another --out") from error
 
 
 def _stems(nodule_ids: Sequence[str]) -> dict[str, str]:

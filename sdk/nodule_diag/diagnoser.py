@@ -94,7 +94,7 @@ class Diagnoser:
             cases: A case base of the bundle's model, or its file; the bundle's own when left out.
             backend: ``auto``, ``onnxruntime``, ``winograd``, ``openvino``, ``tensorrt`` or ``tensorrt-rtx``.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-            precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+            precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; with other ``cases`` than the bundle's, ``auto`` is fp32.
             threads: CPU threads a call may use; ``OMP_NUM_THREADS`` or every available core when left out.
             symmetries: 8 or 48 to average the answers over the flips or all symmetries of each patch
                 (:mod:`nodule_diag.backends.symmetry`), at as many times the cost of inference.
@@ -114,6 +114,9 @@ class Diagnoser:
             bundle = Bundle.default() if bundle is None else Bundle.open(bundle)
         if cases is not None:
             cases = (cases if isinstance(cases, CaseBase) else CaseBase.open(cases)).of_model(bundle)
+            # Whether a reduced precision finds the same similar cases was measured with the bundle's own: among more
+            # cases, which lie closer together, it may not.
+            precision = "fp32" if precision == "auto" else precision
         index = CaseIndex(bundle if cases is None else cases)
         loaded = create_backend(bundle, name=backend, device=device, precision=precision, threads=count)
         return cls(bundle, loaded, index, symmetries=symmetries)
