@@ -94,7 +94,7 @@ class Diagnoser:
             cases: A case base of the bundle's model, or its file; the bundle's own when left out.
             backend: ``auto``, ``onnxruntime``, ``winograd``, ``openvino``, ``tensorrt`` or ``tensorrt-rtx``.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-            precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; with other ``cases`` than the bundle's, ``auto`` is fp32.
+            precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``. Where ``cases`` are given, ``auto`` is fp32.
             threads: CPU threads a call may use; ``OMP_NUM_THREADS`` or every available core when left out.
             symmetries: 8 or 48 to average the answers over the flips or all symmetries of each patch
                 (:mod:`nodule_diag.backends.symmetry`), at as many times the cost of inference.

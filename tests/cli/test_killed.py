@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ct_files
@@ -101,13 +102,12 @@ class Job:
         return self.run("-o", os.devnull, "-e", f"trace={moment.call}", "-e", chosen)
 
 
-def drawn(moments: list[tuple[Moment, str]], count: int, *, written: str = "", seed: int) -> list[Moment]:
-    """Moments: up to half of them spread evenly over the writing, the others drawn from the whole run."""
-    writing = [moment for moment, text in moments if written and written in text]
-    step = max(1, len(writing) // (count // 2)) if writing else 1
-    chosen = writing[::step][: count // 2]
-    rest = [moment for moment, _ in moments[len(moments) // 10 :]]  # the first tenth starts Python
-    return chosen + random.Random(seed).sample(rest, count - len(chosen))
+def drawn(moments: list[tuple[Moment, str]], count: int, *, written: str, seed: int) -> list[Moment]:
+    """Half of the moments evenly from the first to the last call that names what is written, the others at random."""
+    names = [at for at, (_, text) in enumerate(moments) if written in text]
+    evenly = np.linspace(names[0], names[-1], count // 2).round().astype(int)
+    rest = range(len(moments) // 10, len(moments))  # the first tenth starts Python
+    return [moments[at][0] for at in (*evenly, *random.Random(seed).sample(rest, count - count // 2))]
 
 
 def each(
@@ -177,7 +177,7 @@ def test_predict_out(tiny_bundle: Path, tmp_path: Path) -> None:
     ended = each(make, check, tmp_path, plan)
     assert ended[-signal.SIGKILL] > 50
     assert ended[128 + signal.SIGTERM] > 12
-    assert min(found["first.nii"], found["second.nii"]) > 3, "before and after the change"
+    assert min(found["first.nii"], found["second.nii"]) >= 2, "before and after the change"
 
 
 def test_adding_cases(tmp_path: Path) -> None:
@@ -202,6 +202,7 @@ def test_adding_cases(tmp_path: Path) -> None:
             base.verify()
             assert digests[base.digest()] == len(base)
             found[len(base)] += 1
+            base.remove(["case-0000"])  # the next one's transaction takes away a journal that had nothing to play back
         assert {path.name for path in job.place.iterdir()} == {"cases.sqlite", "home", "tmp"}
 
     plan = [(moment, signal.SIGKILL) for moment in drawn(moments, 20, written="cases.sqlite", seed=3)]

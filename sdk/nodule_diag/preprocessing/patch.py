@@ -64,7 +64,7 @@ def cube_outside(ct: CTVolume, center_xyz_mm: ArrayLike) -> float:
     center_index_xyz = index_from_lps(ct, np.asarray(center_xyz_mm)[None])[0]
     inside = 1.0
     for size, center, spacing in zip(ct.size_xyz, center_index_xyz, ct.spacing_xyz_mm, strict=True):
-        positions = center + patch_offsets_mm() / spacing
+        positions = (center + patch_offsets_mm() / spacing).round(6)  # one on the border is inside
         inside *= float(np.mean((positions >= -0.5) & (positions <= size - 0.5)))
     return 1.0 - inside
 

@@ -66,7 +66,7 @@ def prediction_document(
     nodules = [diagnosis.to_dict() for diagnosis in prediction.diagnoses]
     warnings = list(ct.warnings)
     if redact:
-        said = Redaction(ct.path).text
+        said = Redaction(ct.path, *(aside.file for aside in (ct.dicom.set_aside if ct.dicom else ()))).text
         warnings = [said(warning) for warning in warnings]
         for nodule in nodules:
             nodule["warnings"] = [said(warning) for warning in nodule["warnings"]]
