@@ -100,7 +100,13 @@ def connect(database: str, *, where: str, uri: bool = False) -> sqlite3.Connecti
         try:
             for limit, value in LIMITS.items():
                 connection.setlimit(limit, value)
-            for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0", "foreign_keys = ON"):
+            for pragma in (
+                "trusted_schema = OFF",
+                "cell_size_check = ON",
+                "mmap_size = 0",
+                "foreign_keys = ON",
+                "temp_store = MEMORY",
+            ):
                 connection.execute(f"PRAGMA {pragma}")
             if sys.version_info >= (3, 12):
                 connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
