@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +95,8 @@ def checked_outputs(
     slack = ROUNDING["fp32" if precision == "fp32" else "reduced"]
     checked = {}
     for field, tensor in spec.outputs.given().items():
-        array, wanted = arrays[field], (patches, *tensor.shape[1:])
+        wanted = (patches, *tensor.shape[1:])
+        array: Any = arrays[field]  # whatever a runtime hands over
         if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.shape != wanted:
             found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
             raise _wrong_output("shape", f"{field} on {device} is {found}; expected float32 of shape {wanted}")
