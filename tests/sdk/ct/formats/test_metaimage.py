@@ -108,6 +108,7 @@ DIM = b"DimSize = 28 32 12"
         (b"Offset = -20.5", b"Offset = nan", "ct-damaged"),
         (b"Offset = -20.5", b"Offset = 1e999", "ct-damaged"),
         (b"Offset = -20.5", b"Offset = " + b"1" * 400, "ct-damaged"),
+        (b"Offset = -20.5", b"Offset = " + b"0" * 100 + b"1.5", "ct-damaged"),
         (b"Offset = -20.5", b"Offset = 1_0.5", "ct-damaged"),
         (b"Offset = -20.5", b"Offset = 1,5", "ct-damaged"),
         (b"Offset = -20.5", b"Offset = 0 -20.5", "ct-damaged"),
