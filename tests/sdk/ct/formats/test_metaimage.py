@@ -72,6 +72,14 @@ def test_one_volume_of_more_dimensions(tmp_path, dimensions, compress):
     make.assert_same(read_ct(make.write(tmp_path / "scan.mha", image, compress=compress)), make.image())
 
 
+def test_a_spatial_axis_that_also_runs_along_a_fourth_is_none(tmp_path):
+    path = make.write(tmp_path / "scan.mha", sitk.JoinSeries([make.image()]))
+    path.write_bytes(path.read_bytes().replace(b"TransformMatrix = 1 0 0 0 ", b"TransformMatrix = 1 0 0 0.5 "))
+    with pytest.raises(CTError, match="TransformMatrix") as caught:
+        read_ct(path)
+    assert caught.value.code == "ct-damaged"
+
+
 def test_voxels_of_one_file_after_a_header_of_another_kind(tmp_path):
     """HeaderSize counts from the beginning of the file that holds them, as MetaIO does."""
     path = make.write(tmp_path / "scan.mha")
@@ -108,6 +116,7 @@ DIM = b"DimSize = 28 32 12"
         (b"Offset = -20.5", b"Offset = nan", "ct-damaged"),
         (b"Offset = -20.5", b"Offset = 1e999", "ct-damaged"),
         (b"Offset = -20.5", b"Offset = " + b"1" * 400, "ct-damaged"),
+        (b"Offset = -20.5", b"Offset = " + b"0" * 100 + b"1.5", "ct-damaged"),
         (b"Offset = -20.5", b"Offset = 1_0.5", "ct-damaged"),
         (b"Offset = -20.5", b"Offset = 1,5", "ct-damaged"),
         (b"Offset = -20.5", b"Offset = 0 -20.5", "ct-damaged"),
