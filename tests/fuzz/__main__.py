@@ -17,7 +17,8 @@ from typing import Any
 
 from benchmarks.environment import Environment
 from fuzz.campaign import BAD, KINDS, TESTS, Plan, Tally, Worker, carry_out, files_of, pickled
-from fuzz.seeds import Seed, all_seeds
+from fuzz.seed import Seed
+from fuzz.seeds import all_seeds
 from fuzz.worker import Question
 
 ROUND = 20

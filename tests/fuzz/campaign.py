@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from fuzz.seeds import Files, Seed
+from fuzz.seed import Files, Seed
 from fuzz.ways import mutant
 from fuzz.worker import Outcome, Question, receive, send
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from fuzz.oracle_dicom import dicom_contradiction
 from fuzz.readers import Answer
-from fuzz.seeds import Files, Seed
+from fuzz.seed import Files, Seed
 
 RIGHT, WARNED, UNKNOWABLE, WRONG = "right", "warned", "unknowable", "wrong"
 PADDING_FLOOR_HU = -1024

@@ -10,7 +10,7 @@ import numpy as np
 
 from fuzz.elements import Element, joined, walked
 from fuzz.readers import Answer
-from fuzz.seeds import Files
+from fuzz.seed import Files
 
 PIXELS, SYNTAX = 0x7FE00010, 0x00020010
 ROWS, COLUMNS, FRAMES, ALLOCATED, SAMPLES = 0x00280010, 0x00280011, 0x00280008, 0x00280100, 0x00280002

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-import ct_files as make
-
 POINTS_MM = [(-10.0, 20.0, -120.0)]
 
 
@@ -53,6 +51,7 @@ def _bundle(path: Path) -> Answer:
 
 @cache
 def _chest() -> Any:
+    import ct_files as make
     from nodule_diag.ct import CTVolume
 
     hu = make.chest_hu((12, 32, 28))

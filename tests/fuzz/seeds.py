@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import json
 import re
 import tempfile
-import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
@@ -29,41 +26,13 @@ from pydicom.uid import (
 
 import ct_files as make
 from bundle_factory import tiny_base, tiny_cases, tiny_parts
+from fuzz.seed import Files, Seed, zipped
 from nodule_diag.bundle import MANIFEST_NAME
 from nodule_diag.bundle.bundle import seal
 
 SHAPE_ZYX = (6, 40, 36)
 """Large enough for OpenJPEG's encoder, which needs 32 pixels a side, and no two axes alike."""
 CASES = 12
-ZIP_TIME = (1980, 1, 1, 0, 0, 0)
-
-Files = dict[str, bytes]
-
-
-@dataclass(frozen=True)
-class Seed:
-    """A good file, or a folder of them.
-
-    Attributes:
-        name: Short, for ids.
-        format: A row of the table in docs/reliability.md.
-        reader: What reads it: ``ct``, ``bundle``, ``model``, ``cases`` or ``points`` (`fuzz.readers`).
-        entry: What the reader is given: a file of ``files``, or a folder of them.
-        files: Content by path.
-        ways: Names of the ways to damage it (`fuzz.ways`), as often as they are to be taken.
-        rule: What the format can know of its damage (`fuzz.oracle`).
-        heads: Bytes before the voxels, by path: half of all damage goes there.
-    """
-
-    name: str
-    format: str
-    reader: str
-    entry: str
-    files: Files
-    ways: tuple[str, ...]
-    rule: str
-    heads: dict[str, int]
-
 
 def all_seeds() -> list[Seed]:
     """Every one of them."""
@@ -92,7 +61,7 @@ def _nifti(folder: Path) -> list[Seed]:
     header.set_data_dtype(np.float32)
     nibabel.Nifti1Image(_hu().T.astype(np.float32), make.ras_affine(), header).to_filename(folder / "big.nii")
     plain = "bytes bytes nifti nifti"
-    packed = "bytes bytes bytes gzip gzip gzip-nifti gzip-nifti"
+    packed = 3 * "bytes bytes gzip gzip gzip-nifti gzip-nifti " + "bomb"
 
     def both(name: str, data: bytes, head: int) -> list[Seed]:
         return [
@@ -113,7 +82,7 @@ def _metaimage(folder: Path) -> list[Seed]:
         form = f"MetaImage, {name}"
         whole = _written(folder / f"{name}.mha", compress=compress)
         head = whole.index(b"LOCAL\n") + 6
-        ways = "bytes bytes text text" + " payload payload" * compress
+        ways = "bytes bytes text text" + 3 * " bytes text payload payload" * compress + " bomb" * compress
         found.append(_ct(f"mha-{name}", form, {"scan.mha": whole}, ways, "metaimage", {"scan.mha": head}))
         header = whole[:head].replace(b"LOCAL", b"scan.raw")
         files = {"scan.mhd": header, "scan.raw": whole[head:]}
@@ -134,7 +103,8 @@ def _nrrd(folder: Path) -> list[Seed]:
     found = []
     for name, pack in packers.items():
         said = re.sub(rb"encoding: \w+", b"encoding: " + name.encode(), header)
-        ways = "bytes bytes text text" + " payload payload" * (name != "raw")
+        packed = name != "raw"
+        ways = "bytes bytes text text" + 3 * " bytes text payload payload" * packed + " bomb" * packed
         form = f"NRRD, {name}"
         files = {"scan.nrrd": said + pack(voxels)}
         found.append(_ct(f"nrrd-{name}", form, files, ways, "nrrd", {"scan.nrrd": len(said)}))
@@ -169,7 +139,7 @@ def _dicom(folder: Path) -> list[Seed]:
         found.append(Seed(f"dicom-{name}", form, "ct", "series", files, tuple(ways.split()), "dicom", heads))
     for name in ("explicit", "rle"):
         data = {"scan.zip": zipped(series[name])}
-        found.append(_ct(f"zip-{name}", "DICOM in a zip", data, "bytes zip zip member member", "zip", {}))
+        found.append(_ct(f"zip-{name}", "DICOM in a zip", data, 3 * "bytes zip zip member member " + "bomb", "zip", {}))
     path = folder / "enhanced" / "ct.dcm"
     make.save_slice(enhanced(_hu()), path)
     data = path.read_bytes()
@@ -179,7 +149,7 @@ def _dicom(folder: Path) -> list[Seed]:
     return found
 
 
-_INNER = {"deflated": " deflated deflated", **dict.fromkeys(("rle", "jpeg", "jpeg-ls", "jpeg-2000"), " frame frame")}
+_INNER = {"deflated": 2 * " deflated deflated elements" + " bomb", **dict.fromkeys(("rle", "jpeg", "jpeg-ls", "jpeg-2000"), " frame frame")}
 
 
 def enhanced(hu_zyx: np.ndarray) -> Dataset:
@@ -213,17 +183,6 @@ def enhanced(hu_zyx: np.ndarray) -> Dataset:
     return item
 
 
-def zipped(files: Files) -> bytes:
-    """A zip whose bytes depend on its content alone."""
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
-        for name, data in files.items():
-            entry = zipfile.ZipInfo(name, ZIP_TIME)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, data)
-    return made.getvalue()
-
-
 def _bundles() -> list[Seed]:
     cases = tiny_cases(CASES)
     content = seal(*tiny_parts(cases=cases))
@@ -234,7 +193,7 @@ def _bundles() -> list[Seed]:
     ways = ("bytes", "manifest", "manifest", "files")
     return [
         Seed("bundle", "Bundle, folder", "bundle", "bundle", files, ways, "bundle", heads),
-        Seed("bundle-zip", "Bundle, zip", "bundle", "bundle.zip", archive, ("bytes", "zip", "member"), "bundle", {}),
+        Seed("bundle-zip", "Bundle, zip", "bundle", "bundle.zip", archive, ("bytes", "zip", "member") * 6 + ("bomb",), "bundle", {}),
         Seed("model", "Bundle, hashes made right", "model", "bundle", files, ("rehashed",), "model", {}),
         Seed("cases", "Case base", "cases", "cases.sqlite", {"cases.sqlite": base}, ("bytes", "pages", "sql"), "cases", {}),
     ]  # fmt: skip

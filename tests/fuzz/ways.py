@@ -21,7 +21,8 @@ from typing import Any, Literal
 from pydicom.encaps import encapsulate, generate_frames
 
 from fuzz import damage, elements
-from fuzz.seeds import Files, Seed, zipped
+from fuzz.bombs import bomb
+from fuzz.seed import Files, Seed, zipped
 from nodule_diag.bundle import MANIFEST_NAME
 
 Way = Callable[[Random, Seed, list[bytes]], Files]
@@ -320,4 +321,5 @@ WAYS: dict[str, Way] = {
     "rehashed": _rehashed,
     "pages": _pages,
     "sql": _sql,
+    "bomb": bomb,
 }

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from fuzz.oracle import RIGHT, judge
 from fuzz.readers import Answer
-from fuzz.seeds import Files, Seed
+from fuzz.seed import Files, Seed
 from fuzz.ways import mutant
 from nodule_diag.errors import NoduleDiagError
 
@@ -30,6 +30,8 @@ HEADROOM_BYTES = 3 * 2**30
 """Address space beyond what the good files took: an allocation of gigabytes fails here and not in the machine."""
 MOST_RISE_BYTES = 256 * 2**20
 """Memory that a file of 50 kB may take while it is read: deflate's best ratio gives 50 MB."""
+MOST_BUNDLE_BYTES = 1280 * 2**20
+"""The same for a bundle, whose stated limit is 1 GiB (`nodule_diag.bundle.bundle.MAX_TOTAL_BYTES`)."""
 MOST_CHILD_BYTES = 512 * 2**20
 """The same for a process that the reader starts, with its libraries."""
 MOST_MESSAGE = 2000
@@ -98,7 +100,7 @@ class Desk:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         rise = peak - before
         child = max(_children_peak_bytes(), _risen(children) * 1024)
-        if rise > MOST_RISE_BYTES or child > MOST_CHILD_BYTES:
+        if rise > (MOST_BUNDLE_BYTES if seed.reader in ("bundle", "model") else MOST_RISE_BYTES) or child > MOST_CHILD_BYTES:
             why = f"{max(rise, child) / 2**20:.0f} MiB, then {outcome.kind}: {outcome.why}"
             outcome = Outcome(GREEDY, why, spent=True)
         return outcome._replace(way=way)
