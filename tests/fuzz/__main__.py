@@ -25,7 +25,17 @@ ROUND = 20
 SCHEMA = "nodule-diag/fuzz/1"
 SCRATCH = TESTS.parent / "build" / "fuzz"
 EXAMPLES_EACH = 5
-VERSIONS = ("nodule-diag", "pydicom", "pylibjpeg", "pylibjpeg-openjpeg", "pyjpegls", "SimpleITK", "numpy", "onnxruntime", "isal")
+VERSIONS = (
+    "nodule-diag",
+    "pydicom",
+    "pylibjpeg",
+    "pylibjpeg-openjpeg",
+    "pyjpegls",
+    "SimpleITK",
+    "numpy",
+    "onnxruntime",
+    "isal",
+)
 
 
 def arguments() -> argparse.Namespace:

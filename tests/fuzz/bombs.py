@@ -76,7 +76,9 @@ def _deflated_element(rng: Random, data: bytes) -> bytes:
     before, pixels = b"".join(one.head + one.value for one in rest[:-1]), rest[-1]
     if rng.random() < 0.5:
         return data[:start] + _raw(before + struct.pack("<HH2sHI", 0x0029, 0x1001, b"OB", 0, BOMB_BYTES))
-    return data[:start] + _raw(before + pixels.head[:-4] + struct.pack("<I", BOMB_BYTES + len(pixels.value)) + pixels.value)
+    return data[:start] + _raw(
+        before + pixels.head[:-4] + struct.pack("<I", BOMB_BYTES + len(pixels.value)) + pixels.value
+    )
 
 
 @cache

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -97,17 +97,14 @@ class Worker:
         """End the process with all that it has started."""
         process, self._process = self._process, None
         if process is not None:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             process.wait()
             for pipe in (process.stdin, process.stdout):
-                try:
+                with suppress(BrokenPipeError):
                     pipe.close() if pipe else None
-                except BrokenPipeError:
-                    pass
-        shutil.rmtree(self._folder, ignore_errors=True) if self._folder else None
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Damage to bytes and to lines of text that knows nothing of formats. Each function takes a generator and gives new bytes."""
+"""Damage to bytes and to lines of text that knows nothing of formats: each function gives new bytes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def _flip(rng: Random, data: bytes, at: int, _: list[bytes]) -> bytes:
 
 
 def _set(rng: Random, data: bytes, at: int, _: list[bytes]) -> bytes:
-    return data[:at] + rng.choice((b"\0", b"\xff", b"\x7f", b"\x80", rng.randbytes(1), rng.randbytes(4))) + data[at + 1 :]
+    return (
+        data[:at] + rng.choice((b"\0", b"\xff", b"\x7f", b"\x80", rng.randbytes(1), rng.randbytes(4))) + data[at + 1 :]
+    )
 
 
 def _integer(rng: Random, data: bytes, at: int, _: list[bytes]) -> bytes:

@@ -91,7 +91,9 @@ def _value(rng: Random, one: Element) -> bytes:
     if one.vr in _TEXTS or (not one.vr and len(one.value) < 200):
         parts = one.value.decode("latin-1").rstrip("\0 ").split("\\")
         at = rng.randrange(len(parts))
-        parts[at] = rng.choice((*NUMBERS, parts[at][:-1], parts[at] + "1", "A" * 1500, parts[rng.randrange(len(parts))]))
+        parts[at] = rng.choice(
+            (*NUMBERS, parts[at][:-1], parts[at] + "1", "A" * 1500, parts[rng.randrange(len(parts))])
+        )
         if rng.random() < 0.2:
             parts.append(parts[0])
         return "\\".join(parts).encode("utf-8")

@@ -28,7 +28,7 @@ EXACT = {
 ONE_PATIENT = {0x00100020: "PatientID", 0x00200052: "FrameOfReferenceUID"}
 """Must be the same in all slices that have it, whatever the voxels are."""
 MOVED_MM = 0.5
-"""Scanners round positions to a tenth of a millimetre; a slice that is further from where the others put it is moved."""
+"""Scanners round positions to a tenth of a millimetre; what is further from where the others put it was moved."""
 
 
 def dicom_contradiction(seed: Files, files: Files, good: Answer, found: Answer) -> tuple[str, bool]:
@@ -103,7 +103,7 @@ def _length_fault(one: Element) -> bytes:
 
 
 def pixels_fault(there: dict[int, bytes]) -> str:
-    """Whether pixels are as many as the header says: native ones by their bytes, compressed ones by their own header."""
+    """Whether pixels are as many as the header says: native by their bytes, compressed by their own header."""
     if fault := there[-1]:
         return fault.decode()
     if PIXELS not in there:
@@ -152,7 +152,7 @@ def _runs_fault(frame: bytes, pixels: int) -> str:
         while done < pixels and at < min(end, len(frame)):
             code = frame[at]
             done += code + 1 if code < 128 else 257 - code if code > 128 else 0
-            at += code + 2 if code < 128 else 2 if code > 128 else 1  # noqa: PLW2901 - goes on from where it starts
+            at += code + 2 if code < 128 else 2 if code > 128 else 1
         if done != pixels or end - at not in (0, 1):  # padded to an even length
             return f"run lengths of {done} bytes, and {end - at} left, for {pixels} pixels"
     return ""

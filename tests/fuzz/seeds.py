@@ -34,6 +34,7 @@ SHAPE_ZYX = (6, 40, 36)
 """Large enough for OpenJPEG's encoder, which needs 32 pixels a side, and no two axes alike."""
 CASES = 12
 
+
 def all_seeds() -> list[Seed]:
     """Every one of them."""
     with tempfile.TemporaryDirectory() as name:
@@ -149,7 +150,10 @@ def _dicom(folder: Path) -> list[Seed]:
     return found
 
 
-_INNER = {"deflated": 2 * " deflated deflated elements" + " bomb", **dict.fromkeys(("rle", "jpeg", "jpeg-ls", "jpeg-2000"), " frame frame")}
+_INNER = {
+    "deflated": 2 * " deflated deflated elements" + " bomb",
+    **dict.fromkeys(("rle", "jpeg", "jpeg-ls", "jpeg-2000"), " frame frame"),
+}
 
 
 def enhanced(hu_zyx: np.ndarray) -> Dataset:
@@ -189,14 +193,14 @@ def _bundles() -> list[Seed]:
     files = {f"bundle/{name}": data for name, data in content.items()}
     base = tiny_base(cases).to_bytes()
     heads = {f"bundle/{MANIFEST_NAME}": len(content[MANIFEST_NAME])}
-    archive = {"bundle.zip": zipped(content)}
-    ways = ("bytes", "manifest", "manifest", "files")
+    archive, rows = {"bundle.zip": zipped(content)}, {"cases.sqlite": base}
+    ways, packed_ways = ("bytes", "manifest", "manifest", "files"), ("bytes", "zip", "member") * 6 + ("bomb",)
     return [
         Seed("bundle", "Bundle, folder", "bundle", "bundle", files, ways, "bundle", heads),
-        Seed("bundle-zip", "Bundle, zip", "bundle", "bundle.zip", archive, ("bytes", "zip", "member") * 6 + ("bomb",), "bundle", {}),
+        Seed("bundle-zip", "Bundle, zip", "bundle", "bundle.zip", archive, packed_ways, "bundle", {}),
         Seed("model", "Bundle, hashes made right", "model", "bundle", files, ("rehashed",), "model", {}),
-        Seed("cases", "Case base", "cases", "cases.sqlite", {"cases.sqlite": base}, ("bytes", "pages", "sql"), "cases", {}),
-    ]  # fmt: skip
+        Seed("cases", "Case base", "cases", "cases.sqlite", rows, ("bytes", "pages", "sql"), "cases", {}),
+    ]
 
 
 def _points() -> list[Seed]:

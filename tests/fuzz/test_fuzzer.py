@@ -133,7 +133,9 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_counts_and_reads_again(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
-    done = command("--mutants", "3", "--only", "points-nodules.csv", "--jobs", "1", "--out", str(out), "--keep", str(tmp_path))
+    done = command(
+        "--mutants", "3", "--only", "points-nodules.csv", "--jobs", "1", "--out", str(out), "--keep", str(tmp_path)
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     assert found["schema"] == "nodule-diag/fuzz/1"

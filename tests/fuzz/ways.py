@@ -1,4 +1,4 @@
-"""Ways to damage a seed: its bytes, its fields, or what lies inside its compression, packed again with a right checksum."""
+"""Ways to damage a seed: its bytes, its fields, or what lies inside its compression, packed with a right checksum."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ import hashlib
 import io
 import json
 import re
-import sqlite3
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
@@ -23,15 +20,19 @@ from pydicom.encaps import encapsulate, generate_frames
 from fuzz import damage, elements
 from fuzz.bombs import bomb
 from fuzz.seed import Files, Seed, zipped
+from fuzz.ways_sqlite import pages, sql
 from nodule_diag.bundle import MANIFEST_NAME
 
 Way = Callable[[Random, Seed, list[bytes]], Files]
 
 NIFTI_FIELDS = (
-    *((0, "i"), (40, "h"), (42, "h"), (44, "h"), (46, "h"), (48, "h"), (70, "h"), (72, "h"), (76, "f"), (80, "f"), (84, "f")),
-    *((88, "f"), (108, "f"), (112, "f"), (116, "f"), (123, "b"), (252, "h"), (254, "h"), (256, "f"), (260, "f"), (264, "f")),
-    *((268, "f"), (280, "f"), (284, "f"), (292, "f"), (296, "f"), (304, "f"), (316, "f"), (324, "f"), (344, "i")),
-)  # fmt: skip
+    *((offset, "h") for offset in (40, 42, 44, 46, 48, 70, 72, 252, 254)),
+    *(
+        (offset, "f")
+        for offset in (76, 80, 84, 88, 108, 112, 116, 256, 260, 264, 268, 280, 284, 292, 296, 304, 316, 324)
+    ),
+    *((0, "i"), (123, "b"), (344, "i")),
+)
 """Offset and type of what a reader of NIfTI-1 obeys (nifti1.h)."""
 NIFTI2_FIELDS = (
     *((0, "i"), (4, "i"), (12, "h"), (14, "h"), (16, "q"), (24, "q"), (32, "q"), (40, "q"), (48, "q"), (104, "d")),
@@ -39,7 +40,6 @@ NIFTI2_FIELDS = (
     *((376, "d"), (400, "d"), (424, "d"), (448, "d"), (480, "d"), (500, "i")),
 )
 FLOATS = (0.0, -0.0, 1.0, -1.0, 0.5, 352.5, 1e-30, 1e30, float("nan"), float("inf"), float("-inf"), 3.4e38)
-PAGE_BYTES = 4096
 SEQUENCE_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 
 
@@ -49,7 +49,7 @@ def mutant(seed: Seed, number: int, *, run: int, others: list[bytes]) -> tuple[s
     Returns:
         The way that made it, and its files.
     """
-    rng = Random(f"{run}/{seed.name}/{number}")  # noqa: S311 - not for secrets
+    rng = Random(f"{run}/{seed.name}/{number}")
     way = rng.choice(seed.ways)
     for _ in range(5):
         files = WAYS[way](rng, seed, others)
@@ -129,10 +129,7 @@ def _elements(rng: Random, seed: Seed, _: list[bytes]) -> Files:
     implicit = seed.name == "dicom-implicit"
     state = rng.getrandbits(64)
     names = sorted(seed.files) if rng.random() < 0.2 else [_chosen(rng, seed.files)]
-    return seed.files | {
-        name: elements.edited(Random(state), seed.files[name], implicit=implicit)  # noqa: S311
-        for name in names
-    }
+    return seed.files | {name: elements.edited(Random(state), seed.files[name], implicit=implicit) for name in names}
 
 
 def _deflated(rng: Random, seed: Seed, _: list[bytes]) -> Files:
@@ -223,7 +220,9 @@ def _json_edited(rng: Random, data: bytes) -> bytes:
     walk(document)
     holder, key = rng.choice(spots)
     other, other_key = rng.choice(spots)
-    new = rng.choice((None, True, "", "x" * 5000, [], {}, [[]], *damage.BOUNDARIES, -1, 0.5, 1e308, float("nan"), "nan"))
+    new = rng.choice(
+        (None, True, "", "x" * 5000, [], {}, [[]], *damage.BOUNDARIES, -1, 0.5, 1e308, float("nan"), "nan")
+    )
     kind = rng.randrange(4)
     if kind == 0:
         del holder[key]
@@ -254,55 +253,6 @@ def _rehashed(rng: Random, seed: Seed, _: list[bytes]) -> Files:
     return files
 
 
-def _pages(rng: Random, seed: Seed, _: list[bytes]) -> Files:
-    """Pages of the database are zeroed, exchanged, or a big-endian number of the header or of a page's head changes."""
-    data = bytearray(seed.files[seed.entry])
-    pages = len(data) // PAGE_BYTES
-    a, b = (rng.randrange(pages) * PAGE_BYTES for _ in range(2))
-    kind = rng.randrange(4)
-    if kind == 0:
-        data[a : a + PAGE_BYTES] = bytes(PAGE_BYTES)
-    elif kind == 1:
-        data[a : a + PAGE_BYTES], data[b : b + PAGE_BYTES] = data[b : b + PAGE_BYTES], data[a : a + PAGE_BYTES]
-    else:
-        at = rng.randrange(16, 96, 4) if kind == 2 else a + (100 if a == 0 else 0) + rng.randrange(0, 60)
-        size = rng.choice((1, 2, 4))
-        data[at : at + size] = (rng.choice(damage.BOUNDARIES) % 2 ** (8 * size)).to_bytes(size, "big")
-    return {seed.entry: bytes(data)}
-
-
-def _sql(rng: Random, seed: Seed, _: list[bytes]) -> Files:
-    """A value that no constraint allows, or a change of the schema, in a database that is whole."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "cases.sqlite")
-        path.write_bytes(seed.files[seed.entry])
-        base = sqlite3.connect(path, isolation_level=None)
-        try:
-            base.execute("PRAGMA ignore_check_constraints = ON")
-            table = rng.choice(("base", "cases", "cases", "cases", "reader_scores"))
-            columns = [row[1] for row in base.execute(f"PRAGMA table_info({table})")]
-            value = rng.choice((None, "", "x" * 300, b"\xff", -1, 2, 0.5, 2**62, 1e308, float("inf"), "0", "\x1b[31m"))
-            where = f" WHERE case_id = 'case-{rng.randrange(12):04}'" if table != "base" else ""
-            base.execute(f"UPDATE OR IGNORE {table} SET {rng.choice(columns)} = ?{where}", (value,))
-            if rng.random() < 0.3:
-                base.execute(rng.choice(_SCHEMAS))
-        except sqlite3.Error:
-            base.execute(f"PRAGMA user_version = {rng.randrange(2**16)}")
-        finally:
-            base.close()
-        return {seed.entry: path.read_bytes()}
-
-
-_SCHEMAS = (
-    "CREATE VIEW more AS SELECT * FROM cases",
-    "CREATE TRIGGER t AFTER INSERT ON cases BEGIN DELETE FROM cases; END",
-    "CREATE TABLE more (x)",
-    "DROP TABLE pictures",
-    "DELETE FROM cases",
-    "DELETE FROM base",
-    "PRAGMA user_version = 2",
-    "PRAGMA application_id = 7",
-)
 WAYS: dict[str, Way] = {
     "bytes": _bytes,
     "text": _text,
@@ -319,7 +269,7 @@ WAYS: dict[str, Way] = {
     "json": _json,
     "manifest": _manifest,
     "rehashed": _rehashed,
-    "pages": _pages,
-    "sql": _sql,
+    "pages": pages,
+    "sql": sql,
     "bomb": bomb,
 }

@@ -1,7 +1,7 @@
 """The process that reads mutants: whatever happens to it, a number of a mutant is known and nobody else is hurt.
 
-`fuzz.campaign.Worker` starts it. It takes pickled questions on its standard input and answers on its standard output. What the
-readers print goes into a file in memory; printing is a fault.
+`fuzz.campaign.Worker` starts it. It takes pickled questions on its standard input and answers on its standard output.
+What the readers print goes into a file in memory; printing is a fault.
 """
 
 from __future__ import annotations
@@ -100,7 +100,10 @@ class Desk:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         rise = peak - before
         child = max(_children_peak_bytes(), _risen(children) * 1024)
-        if rise > (MOST_BUNDLE_BYTES if seed.reader in ("bundle", "model") else MOST_RISE_BYTES) or child > MOST_CHILD_BYTES:
+        if (
+            rise > (MOST_BUNDLE_BYTES if seed.reader in ("bundle", "model") else MOST_RISE_BYTES)
+            or child > MOST_CHILD_BYTES
+        ):
             why = f"{max(rise, child) / 2**20:.0f} MiB, then {outcome.kind}: {outcome.why}"
             outcome = Outcome(GREEDY, why, spent=True)
         return outcome._replace(way=way)
@@ -139,7 +142,9 @@ class Desk:
             return Outcome(GREEDY, f"MemoryError: {error}")
         except Exception as error:  # noqa: BLE001 - just this is looked for
             last = traceback.extract_tb(error.__traceback__)[-1]
-            return Outcome(BARE, f"{type(error).__name__}: {str(error)[:200]} ({Path(last.filename).name}:{last.lineno})")
+            return Outcome(
+                BARE, f"{type(error).__name__}: {str(error)[:200]} ({Path(last.filename).name}:{last.lineno})"
+            )
 
     def _written(self, seed: Seed, files: Files) -> Path:
         """Write what is not there yet, and take away what does not belong."""
@@ -212,4 +217,3 @@ def main() -> None:
             send(answers, desk.answer(question))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
