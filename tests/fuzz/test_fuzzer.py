@@ -86,6 +86,16 @@ def test_an_honest_reader_has_no_findings(good: list[Seed], tmp_path: Path) -> N
     assert counts["right"] > 2
 
 
+def test_memory_of_an_earlier_file_is_not_charged_to_the_next(good: list[Seed], tmp_path: Path) -> None:
+    """A bundle may take 400 MiB; the process keeps the mark, and the next file must not be blamed for it."""
+    large = replace(of_name(good, "nifti-gzip"), name="large", reader="bundle", ways=("bytes",))
+    small = replace(large, name="small", reader="ct")
+    with pickled([large, small], tmp_path) as path, Worker(path, readers="fuzz.planted") as worker:
+        kinds = [worker.ask(Question(name, 1, number)).kind for number in range(4) for name in ("large", "small")]
+    assert "refused" in kinds
+    assert set(kinds) <= {"refused", "right"}
+
+
 def test_the_same_mutants_are_found_however_many_workers_there_are(good: list[Seed], tmp_path: Path) -> None:
     found = [
         carry_out(Plan(good, 5, [range(4), range(4, 10)], "points-nodules", jobs), tmp_path / str(jobs))

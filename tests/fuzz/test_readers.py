@@ -35,7 +35,7 @@ NOT_YET: dict[str, set[str]] = {
     "dicom-jpeg-2000": {"wrong"},
     "dicom-enhanced": {"unread"},
     "zip-explicit": {"wrong"},
-    "cases": {"untidy", "greedy"},
+    "cases": {"untidy"},
     **{key: {"unread"} for key in ("points-nodules.mrk.json", "points-nodules.fcsv", "points-luna.csv")},
     "points-points.json": {"unread"},
 }

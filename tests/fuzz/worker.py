@@ -96,9 +96,9 @@ class Desk:
         if isinstance(good, Outcome):
             return good._replace(kind="unread", way=way)
         before, children = _resident_bytes(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew: proc(5)
         outcome = self._outcome(seed, files, good)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        rise = peak - before
+        rise = _peak_bytes("self") - before
         child = max(_children_peak_bytes(), _risen(children) * 1024)
         if (
             rise > (MOST_BUNDLE_BYTES if seed.reader in ("bundle", "model") else MOST_RISE_BYTES)
@@ -184,17 +184,19 @@ def _risen(before_kib: int) -> int:
     return now if now > before_kib else 0
 
 
+def _peak_bytes(process: str) -> int:
+    """The highest memory of a process; 0 for one that has just ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
+
+
 def _children_peak_bytes() -> int:
     """The highest memory of any process that this one has started and that is still there."""
-    peak = 0
-    for task in Path("/proc/self/task").iterdir():
-        for child in (task / "children").read_text().split():
-            try:
-                lines = Path(f"/proc/{child}/status").read_text().splitlines()
-            except OSError:  # it has just ended
-                continue
-            peak = max([peak, *(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))])
-    return peak
+    tasks = Path("/proc/self/task").iterdir()
+    return max((_peak_bytes(child) for task in tasks for child in (task / "children").read_text().split()), default=0)
 
 
 def main() -> None:
