@@ -67,7 +67,7 @@ file. Everything else is judged by the rule of its format:
 
 | format | another answer is wrong if |
 |---|---|
-| NIfTI | gzip's checksum or length fails; header and length disagree; `bitpix` is not that of the type |
+| NIfTI | gzip's checksum or length fails; header and length disagree |
 | MetaImage | zlib's checksum fails; a field stands twice; sizes, `NDims`, `CompressedDataSize` and length disagree |
 | NRRD | gzip's or bzip2's checksum fails; a field stands twice; sizes, `dimension` and length disagree |
 | DICOM | pixels are not as many as the header says, or their code stream has another size or does not end |

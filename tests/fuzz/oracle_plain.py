@@ -49,18 +49,16 @@ def nifti(files: Files, entry: str) -> Volume:
     try:
         if struct.unpack_from(f"{order}i", data)[0] == 348:
             dims = struct.unpack_from(f"{order}8h", data, 40)
-            kind, bits = struct.unpack_from(f"{order}2h", data, 70)
+            (kind,) = struct.unpack_from(f"{order}h", data, 70)
             (offset,) = struct.unpack_from(f"{order}f", data, 108)
         else:
-            kind, bits = struct.unpack_from(f"{order}2h", data, 12)
+            (kind,) = struct.unpack_from(f"{order}h", data, 12)
             dims = struct.unpack_from(f"{order}8q", data, 16)
             (offset,) = struct.unpack_from(f"{order}q", data, 168)
     except struct.error as error:
         return Volume(b"", b"", f"no header: {error}")
     if not (1 <= dims[0] <= 7 and kind in NIFTI_BYTES and isfinite(offset) and float(offset).is_integer()):
         return Volume(b"", b"", "a header of impossible numbers")
-    if bits != 8 * NIFTI_BYTES[kind]:
-        return Volume(b"", b"", f"datatype {kind} does not have the {bits} bits of bitpix")
     size, offset = prod(dims[1 : dims[0] + 1]) * NIFTI_BYTES[kind], int(offset)
     fault = "" if offset + size == len(data) else f"{offset + size} bytes promised, {len(data)} there"
     return Volume(data[:offset], data[offset:], fault)
