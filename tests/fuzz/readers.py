@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,9 @@ def _cases(path: Path) -> Answer:
 
 
 def _points(path: Path) -> Answer:
+    if find_spec("nodule_diag.exchange"):
+        exchange = import_module("nodule_diag.exchange")
+        return Answer([(one.id, *one.xyz_lps_mm) for one in exchange.read_positions(path)])
     from nodule_diag_cli.points import gather
 
     return Answer([(point.id, *point.xyz) for point in gather([], path)])
