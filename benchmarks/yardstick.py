@@ -25,8 +25,9 @@ Float = NDArray[np.float32]
 
 def infer_onnxruntime(model: Path, patch: Float, *, threads: int) -> None:
     """One run of ONNX Runtime."""
-    import onnxruntime
+    from nodule_diag.backends import import_runtime
 
+    onnxruntime = import_runtime()  # without its telemetry
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]).run(None, {"patch": patch})

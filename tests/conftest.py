@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Whoever embeds the SDK decides, and here decides it before any test imports onnxruntime.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 TESTS = Path(__file__).resolve().parent
 DEFAULT_DATA = TESTS.parent.parent / "shared" / "data"
 

@@ -98,9 +98,9 @@ def backend(settings: Settings, findings: Findings, name: str, precision: str) -
 
 def _provider_says() -> str:
     """Why ONNX Runtime's CUDA provider does not load: it tells its own log alone, and the loader knows which file."""
-    import onnxruntime
+    from nodule_diag.backends import import_runtime
 
-    folder = Path(onnxruntime.__file__).parent / "capi"
+    folder = Path(str(import_runtime().__file__)).parent / "capi"
     try:
         for name in PROVIDER_FILES:
             ctypes.CDLL(str(folder / name), mode=ctypes.RTLD_GLOBAL)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nodule_diag.errors import UsageError
-from nodule_diag_cli import render
+from nodule_diag_cli import render, terminal
 from nodule_diag_cli.options import (
     BackendName,
     BackendOption,
@@ -65,11 +64,11 @@ def build(
     def load() -> Diagnoser:
         return Diagnoser.load(opened, backend=backend.value, device=device, precision=precision.value)
 
-    with render.progress(f"judging {sum(row.path is not None for row in listed)} nodules") as status:
-        cases = scored(listed, load, on_ct=lambda path: status.update(f"judging {path}"))
+    with terminal.progress(f"judging {sum(row.path is not None for row in listed)} nodules") as say:
+        cases = scored(listed, load, on_ct=lambda path: say(f"judging {path}"))
         base = CaseBase.of(cases, name=name or table.stem, model_sha256=opened.model_sha256)
     base.save(out)
-    to = render.console()
+    to = terminal.console()
     to.print(f"Wrote {out}: {len(base)} cases, {base.malignant} malignant.")
 
 
@@ -94,7 +93,7 @@ def info(
         base = CaseBase.open(file)
     document = describe(base)
     if as_json:
-        sys.stdout.write(document_text(document))
+        terminal.write(document_text(document))
         return
     count, malignant, sure = document["count"], document["malignant"], document["diagnosed_themselves"]
     rate = "" if document["base_rate"] is None else f" (base rate {document['base_rate']:.2f})"
@@ -110,7 +109,7 @@ def info(
             ("File sha256", document["sha256"]),
             ("Digest of the rows", document["digest"]),
         ],
-        to=render.console(),
+        to=terminal.console(),
     )
 
 

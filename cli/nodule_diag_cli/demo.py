@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nodule_diag_cli import out as out_folder
-from nodule_diag_cli import render
+from nodule_diag_cli import render, terminal
 from nodule_diag_cli.options import BundleOption, JsonOption, OutOption
 from nodule_diag_cli.points import Points
 from nodule_diag_cli.predict import Request
@@ -30,25 +28,30 @@ def demo(bundle: BundleOption = None, as_json: JsonOption = False, out: OutOptio
     from nodule_diag.ct import DEFAULT_NODULES, chest_phantom
 
     ids = [str(number) for number in range(1, len(DEFAULT_NODULES) + 1)]
-    stems = out_folder.prepare(out, ids) if out is not None else None
     with ExitStack() as stack:
-        folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nodule-diag-demo-")))
-        with render.progress("making a chest"):
+        folder = stack.enter_context(out_folder.opened(out, ids)) if out else None
+        with terminal.progress("making a chest"):
             phantom = chest_phantom()
-            path = write_ct(folder / FILE_NAME, phantom.ct)
+        ct: CTVolume | str = phantom.ct
+        if folder is not None:
+            write_ct(folder.work / FILE_NAME, phantom.ct)
+            folder.move(FILE_NAME)
+            ct = str(folder.folder / FILE_NAME)
         points = Points([nodule.center_xyz_mm for nodule in phantom.nodules])
-        result = Request(ct=str(path), points=points, bundle=bundle).run()
+        result = Request(ct=ct, points=points, bundle=bundle).run()
         document = result.document | {"phantom": _truth(phantom, ids)}
-        if out is not None and stems is not None:
-            out_folder.write(out, stems, ct=result.ct, diagnoses=result.diagnoses, document=document)
+        if folder is not None:
+            folder.write(ct=result.ct, diagnoses=result.diagnoses, document=document)
     if as_json:
-        sys.stdout.write(out_folder.document_text(document))
+        terminal.write(out_folder.document_text(document))
         return
-    to = render.console()
+    to = terminal.console()
     render.prediction(document, to=to)
-    to.print("\nKnown and found", style="bold")
+    to.print()
+    to.print("Known and found", style="bold")
     to.print(_comparison(phantom, result.diagnoses))
-    to.print("\nA phantom's spheres are no patient's nodules: only place and size can be right or wrong here.")
+    to.print()
+    to.print("A phantom's spheres are no patient's nodules: only place and size can be right or wrong here.")
 
 
 def write_ct(path: Path, ct: CTVolume) -> Path:

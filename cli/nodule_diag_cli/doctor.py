@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import platform
 import shutil
-import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nodule_diag.errors import NoduleDiagError, UsageError
-from nodule_diag_cli import render
+from nodule_diag_cli import render, terminal
 from nodule_diag_cli.options import JsonOption
 from nodule_diag_cli.out import document_text
 
@@ -34,10 +33,10 @@ def doctor(selftest: SelfTestOption = False, save: SaveOption = False, as_json: 
     """Show what can serve on this machine: backends, versions, devices, threads."""
     if save and not selftest:
         raise UsageError("--save keeps the figures of a self-test", hint="nodule-diag doctor --selftest --save")
-    with render.progress("running every backend"):
+    with terminal.progress("running every backend"):
         document = examine(selftest=selftest, save=save)
     if as_json:
-        sys.stdout.write(document_text(document))
+        terminal.write(document_text(document))
     else:
         _render(document)
 
@@ -48,7 +47,7 @@ def examine(*, selftest: bool = False, save: bool = False) -> dict[str, Any]:
     Raises:
         NoduleDiagError: When figures are to be saved and cannot be; a broken backend or bundle is an answer.
     """
-    from nodule_diag.backends import backend_statuses
+    from nodule_diag.backends import backend_statuses, telemetry_notice
     from nodule_diag.bundle import Bundle
     from nodule_diag.cases import CaseIndex
     from nodule_diag.process import resolve_threads
@@ -65,6 +64,7 @@ def examine(*, selftest: bool = False, save: bool = False) -> dict[str, Any]:
         "compiler": next(filter(None, map(shutil.which, COMPILERS)), None),
         "bundle": {"usable": True, "reason": "", "hint": ""},
         "engines": _engine_builder(),
+        "telemetry": {"off": not telemetry_notice(), "reason": telemetry_notice()},
     }
     try:
         bundle = Bundle.default()
@@ -189,7 +189,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
 
 
 def _render(document: dict[str, Any]) -> None:
-    to = render.console()
+    to = terminal.console()
     installed = [f"{name} {version}" for name, version in document["packages"].items() if version]
     compiler = document["compiler"] or "none found"
     engines = document["engines"]
@@ -201,6 +201,7 @@ def _render(document: dict[str, Any]) -> None:
         ("Packages", ", ".join(installed)),
         ("C++ compiler", f"{compiler} (needed only to install: hnswlib is compiled then)"),
         ("Engine builder", builder or engines["reason"]),
+        ("Telemetry", "off" if document["telemetry"]["off"] else f"may be on: {document['telemetry']['reason']}"),
         ("Bundle", "usable" if document["bundle"]["usable"] else f"not usable: {document['bundle']['reason']}"),
     ]
     if document["auto"]:
@@ -208,7 +209,8 @@ def _render(document: dict[str, Any]) -> None:
         taken = f"{auto['backend']}, {auto['device']}, {auto['precision']}" if auto["usable"] else auto["reason"]
         rows += [("Own figures", _said_of(document["own_figures"])), ("auto takes", taken)]
     render.facts(rows, to=to)
-    to.print("\nBackends", style="bold")
+    to.print()
+    to.print("Backends", style="bold")
     made = render.table("backend", "version", "device, precision", "state")
     for backend in document["backends"]:
         version = backend["version"] or "-"
@@ -237,7 +239,8 @@ def _said_of(own: dict[str, Any]) -> str:
 def _said_of_test(test: dict[str, Any], to: Any) -> None:  # noqa: ANN401 - rich's Console is imported late
     source = "the bundle's golden answers" if test["golden"] else f"onnxruntime's own here ({test['note']})"
     nodules = f"{test['patches']} made-up nodule{'s' if test['patches'] > 1 else ''}"
-    to.print(f"\nAnswers to {nodules} were compared with {source}.")
+    to.print()
+    to.print(f"Answers to {nodules} were compared with {source}.")
     if test["saved"]:
         to.print(f"The figures are kept in {test['saved']}; auto obeys them.")
     elif test["patches"] == 1:
@@ -255,7 +258,8 @@ def _hints(document: dict[str, Any], to: Any) -> None:  # noqa: ANN401
         if not spot["usable"] and spot["hint"] and name not in wanted.setdefault(spot["hint"], []):
             wanted[spot["hint"]].append(name)
     if wanted:
-        to.print("\nWhat to do", style="bold")
+        to.print()
+        to.print("What to do", style="bold")
         render.facts(((f"  {', '.join(names)}", hint) for hint, names in wanted.items()), to=to)
 
 

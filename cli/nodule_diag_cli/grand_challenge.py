@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nodule_diag_cli import render
+from nodule_diag_cli import terminal
 from nodule_diag_cli.options import (
     BackendName,
     BackendOption,
@@ -43,5 +42,5 @@ def grand_challenge(
     diagnoser = Diagnoser.load(bundle, backend=backend.value, device=device, precision=precision.value)
     answered = answer_grand_challenge(diagnoser, input_folder, output_folder, prevalence=prevalence)
     for failure in answered.failures:
-        sys.stderr.write(f"warning: {' '.join(failure.split())}; the prior stands for it\n")
-    render.console().print(f"Wrote {answered.path}: {answered.count} nodules.")
+        terminal.complain(f"warning: {failure}; the prior stands for it")
+    terminal.console().print(f"Wrote {answered.path}: {answered.count} nodules.")

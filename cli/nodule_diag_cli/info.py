@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from nodule_diag_cli import render
+from nodule_diag_cli import render, terminal
 from nodule_diag_cli.options import BundleOption, JsonOption
 from nodule_diag_cli.out import document_text
 
@@ -35,16 +34,17 @@ def info(bundle: BundleOption = None, full: FullOption = False, as_json: JsonOpt
     opened = Bundle.default() if bundle is None else Bundle.open(bundle)
     document = describe(opened)
     if as_json:
-        sys.stdout.write(document_text(document))
+        terminal.write(document_text(document))
         return
-    to = render.console()
+    to = terminal.console()
     card = opened.read(MODEL_CARD_NAME).decode(errors="replace")
     _render(document, _section(card, "What it is").partition("\n\n")[0], to)
     if full:
         _render_provenance(document, to)
     else:
         _render_figures(card, to)
-        to.print(f"\nMore: nodule-diag info --full, and {opened.path / MODEL_CARD_NAME}", soft_wrap=True)
+        to.print()
+        to.print(f"More: nodule-diag info --full, and {opened.path / MODEL_CARD_NAME}", soft_wrap=True)
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
@@ -114,11 +114,13 @@ def _section(card: str, title: str) -> str:
 
 def _render_figures(card: str, to: Console) -> None:
     found = list(figures(card))
-    to.print("\nWhat it reaches (value, 95 % interval, nodules)", style="bold")
+    to.print()
+    to.print("What it reaches (value, 95 % interval, nodules)", style="bold")
     if not found:
         to.print("not said in its model card")
     for title, rows in found:
-        to.print(f"\n{title}", style="italic")
+        to.print()
+        to.print(f"{title}", style="italic")
         made = render.columns((None, "left"), (6, "right"), (15, "right"), (4, "right"))
         for row in rows:
             name = row.name.replace(YARDSTICK, "  beside: ")
@@ -140,7 +142,8 @@ def _render_provenance(document: dict[str, Any], to: Console) -> None:
         to=to,
     )
     if manifest["training"]:
-        to.print("\nTraining", style="bold")
+        to.print()
+        to.print("Training", style="bold")
         render.facts(((f"  {name}", _flat(value)) for name, value in manifest["training"].items()), to=to)
     to.print()
     files = render.table("file", "sha256")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
-from typing import NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import typer
 
 from nodule_diag.errors import NoduleDiagError
+from nodule_diag_cli import signals, terminal
 from nodule_diag_cli.cases import cases_app
 from nodule_diag_cli.demo import demo
 from nodule_diag_cli.doctor import doctor
@@ -21,6 +22,9 @@ from nodule_diag_cli.out import document_text
 from nodule_diag_cli.points import XyzCommand
 from nodule_diag_cli.predict import predict
 from nodule_diag_cli.version import version_option
+
+if TYPE_CHECKING:
+    from nodule_diag.results import Redaction
 
 DEBUG_VARIABLE = "NODULE_DIAG_DEBUG"
 EXIT_UNFORESEEN, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -46,16 +50,13 @@ app.add_typer(cases_app, name="cases")
 add_extras(app)
 
 
-def _fail(as_json: bool, *, exit_code: int, code: str, message: str, hint: str) -> int:
-    """Report a failure in the form that was asked for."""
-    if as_json:
-        sys.stdout.write(document_text({"error": {"code": code, "message": message, "hint": hint}}))
-    else:
-        lines = [f"error: {' '.join(message.split())}"]
-        if hint:
-            lines.append(f"hint: {' '.join(hint.split())}")
-        sys.stderr.write("\n".join(lines) + "\n")
-    return exit_code
+class Fault(NamedTuple):
+    """What is told of a failure."""
+
+    exit_code: int
+    code: str
+    message: str
+    hint: str = ""
 
 
 def _run(arguments: list[str]) -> int:
@@ -64,61 +65,85 @@ def _run(arguments: list[str]) -> int:
     return ended if isinstance(ended, int) else 0
 
 
-def _report_parse_error(as_json: bool, error: Exception) -> int:
-    """Report what Typer itself refused; a bare group of commands (``nodule-diag train``) shows its help instead."""
-    if type(error).__name__ == "NoArgsIsHelpError":
-        sys.stderr.write(str(error) + "\n")
-        return EXIT_USAGE
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context else "nodule-diag"
-    message = getattr(error, "format_message", error.__str__)().replace("Value error, ", "")  # pydantic's, in Typer
-    return _fail(as_json, exit_code=EXIT_USAGE, code="usage", message=message, hint=f"see: {path} --help")
+def _fault(error: BaseException) -> Fault:
+    """What to tell of an error."""
+    match error:
+        case NoduleDiagError():
+            return Fault(error.exit_code, error.code, str(error), error.hint)
+        case signals.Terminated():
+            return Fault(error.exit_code, "terminated", str(error))
+        case KeyboardInterrupt() | typer.Abort():
+            return Fault(EXIT_INTERRUPTED, "interrupted", "interrupted")
+        case MemoryError():
+            hint = "close other programs, or use a machine with more memory"
+            return Fault(EXIT_UNFORESEEN, "out-of-memory", "not enough memory", hint)
+        case _ if isinstance(error, _PARSE_ERROR):
+            context = getattr(error, "ctx", None)
+            message = getattr(error, "format_message", error.__str__)().replace("Value error, ", "")  # pydantic's
+            path = context.command_path if context else app.info.name
+            return Fault(EXIT_USAGE, "usage", message, f"see: {path} --help")
+    hint = f"this is a bug; run again with {DEBUG_VARIABLE}=1 for the traceback, and report it"
+    return Fault(EXIT_UNFORESEEN, "unforeseen", f"{type(error).__name__}: {error}", hint)
+
+
+def _report(fault: Fault, *, as_json: bool) -> None:
+    """Tell of a failure in the form that was asked for."""
+    if as_json:
+        error = {"code": fault.code, "message": fault.message, "hint": fault.hint}
+        terminal.write(document_text({"error": error}))
+    else:
+        terminal.complain(f"error: {fault.message}", *([f"hint: {fault.hint}"] if fault.hint else []))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run ``nodule-diag`` with arguments and return its exit code; reports every failure itself."""
-    before_separator = list(arguments)[: list(arguments).index("--")] if "--" in arguments else list(arguments)
-    as_json = "--json" in before_separator
-    debug = bool(os.environ.get(DEBUG_VARIABLE))
+    words = list(arguments)
+    options = words[: words.index("--")] if "--" in words else words
     try:
-        code = _run(list(arguments) or ["--help"])
+        code = _run(words or ["--help"])
         sys.stdout.flush()
-    except NoduleDiagError as error:
-        if debug:
-            raise
-        return _fail(as_json, exit_code=error.exit_code, code=error.code, message=str(error), hint=error.hint)
-    except _PARSE_ERROR as error:
-        return _report_parse_error(as_json, error)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail(as_json, exit_code=EXIT_INTERRUPTED, code="interrupted", message="interrupted", hint="")
     except BrokenPipeError:
-        # The reader has gone, as in `| head`. Python would flush to it once more at exit and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_UNFORESEEN
-    except MemoryError:
-        return _fail(
-            as_json,
-            exit_code=EXIT_UNFORESEEN,
-            code="out-of-memory",
-            message="not enough memory",
-            hint="close other programs, or use a machine with more memory",
-        )
-    except Exception as error:  # the outermost boundary: nobody meets a traceback unasked
-        if debug:
+        return EXIT_UNFORESEEN  # the reader has gone, as in `| head`, and wants to hear no more
+    except (Exception, KeyboardInterrupt, signals.Terminated) as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a bare group of commands, as `nodule-diag train`
+            sys.stderr.write(f"{error}\n")
+            return EXIT_USAGE
+        # The outermost boundary: nobody meets a traceback unasked.
+        fault = _fault(error)
+        if os.environ.get(DEBUG_VARIABLE) and (isinstance(error, NoduleDiagError) or fault.code == "unforeseen"):
             raise
-        return _fail(
-            as_json,
-            exit_code=EXIT_UNFORESEEN,
-            code="unforeseen",
-            message=f"{type(error).__name__}: {error}",
-            hint=f"this is a bug; run again with {DEBUG_VARIABLE}=1 for the traceback, and report it",
-        )
+        lost = isinstance(error, terminal.StdoutError)
+        return _told(fault, as_json="--json" in options and not lost, redaction=_redaction(options))
     return code
+
+
+def _told(fault: Fault, *, as_json: bool, redaction: Redaction | None) -> int:
+    """Report a failure and return its exit code, whatever becomes of the report."""
+    if redaction is not None:
+        fault = fault._replace(message=redaction.text(fault.message), hint=redaction.text(fault.hint))
+    try:
+        _report(fault, as_json=as_json)
+    except BrokenPipeError:
+        pass
+    except terminal.StdoutError as error:
+        terminal.complain(f"error: {error}")
+    return fault.exit_code
+
+
+def _redaction(options: list[str]) -> Redaction | None:
+    """With ``--redact``: what leaves every file out of a message that the command line names."""
+    if "--redact" not in options:
+        return None
+    from nodule_diag.results import Redaction
+
+    values = (word.partition("=")[2] if word.startswith("--") else word for word in options)
+    return Redaction(*(value for value in values if os.sep in value or "." in value or Path(value).exists()))
 
 
 def main() -> NoReturn:
     """Console script."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a file name or an id may hold what the terminal cannot show
-            stream.reconfigure(errors="backslashreplace")
+    if not terminal.take_streams():
+        terminal.complain("error: standard output is closed; send it to a file, or to /dev/null")
+        sys.exit(EXIT_UNFORESEEN)
+    signals.install()
     sys.exit(run(sys.argv[1:]))

@@ -79,6 +79,9 @@ NoLungCheckOption = Annotated[
 SeriesOption = Annotated[
     str | None, typer.Option(metavar="UID", help="The DICOM series to read, where there are several.")
 ]
+RedactOption = Annotated[
+    bool, typer.Option("--redact", help="Leave paths, file names and UIDs out of everything that is said or written.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 PositionsOutOption = Annotated[
     Path | None,

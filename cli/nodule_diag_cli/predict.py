@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,7 @@ import typer
 
 from nodule_diag.ct import FORMAT_NAMES
 from nodule_diag_cli import out as out_folder
-from nodule_diag_cli import render
+from nodule_diag_cli import render, terminal
 from nodule_diag_cli.options import (
     BackendName,
     BackendOption,
@@ -28,6 +28,7 @@ from nodule_diag_cli.options import (
     PrecisionName,
     PrecisionOption,
     PrevalenceOption,
+    RedactOption,
     SeriesOption,
     SpaceName,
     SpaceOption,
@@ -43,9 +44,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """One prediction, as the command line asks for it; every field but the first two has the contract's default."""
+    """One prediction, as the command line asks for it; every field but the first two has the contract's default.
 
-    ct: str
+    ``ct`` is a file, a folder, or a volume that is in memory.
+    """
+
+    ct: str | CTVolume
     points: Points
     bundle: Path | None = None
     cases: Path | None = None
@@ -57,6 +61,7 @@ class Request:
     symmetries: int = 1
     prevalence: float | None = None
     check_lung: bool = True
+    redact: bool = False
 
     def run(self) -> Result:
         """Load, read, diagnose; says on stderr what is being done.
@@ -68,7 +73,7 @@ class Request:
         from nodule_diag.results import prediction_document, require_prevalence
 
         require_prevalence(self.prevalence)
-        with render.progress("loading the bundle"):
+        with terminal.progress("loading the bundle"):
             diagnoser = Diagnoser.load(
                 self.bundle,
                 cases=self.cases,
@@ -77,12 +82,14 @@ class Request:
                 precision=self.precision.value,
                 symmetries=self.symmetries,
             )
-        with render.progress(f"reading {self.ct}"):
-            started = time.perf_counter()
-            ct = read_ct(self.ct, series=self.series)
-            read_ms = (time.perf_counter() - started) * 1000
+        ct, read_ms = self.ct, 0.0
+        if isinstance(ct, str):
+            with terminal.progress("reading the CT" if self.redact else f"reading {ct}"):
+                started = time.perf_counter()
+                ct = read_ct(ct, series=self.series)
+                read_ms = (time.perf_counter() - started) * 1000
         positions = self.points.on(ct)
-        with render.progress(f"diagnosing {len(positions)} nodules"):
+        with terminal.progress(f"diagnosing {len(positions)} nodules"):
             prediction = diagnoser.predict_timed(
                 ct,
                 [position.xyz_lps_mm for position in positions],
@@ -91,7 +98,7 @@ class Request:
                 check_lung=self.check_lung,
                 prevalence=self.prevalence,
             )
-        document = prediction_document(ct, prediction, read_ms=read_ms)
+        document = prediction_document(ct, prediction, read_ms=read_ms, redact=self.redact)
         return Result(ct=ct, diagnoses=prediction.diagnoses, document=document)
 
 
@@ -119,6 +126,7 @@ def predict(
     symmetries: SymmetriesOption = 1,
     prevalence: PrevalenceOption = None,
     no_lung_check: NoLungCheckOption = False,
+    redact: RedactOption = False,
     as_json: JsonOption = False,
     out: OutOption = None,
     positions_out: PositionsOutOption = None,
@@ -132,8 +140,7 @@ def predict(
         from nodule_diag.exchange import require_positions_format, write_positions
 
         require_positions_format(positions_out)
-    stems = out_folder.prepare(out, points.ids) if out is not None else None
-    result = Request(
+    request = Request(
         ct=ct,
         points=points,
         bundle=bundle,
@@ -146,19 +153,24 @@ def predict(
         symmetries=symmetries,
         prevalence=prevalence,
         check_lung=not no_lung_check,
-    ).run()
-    written: list[Path] = []
-    if out is not None and stems is not None:
-        with render.progress("writing"):
-            written = out_folder.write(out, stems, ct=result.ct, diagnoses=result.diagnoses, document=result.document)
+        redact=redact,
+    )
+    with ExitStack() as stack:
+        folder = stack.enter_context(out_folder.opened(out, points.ids)) if out else None
+        result = request.run()
+        written: list[Path] = []
+        if folder is not None:
+            with terminal.progress("writing"):
+                written = folder.write(ct=result.ct, diagnoses=result.diagnoses, document=result.document)
     if positions_out is not None:
-        write_positions(positions_out, result.diagnoses)
+        told = zip(result.diagnoses, result.document["nodules"], strict=True)  # whose warnings are redacted where asked
+        write_positions(positions_out, [replace(one, warnings=tuple(nodule["warnings"])) for one, nodule in told])
     if as_json:
-        sys.stdout.write(out_folder.document_text(result.document))
+        terminal.write(out_folder.document_text(result.document))
         return
-    to = render.console()
+    to = terminal.console()
     render.prediction(result.document, to=to)
     if written:
-        to.print(f"Wrote {len(written)} files to {out}.")
+        to.print(f"Wrote {len(written)} files{'' if redact else f' to {out}'}.")
     if positions_out is not None:
-        to.print(f"Wrote {positions_out}.")
+        to.print("Wrote the positions." if redact else f"Wrote {positions_out}.")

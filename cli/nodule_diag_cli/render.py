@@ -6,26 +6,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from nodule_diag_cli.terminal import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-MIN_WIDTH, MAX_WIDTH = 60, 120
 LABEL_WIDTH, VALUE_WIDTH, MIN_MEANING, GAP = 18, 8, 26, 3  # three nodules side by side are 80 columns
 SHOWN_CASES = 5
-
-
-def console(*, stderr: bool = False) -> Console:
-    """A console on the standard streams, without markup, emoji or automatic colours in text."""
-    from rich.console import Console
-
-    width = max(MIN_WIDTH, min(MAX_WIDTH, Console(stderr=stderr).width))
-    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
-
-
-def progress(message: str) -> Any:  # noqa: ANN401 - rich's Status is imported late
-    """A spinner on stderr while something takes time; nothing where stderr is no terminal."""
-    return console(stderr=True).status(message)
 
 
 def table(*columns: str, right: Iterable[str] = ()) -> Table:
@@ -115,7 +103,7 @@ def _nodules(nodules: Sequence[dict[str, Any]], *, prevalence: float | None) -> 
     for rows in zip(*(figures(nodule, prevalence=prevalence) for nodule in nodules), strict=True):
         label, _, meaning = rows[0]
         weight = "" if label.startswith(" ") else "bold"
-        made.add_row(Text(label, weight), *(Text(row.value, weight) for row in rows), meaning)
+        made.add_row(Text(label, weight), *(Text(printable(row.value), weight) for row in rows), meaning)
     return made
 
 
@@ -124,7 +112,8 @@ def _cases(nodule: dict[str, Any], *, to: Console) -> None:
     cases = nodule["similar"]["machine+expert"]
     shown = cases[:SHOWN_CASES]
     title = f"Cases most like nodule {_short(nodule['id'])}"
-    to.print(f"\n{title}, {len(shown)} of {len(cases)} (all: --json)", style="bold")
+    to.print()
+    to.print(f"{title}, {len(shown)} of {len(cases)} (all: --json)", style="bold")
     made = table("case", "diagnosis", "P", "score", "diam mm", "known by", right={"P", "score", "diam mm"})
     made.columns[0].no_wrap = True
     for case in shown:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import traceback
 from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
+from pathlib import Path
 from reprlib import repr as shortened
 from time import perf_counter
 from typing import NamedTuple, Protocol, cast
@@ -17,7 +19,7 @@ import numpy.typing as npt
 
 from nodule_diag.ct import CTVolume, Space, read_ct
 from nodule_diag.errors import NoduleDiagError, UsageError
-from nodule_diag.process import in_order
+from nodule_diag.process import LOG, in_order
 from nodule_diag.results import Diagnosis, Prediction, prediction_document
 
 
@@ -90,11 +92,11 @@ class ScanResult:
         """As :meth:`Diagnoser.predict` returns them; raises as :attr:`prediction`."""
         return list(self.prediction.diagnoses)
 
-    def document(self) -> dict[str, object]:
+    def document(self, *, redact: bool = False) -> dict[str, object]:
         """As :func:`nodule_diag.prediction_document` writes it; raises as :attr:`prediction`."""
         prediction = self.prediction
         # There is no prediction without a CT.
-        return prediction_document(cast(CTVolume, self.ct), prediction, read_ms=self.read_ms)
+        return prediction_document(cast(CTVolume, self.ct), prediction, read_ms=self.read_ms, redact=redact)
 
 
 class Predicts(Protocol):
@@ -169,8 +171,8 @@ def _read(scan: Scan) -> _Read:
     try:
         # One thread: the others are the network's, which works meanwhile.
         ct = scan.ct if isinstance(scan.ct, CTVolume) else read_ct(scan.ct, series=scan.series, threads=1)
-    except NoduleDiagError as error:
-        return _Read(scan, _without_frames(error), 0.0)
+    except Exception as error:  # noqa: BLE001 - see _told
+        return _Read(scan, _told(error), 0.0)
     return _Read(scan, ct, (perf_counter() - start) * 1000.0)
 
 
@@ -189,9 +191,30 @@ def _diagnosed(diagnoser: Predicts, read: _Read) -> ScanResult:
             check_lung=scan.check_lung,
             prevalence=scan.prevalence,
         )
-    except NoduleDiagError as error:
-        return ScanResult(scan, ct, _without_frames(error), read.ms)
+    except Exception as error:  # noqa: BLE001 - see _told
+        return ScanResult(scan, ct, _told(error), read.ms)
     return ScanResult(scan, ct, prediction, read.ms)
+
+
+def _told(error: Exception) -> NoduleDiagError:
+    """What one CT's result says of an error: whichever it is, it must not end the work on the others."""
+    if isinstance(error, MemoryError):
+        told = NoduleDiagError(
+            "not enough memory for this CT",
+            hint="use prefetch=1, close other programs, or use a machine with more memory",
+            code="out-of-memory",
+        )
+    elif isinstance(error, NoduleDiagError):
+        return _without_frames(error)
+    else:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}, line {frame.lineno}"
+        LOG.error("a CT of a batch failed by a bug: %s in %s", type(error).__name__, where)
+        told = NoduleDiagError(
+            f"{type(error).__name__}: {error}", hint=f"this is a bug in {where}: report it", code="unforeseen"
+        )
+    told.__cause__ = error
+    return _without_frames(told)
 
 
 def _without_frames(error: NoduleDiagError) -> NoduleDiagError:

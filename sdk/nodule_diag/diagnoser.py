@@ -21,7 +21,7 @@ from nodule_diag.cases import CaseBase, CaseIndex, mean_label, require_k
 from nodule_diag.ct import CTVolume, made_up_ct, require_inside, stored_voxel, to_lps
 from nodule_diag.ct import Space as PointSpace
 from nodule_diag.errors import UsageError
-from nodule_diag.preprocessing import LungMask, extract_patches, lung_mask
+from nodule_diag.preprocessing import LungMask, cube_outside, extract_patches, lung_mask, lung_warnings
 from nodule_diag.process import LOG, Stopwatch, filter_threads, resolve_threads
 from nodule_diag.results import (
     SPACES,
@@ -47,6 +47,7 @@ class _Call(NamedTuple):
 
     ct: CTVolume
     lungs: LungMask | None
+    warnings: tuple[str, ...]
     check_lung: bool
     k: int
     exclude: Collection[str]
@@ -93,7 +94,7 @@ class Diagnoser:
             cases: A case base of the bundle's model, or its file; the bundle's own when left out.
             backend: ``auto``, ``onnxruntime``, ``winograd``, ``openvino``, ``tensorrt`` or ``tensorrt-rtx``.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-            precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+            precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``. Where ``cases`` are given, ``auto`` is fp32.
             threads: CPU threads a call may use; ``OMP_NUM_THREADS`` or every available core when left out.
             symmetries: 8 or 48 to average the answers over the flips or all symmetries of each patch
                 (:mod:`nodule_diag.backends.symmetry`), at as many times the cost of inference.
@@ -113,6 +114,9 @@ class Diagnoser:
             bundle = Bundle.default() if bundle is None else Bundle.open(bundle)
         if cases is not None:
             cases = (cases if isinstance(cases, CaseBase) else CaseBase.open(cases)).of_model(bundle)
+            # Whether a reduced precision finds the same similar cases was measured with the bundle's own: among more
+            # cases, which lie closer together, it may not.
+            precision = "fp32" if precision == "auto" else precision
         index = CaseIndex(bundle if cases is None else cases)
         loaded = create_backend(bundle, name=backend, device=device, precision=precision, threads=count)
         return cls(bundle, loaded, index, symmetries=symmetries)
@@ -201,7 +205,9 @@ class Diagnoser:
         for center in centers_xyz_mm:
             require_inside(ct, center, in_lung=(lambda point: lungs().contains(point)) if check_lung else None)
         mask = lungs() if check_lung or masked else None
-        call = _Call(ct, mask, check_lung, k, exclude, prevalence, stopwatch)
+        # Not timed as a stage: whoever leaves the mask out is still told that this is no chest.
+        warnings = (*ct.warnings, *(mask.warnings if mask else lung_warnings(ct)))
+        call = _Call(ct, mask, warnings, check_lung, k, exclude, prevalence, stopwatch)
         diagnoses: list[Diagnosis] = []
         for start in range(0, len(names), self._backend.batch):  # as many at a time as the network is fastest with
             centers = centers_xyz_mm[start : start + self._backend.batch]
@@ -240,7 +246,8 @@ class Diagnoser:
                     continue
                 store(result.diagnoses)
 
-        A CT that fails with a :class:`NoduleDiagError` is delivered in its place, with the error, and stops no other.
+        A CT that fails is delivered in its place, with the error, and stops no other. What is no error of this
+        package comes as a :class:`NoduleDiagError` too, with the code ``out-of-memory`` or ``unforeseen``.
         Leaving the loop, or ``close()``, ends the reading: after the CT that is being read, no other is opened.
 
         Args:
@@ -311,7 +318,10 @@ class Diagnoser:
             malignancy_spread=None if outputs.malignancy_spread is None else float(outputs.malignancy_spread[row]),
             raw_cam=None if outputs.raw_cam is None else outputs.raw_cam[row],
             ct_planes=ct_planes(patch),
-            warnings=(*ct.warnings, *(mask.warnings if mask else ()), *nodule_warnings(in_lung, segmentation)),
+            warnings=(
+                *call.warnings,
+                *nodule_warnings(in_lung, segmentation, outside=cube_outside(ct, center_xyz_mm)),
+            ),
         )
 
 

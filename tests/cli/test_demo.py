@@ -28,7 +28,7 @@ def test_json(command: Any, repo_root: Path, tiny_bundle: Path, phantom: Phantom
     assert all(nodule["in_lung"] for nodule in found), "juxta-pleural ones too"
     for one, other in zip(found, known, strict=True):
         assert one["xyz_lps_mm"] == pytest.approx(other["center_xyz_lps_mm"])
-    assert not Path(ended.document["ct"]["path"]).exists(), "the temporary folder is gone"
+    assert ended.document["ct"]["path"] == "<phantom>", "it is never a file"
 
 
 def test_text_and_files(command: Any, tiny_bundle: Path, tmp_path: Path) -> None:
@@ -37,4 +37,7 @@ def test_text_and_files(command: Any, tiny_bundle: Path, tmp_path: Path) -> None
     assert "known mm" in ended.out
     assert "juxta-pleural" in ended.out
     names = {path.name for path in (tmp_path / "demo").iterdir()}
-    assert names >= {"phantom.nii", "prediction.json", "cam_1.nii.gz", "segmentation_3.nii.gz"}
+    nodules = json.loads((tmp_path / "demo" / "prediction.json").read_text())["nodules"]
+    maps = {name for nodule in nodules for name in nodule["maps"].values()}
+    assert names == {"phantom.nii", "prediction.json", *maps}
+    assert len(maps) == 6

@@ -210,7 +210,7 @@ def test_first_command_of_the_readme(
     validate(ended.document)
     (nodule,) = ended.document["nodules"]
     assert nodule["in_lung"] is True
-    ct, cam = (sitk.ReadImage(str(name)) for name in (path, tmp_path / "cam_1.nii.gz"))
+    ct, cam = (sitk.ReadImage(str(name)) for name in (path, tmp_path / nodule["maps"]["cam"]))
     assert cam.GetSize() == ct.GetSize()
     point = (-56.94, 131.27, -520.6)
     np.testing.assert_allclose(

@@ -120,15 +120,60 @@ def test_an_error_keeps_no_voxels(diagnoser: Diagnoser, paths: list[Path]) -> No
     assert gone() is None
 
 
-def test_what_is_no_error_of_ours_is_raised_in_its_place(
-    diagnoser: Diagnoser, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("fault", "code", "message"),
+    [
+        (MemoryError(), "out-of-memory", "not enough memory for this CT"),
+        (ZeroDivisionError("by zero"), "unforeseen", "ZeroDivisionError: by zero"),
+        (RecursionError("too deep"), "unforeseen", "RecursionError: too deep"),
+    ],
+)
+@pytest.mark.parametrize("stage", ["read", "predict"])
+def test_what_is_no_error_of_ours_stops_nothing_either(
+    diagnoser: Diagnoser,
+    paths: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    stage: str,
+    fault: Exception,
+    code: str,
+    message: str,
 ) -> None:
-    read = batch.read_ct
-    monkeypatch.setattr(batch, "read_ct", lambda path, **options: 1 / 0 if path == paths[1] else read(path, **options))
-    results = diagnoser.predict_batch(scans(paths))
-    assert next(results).error is None
-    with pytest.raises(ZeroDivisionError):
-        next(results)
+    """It comes typed, keeps its cause and no voxels, and the log says where the bug is and not whose CT it was."""
+    module, name = (batch, "read_ct") if stage == "read" else (Diagnoser, "predict_timed")
+    whole = getattr(module, name)
+    calls = []
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise fault
+        return whole(*arguments, **options)
+
+    work = list(scans(paths))
+    monkeypatch.setattr(module, name, failing)
+    results = list(diagnoser.predict_batch(work))
+    assert [result.error is None for result in results] == [True, False, True]
+    error = results[1].error
+    assert error is not None
+    assert (error.code, str(error), error.__cause__) == (code, message, fault)
+    assert fault.__traceback__ is None
+    assert not any(str(path) in caplog.text for path in paths)
+    assert ("failed by a bug" in caplog.text) == (code == "unforeseen")
+    assert leftovers() == []
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_what_ends_a_program_ends_a_batch(
+    diagnoser: Diagnoser, paths: list[Path], monkeypatch: pytest.MonkeyPatch, end: type[BaseException]
+) -> None:
+    def ended(*_: Any, **__: Any) -> Any:
+        raise end
+
+    work = list(scans(paths))
+    monkeypatch.setattr(Diagnoser, "predict_timed", ended)
+    with pytest.raises(end):
+        list(diagnoser.predict_batch(work))
     assert leftovers() == []
 
 

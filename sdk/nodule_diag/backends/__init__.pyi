@@ -32,6 +32,7 @@ from .golden import golden_patches as golden_patches
 from .onnxruntime import LOG_FATAL_ONLY as LOG_FATAL_ONLY
 from .onnxruntime import OnnxRuntimeBackend as OnnxRuntimeBackend
 from .onnxruntime import import_runtime as import_runtime
+from .onnxruntime import telemetry_notice as telemetry_notice
 from .own_figures import FiguresRefusedError as FiguresRefusedError
 from .own_figures import read_figures as read_figures
 from .own_figures import save_figures as save_figures

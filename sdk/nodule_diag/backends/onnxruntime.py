@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+import warnings
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from types import ModuleType
 from typing import Any
@@ -31,10 +34,9 @@ DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 """Two distributions that install the same files: the second one to come overwrites parts of the first."""
 LOG_FATAL_ONLY = 4
 """ONNX Runtime's severity. Its errors are raised here as well; its own lines would only clutter stderr."""
-
-
 TELEMETRY = "ORT_DISABLE_TELEMETRY"
 """onnxruntime from 1.29 on reads it when it is imported; without it, Microsoft is told of the use (on Linux)."""
+FIRST_WITH_TELEMETRY = (1, 29)
 
 
 def import_runtime() -> ModuleType:
@@ -52,7 +54,7 @@ def import_runtime() -> ModuleType:
             " (or 'nodule-diag[gpu]' for an NVIDIA GPU)",
             code="onnxruntime-conflict",
         )
-    os.environ.setdefault(TELEMETRY, "1")
+    telemetry_notice()
     return import_installed(
         "onnxruntime",
         package="onnxruntime",
@@ -60,6 +62,32 @@ def import_runtime() -> ModuleType:
         code="onnxruntime-broken",
         reinstall="--no-deps onnxruntime",
     )
+
+
+@cache
+def telemetry_notice() -> str:
+    """Switch onnxruntime's telemetry off, once a process, and say what stands against that; empty where nothing does.
+
+    The program that embeds the SDK decides by :data:`TELEMETRY`. It has decided without knowing when it imported
+    onnxruntime first and did not set it: nothing stops the telemetry then, and one warning says so.
+    """
+    if TELEMETRY in os.environ:
+        chosen = os.environ[TELEMETRY]
+        return "" if chosen.lower() in {"1", "true"} else f"onnxruntime obeys {TELEMETRY}={chosen} of the environment"
+    os.environ[TELEMETRY] = "1"
+    imported = sys.modules.get("onnxruntime")
+    if imported is None or "CI" in os.environ or _version(imported) < FIRST_WITH_TELEMETRY:
+        return ""
+    notice = (
+        "onnxruntime was imported before nodule-diag, which could not switch its telemetry off:"
+        f" set {TELEMETRY}=1 before that import"
+    )
+    warnings.warn(notice, RuntimeWarning, stacklevel=3)
+    return notice
+
+
+def _version(runtime: ModuleType) -> tuple[int, ...]:
+    return tuple(int(part) for part in runtime.__version__.split(".")[:2])
 
 
 def _colliding_distributions() -> tuple[str, ...]:

@@ -8,10 +8,10 @@ measured with something else is not read.
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import stat
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -20,9 +20,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from nodule_diag.backends.user_cache import make_private, user_cache, why_unsafe
+from nodule_diag.backends.user_cache import make_private, read_private, user_cache, why_unsafe, why_unsafe_way
 from nodule_diag.bundle import Bundle, ParityRecord, ShortText, Strict
-from nodule_diag.errors import BackendError
+from nodule_diag.errors import BackendError, OutputError
 from nodule_diag.process import writing
 
 SCHEMA: Final = "nodule-diag/figures/1"
@@ -75,10 +75,15 @@ class OwnFigures(Strict):
 
 
 def own_records(bundle: Bundle) -> tuple[ParityRecord, ...]:
-    """The figures of this user, machine and bundle; empty where there are none that may be used."""
+    """The figures of this user, machine and bundle; empty where there are none that may be used.
+
+    Figures that somebody else could have written are passed over with a warning.
+    """
     try:
         return read_figures(bundle).records
-    except FiguresRefusedError:
+    except FiguresRefusedError as error:
+        if error.code == "figures-unsafe" and not isinstance(error.__cause__, OutputError):  # which says: no home
+            warnings.warn(f"saved self-test figures are not used: {error.message}", RuntimeWarning, stacklevel=2)
         return ()
 
 
@@ -91,7 +96,8 @@ def read_figures(bundle: Bundle) -> OwnFigures:
     """
     try:
         folder = user_cache() / FOLDER
-        _require_private(folder.lstat(), folder, stat.S_ISDIR)
+        if why := why_unsafe(folder.lstat(), is_kind=stat.S_ISDIR) or why_unsafe_way(folder):
+            raise _refused(f"{folder} {why}", "unsafe")
         path = figures_path(bundle)
         found = OwnFigures.model_validate_json(_read_own(path))
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -167,19 +173,11 @@ def cpu_identity() -> str:
 
 
 def _read_own(path: Path) -> bytes:
-    """A file's bytes, once what was opened is known to be this user's alone: never through a link."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    with os.fdopen(descriptor, "rb") as file:
-        _require_private(os.fstat(file.fileno()), path, stat.S_ISREG)
-        data = file.read(MAX_BYTES + 1)
+    """A file's bytes, where it is this user's alone and no larger than such a file is."""
+    data = read_private(path, limit=MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise _refused(f"{path} is damaged: it has more than {MAX_BYTES} bytes", "damaged")
     return data
-
-
-def _require_private(found: os.stat_result, path: Path, is_kind: Callable[[int], bool]) -> None:
-    if why := why_unsafe(found, is_kind=is_kind):
-        raise _refused(f"{path} {why}", "unsafe")
 
 
 def _refused(why: str, kind: str) -> FiguresRefusedError:

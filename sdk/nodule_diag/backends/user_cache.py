@@ -3,14 +3,17 @@
 ``$NODULE_DIAG_CACHE`` where that is set, else ``nodule-diag`` below the user's cache folder: ``$XDG_CACHE_HOME`` or
 ``~/.cache``; ``~/Library/Caches`` on macOS, ``%LOCALAPPDATA%`` on Windows.
 
-An engine is code, and figures decide what computes a diagnosis: nobody else may put one here.
+An engine is code, and figures decide what computes a diagnosis: nobody else may put one here, nor exchange a folder on
+the way here. Where somebody could, nothing is kept and nothing is taken, and one warning says so.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +22,9 @@ from nodule_diag.errors import OutputError
 
 CACHE_VARIABLE = "NODULE_DIAG_CACHE"
 FOLDER_MODE = 0o700
+MAX_LINKS = 40
+"""On the way to one folder, as Linux has it."""
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def user_cache() -> Path:
@@ -52,7 +58,66 @@ def why_unsafe(found: os.stat_result, *, is_kind: Callable[[int], bool], owners:
         return ""
     if found.st_uid not in {os.geteuid(), *owners}:
         return "belongs to another user"
-    return "can be written by other users" if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else ""
+    return "can be written by other users" if found.st_mode & _OTHERS_WRITE else ""
+
+
+def why_unsafe_way(folder: Path) -> str:
+    """Which folder or link on the way to a folder another user may exchange, in words; empty where there is none.
+
+    Root may, and so may anybody who owns it. Others may write in a folder like ``/tmp``, where each can only take away
+    what is his own.
+    """
+    if not hasattr(os, "geteuid"):
+        return ""
+    for step in _way_to(folder):
+        try:
+            found = step.lstat()
+        except FileNotFoundError:
+            return ""
+        if found.st_uid not in {os.geteuid(), 0}:
+            return f"is reached by {step}, which belongs to another user"
+        if stat.S_ISDIR(found.st_mode) and found.st_mode & _OTHERS_WRITE and not found.st_mode & stat.S_ISVTX:
+            return f"is reached by {step}, which can be written by other users"
+    return ""
+
+
+def _way_to(folder: Path) -> Iterator[Path]:
+    """Every folder and link that is passed when a folder is opened, itself included."""
+    first, *rest = folder.absolute().parts
+    at, names, links = Path(first), rest[::-1], 0
+    yield at
+    while names:
+        step = at / names.pop()
+        yield step
+        if not step.is_symlink():
+            at = at.parent if step.name == ".." else step
+            continue
+        links += 1
+        if links > MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(folder))
+        target = step.readlink()
+        names += target.parts[: 0 if target.is_absolute() else None : -1]
+        at = Path(target.anchor) if target.is_absolute() else at
+
+
+def read_private(path: Path, *, owners: tuple[int, ...] = (), limit: int = -1) -> bytes:
+    """A file's first bytes, where nobody but this user and ``owners`` could have written it: never through a link.
+
+    Raises:
+        OSError: When it cannot be read; ``PermissionError`` when somebody else could have written it.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        if why := why_unsafe(os.fstat(file.fileno()), is_kind=stat.S_ISREG, owners=owners):
+            raise PermissionError(errno.EACCES, f"it {why}", str(path))
+        return file.read(limit)
+
+
+def warn_without_cache(error: OutputError) -> None:
+    """Say, once for a reason, that nothing is kept and why."""
+    warnings.warn(
+        f"{error.message}: nothing is kept there or taken from there; {error.hint}", RuntimeWarning, stacklevel=3
+    )
 
 
 def make_private(folder: Path) -> None:
@@ -62,8 +127,11 @@ def make_private(folder: Path) -> None:
         OutputError: ``cache-unusable``.
     """
     with cache_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
-        if why := why_unsafe(folder.stat(), is_kind=stat.S_ISDIR, owners=(0,)):
+        if why := why_unsafe_way(folder.parent):
+            raise _unusable(f"the cache {folder} {why}")
+        for missing in reversed([at for at in (folder, *folder.parents) if not at.exists()]):
+            missing.mkdir(exist_ok=True, mode=FOLDER_MODE)
+        if why := why_unsafe_way(folder) or why_unsafe(folder.stat(), is_kind=stat.S_ISDIR, owners=(0,)):
             raise _unusable(f"the cache {folder} {why}", f"chmod 700 {folder}, or ")
 
 

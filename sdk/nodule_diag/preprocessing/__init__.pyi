@@ -1,4 +1,5 @@
 from .lungs import lung_mask as lung_mask
+from .lungs import lung_warnings as lung_warnings
 from .mask import LungMask as LungMask
 from .patch import GRID_SIZE as GRID_SIZE
 from .patch import LUNG_WINDOW_HU as LUNG_WINDOW_HU
@@ -6,6 +7,7 @@ from .patch import MEDIASTINAL_WINDOW_HU as MEDIASTINAL_WINDOW_HU
 from .patch import OUTSIDE_LUNG_HU as OUTSIDE_LUNG_HU
 from .patch import PATCH_SIZE as PATCH_SIZE
 from .patch import PATCH_SPACING_MM as PATCH_SPACING_MM
+from .patch import cube_outside as cube_outside
 from .patch import extract_patches as extract_patches
 from .patch import patch_sampling as patch_sampling
 from .patch import window_channels as window_channels

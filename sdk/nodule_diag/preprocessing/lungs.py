@@ -9,6 +9,7 @@ from there to the CT's voxels, and :mod:`nodule_diag.preprocessing.reference` do
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,14 @@ LEAST_PARENCHYMA = 0.2
 """Step 5: a part of C with a smaller share of voxels above :data:`PURE_AIR_HU` is gas (stomach, bowel, the space
 between arm and chest), not lung. Normal lungs have 0.97, severe emphysema about 0.5."""
 
+LEAST_LUNG = 0.005
+"""A CT with a smaller share of lung is hardly one of a chest. The two LIDC-IDRI CTs have 6 and 9 %, an abdomen whose
+bowel passes for lung some 0.05 %, and the uppermost 3 cm of a chest 0.3 to 0.7 %."""
+
+LOOK_MM, LOOK_NODES = 8.0, 32
+"""Grid for a look whether there is lung at all, unless an axis has fewer nodes then. The share is within 5 % of the
+mask's on the two CTs."""
+
 HALF_FALL_MM = 10.0
 """Step 6 (open in the paper): the element is the paraboloid b(y) = -0.5 (|y| / 10 mm)^2, which has fallen by half the
 mask's range at 10 mm. With the threshold 0.5 this bridges gaps up to 20 mm wide and moves a flat pleura outwards by
@@ -58,17 +67,42 @@ def lung_mask(ct: CTVolume) -> LungMask:
         The mask. Without any lung in the CT it is empty and says so in ``warnings``; this never raises.
     """
     strides = [max(1, round(GRID_MM / spacing)) for spacing in ct.spacing_zyx_mm]
-    starts = [(size - 1) % stride // 2 for size, stride in zip(ct.hu.shape, strides, strict=True)]
+    starts, coarse = _lungs_on_grid(ct, strides)  # D
+    warnings = _plausible(coarse)
+    if not coarse.any():
+        return LungMask(ct=ct, closed=np.zeros((0, 0, 0), dtype=np.int16), warnings=warnings)
+    z_mm, y_mm, x_mm = (spacing * stride for spacing, stride in zip(ct.spacing_zyx_mm, strides, strict=True))
+    closed = _closed(coarse, (z_mm, y_mm, x_mm))  # E
+    return LungMask(ct=ct, closed=closed, start_zyx=starts, stride_zyx=tuple(strides), warnings=warnings)
+
+
+def lung_warnings(ct: CTVolume) -> tuple[str, ...]:
+    """What :func:`lung_mask` warns of, without the mask: a look at a coarse grid, in a tenth of the time.
+
+    Args:
+        ct: the CT.
+    """
+    strides = [
+        max(1, min(round(LOOK_MM / spacing), size // LOOK_NODES))
+        for spacing, size in zip(ct.spacing_zyx_mm, ct.hu.shape, strict=True)
+    ]
+    return _plausible(_lungs_on_grid(ct, strides)[1])
+
+
+def _lungs_on_grid(ct: CTVolume, strides: Sequence[int]) -> tuple[tuple[int, ...], NDArray[np.bool_]]:
+    """Steps 1 to 5 on every so many voxels: the grid's first voxel, and D."""
+    starts = tuple((size - 1) % stride // 2 for size, stride in zip(ct.hu.shape, strides, strict=True))
     lattice = tuple(slice(start, None, stride) for start, stride in zip(starts, strides, strict=True))
     hu = np.ascontiguousarray(ct.hu[lattice])
-    z_mm, y_mm, x_mm = (spacing * stride for spacing, stride in zip(ct.spacing_zyx_mm, strides, strict=True))
+    return starts, _without_other_air(_air_inside_body(hu), hu)
 
-    air_inside = _air_inside_body(hu)  # C
-    coarse = _without_other_air(air_inside, hu)  # D
-    if not coarse.any():
-        return LungMask(ct=ct, closed=np.zeros((0, 0, 0), dtype=np.int16), warnings=(NO_LUNG,))
-    closed = _closed(coarse, (z_mm, y_mm, x_mm))  # E
-    return LungMask(ct=ct, closed=closed, start_zyx=tuple(starts), stride_zyx=tuple(strides))
+
+def _plausible(lungs: NDArray[np.bool_]) -> tuple[str, ...]:
+    """Why this is no CT of a chest, in words."""
+    share = float(lungs.mean())
+    if share == 0.0:
+        return (NO_LUNG,)
+    return (f"hardly any lung was found in this CT: {100 * share:.1f} % of it",) if share < LEAST_LUNG else ()
 
 
 def otsu_threshold(hu: HU) -> float:

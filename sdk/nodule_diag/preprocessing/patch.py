@@ -54,6 +54,21 @@ def patch_offsets_mm() -> NDArray[np.float64]:
     return (np.arange(PATCH_SIZE, dtype=np.float64) - (PATCH_SIZE - 1) / 2) * PATCH_SPACING_MM
 
 
+def cube_outside(ct: CTVolume, center_xyz_mm: ArrayLike) -> float:
+    """The share of a nodule's cube that lies outside the CT, 0 to 1.
+
+    Args:
+        ct: the scan.
+        center_xyz_mm: (3,) LPS mm.
+    """
+    center_index_xyz = index_from_lps(ct, np.asarray(center_xyz_mm)[None])[0]
+    inside = 1.0
+    for size, center, spacing in zip(ct.size_xyz, center_index_xyz, ct.spacing_xyz_mm, strict=True):
+        positions = (center + patch_offsets_mm() / spacing).round(6)  # one on the border is inside
+        inside *= float(np.mean((positions >= -0.5) & (positions <= size - 0.5)))
+    return 1.0 - inside
+
+
 @dataclass(frozen=True, eq=False)
 class PatchSampling:
     """Where a nodule's cube takes its numbers from.

@@ -1,5 +1,7 @@
+from .atomic import sync_folder as sync_folder
 from .atomic import write_bytes as write_bytes
 from .atomic import writing as writing
+from .lock import sole_writer as sole_writer
 from .log import LOG as LOG
 from .side_by_side import in_order as in_order
 from .stopwatch import Stopwatch as Stopwatch

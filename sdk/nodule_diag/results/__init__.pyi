@@ -15,6 +15,8 @@ from .presence import presence_evidence as presence_evidence
 from .prior import at_prevalence as at_prevalence
 from .prior import balanced_share as balanced_share
 from .prior import require_prevalence as require_prevalence
+from .redaction import REDACTED as REDACTED
+from .redaction import Redaction as Redaction
 from .rows import DISCLAIMER as DISCLAIMER
 from .rows import Figure as Figure
 from .rows import figures as figures

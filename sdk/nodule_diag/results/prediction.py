@@ -9,6 +9,7 @@ from reprlib import repr as shortened
 from nodule_diag.ct import CTVolume
 from nodule_diag.results.diagnosis import Diagnosis
 from nodule_diag.results.identity import BundleIdentity, CaseBaseIdentity, Runtime
+from nodule_diag.results.redaction import REDACTED, Redaction
 from nodule_diag.results.rows import prediction_html
 
 PREDICTION_SCHEMA = "nodule-diag/prediction/1"
@@ -46,32 +47,43 @@ class Prediction:
         return prediction_html(nodules, bundle=self.bundle.label, runtime=self.runtime.label)
 
 
-def prediction_document(ct: CTVolume, prediction: Prediction, *, read_ms: float = 0.0) -> dict[str, object]:
+def prediction_document(
+    ct: CTVolume, prediction: Prediction, *, read_ms: float = 0.0, redact: bool = False
+) -> dict[str, object]:
     """Write a prediction as the document that other programs read.
 
     Args:
         ct: The CT; described as its file stores it, which is what ``voxel_xyz`` counts in.
         prediction: The result of :meth:`Diagnoser.predict_timed`.
         read_ms: How long reading the CT took; counted in ``total``.
+        redact: Leave out the path, file names and UIDs: ``path`` is "[redacted]", ``series_uid`` is null, and warnings
+            name no file.
 
     Returns:
         A dict of JSON types.
     """
     timing_ms = {"read": read_ms, **prediction.timing_ms, "total": read_ms + prediction.timing_ms["total"]}
+    nodules = [diagnosis.to_dict() for diagnosis in prediction.diagnoses]
+    warnings = list(ct.warnings)
+    if redact:
+        said = Redaction(ct.path, *(aside.file for aside in (ct.dicom.set_aside if ct.dicom else ()))).text
+        warnings = [said(warning) for warning in warnings]
+        for nodule in nodules:
+            nodule["warnings"] = [said(warning) for warning in nodule["warnings"]]
     return {
         "schema": PREDICTION_SCHEMA,
         "ct": {
-            "path": ct.path,
+            "path": REDACTED if redact else ct.path,
             "size_xyz": list(ct.stored_size_xyz),
             "spacing_xyz_mm": list(ct.stored_spacing_xyz_mm),
             "orientation": ct.stored_orientation,
-            "series_uid": ct.series_uid,
-            "warnings": list(ct.warnings),
+            "series_uid": None if redact else ct.series_uid,
+            "warnings": warnings,
         },
         "bundle": asdict(prediction.bundle),
         "cases": asdict(prediction.cases),
         "runtime": prediction.runtime.to_dict(),
         "prevalence": prediction.prevalence,
-        "nodules": [diagnosis.to_dict() for diagnosis in prediction.diagnoses],
+        "nodules": nodules,
         "timing_ms": {stage: round(value, 3) for stage, value in timing_ms.items()},
     }

@@ -10,18 +10,24 @@ OFF_CENTRE_MM = 5.0
 """A nodule that begins further from the given position than this may not be the one that was meant: 3 mm, the
 smallest nodule of the paper's range, and 2 mm, a cell of the segmentation's grid."""
 
+CUBE_OUTSIDE = 0.1
+"""A cube that lies outside the CT by a larger share is warned of: a slab of 3 mm, the smallest nodule's diameter."""
+
 OUTSIDE_LUNG = "the position is outside the lung mask"
 NOTHING_SEGMENTED = "no nodule was segmented at the position: volume and diameter are 0"
 TOUCHES_EDGE = "the segmented nodule reaches the edge of the 32 mm cube: volume and diameter are lower bounds"
 
 
-def nodule_warnings(in_lung: bool | None, segmentation: Segmentation) -> Iterator[str]:
+def nodule_warnings(in_lung: bool | None, segmentation: Segmentation, *, outside: float = 0.0) -> Iterator[str]:
     """The warnings of one nodule; none of them names a patient, so that they can be logged.
 
     Args:
         in_lung: Whether the position lies in the lungs; None where that was not checked.
         segmentation: SegNet's map.
+        outside: Share of the cube that lies outside the CT.
     """
+    if outside > CUBE_OUTSIDE:
+        yield f"the cube round the position lies {100 * outside:.0f} % outside the CT: the network saw air there"
     if in_lung is False:
         yield OUTSIDE_LUNG
     offset_mm = segmentation.offset_mm

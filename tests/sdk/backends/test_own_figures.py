@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -44,8 +45,13 @@ def refused(bundle: Bundle, code: str) -> str:
         read_figures(bundle)
     assert caught.value.code == f"figures-{code}"
     assert "doctor --selftest --save" in caught.value.hint
-    assert own_records(bundle) == ()
-    return caught.value.message
+    message = caught.value.message
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert own_records(bundle) == ()
+    told = code == "unsafe" and "no home" not in message
+    assert ["self-test figures are not used" in str(warning.message) for warning in said] == [True] * told
+    return message
 
 
 def test_what_is_saved_is_read(bundle: Bundle) -> None:
@@ -83,7 +89,7 @@ def test_what_others_may_write_is_not_read(bundle: Bundle, mode: int, place: str
 @posix
 def test_what_others_own_is_not_read(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     save_figures(bundle, [RECORD])
-    monkeypatch.setattr(own_figures.os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(user_cache.os, "geteuid", lambda: os.getuid() + 1)
     assert "belongs to another user" in refused(bundle, "unsafe")
 
 

@@ -14,8 +14,15 @@ from pathlib import Path
 
 from nodule_diag.backends.engines.store import EngineKey, EngineRefusedError, read_engine, sidecar_path, write_engine
 from nodule_diag.backends.imports import import_installed
-from nodule_diag.backends.user_cache import CACHE_VARIABLE, cache_errors, make_private, user_cache
-from nodule_diag.errors import BackendError
+from nodule_diag.backends.user_cache import (
+    CACHE_VARIABLE,
+    cache_errors,
+    make_private,
+    read_private,
+    user_cache,
+    warn_without_cache,
+)
+from nodule_diag.errors import BackendError, OutputError
 from nodule_diag.process import write_bytes
 
 LOCK_TIMEOUT_S = 1800.0
@@ -48,7 +55,8 @@ class EngineCache:
         """The plan of a key, from the cache or built now.
 
         Whatever is not exactly that engine - another one, cut short, altered - is thrown away and built again. While
-        one process builds, others wait for it and take what it built.
+        one process builds, others wait for it and take what it built. Where the folder cannot be written, or others can
+        write in it, nothing is kept or taken, with a warning.
 
         Args:
             key: What the engine must be.
@@ -57,26 +65,31 @@ class EngineCache:
         Raises:
             BackendError: ``engine-lock-timeout`` when another process holds the lock for too long; whatever ``build``
                 raises.
-            OutputError: ``cache-unusable`` when the folder cannot be written, or others can write in it.
             MissingExtraError: Without ``filelock``, which both TensorRT extras bring.
         """
+        if not self._is_private():
+            return build()
         path = self.path_of(key)
-        make_private(self.folder)
         with suppress(EngineRefusedError):  # the lock decides: another process may be writing it
             return read_engine(path, key=key)
-        with self._locked(path):
-            with suppress(EngineRefusedError):
-                return read_engine(path, key=key)
-            self._remove(path)
-            plan = build()
-            write_engine(path, plan, key=key)
-            return plan
+        plan = b""
+        try:
+            with self._locked(path):
+                with suppress(EngineRefusedError):
+                    return read_engine(path, key=key)
+                self._remove(path)
+                plan = build()
+                write_engine(path, plan, key=key)
+        except OutputError as error:
+            warn_without_cache(error)
+        return plan or build()
 
     def discard(self, key: EngineKey) -> None:
         """Forget an engine that its runtime would not take, with what was kept beside it."""
         path = self.path_of(key)
-        with self._locked(path):
-            self._remove(path)
+        if self._is_private():
+            with self._locked(path):
+                self._remove(path)
 
     def load_blob(self, name: str) -> bytes | None:
         """What :meth:`store_blob` kept under a file name: a timing cache, or kernels that were compiled at run time.
@@ -84,20 +97,28 @@ class EngineCache:
         None when there is nothing whole: these only save time, so nothing is lost but that.
         """
         try:
-            data = (self.folder / name).read_bytes()
+            data = read_private(self.folder / name, owners=(0,)) if self._is_private() else b""
         except OSError:
             return None
         content = data[_SUM_BYTES:]
         return content if content and hashlib.sha256(content).digest() == data[:_SUM_BYTES] else None
 
     def store_blob(self, name: str, content: bytes) -> None:
-        """Keep a blob with its SHA-256 before it, whole or not at all.
+        """Keep a blob with its SHA-256 before it, whole or not at all; a warning where it cannot be written."""
+        if self._is_private():
+            try:
+                write_bytes(self.folder / name, hashlib.sha256(content).digest() + content)
+            except OutputError as error:
+                warn_without_cache(error)
 
-        Raises:
-            OutputError: When it cannot be written.
-        """
-        make_private(self.folder)
-        write_bytes(self.folder / name, hashlib.sha256(content).digest() + content)
+    def _is_private(self) -> bool:
+        """Whether the folder may be used; a warning where not."""
+        try:
+            make_private(self.folder)
+        except OutputError as error:
+            warn_without_cache(error)
+            return False
+        return True
 
     @contextmanager
     def _locked(self, path: Path) -> Iterator[None]:

@@ -17,6 +17,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError
 
+from nodule_diag.backends.user_cache import read_private
 from nodule_diag.bundle import Sha256, ShortText, Strict
 from nodule_diag.errors import BackendError
 from nodule_diag.process import write_bytes
@@ -101,7 +102,7 @@ def read_engine(path: Path, *, key: EngineKey) -> bytes:
             ``engine-altered``.
     """
     try:
-        plan = path.read_bytes()
+        plan = read_private(path, owners=(0,))
     except FileNotFoundError as error:
         raise _refused(f"there is no engine {path.name}", "missing") from error
     except OSError as error:
@@ -120,8 +121,7 @@ def read_engine(path: Path, *, key: EngineKey) -> bytes:
 def _read_sidecar(path: Path) -> _Sidecar:
     sidecar = sidecar_path(path)
     try:
-        with sidecar.open("rb") as file:
-            text = file.read(MAX_SIDECAR_BYTES + 1)
+        text = read_private(sidecar, owners=(0,), limit=MAX_SIDECAR_BYTES + 1)
         if len(text) > MAX_SIDECAR_BYTES:
             raise _refused(f"{sidecar.name} has more than {MAX_SIDECAR_BYTES} bytes", "undescribed")
         return _Sidecar.model_validate_json(text)

@@ -1,0 +1,69 @@
+"""One writer at a time, by the operating system's own lock: it ends with the process that holds it, in any case."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from nodule_diag.errors import OutputError
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def sole_writer(file: Path, *, of: Path) -> Iterator[None]:
+    """Hold a lock for the block; the file is made, and gone afterwards. A second writer is refused and does not wait.
+
+    Args:
+        file: The lock. A file, because a folder cannot be locked on NFS.
+        of: What is being written, for the message.
+
+    Raises:
+        OutputError: ``output-busy`` while another writer holds it; ``output-failed`` where nothing can be locked.
+    """
+    descriptor = _locked(file, of)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no open file
+            file.unlink()
+        os.close(descriptor)
+
+
+def _locked(file: Path, of: Path) -> int:
+    while True:
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        except OSError as error:
+            raise OutputError(f"cannot write in {of}: {error.strerror or error}", hint="name another folder") from error
+        try:
+            _try_lock(descriptor)
+            if os.path.samestat(os.fstat(descriptor), file.stat()):
+                return descriptor
+        except FileNotFoundError:
+            pass  # the one who held it has removed it
+        except (BlockingIOError, PermissionError) as error:
+            os.close(descriptor)
+            raise OutputError(
+                f"another process is writing in {of}",
+                hint="wait for it, or name another folder: a folder holds one result",
+                code="output-busy",
+            ) from error
+        except OSError as error:
+            os.close(descriptor)
+            raise OutputError(
+                f"{of} cannot be locked against other writers: {error.strerror or error}", hint="name another folder"
+            ) from error
+        os.close(descriptor)

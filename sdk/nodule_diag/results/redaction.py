@@ -1,0 +1,69 @@
+"""Texts without what says whose a CT is: paths, file names, UIDs and whatever is quoted.
+
+For documents and messages that go to someone who must not know. The texts keep their sense: a warning still says that
+a slice is missing, and where.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+REDACTED = "[redacted]"
+MAX_NAMES = 100_000
+"""Names below a folder or in a zip that are looked at; a series has hundreds."""
+LEAST_NAME = 3
+"""Shorter names are left in: they say nothing, and stand in any word."""
+_EXTENSIONS = "dcm|ima|dic|nii|gz|mha|mhd|raw|zraw|nrrd|nhdr|zip|hdr|img|csv|json|fcsv|sqlite|onnx"
+_ALWAYS = re.compile(
+    r"(?<![\w.])[0-2](?:\.\d+){4,}(?![\w.]*\w)"  # a UID; a version has up to four numbers
+    r"|(?<!\w)'[^']*'(?!\w)|(?<!\w)\"[^\"]*\"(?!\w)"  # a quoted value
+    r"|(?<![\w.])(?:[A-Za-z]:\\|~?/)[^\s,;:'\"()]+"  # an absolute path
+    rf"|[^\s'\"()]*\.(?:{_EXTENSIONS})\b",
+    re.IGNORECASE,
+)
+
+
+class Redaction:
+    """Leaves names out of texts.
+
+    Args:
+        named: Files and folders whose names, and those of all that is in them, must not be told.
+    """
+
+    def __init__(self, *named: str | os.PathLike[str]) -> None:
+        self._named = tuple(str(name) for name in named if str(name))
+
+    def text(self, text: str) -> str:
+        """The text with ``[redacted]`` in the place of every name."""
+        for name in sorted((name for name in self._known if name in text), key=len, reverse=True):
+            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", REDACTED, text)
+        return _ALWAYS.sub(REDACTED, text)
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        """Every name that is long enough to say something."""
+        names = (name for given in self._named for name in islice(_names(given), MAX_NAMES))
+        return frozenset(name for name in names if len(name) >= LEAST_NAME and not name.isdecimal())
+
+
+def _names(given: str) -> Iterator[str]:
+    """How a file or folder may be called in a message, and what is in it."""
+    path = Path(given)
+    yield from (given, str(path), path.name, path.name.partition(".")[0])
+    try:
+        yield from (str(path.absolute()), str(path.resolve()))
+        for folder, folders, files in os.walk(path):
+            for name in (*folders, *files):
+                yield from (name, str(Path(folder, name)), str(Path(folder, name).relative_to(path)))
+        if path.is_file() and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for member in archive.namelist():
+                    yield from (member, member.rpartition("/")[2])
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, NotImplementedError):
+        return  # a damaged zip names nothing; what always is left out, is
