@@ -100,7 +100,7 @@ class ResultFolder:
             finally:
                 self.sweep()
             for path in _of_0_2(before, self.folder):
-                path.unlink(missing_ok=True)
+                _remove(path)
         return [self.folder / name for name in (*names, DOCUMENT)]
 
     def move(self, *names: str) -> None:
@@ -120,7 +120,7 @@ class ResultFolder:
         for path in self.folder.glob("*.nii.gz"):
             named = _MAP.fullmatch(path.name)
             if named and path.name not in mine and path.is_file() and _digest(path) == named[1]:
-                path.unlink(missing_ok=True)
+                _remove(path)
 
     def _named(self, path: Path, stem: str) -> str:
         """Call a finished map by its content; returns the name."""
@@ -159,6 +159,8 @@ def opened(folder: Path, nodule_ids: Sequence[str]) -> Iterator[ResultFolder]:
 
 
 def _make(work: Path, *, of: Path) -> None:
+    if work.is_symlink():  # everything in it is removed later
+        raise OutputError(f"{work} is a link", hint="remove it, or name another --out")
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -190,6 +192,16 @@ def _empty(work: Path) -> None:
                 path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{work} cannot be emptied: {error.strerror}", hint="remove it, or give another") from error
+
+
+def _remove(path: Path) -> None:
+    """Remove a map of another run."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{path} is of another run and cannot be removed: {error.strerror}", hint="remove it yourself"
+        ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -184,6 +184,35 @@ def test_a_second_writer_is_refused(command: Any, phantom_ct: Path, tiny_bundle:
     assert command(*call).code == 0
 
 
+def test_a_link_in_the_place_of_the_work_folder_is_not_emptied(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".nodule-diag").symlink_to(tmp_path / "mine")
+    with pytest.raises(OutputError, match="is a link"), opened(tmp_path / "out", ["1"]):
+        pass
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+
+
+def test_a_document_that_cannot_be_read_loses_no_maps(
+    command: Any, phantom_ct: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which maps are its own is not known then."""
+    call = ("predict", phantom_ct, *NODULE, "--bundle", tiny_bundle, "--json", "--out", tmp_path)
+    assert command(*call).code == 0
+    before = {path.name for path in tmp_path.iterdir()}
+    read = Path.read_bytes
+
+    def denied(path: Path) -> bytes:
+        if path.name == "prediction.json":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    assert command(*call).document["error"]["code"] == "output-failed"
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
 def test_leftovers_of_a_killed_run_are_cleaned_by_the_next(
     command: Any, phantom_ct: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import nodule_diag as nd
 from bundle_factory import make_tiny_bundle, tiny_cases, tiny_model_in_numpy
+from nodule_diag.backends.backend import Backend
+from nodule_diag.bundle.bundle import Bundle
+from nodule_diag.cases.base import CaseBase
 from nodule_diag.ct.phantom import Phantom, chest_phantom
 from nodule_diag.ct.points import to_lps
 from nodule_diag.ct.volume import CTVolume
@@ -177,6 +181,26 @@ def test_outside_the_lung_is_diagnosed_with_a_warning(phantom: Phantom, diagnose
     assert not diagnosis.in_lung
     assert OUTSIDE_LUNG in diagnosis.warnings
     assert TOUCHES_EDGE in diagnosis.warnings  # soft tissue all round
+
+
+@pytest.mark.parametrize(
+    ("own_cases", "asked", "wanted"),
+    [(False, "auto", "auto"), (True, "auto", "fp32"), (True, "bf16", "bf16"), (False, "bf16", "bf16")],
+)
+def test_figures_of_a_reduced_precision_are_of_the_bundles_cases(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, own_cases: bool, asked: str, wanted: str
+) -> None:
+    """With a case base of one's own nobody has measured whether the similar cases stay the same."""
+    create, seen = nd.diagnoser.create_backend, []
+
+    def noted(bundle: Bundle, **options: Any) -> Backend:
+        seen.append(options["precision"])
+        return create(bundle, **options | {"precision": "fp32"})
+
+    monkeypatch.setattr(nd.diagnoser, "create_backend", noted)
+    base = CaseBase.of_bundle(Bundle.open(tiny_bundle)) if own_cases else None
+    Diagnoser.load(tiny_bundle, cases=base, device="cpu", precision=asked, threads=1)
+    assert seen == [wanted]
 
 
 def test_outside_the_volume(phantom: Phantom, diagnoser: Diagnoser, points: list[tuple[float, float, float]]) -> None:

@@ -81,7 +81,13 @@ def connect(database: str, *, where: str, uri: bool = False) -> sqlite3.Connecti
             database, uri=uri, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=32
         )
         try:
-            for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0", "foreign_keys = ON"):
+            for pragma in (
+                "trusted_schema = OFF",
+                "cell_size_check = ON",
+                "mmap_size = 0",
+                "foreign_keys = ON",
+                "temp_store = MEMORY",
+            ):
                 connection.execute(f"PRAGMA {pragma}")
         except sqlite3.Error:
             connection.close()
