@@ -32,11 +32,11 @@ def demo(bundle: BundleOption = None, as_json: JsonOption = False, out: OutOptio
         folder = stack.enter_context(out_folder.opened(out, ids)) if out else None
         with terminal.progress("making a chest"):
             phantom = chest_phantom()
-            ct: CTVolume | str = phantom.ct
-            if folder is not None:
-                write_ct(folder.work / FILE_NAME, phantom.ct)
-                folder.move(FILE_NAME)
-                ct = str(folder.folder / FILE_NAME)
+        ct: CTVolume | str = phantom.ct
+        if folder is not None:
+            write_ct(folder.work / FILE_NAME, phantom.ct)
+            folder.move(FILE_NAME)
+            ct = str(folder.folder / FILE_NAME)
         points = Points([nodule.center_xyz_mm for nodule in phantom.nodules])
         result = Request(ct=ct, points=points, bundle=bundle).run()
         document = result.document | {"phantom": _truth(phantom, ids)}

@@ -109,10 +109,11 @@ def run(arguments: Sequence[str]) -> int:
             sys.stderr.write(f"{error}\n")
             return EXIT_USAGE
         # The outermost boundary: nobody meets a traceback unasked.
-        fault = _fault(error)
-        if os.environ.get(DEBUG_VARIABLE) and (isinstance(error, NoduleDiagError) or fault.code == "unforeseen"):
+        cause = signals.cause_of(error)
+        fault = _fault(cause)
+        if os.environ.get(DEBUG_VARIABLE) and (isinstance(cause, NoduleDiagError) or fault.code == "unforeseen"):
             raise
-        lost = isinstance(error, terminal.StdoutError)
+        lost = isinstance(cause, terminal.StdoutError)
         return _told(fault, as_json="--json" in options and not lost, redaction=_redaction(options))
     return code
 

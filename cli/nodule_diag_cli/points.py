@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from typer.core import TyperCommand
 
 from nodule_diag.errors import UsageError
+from nodule_diag_cli import terminal
 
 if TYPE_CHECKING:
     from nodule_diag.ct import CTVolume, Space
@@ -132,5 +132,5 @@ def gather(xyz: list[str], nodules: Path | None, *, space: Space = "lps") -> Poi
     if repeated := sorted(set(ids).intersection(found)):
         raise UsageError(f"the nodule id {', '.join(repeated)} stands more than once", hint="give every nodule its own")
     for warning in file.warnings:
-        sys.stderr.write(f"warning: the list of nodules: {warning}\n")
+        terminal.complain(f"warning: the list of nodules: {warning}")
     return Points(given, space=space, file=file, ids=[*ids, *found])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -163,7 +163,8 @@ def predict(
             with terminal.progress("writing"):
                 written = folder.write(ct=result.ct, diagnoses=result.diagnoses, document=result.document)
     if positions_out is not None:
-        write_positions(positions_out, result.diagnoses)
+        told = zip(result.diagnoses, result.document["nodules"], strict=True)  # whose warnings are redacted where asked
+        write_positions(positions_out, [replace(one, warnings=tuple(nodule["warnings"])) for one, nodule in told])
     if as_json:
         terminal.write(out_folder.document_text(result.document))
         return
@@ -172,4 +173,4 @@ def predict(
     if written:
         to.print(f"Wrote {len(written)} files{'' if redact else f' to {out}'}.")
     if positions_out is not None:
-        to.print(f"Wrote {'1 file' if redact else positions_out}.")
+        to.print("Wrote the positions." if redact else f"Wrote {positions_out}.")

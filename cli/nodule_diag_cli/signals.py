@@ -34,6 +34,7 @@ class _State:
 
     held = False
     waiting: int | None = None
+    arrived: Terminated | None = None
 
 
 def install() -> None:
@@ -49,7 +50,13 @@ def _on_signal(number: int, _: FrameType | None) -> None:
         return
     for other in SIGNALS:  # whoever asks twice must not interrupt the cleaning up
         signal.signal(other, signal.SIG_IGN)
-    raise Terminated(number)
+    _State.arrived = Terminated(number)
+    raise _State.arrived
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The signal that ended this program, where one did: native code that is interrupted says something else."""
+    return _State.arrived or error
 
 
 @contextmanager

@@ -57,6 +57,19 @@ def test_what_is_half_written_goes(
         assert json.loads(ended.stdout)["error"] == {"code": "terminated", "message": f"ended by {name}", "hint": ""}
 
 
+def test_an_error_that_a_signal_became_is_the_signal() -> None:
+    """As when it interrupts native code that imports a module: that raises ImportError in its place."""
+    code = (
+        "import os, signal, sys; import nodule_diag_cli.main as m\n"
+        "def interrupted(words):\n"
+        "    try: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    except BaseException: raise ImportError('could not be loaded') from None\n"
+        "m._run = interrupted; sys.argv = ['nodule-diag', 'info']; m.main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (143, b"error: ended by SIGTERM\n")
+
+
 def test_what_is_ignored_stays_so(tiny_bundle: Path) -> None:
     """As under nohup."""
     code = (
@@ -83,6 +96,7 @@ def test_a_signal_waits_until_the_change_is_done() -> None:
         assert caught.value.exit_code == 143
         signal.raise_signal(signal.SIGTERM)  # a second one does not interrupt the cleaning up
     finally:
+        _State.arrived = None
         for number, handler in before.items():
             signal.signal(number, handler)
     assert _State.waiting is None

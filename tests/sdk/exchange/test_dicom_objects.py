@@ -93,6 +93,19 @@ def test_a_file_that_ends_early_never_has_fewer_nodules(straight, tmp_path, name
             assert str(path) in str(error)
 
 
+@pytest.mark.parametrize("length", [13, 4000, 65534])
+def test_a_value_longer_than_its_item_is_refused(straight, tmp_path, length):
+    """pydicom takes what follows for the value, or what is left of the file."""
+    whole = straight.files["sr point"].read_bytes()
+    at = whole.index(b"\x70\x00\x22\x00FL\x0c\x00") + 6  # GraphicData, three floats
+    path = tmp_path / "long.dcm"
+    path.write_bytes(whole[:at] + length.to_bytes(2, "little") + whole[at + 2 :])
+    with pytest.raises(UsageError) as caught:
+        open_positions(path)
+    if length > 100:
+        assert "element (0070,0022) is longer than what holds it" in str(caught.value)
+
+
 def test_deep_sequences_are_refused(straight, tmp_path):
     def nest(data):
         inner = pydicom.Dataset()
