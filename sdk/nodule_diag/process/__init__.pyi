@@ -1,5 +1,9 @@
 from .atomic import write_bytes as write_bytes
 from .atomic import writing as writing
+from .children import ChildDiedError as ChildDiedError
+from .children import ChildRefusedError as ChildRefusedError
+from .children import Children as Children
+from .children import NoChildError as NoChildError
 from .log import LOG as LOG
 from .side_by_side import in_order as in_order
 from .stopwatch import Stopwatch as Stopwatch

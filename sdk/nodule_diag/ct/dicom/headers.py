@@ -6,12 +6,10 @@ where nothing here depends on it.
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from math import isfinite, nan
 
 from pydicom import uid
@@ -20,6 +18,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.filereader import read_dataset
 
+from nodule_diag.ct.dicom.bounds import NO_DICOM, Allowance, Head
 from nodule_diag.ct.dicom.files import DicomFile
 from nodule_diag.ct.formats.registry import DICOM_FILE_SUFFIXES
 from nodule_diag.ct.limits import check_payload
@@ -57,13 +56,9 @@ _TAGS = {
         *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames"),
         *("SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit"),
         *("PixelRepresentation", "RescaleSlope", "RescaleIntercept"),
+        *("LossyImageCompression", "LossyImageCompressionRatio"),
     )
 }
-_NO_DICOM = (
-    *(ValueError, LookupError, TypeError, AttributeError, RecursionError),
-    *(EOFError, OSError, struct.error, zlib.error),
-)
-"""What pydicom raises where bytes cannot be parsed."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +82,8 @@ class SliceHeader:
         samples: Numbers a pixel.
         bits_allocated, bits_stored, high_bit, signed: As DICOM PS3.5, 8.1.1 has them.
         slope, intercept: HU = slope * stored + intercept.
+        lossy: Whether the image was ever compressed with loss.
+        lossy_ratio: By how much; not a number where that is not said.
     """
 
     file: DicomFile
@@ -117,6 +114,8 @@ class SliceHeader:
     signed: bool
     slope: float
     intercept: float
+    lossy: bool
+    lossy_ratio: float
 
     @property
     def pixel_bytes(self) -> int:
@@ -136,13 +135,15 @@ def slice_headers(files: list[DicomFile], *, source: str, threads: int) -> list[
         One for each file; None for what is no DICOM, and for reports and other DICOM objects without pixels.
 
     Raises:
-        CTError: ``ct-empty``, ``ct-truncated`` or ``ct-damaged``, for a file that should be a CT slice.
+        CTError: ``ct-empty``, ``ct-truncated`` or ``ct-damaged``, for a file that should be a CT slice;
+            ``ct-too-many-elements``.
     """
-    with in_order(partial(_header, source=source), files, threads=threads) as headers:
+    with in_order(partial(_header, source=source, allowance=Allowance()), files, threads=threads) as headers:
         return list(headers)
 
 
-def _header(file: DicomFile, *, source: str) -> SliceHeader | None:
+def _header(file: DicomFile, *, source: str, allowance: Allowance) -> SliceHeader | None:
+    allowance.check(source)
     name = f"{source}: {file.name}"
     claims = file.name.lower().endswith(DICOM_FILE_SUFFIXES)
     for count in HEADER_BYTES:
@@ -152,10 +153,10 @@ def _header(file: DicomFile, *, source: str) -> SliceHeader | None:
         magic = head[_PREAMBLE_BYTES:].startswith(_MAGIC)  # old files begin without a preamble
         if not (magic or claims or head.startswith(_OLD_START)):
             return None
-        elements = _Elements()
+        elements = _Elements(allowance)
         try:
             elements.parse(head, _PREAMBLE_BYTES + len(_MAGIC) if magic else 0, limit=count)
-        except _NO_DICOM:
+        except NO_DICOM:
             elements.pixels = None
         if elements.pixels or len(head) < count:
             break
@@ -187,7 +188,8 @@ def _check_length(header: SliceHeader, name: str) -> None:
 class _Elements:
     """The elements of interest in the head of a file, as bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
         self.values: dict[str, bytes] = {}
         self.pixels: tuple[int, int] | None = None  # start and length of their data
         self.syntax = ""
@@ -196,19 +198,20 @@ class _Elements:
 
     def parse(self, head: bytes, start: int, *, limit: int) -> None:
         """Read group 2, which is always explicit little endian (DICOM PS3.10, 7.1), and then the data set."""
-        stream = BytesIO(head)
+        stream = Head(head, self._allowance)
         stream.seek(start)
         self._read(stream, _META_TAGS, implicit=False, stop=lambda tag: tag >> 16 != _META_GROUP)
         syntax = self.syntax = self.text("TransferSyntaxUID") or uid.ImplicitVRLittleEndian
         if syntax == uid.DeflatedExplicitVRLittleEndian:
             self.deflated_from = stream.tell()
-            stream = BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(head[self.deflated_from :], limit))
+            inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head[self.deflated_from :], limit)
+            stream = Head(inflated, self._allowance)
         self.little = syntax != uid.ExplicitVRBigEndian
         # pydicom sees for itself where a file that does not say is explicit.
         implicit = syntax in (uid.ImplicitVRLittleEndian, GE_BIG_ENDIAN_PIXELS)
         self._read(stream, _TAGS, implicit=implicit, stop=lambda tag: tag >= _PIXEL_DATA)
 
-    def _read(self, stream: BytesIO, tags: dict[int, str], *, implicit: bool, stop: Callable[[int], bool]) -> None:
+    def _read(self, stream: Head, tags: dict[int, str], *, implicit: bool, stop: Callable[[int], bool]) -> None:
         def stop_when(tag: int, _: str | None, length: int) -> bool:
             if tag == _PIXEL_DATA:
                 self.pixels = stream.tell(), length
@@ -284,4 +287,6 @@ class _Elements:
             signed=self.integer("PixelRepresentation") == 1,
             slope=self.number("RescaleSlope", 1.0) or 1.0,
             intercept=self.number("RescaleIntercept", 0.0),
+            lossy=self.text("LossyImageCompression") == "01",
+            lossy_ratio=self.finite("LossyImageCompressionRatio", nan),
         )

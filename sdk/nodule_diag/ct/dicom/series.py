@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from math import nan
+from math import isfinite, nan
 from pathlib import Path
 
 from nodule_diag.ct.dicom import rules, stack
+from nodule_diag.ct.dicom.code_stream import SYNTAXES
 from nodule_diag.ct.dicom.files import files_in, members_of
 from nodule_diag.ct.dicom.headers import SliceHeader, slice_headers
-from nodule_diag.ct.dicom.pixels import hounsfield
+from nodule_diag.ct.dicom.pixels import decoders, hounsfield, syntax_name
 from nodule_diag.ct.dicom_source import DicomSource, SetAside, SliceIdentity
 from nodule_diag.ct.hounsfield import HounsfieldArray
 from nodule_diag.ct.volume import CTVolume
@@ -62,10 +63,25 @@ def read(path: Path, *, series: str | None, threads: int) -> CTVolume:
         for rule in RULES:
             rule(chosen)
         voxels = HounsfieldArray(stack.grid_of(chosen), path=source)
-        with in_order(partial(hounsfield, source=source), chosen.slices, threads=workers) as decoded:
-            for number, hu in enumerate(decoded):
-                voxels.add(number, hu[None])
-    return CTVolume.from_voxels(voxels, dicom=_source_of(chosen))
+        lossy = None
+        with decoders(threads, slices=len(chosen.slices)) as children:
+            work = partial(hounsfield, source=source, decoders=children)
+            compressed = any(header.transfer_syntax in SYNTAXES for header in chosen.slices)
+            with in_order(work, chosen.slices, threads=threads if compressed and workers else workers) as decoded:
+                for number, pixels in enumerate(decoded):
+                    voxels.add(number, pixels.hu[None])
+                    if lossy is None and (pixels.lossy or chosen.slices[number].lossy):
+                        lossy = chosen.slices[number]
+    return CTVolume.from_voxels(voxels, dicom=_source_of(chosen), warnings=_lost(lossy) if lossy else ())
+
+
+def _lost(header: SliceHeader) -> tuple[str]:
+    """What to say of a slice whose pixels were once compressed with loss."""
+    ratio = f", ratio {header.lossy_ratio:.3g}:1" if isfinite(header.lossy_ratio) else ""
+    return (
+        f"the voxels were compressed with loss (stored as {syntax_name(header.transfer_syntax)}{ratio}): fine"
+        " structures may be missing, and the network was trained on scans without",
+    )
 
 
 def _source_of(series: rules.Series) -> DicomSource:

@@ -1,0 +1,87 @@
+"""What reading headers may cost: pydicom goes on as long as there are bytes, and down as deep as sequences go."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from io import BytesIO
+
+from nodule_diag.errors import CTError
+
+NO_DICOM = (
+    *(ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, MemoryError, RuntimeError),
+    *(struct.error, zlib.error),
+)
+"""What pydicom raises where bytes cannot be parsed, with its derived `RecursionError` and `NotImplementedError`."""
+
+MAX_READS = 200_000
+"""Of one header: three an element. A slice of CT has 100 to 1,000 elements; these are read in half a second."""
+
+MAX_READS_TOGETHER = 50_000_000
+"""Of all headers of a folder or archive: 20,000 files of 800 elements, or two minutes."""
+
+_BYTES_A_READ = 64
+"""Bytes that cost as much as an element, where they are skipped or inflated."""
+
+MAX_DEPTH = 64
+"""Sequences within sequences; DICOM's own templates reach 10."""
+
+_SEQUENCE_STARTS = tuple(b"\xff" * 4 + item for item in (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"))
+_SEQUENCE_EDGE = re.compile(
+    b"(\xff{4}(?:\xfe\xff\x00\xe0|\xff\xfe\xe0\x00))|(?:\xfe\xff\xdd\xe0|\xff\xfe\xe0\xdd)\0{4}"
+)
+"""Where a sequence of undefined length begins with its first item, and where one ends, little and big endian."""
+
+
+class Allowance:
+    """What all headers of a folder or archive may cost together."""
+
+    def __init__(self) -> None:
+        self.reads = MAX_READS_TOGETHER
+
+    def check(self, source: str) -> None:
+        """Refuse to go on where it is used up.
+
+        Raises:
+            CTError: ``ct-too-many-elements``.
+        """
+        if self.reads < 0:
+            raise CTError(
+                f"{source} holds files whose headers have too many elements to be read",
+                code="ct-too-many-elements",
+                hint="give the folder of one CT study; if it is one, its headers are damaged",
+            )
+
+
+class Head(BytesIO):
+    """The beginning of a file, which may be read only so many times.
+
+    Args:
+        data: Its bytes.
+        allowance: Shared with other files.
+
+    Raises:
+        ValueError: When it has been read too often, or at once when its sequences are nested too deep: every level
+            costs a few frames of the stack.
+    """
+
+    def __init__(self, data: bytes, allowance: Allowance) -> None:
+        super().__init__(data)
+        self._left, self._allowance = MAX_READS, allowance
+        allowance.reads -= len(data) // _BYTES_A_READ
+        if sum(map(data.count, _SEQUENCE_STARTS)) <= MAX_DEPTH:
+            return
+        depth = 0
+        for edge in _SEQUENCE_EDGE.finditer(data):
+            depth = depth + 1 if edge[1] else max(0, depth - 1)
+            if depth > MAX_DEPTH:
+                raise ValueError(f"sequences are nested more than {MAX_DEPTH} deep")
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As of any file."""
+        self._left -= 1
+        self._allowance.reads -= 1
+        if self._left < 0:
+            raise ValueError(f"a header has more than {MAX_READS:,} parts")
+        return super().read(size)
