@@ -78,6 +78,9 @@ NoLungCheckOption = Annotated[
 SeriesOption = Annotated[
     str | None, typer.Option(metavar="UID", help="The DICOM series to read, where there are several.")
 ]
+AcquisitionOption = Annotated[
+    int | None, typer.Option(metavar="N", help="The volume to read, where a DICOM series holds several.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Also write the JSON, and CAM and segmentation as NIfTI.")

@@ -14,6 +14,7 @@ from nodule_diag.ct import FORMAT_NAMES
 from nodule_diag_cli import out as out_folder
 from nodule_diag_cli import render
 from nodule_diag_cli.options import (
+    AcquisitionOption,
     BackendName,
     BackendOption,
     BundleOption,
@@ -54,6 +55,7 @@ class Request:
     precision: PrecisionName = PrecisionName.AUTO
     k: int | None = None
     series: str | None = None
+    acquisition: int | None = None
     symmetries: int = 1
     prevalence: float | None = None
     check_lung: bool = True
@@ -79,7 +81,7 @@ class Request:
             )
         with render.progress(f"reading {self.ct}"):
             started = time.perf_counter()
-            ct = read_ct(self.ct, series=self.series)
+            ct = read_ct(self.ct, series=self.series, acquisition=self.acquisition)
             read_ms = (time.perf_counter() - started) * 1000
         with render.progress(f"diagnosing {len(self.points)} nodules"):
             prediction = diagnoser.predict_timed(
@@ -116,6 +118,7 @@ def predict(
     precision: PrecisionOption = PrecisionName.AUTO,
     k: KOption = None,
     series: SeriesOption = None,
+    acquisition: AcquisitionOption = None,
     symmetries: SymmetriesOption = 1,
     prevalence: PrevalenceOption = None,
     no_lung_check: NoLungCheckOption = False,
@@ -139,6 +142,7 @@ def predict(
         precision=precision,
         k=k,
         series=series,
+        acquisition=acquisition,
         symmetries=symmetries,
         prevalence=prevalence,
         check_lung=not no_lung_check,

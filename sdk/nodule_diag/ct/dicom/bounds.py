@@ -9,17 +9,14 @@ from io import BytesIO
 
 from nodule_diag.errors import CTError
 
-NO_DICOM = (
+NOT_PARSED = (
     *(ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, MemoryError, RuntimeError),
     *(struct.error, zlib.error),
 )
 """What pydicom raises where bytes cannot be parsed, with its derived `RecursionError` and `NotImplementedError`."""
 
-MAX_READS = 200_000
-"""Of one header: three an element. A slice of CT has 100 to 1,000 elements; these are read in half a second."""
-
-MAX_READS_TOGETHER = 50_000_000
-"""Of all headers of a folder or archive: 20,000 files of 800 elements, or two minutes."""
+MAX_READS = 50_000_000
+"""Of all headers of a folder or archive, three an element: 20,000 files of 800 elements, or two minutes."""
 
 _BYTES_A_READ = 64
 """Bytes that cost as much as an element, where they are skipped or inflated."""
@@ -38,7 +35,7 @@ class Allowance:
     """What all headers of a folder or archive may cost together."""
 
     def __init__(self) -> None:
-        self.reads = MAX_READS_TOGETHER
+        self.left = MAX_READS
 
     def check(self, source: str) -> None:
         """Refuse to go on where it is used up.
@@ -46,7 +43,7 @@ class Allowance:
         Raises:
             CTError: ``ct-too-many-elements``.
         """
-        if self.reads < 0:
+        if self.left < 0:
             raise CTError(
                 f"{source} holds files whose headers have too many elements to be read",
                 code="ct-too-many-elements",
@@ -55,21 +52,21 @@ class Allowance:
 
 
 class Head(BytesIO):
-    """The beginning of a file, which may be read only so many times.
+    """The beginning of a file, which may be read only as long as the allowance lasts.
 
     Args:
         data: Its bytes.
         allowance: Shared with other files.
 
     Raises:
-        ValueError: When it has been read too often, or at once when its sequences are nested too deep: every level
-            costs a few frames of the stack.
+        ValueError: When that is used up, or at once when its sequences are nested too deep: every level costs a few
+            frames of the stack.
     """
 
     def __init__(self, data: bytes, allowance: Allowance) -> None:
         super().__init__(data)
-        self._left, self._allowance = MAX_READS, allowance
-        allowance.reads -= len(data) // _BYTES_A_READ
+        self._allowance = allowance
+        allowance.left -= len(data) // _BYTES_A_READ
         if sum(map(data.count, _SEQUENCE_STARTS)) <= MAX_DEPTH:
             return
         depth = 0
@@ -80,8 +77,7 @@ class Head(BytesIO):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """As of any file."""
-        self._left -= 1
-        self._allowance.reads -= 1
-        if self._left < 0:
-            raise ValueError(f"a header has more than {MAX_READS:,} parts")
+        self._allowance.left -= 1
+        if self._allowance.left < 0:
+            raise ValueError("headers have too many elements")
         return super().read(size)

@@ -13,7 +13,7 @@ _HEAD = struct.Struct("<HHL")
 _ITEM, _END_OF_ITEMS = 0xFFFEE000, 0xFFFEE0DD
 
 
-def frames_of(data: memoryview, count: int, *, name: str) -> list[list[memoryview]]:
+def fragments_of(data: memoryview, count: int, *, name: str) -> list[list[memoryview]]:
     """Find the fragments of each frame.
 
     Args:
@@ -51,6 +51,13 @@ def frames_of(data: memoryview, count: int, *, name: str) -> list[list[memoryvie
         [fragment for _, fragment in fragments[start:end]]
         for start, end in zip(starts, [*starts[1:], len(fragments)], strict=True)
     ]
+
+
+def items_of(frame: list[memoryview]) -> bytes:
+    """One frame as the pixels of a file of its own."""
+    data = b"".join(frame)
+    head = _HEAD.pack(_ITEM >> 16, _ITEM & 0xFFFF, 0) + _HEAD.pack(_ITEM >> 16, _ITEM & 0xFFFF, len(data))
+    return head + data + _HEAD.pack(_END_OF_ITEMS >> 16, _END_OF_ITEMS & 0xFFFF, 0)
 
 
 def _items(data: memoryview, name: str) -> list[tuple[int, memoryview]]:

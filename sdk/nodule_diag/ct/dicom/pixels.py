@@ -16,7 +16,7 @@ from pydicom import uid
 
 from nodule_diag.ct.dicom import decoding, run_lengths
 from nodule_diag.ct.dicom.code_stream import SYNTAXES, CodeStream, code_stream
-from nodule_diag.ct.dicom.encapsulation import frames_of
+from nodule_diag.ct.dicom.encapsulation import fragments_of
 from nodule_diag.ct.dicom.headers import GE_BIG_ENDIAN_PIXELS, NATIVE, UNDEFINED_LENGTH, SliceHeader
 from nodule_diag.ct.limits import MAX_SLICE_BYTES
 from nodule_diag.ct.refusals import damaged, truncated, undecodable
@@ -79,7 +79,7 @@ def hounsfield(header: SliceHeader, *, source: str, decoders: Children) -> Pixel
     if header.transfer_syntax in (*NATIVE, GE_BIG_ENDIAN_PIXELS):
         values = _plain(header, _native(header, name))
     else:
-        frame = b"".join(frames_of(_compressed(header), 1, name=name)[0])
+        frame = b"".join(fragments_of(_compressed(header), 1, name=name)[0])
         try:
             if header.transfer_syntax == uid.RLELossless:
                 words = run_lengths.decode(frame, header.rows * header.columns, header.bits_allocated // 8)
