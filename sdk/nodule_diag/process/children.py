@@ -110,10 +110,11 @@ class _Child:
 
     def __init__(self, work: str) -> None:
         program = _PROGRAM.format(version=tuple(sys.version_info[:2]))
+        command = [python(), "-I", "-W", "ignore", "-c", program, work, *_absolute(sys.path)]
         self._printed = _memory_file()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the Python of this process, or the one the user names
-                [python(), "-I", "-W", "ignore", "-c", program, work, *_absolute(sys.path)],
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._printed or subprocess.DEVNULL,

@@ -42,6 +42,9 @@ def open_zip(source: Path | BinaryIO) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(source)
     except (ValueError, LookupError, struct.error, NotImplementedError, RuntimeError) as error:
         raise zipfile.BadZipFile(str(error)) from error
+    if not all(entry.filename for entry in archive.infolist()):
+        archive.close()
+        raise zipfile.BadZipFile("it holds a file without a name")
     starts = sorted((entry.header_offset, entry.compress_size) for entry in archive.infolist())
     ends = [start + _LOCAL_HEADER.size + size for start, size in starts]
     if starts and not (starts[0][0] >= 0 and ends[-1] <= archive.start_dir):

@@ -21,6 +21,8 @@ MAX_READS = 50_000_000
 _BYTES_A_READ = 64
 """Bytes that cost as much as an element, where they are skipped or inflated."""
 
+_MOST_BEHIND = 2**24
+
 MAX_DEPTH = 64
 """Sequences within sequences; DICOM's own templates reach 10."""
 
@@ -58,6 +60,9 @@ class Head(BytesIO):
         data: Its bytes.
         allowance: Shared with other files.
 
+    Attributes:
+        cut: Whether more was looked for than there is.
+
     Raises:
         ValueError: When that is used up, or at once when its sequences are nested too deep: every level costs a few
             frames of the stack.
@@ -65,7 +70,8 @@ class Head(BytesIO):
 
     def __init__(self, data: bytes, allowance: Allowance) -> None:
         super().__init__(data)
-        self._allowance = allowance
+        self.cut = False
+        self._allowance, self._size = allowance, len(data)
         allowance.left -= len(data) // _BYTES_A_READ
         if sum(map(data.count, _SEQUENCE_STARTS)) <= MAX_DEPTH:
             return
@@ -80,4 +86,26 @@ class Head(BytesIO):
         self._allowance.left -= 1
         if self._allowance.left < 0:
             raise ValueError("headers have too many elements")
-        return super().read(size)
+        data = super().read(size)
+        if size and size > 0 and len(data) < size:
+            self.cut = self.cut or bool(data) or self.tell() > self._size
+        return data
+
+
+def inflate(data: memoryview, count: int) -> bytes:
+    """The beginning of deflated data, which must end where its file does: that is all there is to know damage by.
+
+    Args:
+        data: The rest of a file in the transfer syntax "Deflated Explicit VR Little Endian".
+        count: Bytes wanted.
+
+    Raises:
+        zlib.error: If it is damaged, or goes on for 16 MiB.
+    """
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    wanted, more = inflater.decompress(data, count), 0
+    while not inflater.eof and more <= _MOST_BEHIND and (chunk := inflater.decompress(inflater.unconsumed_tail, 2**20)):
+        more += len(chunk)
+    if not inflater.eof or inflater.unused_data.strip(b"\0"):
+        raise zlib.error("its end is not the end of the file")
+    return wanted

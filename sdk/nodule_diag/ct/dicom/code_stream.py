@@ -14,8 +14,7 @@ from pydicom import uid
 
 _JPEG_SPECTRAL, _JPEG_PROGRESSIVE = "1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55"  # both retired
 _JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
-_HTJ2K = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (201, 202, 203))  # pydicom 3.0 has no names for them
-_JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000, *_HTJ2K)
+_JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
 
 SYNTAXES: tuple[str, ...] = (
     *(uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, _JPEG_SPECTRAL, _JPEG_PROGRESSIVE),
@@ -137,7 +136,7 @@ def _jpeg_2000(frame: bytes) -> CodeStream:
         if length < _TILE_PART_BYTES or at + length > len(data):
             raise ValueError("its JPEG 2000 stream is cut off")
         at += length
-    if lossy is None or len(found) != tiles or data[at : at + 2] not in (_J2K_END, b"", b"\0"):
-        raise ValueError("its JPEG 2000 stream is not whole")
+    if lossy is None or len(found) != tiles or data[at:].removeprefix(_J2K_END).strip(b"\0"):
+        raise ValueError("its JPEG 2000 stream is not whole, or goes on behind its end")
     signed, bits = depth >= 0x80, (depth & 0x7F) + 1
     return CodeStream(data, bottom - top, right - left, samples, bits, signed=signed, lossy=lossy)

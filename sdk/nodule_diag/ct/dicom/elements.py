@@ -52,12 +52,14 @@ class Elements:
         pixels: Start and length of the pixel data; None until they are found.
         syntax: Transfer syntax; implicit little endian, the standard's default, where the file does not say.
         deflated_from: Where the deflated part of the file begins; None where nothing is deflated.
+        whole: Whether all could be parsed, up to the pixels or the end.
     """
 
     def __init__(self, allowance: Allowance) -> None:
         self._allowance = allowance
         self.pixels: tuple[int, int] | None = None
         self.syntax = ""
+        self.whole = False
         self.deflated_from: int | None = None
         self._values: dict[str, bytes] = {}
         self._little = True
@@ -81,6 +83,7 @@ class Elements:
         self._little = self.syntax != uid.ExplicitVRBigEndian
         self._data_set = stream, stream.tell()
         self._keep(_TAGS, self._read(stream, _TAGS, stop=lambda tag: tag >= _PIXEL_DATA))
+        self.whole = not stream.cut
 
     def data_set(self, *words: str) -> Dataset:
         """Some elements of the data set that `parse` has read, with all that they hold: for sequences."""

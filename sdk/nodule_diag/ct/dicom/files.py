@@ -120,8 +120,16 @@ def members_of(path: Path) -> list[DicomFile]:
             code="ct-truncated",
             hint="copy or download the file again",
         ) from error
+    names = set[str]()
     for entry in entries:
         _check_entry(entry, path)
+        if entry.filename in names:
+            raise CTError(
+                f"{path} holds {entry.filename!r}, twice",
+                code="ct-archive-duplicate",
+                hint="pack the DICOM folder again",
+            )
+        names.add(entry.filename)
     files = [entry for entry in entries if not entry.is_dir() and not _is_clutter(entry.filename)]
     if len(files) > MAX_FILES:
         raise CTError(

@@ -17,7 +17,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from nodule_diag.ct.dicom.bounds import NOT_PARSED
+from nodule_diag.ct.dicom.bounds import NOT_PARSED, inflate
 from nodule_diag.ct.dicom.elements import Elements
 from nodule_diag.ct.dicom.encapsulation import fragments_of, items_of
 from nodule_diag.ct.dicom.files import DicomFile
@@ -83,8 +83,7 @@ class _Pixels:
             if header.native:
                 end = header.pixels_start + header.pixel_bytes
                 data = file.part(header.deflated_from or 0, file.size)
-                inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, end)
-                return memoryview(inflated)[header.pixels_start :]
+                return memoryview(inflate(data, end))[header.pixels_start :]
         except zlib.error as error:
             raise undecodable(self._name, error) from error
         data = file.part(header.pixels_start, file.size)
@@ -104,6 +103,9 @@ def frames_of(header: SliceHeader, elements: Elements, name: str) -> tuple[Slice
     """
     if header.pixel_bytes > 4 * MAX_VOXELS or header.file.size > MAX_FILE_BYTES:
         raise _refused(name, f"its {header.frames:,} frames are more than any CT has", "ct-too-large")
+    if header.native and header.pixels_length not in (header.pixel_bytes, header.pixel_bytes + header.pixel_bytes % 2):
+        why = f"its header promises {header.pixel_bytes:,} bytes of voxels, and there are {header.pixels_length:,}"
+        raise _refused(name, why, "ct-damaged")
     try:
         found = elements.data_set(_SHARED, _PER_FRAME)
         shared = next(iter(found.get(_SHARED) or []), Dataset())

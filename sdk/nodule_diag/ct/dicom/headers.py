@@ -182,7 +182,8 @@ def _header(file: DicomFile, *, source: str, allowance: Allowance) -> Found:
     sop_class = elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID")
     header = _kept(elements, file, sop_class)
     if elements.pixels is None:
-        if sop_class and sop_class not in CT_CLASSES:
+        known = elements.whole or uid.UID(sop_class).name != sop_class
+        if sop_class and sop_class not in CT_CLASSES and known:
             return f"a DICOM object without an image ({header.modality or uid.UID(sop_class).name})"
         trouble = CTError(
             f"{name} is truncated or damaged: it has no pixel data, or none behind a header that can be read",
@@ -190,6 +191,9 @@ def _header(file: DicomFile, *, source: str, allowance: Allowance) -> Found:
             hint="copy or export the series again",
         )
         if header.series_uid:
+            # Its other values may be damaged too: it must not be taken for a picture, and set aside.
+            modality = "CT" if sop_class in CT_CLASSES else ""
+            header = replace(header, modality=modality, photometric="", samples=1, image_type=(), rescale_type="")
             return (replace(header, trouble=trouble),)
         if magic or claims:
             raise trouble

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pydicom import uid
 
 from nodule_diag.ct.dicom import decoding, run_lengths
+from nodule_diag.ct.dicom.bounds import inflate
 from nodule_diag.ct.dicom.code_stream import SYNTAXES, CodeStream, code_stream
 from nodule_diag.ct.dicom.encapsulation import fragments_of
 from nodule_diag.ct.dicom.headers import GE_BIG_ENDIAN_PIXELS, NATIVE, UNDEFINED_LENGTH, SliceHeader
@@ -28,6 +29,10 @@ ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
 DECODED: tuple[str, ...] = (*NATIVE, GE_BIG_ENDIAN_PIXELS, ENCAPSULATED_UNCOMPRESSED, uid.RLELossless, *SYNTAXES)
 """All transfer syntaxes that are read."""
 
+_TAIL_BYTES = 16
+"""What is looked at behind the pixels."""
+
+_PIXEL_GROUP = 0x7FE0
 _WHOLE_BYTES = (8, 16, 32)
 _BIG_ENDIAN = (uid.ExplicitVRBigEndian, GE_BIG_ENDIAN_PIXELS)
 _MOST_COMPRESSED, _MOST_COMPRESSED_MORE = 2, 2**20
@@ -140,18 +145,23 @@ def _native(header: SliceHeader, name: str) -> memoryview:
         raise damaged(name, f"its pixels are in frames, which {syntax_name(header.transfer_syntax)} does not have")
     promised = header.pixel_bytes
     if header.deflated_from is None:
-        data = header.file.part(header.pixels_start, promised)
+        data = header.file.part(header.pixels_start, promised + _TAIL_BYTES)
     else:
         deflated = header.file.part(header.deflated_from, header.file.size)
+        most = header.pixels_start + promised + _TAIL_BYTES
         try:
-            inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, header.pixels_start + promised)
+            inflated = inflate(deflated, most)
         except zlib.error as error:
             raise undecodable(name, error) from error
         data = memoryview(inflated)[header.pixels_start :]
     if len(data) < promised:
         raise truncated(name, f"its header promises {promised:,} bytes of voxels, {len(data):,} could be read")
     _check_length(header.pixels_length, header, name)
-    return data
+    tail = bytes(data[header.pixels_length :])
+    group = int.from_bytes(tail[:2], "big" if header.transfer_syntax == uid.ExplicitVRBigEndian else "little")
+    if tail.strip(b"\0") and group <= _PIXEL_GROUP:
+        raise damaged(name, "its pixels are followed by bytes that are no element: they were moved, or are more")
+    return data[:promised]
 
 
 def _check_length(length: int, header: SliceHeader, name: str) -> None:
@@ -242,7 +252,7 @@ def _check_stream(header: SliceHeader, stream: CodeStream) -> None:
         )
     # A stream of fewer bits than are stored has no bit of the sign, nor one to clear.
     fewer = stream.bits < header.high_bit + 1
-    if stream.bits > min(header.bits_allocated, 16) or (
+    if not 1 <= stream.bits <= min(header.bits_allocated, 16) or (
         fewer and (header.bits_stored != header.high_bit + 1 or header.signed != stream.signed)
     ):
         sign = {False: "unsigned", True: "signed"}
