@@ -98,7 +98,10 @@ def zip_duplicate(folder):
 
 @case("archive whose file is longer than its directory says", "ct-damaged", "series/003.dcm")
 def zip_promises_less(folder):
-    path = make.zipped(slices(folder), folder / "scan.zip")
+    series = slices(folder)
+    with (series / "003.dcm").open("ab") as file:
+        file.write(bytes(300))  # or the slice would be cut off
+    path = make.zipped(series, folder / "scan.zip")
     data = bytearray(path.read_bytes())
     at = data.rindex(b"series/003.dcm") - 46
     size = struct.unpack_from("<L", data, at + 24)[0] - 200

@@ -110,7 +110,7 @@ def test_an_archive_behind_something_else(tmp_path):
 def test_zip64_and_data_descriptors_and_comments(tmp_path):
     path = tmp_path / "some.zip"
     with path.open("wb") as file, zipfile.ZipFile(Unseekable(file), "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.comment = b"a comment PK\x05\x06 that lies" * 5
+        archive.comment = b"a comment PK\x01\x02 that lies" * 500
         for number in range(3):
             with archive.open(f"{number}.dcm", "w", force_zip64=True) as member:
                 member.write(bytes([number]) * 5000)
