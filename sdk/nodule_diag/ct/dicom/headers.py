@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from math import nan
@@ -133,13 +134,18 @@ Found = tuple[SliceHeader, ...] | str
 """The images in a file, or what the file is instead."""
 
 
-def image_headers(files: list[DicomFile], *, source: str, threads: int) -> list[Found]:
+Frames = Callable[[SliceHeader, Elements, str], tuple[SliceHeader, ...]]
+"""Splits an image of many frames, of a file of that name: `nodule_diag.ct.dicom.frames`."""
+
+
+def image_headers(files: list[DicomFile], *, source: str, threads: int, frames: Frames) -> list[Found]:
     """The headers of all DICOM images among some files.
 
     Args:
         files: Any files.
         source: The folder or archive, for messages.
         threads: How many files are looked at side by side.
+        frames: Splits an image of many frames.
 
     Returns:
         What each file holds. A file that should be a CT slice and is damaged has its ``trouble`` in the header.
@@ -147,11 +153,11 @@ def image_headers(files: list[DicomFile], *, source: str, threads: int) -> list[
     Raises:
         CTError: ``ct-empty`` or ``ct-truncated``, for a file that may be a CT slice of any series.
     """
-    with in_order(partial(_header, source=source), files, threads=threads) as headers:
+    with in_order(partial(_header, source=source, frames=frames), files, threads=threads) as headers:
         return list(headers)
 
 
-def _header(file: DicomFile, *, source: str) -> Found:
+def _header(file: DicomFile, *, source: str, frames: Frames) -> Found:
     name = f"{source}: {file.name}"
     claims = file.name.lower().endswith(DICOM_FILE_SUFFIXES)
     counts, elements = [*HEADER_BYTES], Elements()
@@ -190,9 +196,7 @@ def _header(file: DicomFile, *, source: str) -> Found:
     try:
         _check_length(header, name)
         if header.frames > 1 or sop_class in CT_CLASSES[1:]:
-            from nodule_diag.ct.dicom.frames import frames_of  # rare
-
-            return frames_of(header, elements, name)
+            return frames(header, elements, name)
     except CTError as trouble:
         return (replace(header, trouble=trouble),)
     return (header,)

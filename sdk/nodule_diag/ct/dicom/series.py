@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nodule_diag.ct.dicom import rules, stack, volumes
 from nodule_diag.ct.dicom.files import DicomFile, files_in, members_of
+from nodule_diag.ct.dicom.frames import frames_of
 from nodule_diag.ct.dicom.headers import SliceHeader, image_headers
 from nodule_diag.ct.dicom.pixels import hounsfield
 from nodule_diag.ct.dicom.placement import placement_of
@@ -73,7 +74,7 @@ def read(path: Path, *, series: str | None, acquisition: int | None, threads: in
 
 def _images(files: list[DicomFile], source: str, *, threads: int) -> rules.Series:
     """All images of all files; what is none is set aside."""
-    found = list(zip(files, image_headers(files, source=source, threads=threads), strict=True))
+    found = list(zip(files, image_headers(files, source=source, threads=threads, frames=frames_of), strict=True))
     images = rules.Series(source=source, slices=[])
     for file, headers in found:
         if isinstance(headers, str):

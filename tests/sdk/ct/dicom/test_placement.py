@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 import ct_files as make
 from dicom_exports import AXIAL, assert_is_the_field, exported, upright
-from nodule_diag.ct.gaps import GAP_MARGIN_MM, require_no_gap
 from nodule_diag.ct.grid import StoredGrid
 from nodule_diag.ct.limits import check_size
-from nodule_diag.ct.points import lps_from_index
+from nodule_diag.ct.points import GAP_MARGIN_MM, lps_from_index, require_no_gap
 from nodule_diag.ct.reading import read_ct
 from nodule_diag.errors import CoordinateError, CTError
 
