@@ -47,7 +47,7 @@ class FrameFile(DicomFile):
     @property
     def size(self) -> int:
         """Bytes."""
-        return len(self._data)
+        return (self.pixels.size if self.pixels else 0) or len(self._data)
 
     def part(self, start: int, count: int, *, check: bool = True) -> memoryview:  # noqa: ARG002 - a file's signature
         """``count`` bytes from ``start``; fewer where the frame ends."""
@@ -67,6 +67,7 @@ class _Pixels:
     def __init__(self, header: SliceHeader, name: str) -> None:
         self._header, self._name = header, name
         self._bytes = header.pixel_bytes // header.frames
+        self.size = self._bytes if header.native else 0  # known without reading
         self._lock = threading.Lock()
         self._all: memoryview | list[bytes] | None = None
 

@@ -179,6 +179,8 @@ def _header(file: DicomFile, *, source: str, frames: Frames) -> Found:
         if not counts and count < MULTI_FRAME_BYTES[0] and elements.finite("NumberOfFrames", 1) > 1:
             counts += MULTI_FRAME_BYTES
     sop_class = elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID")
+    if sop_class == uid.MediaStorageDirectoryStorage:  # DICOMDIR, on every disc
+        return NO_DICOM
     header = _kept(elements, file, sop_class)
     if elements.pixels is None:
         if sop_class and sop_class not in CT_CLASSES:

@@ -143,11 +143,14 @@ def test_any_mixture_gives_the_same_volume(tmp_path_factory, truth, names, seed)
 def test_files_that_are_no_dicom_are_not_worth_a_warning(tmp_path, truth):
     folder = make.save_series(tmp_path / "study", make.dicom_slices())
     (folder / "LICENSE").write_text("CC BY 3.0")
+    directory = make.Dataset()
+    directory.SOPClassUID, directory.SOPInstanceUID = uid.MediaStorageDirectoryStorage, "1.2.3"
+    make.save_slice(directory, folder / "DICOMDIR")
     (folder / "index.bin").write_bytes(b"\x08\x00 something else that begins as old DICOM does" * 9)
     ct = read_ct(folder)
     same(ct, truth)
     assert ct.warnings == ()
-    assert [one.why for one in ct.dicom.set_aside] == ["no image"] * 2
+    assert [one.why for one in ct.dicom.set_aside] == ["no image"] * 3
 
 
 @pytest.mark.parametrize("kind", ["scout", "segmentation", "PET"])
