@@ -192,6 +192,6 @@ def zip_no_dicom(folder):
     return _zip(folder, {"a.txt": b"hello", "b.nii": b"hello"})
 
 
-@case("an archive of a series with a missing slice", "ct-missing-slices", "series/004.dcm, series/005.dcm")
-def zip_missing_slice(folder):
-    return make.zipped(slices(folder, lambda items: items[:5] + items[6:]), folder / "scan.zip")
+@case("an archive of a series that lacks most slices", "ct-missing-slices", "5 slices where 12 would be even")
+def zip_missing_slices(folder):
+    return make.zipped(slices(folder, lambda items: items[:4] + items[11:]), folder / "scan.zip")

@@ -95,9 +95,10 @@ class Elements:
         self, stream: Head, tags: Iterable[int], *, stop: Callable[[int], bool], explicit: bool = False
     ) -> Dataset:
         def stop_when(tag: int, _: str | None, length: int) -> bool:
-            if tag == _PIXEL_DATA:
+            number = int(tag)  # pydicom's tags compare in Python, once an element
+            if number == _PIXEL_DATA:
                 self.pixels = stream.tell(), length
-            return stop(tag)
+            return stop(number)
 
         # pydicom sees for itself where a file that does not say is explicit.
         implicit = not explicit and self.syntax in (uid.ImplicitVRLittleEndian, GE_BIG_ENDIAN_PIXELS)
@@ -143,4 +144,5 @@ class Elements:
 
 def printable(value: bytes, encoding: str = "ascii") -> str:
     """Text fit for a message."""
-    return "".join(character for character in value.decode(encoding, "replace") if character.isprintable()).strip()
+    text = value.decode(encoding, "replace").strip(" \0")
+    return text if text.isprintable() else "".join(letter for letter in text if letter.isprintable()).strip()

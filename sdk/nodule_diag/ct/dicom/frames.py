@@ -45,7 +45,7 @@ class FrameFile(DicomFile):
     @property
     def size(self) -> int:
         """Bytes."""
-        return len(self._data)
+        return (self.pixels.size if self.pixels else 0) or len(self._data)
 
     def part(self, start: int, count: int, *, check: bool = True) -> memoryview:  # noqa: ARG002 - a file's signature
         """``count`` bytes from ``start``; fewer where the frame ends."""
@@ -62,6 +62,7 @@ class _Pixels:
     def __init__(self, header: SliceHeader, name: str) -> None:
         self._header, self._name = header, name
         self._bytes = header.pixel_bytes // header.frames
+        self.size = self._bytes if header.native else 0  # known without reading
         self._lock = threading.Lock()
         self._all: memoryview | list[bytes] | None = None
 
@@ -111,14 +112,14 @@ def frames_of(header: SliceHeader, elements: Elements, name: str) -> tuple[Slice
         shared = next(iter(found.get(_SHARED) or []), Dataset())
         per_frame = list(found.get(_PER_FRAME) or [])
         if len(per_frame) != header.frames or header.bits_allocated % 8:
-            why = f"has {header.frames} frames and says of {len(per_frame)} of them where they lie"
+            why = f"it has {header.frames} frames and says of {len(per_frame)} of them where they lie"
             raise _refused(name, why, "ct-multi-frame")
         pixels = _Pixels(header, name)
         return tuple(_frame(header, shared, own, pixels, index) for index, own in enumerate(per_frame))
     except NOT_PARSED as error:
         if isinstance(error, CTError):
             raise
-        raise _refused(name, "has functional groups that cannot be read", "ct-damaged") from error
+        raise _refused(name, "its functional groups cannot be read", "ct-damaged") from error
 
 
 def _refused(name: str, why: str, code: str) -> CTError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from math import nan
@@ -138,13 +139,18 @@ Found = tuple[SliceHeader, ...] | str
 """The images in a file, or what the file is instead."""
 
 
-def image_headers(files: list[DicomFile], *, source: str, threads: int) -> list[Found]:
+Frames = Callable[[SliceHeader, Elements, str], tuple[SliceHeader, ...]]
+"""Splits an image of many frames, of a file of that name: `nodule_diag.ct.dicom.frames`."""
+
+
+def image_headers(files: list[DicomFile], *, source: str, threads: int, frames: Frames) -> list[Found]:
     """The headers of all DICOM images among some files.
 
     Args:
         files: Any files.
         source: The folder or archive, for messages.
         threads: How many files are looked at side by side.
+        frames: Splits an image of many frames.
 
     Returns:
         What each file holds. A file that should be a CT slice and is damaged has its ``trouble`` in the header.
@@ -153,11 +159,12 @@ def image_headers(files: list[DicomFile], *, source: str, threads: int) -> list[
         CTError: ``ct-empty`` or ``ct-truncated``, for a file that may be a CT slice of any series;
             ``ct-too-many-elements``.
     """
-    with in_order(partial(_header, source=source, allowance=Allowance()), files, threads=threads) as headers:
+    work = partial(_header, source=source, frames=frames, allowance=Allowance())
+    with in_order(work, files, threads=threads) as headers:
         return list(headers)
 
 
-def _header(file: DicomFile, *, source: str, allowance: Allowance) -> Found:
+def _header(file: DicomFile, *, source: str, frames: Frames, allowance: Allowance) -> Found:
     name = f"{source}: {file.name}"
     claims = file.name.lower().endswith(DICOM_FILE_SUFFIXES)
     counts, elements = [*HEADER_BYTES], Elements(allowance)
@@ -180,6 +187,8 @@ def _header(file: DicomFile, *, source: str, allowance: Allowance) -> Found:
         if not counts and count < MULTI_FRAME_BYTES[0] and elements.finite("NumberOfFrames", 1) > 1:
             counts += MULTI_FRAME_BYTES
     sop_class = elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID")
+    if sop_class == uid.MediaStorageDirectoryStorage:  # DICOMDIR, on every disc
+        return NO_DICOM
     header = _kept(elements, file, sop_class)
     if elements.pixels is None:
         known = elements.whole or uid.UID(sop_class).name != sop_class
@@ -201,9 +210,7 @@ def _header(file: DicomFile, *, source: str, allowance: Allowance) -> Found:
     try:
         _check_length(header, name)
         if header.frames > 1 or sop_class in CT_CLASSES[1:]:
-            from nodule_diag.ct.dicom.frames import frames_of  # rare
-
-            return frames_of(header, elements, name)
+            return frames(header, elements, name)
     except CTError as trouble:
         return (replace(header, trouble=trouble),)
     return (header,)

@@ -16,10 +16,12 @@ Plane = npt.NDArray[Any]
 TISSUE_HU = -300
 """Soft tissue and bone lie above, lung and air below."""
 
-AGREEING_HU = 50
-"""How far the tissue of two neighbours may lie apart in the median, where their slope or intercept differs."""
+AGREEING_HU = 30
+"""How far the tissue of two neighbours may lie apart in the median, where their slope or intercept differs. In two
+chest CTs it lay at most 15 HU apart between slices of up to 10 mm distance; a slope of 1.03 moves it by 30."""
 
 ENOUGH_PIXELS = 16
+"""Fewer of tissue say nothing: the slice lies beyond the body."""
 _SAMPLING = (slice(None, None, 4), slice(None, None, 4))
 
 

@@ -250,7 +250,7 @@ def of_one_patient(series: Series) -> None:
         most, first = _most(series.slices, value)
         for header in series.slices:
             if value(header) != most:
-                said = f" {value(header) or 'not given'} against {most}" if name != "PatientID" else ""
+                said = f" ({value(header) or 'not given'} against {most})" if name != "PatientID" else ""
                 why = f"has another {name} than {first.file.name}{said}: they do not belong together"
                 hint = "remove what is of another patient or another scan; export the series again"
                 raise series.refused(header, why, code="ct-inconsistent-slices", hint=hint)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from nodule_diag.ct.dicom import rules, stack, volumes
 from nodule_diag.ct.dicom.code_stream import SYNTAXES
 from nodule_diag.ct.dicom.files import DicomFile, files_in, members_of
+from nodule_diag.ct.dicom.frames import frames_of
 from nodule_diag.ct.dicom.headers import SliceHeader, image_headers
 from nodule_diag.ct.dicom.pixels import Pixels, decoders, hounsfield, syntax_name
 from nodule_diag.ct.dicom.placement import placement_of
@@ -97,7 +98,7 @@ def _telling_of_loss(series: rules.Series, decoded: Iterator[Pixels]) -> Iterato
 
 def _images(files: list[DicomFile], source: str, *, threads: int) -> rules.Series:
     """All images of all files; what is none is set aside."""
-    found = list(zip(files, image_headers(files, source=source, threads=threads), strict=True))
+    found = list(zip(files, image_headers(files, source=source, threads=threads, frames=frames_of), strict=True))
     images = rules.Series(source=source, slices=[])
     for file, headers in found:
         if isinstance(headers, str):

@@ -87,7 +87,7 @@ def one_volume(series: Series) -> None:
         raise CTError(
             f"{series.source} holds {len(volumes)} volumes in one series{asked}: {_listing(numbered)}",
             code="ct-several-acquisitions" if series.acquisition is None else "ct-unknown-acquisition",
-            hint="choose one with --acquisition N (in Python: acquisition=N)",
+            hint="choose one of these (in Python: acquisition=N)",
         )
     chosen = max(volumes or stacks, key=len)
     plane = next(plane for plane in planes if any(header is chosen[0] for header in plane))
@@ -143,9 +143,9 @@ def _listing(numbered: dict[int, Slices]) -> str:
         first = slices[0]
         found = sorted({str(header.acquisition) for header in slices if header.acquisition is not None})
         clock = f", at {first.time[:2]}:{first.time[2:4]}:{first.time[4:6]}" if len(first.time) == 6 else ""
-        kernel = f", kernel {first.kernel}" if first.kernel else ""
-        said = f"acquisition {', '.join(found[:3])}" if found else "no acquisition number"
-        entries.append(f"{number} ({said}{kernel}, {_size(slices)}{clock})")
+        kernel = f"kernel {first.kernel}, " if first.kernel else ""
+        said = "" if found in ([], [str(number)]) else f"acquisition {', '.join(found[:3])}, "
+        entries.append(f"--acquisition {number} ({said}{kernel}{_size(slices)}{clock})")
     return _some(entries)
 
 

@@ -214,8 +214,8 @@ compares what is read with what was stored: `{UPDATE}=1 pytest tests/sdk/ct/dico
 
 All others are refused by name (`ct-transfer-syntax`). Nothing has to be installed: GDCM, which comes with SimpleITK,
 decodes what is compressed. It runs in a process of its own: a damaged slice that crashes it, hangs it or makes it take
-all memory is an error that names the slice (`ct-decoder-died`). Where the program that embeds this package is no Python,
-set `NODULE_DIAG_PYTHON` to one that has it.
+all memory is an error that names the slice (`ct-decoder-died`). Where the program that embeds this package is no Python
+(`ct-no-decoder`), set the variable `NODULE_DIAG_PYTHON` to one that has it.
 
 Pixels that lost something when they were compressed are read, and the result carries a warning.
 
