@@ -82,6 +82,9 @@ SeriesOption = Annotated[
 RedactOption = Annotated[
     bool, typer.Option("--redact", help="Leave paths, file names and UIDs out of everything that is said or written.")
 ]
+AcquisitionOption = Annotated[
+    int | None, typer.Option(metavar="N", help="The volume to read, where a DICOM series holds several.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 PositionsOutOption = Annotated[
     Path | None,

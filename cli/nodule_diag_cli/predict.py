@@ -14,6 +14,7 @@ from nodule_diag.ct import FORMAT_NAMES
 from nodule_diag_cli import out as out_folder
 from nodule_diag_cli import render, terminal
 from nodule_diag_cli.options import (
+    AcquisitionOption,
     BackendName,
     BackendOption,
     BundleOption,
@@ -58,6 +59,7 @@ class Request:
     precision: PrecisionName = PrecisionName.AUTO
     k: int | None = None
     series: str | None = None
+    acquisition: int | None = None
     symmetries: int = 1
     prevalence: float | None = None
     check_lung: bool = True
@@ -86,7 +88,7 @@ class Request:
         if isinstance(ct, str):
             with terminal.progress("reading the CT" if self.redact else f"reading {ct}"):
                 started = time.perf_counter()
-                ct = read_ct(ct, series=self.series)
+                ct = read_ct(ct, series=self.series, acquisition=self.acquisition)
                 read_ms = (time.perf_counter() - started) * 1000
         positions = self.points.on(ct)
         with terminal.progress(f"diagnosing {len(positions)} nodules"):
@@ -123,6 +125,7 @@ def predict(
     precision: PrecisionOption = PrecisionName.AUTO,
     k: KOption = None,
     series: SeriesOption = None,
+    acquisition: AcquisitionOption = None,
     symmetries: SymmetriesOption = 1,
     prevalence: PrevalenceOption = None,
     no_lung_check: NoLungCheckOption = False,
@@ -150,6 +153,7 @@ def predict(
         precision=precision,
         k=k,
         series=series,
+        acquisition=acquisition,
         symmetries=symmetries,
         prevalence=prevalence,
         check_lung=not no_lung_check,

@@ -33,6 +33,7 @@ class Scan:
         space: What they are given in.
         ids: A name for each nodule.
         series: Which series of a DICOM folder.
+        acquisition: Which volume of a DICOM series.
         k: How many similar cases.
         exclude: Case ids and patient ids that retrieval must not return.
         check_lung: Whether to say if the positions lie in the lungs.
@@ -44,6 +45,7 @@ class Scan:
     space: Space = "lps"
     ids: Sequence[str] | None = None
     series: str | None = None
+    acquisition: int | None = None
     k: int | None = None
     exclude: Collection[str] = ()
     check_lung: bool = True
@@ -170,7 +172,9 @@ def _read(scan: Scan) -> _Read:
     start = perf_counter()
     try:
         # One thread: the others are the network's, which works meanwhile.
-        ct = scan.ct if isinstance(scan.ct, CTVolume) else read_ct(scan.ct, series=scan.series, threads=1)
+        ct = scan.ct
+        if not isinstance(ct, CTVolume):
+            ct = read_ct(ct, series=scan.series, acquisition=scan.acquisition, threads=1)
     except Exception as error:  # noqa: BLE001 - see _told
         return _Read(scan, _told(error), 0.0)
     return _Read(scan, ct, (perf_counter() - start) * 1000.0)

@@ -18,10 +18,18 @@ from nodule_diag.backends import Backend, Outputs, SymmetricBackend, create_back
 from nodule_diag.batch import Scan, ScanResult, predict_batch, predict_batch_async
 from nodule_diag.bundle import Bundle
 from nodule_diag.cases import CaseBase, CaseIndex, mean_label, require_k
-from nodule_diag.ct import CTVolume, made_up_ct, require_inside, stored_voxel, to_lps
+from nodule_diag.ct import CTVolume, made_up_ct, require_inside, require_no_gap, stored_voxel, to_lps
 from nodule_diag.ct import Space as PointSpace
 from nodule_diag.errors import UsageError
-from nodule_diag.preprocessing import LungMask, cube_outside, extract_patches, lung_mask, lung_warnings
+from nodule_diag.preprocessing import (
+    PATCH_SIZE,
+    PATCH_SPACING_MM,
+    LungMask,
+    cube_outside,
+    extract_patches,
+    lung_mask,
+    lung_warnings,
+)
 from nodule_diag.process import LOG, Stopwatch, filter_threads, resolve_threads
 from nodule_diag.results import (
     SPACES,
@@ -164,7 +172,7 @@ class Diagnoser:
             One diagnosis a point, in the same order.
 
         Raises:
-            CoordinateError: For a point that is not finite or not inside the CT.
+            CoordinateError: For a point that is not finite, not inside the CT, or near a gap between its slices.
             UsageError: For an empty list, ids that do not fit, a ``k`` that is no whole number above 0, or a
                 prevalence that is no number between 0 and 1.
             BackendError: When the network fails.
@@ -204,6 +212,7 @@ class Diagnoser:
 
         for center in centers_xyz_mm:
             require_inside(ct, center, in_lung=(lambda point: lungs().contains(point)) if check_lung else None)
+            require_no_gap(ct, center, half_cube_mm=PATCH_SIZE * PATCH_SPACING_MM / 2)
         mask = lungs() if check_lung or masked else None
         # Not timed as a stage: whoever leaves the mask out is still told that this is no chest.
         warnings = (*ct.warnings, *(mask.warnings if mask else lung_warnings(ct)))

@@ -4,7 +4,7 @@
 in the CT of `point_ct`, ``POSITIONS`` files of points that are refused for it.
 """
 
-from bad_inputs import archives, dicom, metaimage, nifti, nrrd, paths, voxels  # noqa: F401  each registers its cases
+from bad_inputs import archives, dicom, metaimage, nifti, nrrd, paths, pixels, voxels  # noqa: F401  each registers its cases
 from bad_inputs.case import CASES as CASES
 from bad_inputs.case import BadInput as BadInput
 from bad_inputs.points import POINTS as POINTS

@@ -2,7 +2,9 @@
 
 import stat
 import struct
+import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 import ct_files as make
@@ -58,6 +60,62 @@ def zip_before_its_beginning(folder):
 def zip_bad_name(folder):
     path = _zip(folder, {"h\u00e4.dcm": b"x"})
     path.write_bytes(path.read_bytes().replace("h\u00e4".encode(), b"h\xff\xff"))
+    return path
+
+
+@case("archive whose directory holds more files than it counts", "ct-truncated", "counts 1 files")
+def zip_miscounted(folder):
+    path = _zip(folder, {"1.dcm": b"x", "2.dcm": b"y"})
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<2H", data, data.rindex(b"PK\x05\x06") + 8, 1, 1)
+    path.write_bytes(data)
+    return path
+
+
+@case("archive whose files lie over each other", "ct-truncated", "over each other")
+def zip_overlapping(folder):
+    path = _zip(folder, {"1.dcm": b"x" * 100, "2.dcm": b"y" * 100})
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<L", data, data.rindex(b"PK\x01\x02") + 42, 0)
+    path.write_bytes(data)
+    return path
+
+
+@case("archive with a file without a name", "ct-truncated", "without a name")
+def zip_nameless(folder):
+    return _zip(folder, {"": b"x"})
+
+
+@case("archive with two files of one name", "ct-archive-duplicate", "'a/1.dcm', twice")
+def zip_duplicate(folder):
+    path = folder / "scan.zip"
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for data in (b"x", b"y"):
+            archive.writestr(zipfile.ZipInfo("a/1.dcm"), data)
+    return path
+
+
+@case("archive whose file is longer than its directory says", "ct-damaged", "series/003.dcm")
+def zip_promises_less(folder):
+    series = slices(folder)
+    with (series / "003.dcm").open("ab") as file:
+        file.write(bytes(300))  # or the slice would be cut off
+    path = make.zipped(series, folder / "scan.zip")
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"series/003.dcm") - 46
+    size = struct.unpack_from("<L", data, at + 24)[0] - 200
+    struct.pack_into("<L", data, at + 24, size)
+    with zipfile.ZipFile(path) as archive:
+        struct.pack_into("<L", data, at + 16, zlib.crc32(archive.read("series/003.dcm")[:size]))
+    path.write_bytes(data)
+    return path
+
+
+@case("archive whose file has another name than its directory says", "ct-damaged", "another file")
+def zip_renamed(folder):
+    path = make.zipped(slices(folder), folder / "scan.zip")
+    path.write_bytes(path.read_bytes().replace(b"series/003.dcm", b"series/004.dcm", 1))
     return path
 
 
@@ -134,6 +192,6 @@ def zip_no_dicom(folder):
     return _zip(folder, {"a.txt": b"hello", "b.nii": b"hello"})
 
 
-@case("an archive of a series with a missing slice", "ct-missing-slices", "series/004.dcm, series/005.dcm")
-def zip_missing_slice(folder):
-    return make.zipped(slices(folder, lambda items: items[:5] + items[6:]), folder / "scan.zip")
+@case("an archive of a series that lacks most slices", "ct-missing-slices", "5 slices where 12 would be even")
+def zip_missing_slices(folder):
+    return make.zipped(slices(folder, lambda items: items[:4] + items[11:]), folder / "scan.zip")

@@ -16,6 +16,7 @@ class BadInput:
         build: Makes it in an empty folder and returns its path.
         says: What the message must name.
         series: What to pass as ``series``.
+        acquisition: What to pass as ``acquisition``.
         exit_code: The command line's exit code.
     """
 
@@ -25,17 +26,20 @@ class BadInput:
     build: Callable[[Path], Path]
     says: tuple[str, ...] = ()
     series: str | None = None
+    acquisition: int | None = None
     exit_code: int = 3
 
 
 CASES: list[BadInput] = []
 
 
-def case(title: str, code: str, *says: str, series: str | None = None, exit_code: int = 3):
+def case(
+    title: str, code: str, *says: str, series: str | None = None, acquisition: int | None = None, exit_code: int = 3
+):
     """Register the decorated builder."""
 
     def register(build: Callable[[Path], Path]) -> Callable[[Path], Path]:
-        CASES.append(BadInput(build.__name__, title, code, build, says, series, exit_code))
+        CASES.append(BadInput(build.__name__, title, code, build, says, series, acquisition, exit_code))
         return build
 
     return register

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-import numpy as np
-from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless, SegmentationStorage
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless, SegmentationStorage
 
 import ct_files as make
 from bad_inputs.case import case, cut
@@ -101,57 +100,137 @@ def dicom_no_position(folder):
     return slices(folder, strip)
 
 
-@case("slices taken with a tilted gantry", "ct-gantry-tilt", "15.0 degrees", "header says -15")
-def gantry_tilt(folder):
-    angle = np.deg2rad(15)
-    items = make.dicom_slices(column=(0, np.cos(angle), -np.sin(angle)))
-    for number, item in enumerate(items):
-        # The table moves along z, the slices stay tilted.
-        item.ImagePositionPatient = [-20.5, 11.25, -130 + 2.5 * number]
-        item.GantryDetectorTilt = -15
-    return make.save_series(folder / "series", items)
-
-
-@case("a missing slice", "ct-missing-slices", "1 missing slice", "between -120.00 and -115.00 mm", "004.dcm")
-def missing_slice(folder):
-    return slices(folder, lambda items: items[:5] + items[6:])
-
-
 @case(
-    "missing slices in two places",
+    "a series that lacks most of its slices",
     "ct-missing-slices",
-    "3 missing slices",
-    "-127.50 and -120.00",
-    "-110.00 and -105.00",
+    "5 slices where 12",
+    "20 mm between z -122.50 and -102.50",
 )
-def missing_slices(folder):
-    return slices(folder, lambda items: items[:2] + items[4:9] + items[10:])
+def most_slices_missing(folder):
+    return slices(folder, lambda items: items[:4] + items[11:])
+
+
+def _odd_one(folder: Path, change) -> Path:
+    """The series with one slice that ``change`` has had its way with."""
+
+    def alter(items):
+        change(items[5])
+        return items
+
+    return slices(folder, alter)
 
 
 @case("two slices at one position", "ct-duplicate-slices", "005.dcm and 012.dcm", "-117.50 mm")
 def duplicate_position(folder):
     def repeat(items):
-        again = make.dicom_slices()[5]
+        again = make.dicom_slices(make.chest_hu(seed=1))[5]
         again.SOPInstanceUID += ".1"
         return [*items, again]
 
     return slices(folder, repeat)
 
 
-@case("the same slice twice, under two names", "ct-duplicate-slices", "005.dcm", "copy.dcm")
-def duplicate_copy(folder):
-    series = slices(folder)
-    (series / "copy.dcm").write_bytes((series / "005.dcm").read_bytes())
-    return series
+@case("two images of one UID that differ", "ct-duplicate-slices", "005.dcm", "012.dcm", "one SOPInstanceUID")
+def duplicate_uid(folder):
+    return slices(folder, lambda items: [*items, make.dicom_slices(make.chest_hu(seed=1))[5]])
 
 
-@case("uneven slice gaps", "ct-uneven-gaps", "2.5 mm is usual", "3.7 mm between -117.50 and -113.80 mm")
-def uneven_gaps(folder):
-    def shift(items):
-        items[6].ImagePositionPatient = [-20.5, 11.25, -113.8]
+@case("a slice of another patient", "ct-inconsistent-slices", "005.dcm", "another PatientID than 000.dcm")
+def other_patient(folder):
+    return _odd_one(folder, lambda item: setattr(item, "PatientID", "another"))
+
+
+@case(
+    "a slice of another frame of reference", "ct-inconsistent-slices", "005.dcm", "FrameOfReferenceUID", "1.2.3 against"
+)
+def other_frame_of_reference(folder):
+    return _odd_one(folder, lambda item: setattr(item, "FrameOfReferenceUID", "1.2.3"))
+
+
+@case("a slice of another slope", "ct-inconsistent-slices", "005.dcm has slope 2", "against 1 and -1024", "004.dcm")
+def other_slope(folder):
+    return _odd_one(folder, lambda item: setattr(item, "RescaleSlope", 2))
+
+
+@case("a slice of another intercept", "ct-inconsistent-slices", "005.dcm has slope 1 and intercept 0", "HU away")
+def other_intercept(folder):
+    return _odd_one(folder, lambda item: setattr(item, "RescaleIntercept", 0))
+
+
+@case("a slice that is turned", "ct-inconsistent-slices", "005.dcm has orientation (0.98", "against (1.0")
+def turned_slice(folder):
+    return _odd_one(folder, lambda item: setattr(item, "ImageOrientationPatient", [0.98, 0.199, 0, -0.199, 0.98, 0]))
+
+
+@case("a slice of another pixel spacing", "ct-inconsistent-slices", "005.dcm has pixel spacing (0.9, 0.75)")
+def other_pixel_spacing(folder):
+    return _odd_one(folder, lambda item: setattr(item, "PixelSpacing", [0.9, 0.75]))
+
+
+@case("compressed pixels whose HighBit is not that of BitsStored", "ct-damaged", "12 bits stored up to bit 15")
+def compressed_high_bit(folder):
+    items = make.dicom_slices(make.chest_hu((12, 40, 48)))
+    for item in make.encoded(items, JPEGLSLossless):
+        item.BitsStored, item.HighBit = 12, 15
+    return make.save_series(folder / "series", items)
+
+
+@case("a PixelRepresentation that is none", "ct-damaged", "005.dcm has PixelRepresentation 7")
+def pixel_representation(folder):
+    return _odd_one(folder, lambda item: setattr(item, "PixelRepresentation", 7))
+
+
+def _all(folder: Path, **values) -> Path:
+    """The series with some elements of other values."""
+
+    def alter(items):
+        for item in items:
+            for name, value in values.items():
+                setattr(item, name, value)
         return items
 
-    return slices(folder, shift)
+    return slices(folder, alter)
+
+
+@case("nothing but scouts", "ct-not-3d", "is a scout image: ImageType ORIGINAL/PRIMARY/LOCALIZER")
+def scouts_alone(folder):
+    return _all(folder, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+
+
+@case("nothing but maximum intensity projections", "ct-not-hu", "is a projection", "AXIAL/CT_SOM5 MIP")
+def projections_alone(folder):
+    return _all(folder, ImageType=["DERIVED", "SECONDARY", "AXIAL", "CT_SOM5 MIP"])
+
+
+@case("a map of iodine instead of HU", "ct-not-hu", "RescaleType MGML")
+def iodine_alone(folder):
+    return _all(folder, RescaleType="MGML")
+
+
+def _two_kernels(folder: Path) -> Path:
+    items = []
+    for number, kernel in enumerate(("B31f", "B70f"), start=1):
+        for item in make.dicom_slices(make.chest_hu(seed=number)):
+            item.SOPInstanceUID += f".{number}"
+            item.AcquisitionNumber, item.ConvolutionKernel, item.AcquisitionTime = number + 2, kernel, "101530.25"
+            items.append(item)
+    return make.save_series(folder / "series", items)
+
+
+@case("a series of two volumes", "ct-several-acquisitions", "holds 2 volumes in one series",
+      "--acquisition 3 (kernel B31f, 28 x 32 x 12, 2.5 mm apart, at 10:15:30)", "--acquisition 4 (kernel")  # fmt: skip
+def several_acquisitions(folder):
+    return _two_kernels(folder)
+
+
+@case("an acquisition that is not there", "ct-unknown-acquisition", "no number 1", "--acquisition 3 (", acquisition=1)
+def unknown_acquisition(folder):
+    return _two_kernels(folder)
+
+
+@case("an acquisition of a file that has none", "acquisition-not-dicom", "no acquisition 1", acquisition=1, exit_code=2)
+def acquisition_not_dicom(folder):
+    return make.write(folder / "scan.nii.gz")
 
 
 @case("a slice shifted sideways", "ct-inconsistent-slices", "007.dcm", "6.00 mm")
@@ -173,15 +252,6 @@ def other_matrix(folder):
     return slices(folder, shrink)
 
 
-@case("a scout image among the slices", "ct-inconsistent-slices", "000.dcm has orientation")
-def scout_inside(folder):
-    def turn(items):
-        items[0].ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
-        return items
-
-    return slices(folder, turn)
-
-
 @case("DICOM slices 7.5 mm apart", "ct-slice-spacing", "7.5 mm")
 def dicom_thick(folder):
     return make.save_series(folder / "series", make.dicom_slices(spacing=(0.75, 0.8, 7.5)))
@@ -194,8 +264,9 @@ def _two_series(folder: Path) -> Path:
     return path
 
 
-@case("a folder of several series", "ct-several-series", f"{make.UID_ROOT}.1 (CT, 'lung 2.5', 28 x 32 x 12)",
-      f"{make.UID_ROOT}.2 (CT, 'soft tissue', 24 x 24 x 20)")  # fmt: skip
+@case("a folder of several series", "ct-several-series",
+      f"{make.UID_ROOT}.1 (CT, 'lung 2.5', 28 x 32 x 12, 2.5 mm apart)",
+      f"{make.UID_ROOT}.2 (CT, 'soft tissue', 24 x 24 x 20, 2.5 mm apart)")  # fmt: skip
 def several_series(folder):
     return _two_series(folder)
 

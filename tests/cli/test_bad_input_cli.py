@@ -29,7 +29,8 @@ def check(command: Any, words: tuple[object, ...], *, exit_code: int, code: str,
 @pytest.mark.parametrize("bad", CASES, ids=lambda bad: bad.name)
 def test_refused(bad: Any, command: Any, tiny_bundle: Path, tmp_path: Path) -> None:
     series = ("--series", bad.series) if bad.series else ()
-    words = ("predict", bad.build(tmp_path), *ANYWHERE, "--bundle", tiny_bundle, *series)
+    acquisition = ("--acquisition", bad.acquisition) if bad.acquisition is not None else ()
+    words = ("predict", bad.build(tmp_path), *ANYWHERE, "--bundle", tiny_bundle, *series, *acquisition)
     check(command, words, exit_code=bad.exit_code, code=bad.code, says=bad.says)
 
 

@@ -32,7 +32,7 @@ result carries a warning.
 def refused(bad: BadInput, folder: Path) -> NoduleDiagError:
     path = bad.build(folder)
     with pytest.raises(NoduleDiagError) as caught:
-        read_ct(path, series=bad.series)
+        read_ct(path, series=bad.series, acquisition=bad.acquisition)
     return caught.value
 
 

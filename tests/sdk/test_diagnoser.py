@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bundle_factory import make_tiny_bundle, tiny_cases, tiny_model_in_numpy
 from nodule_diag.backends.backend import Backend
 from nodule_diag.bundle.bundle import Bundle
 from nodule_diag.cases.base import CaseBase
+from nodule_diag.ct.gaps import SliceGap
 from nodule_diag.ct.phantom import Phantom, chest_phantom
 from nodule_diag.ct.points import to_lps
 from nodule_diag.ct.volume import CTVolume
@@ -201,6 +203,19 @@ def test_figures_of_a_reduced_precision_are_of_the_bundles_cases(
     base = CaseBase.of_bundle(Bundle.open(tiny_bundle)) if own_cases else None
     Diagnoser.load(tiny_bundle, cases=base, device="cpu", precision=asked, threads=1)
     assert seen == [wanted]
+
+
+def test_a_gap_between_the_slices_is_kept_away_from(
+    phantom: Phantom, diagnoser: Diagnoser, points: list[tuple[float, float, float]]
+) -> None:
+    """Of two nodules, the one within 26 mm of the gap is refused by its place; the other alone is diagnosed."""
+    near, far = points[0], max(points, key=lambda point: abs(point[2] - points[0][2]))
+    middle = (near[2] - phantom.ct.origin_xyz_mm[2]) / 2.5 + (8 if near[2] > far[2] else -8)  # 20 mm away
+    gapped = replace(phantom.ct, gaps=(SliceGap(2, middle - 1, middle + 1, 5.0),))
+    with pytest.raises(nd.CoordinateError, match="a gap of 5 mm, where the nodule's cube of 32 mm") as caught:
+        diagnoser.predict(gapped, [far, near])
+    assert (caught.value.code, caught.value.exit_code) == ("coordinate-near-gap", 3)
+    agree(diagnoser.predict(gapped, [far])[0], diagnoser.predict(phantom.ct, [far])[0])
 
 
 def test_outside_the_volume(phantom: Phantom, diagnoser: Diagnoser, points: list[tuple[float, float, float]]) -> None:

@@ -2,6 +2,7 @@ from .dicom_source import DicomSource as DicomSource
 from .dicom_source import SetAside as SetAside
 from .dicom_source import SliceIdentity as SliceIdentity
 from .formats.registry import FORMAT_NAMES as FORMAT_NAMES
+from .gaps import SliceGap as SliceGap
 from .made_up import ball_in_noise as ball_in_noise
 from .made_up import distance_from_middle as distance_from_middle
 from .made_up import made_up_ct as made_up_ct
@@ -14,6 +15,7 @@ from .points import Space as Space
 from .points import index_from_lps as index_from_lps
 from .points import lps_from_index as lps_from_index
 from .points import require_inside as require_inside
+from .points import require_no_gap as require_no_gap
 from .points import stored_voxel as stored_voxel
 from .points import to_lps as to_lps
 from .reading import read_ct as read_ct

@@ -47,8 +47,10 @@ class DicomSource:
         study_uid: StudyInstanceUID; this and the others are empty where the header says nothing.
         series_uid: SeriesInstanceUID.
         frame_of_reference_uid: FrameOfReferenceUID.
-        slices: In the order of the stored slices: number i is at index i along stored axis 2.
+        slices: As they were taken, in the order of the stored slices. Number i is at index i along stored axis 2, but
+            where the volume was ``resampled``: then only ``position_xyz_mm`` says where a slice lies.
         set_aside: Files that are not of the volume.
+        resampled: Whether the volume was interpolated between the slices: some are missing, lie unevenly or sheared.
     """
 
     study_uid: str
@@ -56,3 +58,4 @@ class DicomSource:
     frame_of_reference_uid: str
     slices: tuple[SliceIdentity, ...]
     set_aside: tuple[SetAside, ...]
+    resampled: bool = False

@@ -28,6 +28,9 @@ _Value = TypeVar("_Value")
 MAX_SPACING_MM = 5.0
 """Slices further apart are refused: a nodule of the paper's range would lie in one or two of them."""
 
+SPACING_SLACK_MM = 5e-4
+"""Beyond that limit: 5 mm comes as 5.0000001 out of float32; positions of a metre are exact to 6e-5 mm in it."""
+
 WARN_SPACING_MM = 3.0
 """The paper's limit (section 4.1: scans with slices over 3 mm are left out); above it the result carries a warning."""
 
@@ -118,7 +121,7 @@ class StoredGrid:
         """What a reader of the result should know about this grid."""
         notes = []
         widest = max(self.spacing_xyz_mm)
-        if widest > WARN_SPACING_MM:
+        if widest > WARN_SPACING_MM + SPACING_SLACK_MM:
             notes.append(
                 f"slice spacing is {widest:.3g} mm; the method was made for slices of at most {WARN_SPACING_MM:g} mm"
             )
@@ -180,7 +183,7 @@ def _check_spacing(spacing_xyz_mm: tuple[float, ...], path: str) -> None:
             code="ct-bad-spacing",
             hint="the header is damaged or not in millimetres; export the CT again",
         )
-    if max(spacing_xyz_mm) > MAX_SPACING_MM:
+    if max(spacing_xyz_mm) > MAX_SPACING_MM + SPACING_SLACK_MM:
         raise CTError(
             f"{path} has a slice spacing of {max(spacing_xyz_mm):g} mm (voxels of {text} mm);"
             f" at most {MAX_SPACING_MM:g} mm can be diagnosed from",

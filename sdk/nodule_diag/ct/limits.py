@@ -12,8 +12,8 @@ from math import prod
 from nodule_diag.ct.refusals import damaged, truncated
 from nodule_diag.errors import CTError
 
-MAX_VOXELS = 2**30
-"""1024 x 1024 x 1024: above any clinical chest CT; 2 GiB as int16."""
+MAX_VOXELS = 2**31
+"""1024 x 1024 x 2048: above any chest CT of a photon-counting scanner (1024 x 1024 x 1300); 4 GiB as int16."""
 
 MIN_AXIS_VOXELS = 2
 """A volume needs two samples along each axis, or it has no spacing there."""
@@ -25,10 +25,13 @@ MAX_FILES = 20_000
 """Files looked at in a folder or an archive; a chest CT has 100 to 2,000 slices."""
 
 MAX_SLICE_BYTES = 256 * 2**20
-"""One DICOM file; a 1024 x 1024 slice of 16 bits is 2 MiB."""
+"""One slice in DICOM; 1024 x 1024 pixels of 16 bits are 2 MiB."""
 
 MAX_ARCHIVE_BYTES = 4 * 2**30
 """All files of an archive together, unpacked."""
+
+MAX_FILE_BYTES = 3 * 2**30
+"""One DICOM file, which may hold all slices of a CT as its frames: 1024 x 1024 x 1300 take 2.5 GiB."""
 
 
 def check_size(size_xyz: Sequence[int], *, path: str) -> None:

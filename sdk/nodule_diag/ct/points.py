@@ -27,6 +27,10 @@ _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 HALF_VOXEL_SLACK = 1e-6
 """Voxels of slack at the border: a point computed as lying on it must not fall out by rounding."""
 
+GAP_MARGIN_MM = 10.0
+"""How far a gap must stay from a nodule's cube. The cubic spline that cuts the cube out gives each further voxel 0.27
+times the weight of the one before (its pole): across four slices of 2.5 mm 0.5 % are left."""
+
 
 def _points(points: npt.ArrayLike) -> Points:
     """As an (N, 3) float64 array of finite numbers."""
@@ -159,3 +163,30 @@ def require_inside(
         code="coordinate-outside",
         hint=hint,
     )
+
+
+def require_no_gap(ct: CTVolume, point_xyz_mm: Sequence[float] | Points, *, half_cube_mm: float) -> None:
+    """Refuse a nodule whose cube lies in a gap, or within `GAP_MARGIN_MM` of one.
+
+    Args:
+        ct: The volume.
+        point_xyz_mm: (3,) LPS mm: the middle of the cube.
+        half_cube_mm: Half of its side.
+
+    Raises:
+        CoordinateError: ``coordinate-near-gap``, naming the gap.
+    """
+    if not ct.gaps:
+        return
+    index = index_from_lps(ct, [list(point_xyz_mm)])[0]
+    for gap in ct.gaps:
+        spacing, at = ct.spacing_xyz_mm[gap.axis], float(index[gap.axis])
+        away = max((gap.first - at) * spacing, (at - gap.last) * spacing, 0.0)
+        if away < half_cube_mm + GAP_MARGIN_MM:
+            raise CoordinateError(
+                f"slices are missing {f'{away:.1f} mm from' if away else 'at'} point"
+                f" {_text(_points([list(point_xyz_mm)])[0])} mm LPS: a gap of {gap.width_mm:.3g} mm,"
+                f" where the nodule's cube of {2 * half_cube_mm:g} mm needs {GAP_MARGIN_MM:g} mm of whole CT around it",
+                code="coordinate-near-gap",
+                hint="copy or export the whole series again",
+            )

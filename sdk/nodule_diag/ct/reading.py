@@ -14,12 +14,20 @@ from nodule_diag.errors import CTError, UsageError
 from nodule_diag.process import LOG, resolve_threads
 
 
-def read_ct(path: str | os.PathLike[str], *, series: str | None = None, threads: int | None = None) -> CTVolume:
+def read_ct(
+    path: str | os.PathLike[str],
+    *,
+    series: str | None = None,
+    acquisition: int | None = None,
+    threads: int | None = None,
+) -> CTVolume:
     """Read a CT of any supported format, or say exactly why it must not be used.
 
     Args:
         path: A file of one of the formats of `nodule_diag.ct.formats.registry`, a DICOM folder, or a ``.zip`` of one.
         series: The SeriesInstanceUID to read, where DICOM holds several.
+        acquisition: Which volume of a DICOM series to read, where it holds several: its AcquisitionNumber, or the
+            number that the error lists it by.
         threads: CPU threads that reading DICOM may use; ``OMP_NUM_THREADS`` or every available core when left out.
 
     Returns:
@@ -27,7 +35,8 @@ def read_ct(path: str | os.PathLike[str], *, series: str | None = None, threads:
 
     Raises:
         CTError: With a ``code`` of its own for each kind of rejection; docs/bad-input.md lists them.
-        UsageError: When ``series`` is given for a format that has none, or ``threads`` is no number of threads.
+        UsageError: When ``series`` or ``acquisition`` is given for a format that has none, or ``threads`` is no number
+            of threads.
     """
     source = Path(path)
     count = resolve_threads(threads)
@@ -35,7 +44,7 @@ def read_ct(path: str | os.PathLike[str], *, series: str | None = None, threads:
     try:
         # Headers of absurd numbers overflow on the way to the checks that refuse them.
         with np.errstate(over="ignore", invalid="ignore"):
-            ct = _read(source, series, count)
+            ct = _read(source, series, acquisition, count)
     except OSError as error:
         raise CTError(
             f"{source} cannot be read: {error.strerror or error}",
@@ -53,7 +62,7 @@ def read_ct(path: str | os.PathLike[str], *, series: str | None = None, threads:
     return ct
 
 
-def _read(source: Path, series: str | None, threads: int) -> CTVolume:
+def _read(source: Path, series: str | None, acquisition: int | None, threads: int) -> CTVolume:
     """Choose the reader."""
     name = source.name.lower()
     if not source.exists():
@@ -69,7 +78,7 @@ def _read(source: Path, series: str | None, threads: int) -> CTVolume:
     if source.is_dir() or name.endswith(ARCHIVE_SUFFIX):
         from nodule_diag.ct.dicom import series as dicom  # heavy
 
-        return dicom.read(source, series=series, threads=threads)
+        return dicom.read(source, series=series, acquisition=acquisition, threads=threads)
     if name.endswith(DICOM_FILE_SUFFIXES):
         raise CTError(
             f"{source} is a single DICOM file; a CT is a folder of them",
@@ -84,8 +93,11 @@ def _read(source: Path, series: str | None, threads: int) -> CTVolume:
             code="ct-unsupported-format",
             hint=pair if name.endswith(PAIR_SUFFIXES) else f"supported are {SUFFIXES}",
         )
-    if series is not None:
-        raise UsageError(
-            f"{source} is not DICOM, so it has no series {series!r}", code="series-not-dicom", hint="leave --series out"
-        )
+    for option, value in (("series", series), ("acquisition", acquisition)):
+        if value is not None:
+            raise UsageError(
+                f"{source} is not DICOM, so it has no {option} {value!r}",
+                code=f"{option}-not-dicom",
+                hint=f"leave --{option} out",
+            )
     return form.read(source)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nodule_diag.ct.dicom_source import DicomSource
+from nodule_diag.ct.gaps import SliceGap
 from nodule_diag.ct.grid import Axes, Flips, StoredGrid, Triple
 from nodule_diag.ct.hounsfield import HounsfieldArray
 from nodule_diag.errors import CTError
@@ -34,6 +35,7 @@ class CTVolume:
         dicom: The series it was read from; None for other formats.
         stored_axes: For canonical x, y, z: the axis of the file it came from.
         stored_flips: For canonical x, y, z: whether the file runs the other way.
+        gaps: Where slices are missing and voxels were interpolated.
     """
 
     hu: npt.NDArray[Any]
@@ -45,6 +47,7 @@ class CTVolume:
     dicom: DicomSource | None = None
     stored_axes: Axes = (0, 1, 2)
     stored_flips: Flips = (False, False, False)
+    gaps: tuple[SliceGap, ...] = ()
 
     @property
     def series_uid(self) -> str | None:
@@ -126,7 +129,12 @@ class CTVolume:
 
     @classmethod
     def from_voxels(
-        cls, voxels: HounsfieldArray, *, dicom: DicomSource | None = None, warnings: tuple[str, ...] = ()
+        cls,
+        voxels: HounsfieldArray,
+        *,
+        dicom: DicomSource | None = None,
+        warnings: tuple[str, ...] = (),
+        gaps: tuple[SliceGap, ...] = (),
     ) -> CTVolume:
         """A volume of the voxels that a reader has collected.
 
@@ -134,6 +142,7 @@ class CTVolume:
             voxels: All of them.
             dicom: The series that was read.
             warnings: What the user of a result must know, beside what the grid says.
+            gaps: Where slices are missing.
 
         Raises:
             CTError: As `HounsfieldArray.finish`.
@@ -150,4 +159,5 @@ class CTVolume:
             dicom=dicom,
             stored_axes=grid.stored_axes,
             stored_flips=grid.stored_flips,
+            gaps=gaps,
         )

@@ -1,6 +1,10 @@
 from .atomic import sync_folder as sync_folder
 from .atomic import write_bytes as write_bytes
 from .atomic import writing as writing
+from .children import ChildDiedError as ChildDiedError
+from .children import ChildRefusedError as ChildRefusedError
+from .children import Children as Children
+from .children import NoChildError as NoChildError
 from .lock import sole_writer as sole_writer
 from .log import LOG as LOG
 from .side_by_side import in_order as in_order

@@ -96,3 +96,80 @@ def test_a_directory_that_points_behind_its_files(tmp_path, offset):
     path.write_bytes(data[:at] + extra + data[at:])
     with pytest.raises(zipfile.BadZipFile, match="behind its files"):
         open_zip(path)
+
+
+def test_an_archive_behind_something_else(tmp_path):
+    """A program that unpacks itself."""
+    path = tmp_path / "some.zip"
+    packed(path, [b"x" * 5000, b"y"])
+    path.write_bytes(b"MZ" * 3000 + path.read_bytes())
+    with open_zip(path) as archive:
+        assert [read_member(path, entry, 9999, check=True) for entry in archive.infolist()] == [b"x" * 5000, b"y"]
+
+
+def test_zip64_and_data_descriptors_and_comments(tmp_path):
+    path = tmp_path / "some.zip"
+    with path.open("wb") as file, zipfile.ZipFile(Unseekable(file), "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.comment = b"a comment PK\x01\x02 that lies" * 500
+        for number in range(3):
+            with archive.open(f"{number}.dcm", "w", force_zip64=True) as member:
+                member.write(bytes([number]) * 5000)
+    with open_zip(path) as archive:
+        entries = archive.infolist()
+        assert all(entry.flag_bits & 8 for entry in entries)
+        assert [read_member(path, entry, 9999, check=True) for entry in entries] == [
+            bytes([number]) * 5000 for number in range(3)
+        ]
+
+
+class Unseekable:
+    """A stream that zipfile can only append to, so that sizes stand behind the data."""
+
+    def __init__(self, file):
+        self.write, self.flush = file.write, file.flush
+
+
+def test_more_than_65535_files_are_counted_by_zip64(tmp_path):
+    path = tmp_path / "some.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(65_600):
+            archive.writestr(zipfile.ZipInfo(f"{number}"), b"")
+    with open_zip(path) as archive:
+        assert len(archive.infolist()) == 65_600
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\x06\x06")
+    struct.pack_into("<2Q", data, at + 24, 64, 64)
+    path.write_bytes(data)
+    with pytest.raises(zipfile.BadZipFile, match="counts 64 files"):
+        open_zip(path)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 65_535])
+def test_a_directory_that_counts_otherwise(tmp_path, count):
+    path = tmp_path / "some.zip"
+    packed(path, [b"x" * 5000, b"y"])
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<2H", data, data.rindex(b"PK\x05\x06") + 8, count, count)
+    path.write_bytes(data)
+    with pytest.raises(zipfile.BadZipFile, match=f"counts {count:,} files"):
+        open_zip(path)
+
+
+@given(changes=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=3))
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_archive_gives_what_was_packed_or_bad_zip(tmp_path, changes):
+    path = tmp_path / "some.zip"
+    contents = [random.Random(number).randbytes(100) * 4 for number in range(4)]
+    packed(path, contents)
+    data = bytearray(path.read_bytes())
+    for at, value in changes:
+        data[-1 - at % len(data)] = value  # most of it is directory
+    path.write_bytes(data)
+    try:
+        with open_zip(path) as archive:
+            entries = archive.infolist()
+        found = [read_member(path, entry, 9999, check=True) for entry in entries if entry.compress_type in (0, 8)]
+    except zipfile.BadZipFile:
+        return
+    assert set(found) <= set(contents)
+    assert len(entries) == len(contents)

@@ -12,7 +12,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from nodule_diag.ct.limits import MAX_ARCHIVE_BYTES, MAX_FILES, MAX_SLICE_BYTES
+from nodule_diag.ct.limits import MAX_ARCHIVE_BYTES, MAX_FILE_BYTES, MAX_FILES
 from nodule_diag.errors import CTError
 from nodule_diag.process import SERVED_COMPRESSION, open_zip, read_member
 
@@ -65,22 +65,28 @@ class DicomFile:
 
 
 def files_in(folder: Path) -> list[DicomFile]:
-    """All regular files under a folder, in a fixed order.
+    """All regular files under a folder, in a fixed order. Links are followed, and no folder is entered twice.
 
     Raises:
         CTError: ``ct-too-many-files``.
         OSError: When a folder cannot be read: its files may be slices of the CT.
     """
     found: list[DicomFile] = []
-    for parent, folders, names in os.walk(folder, onerror=_refuse):
+    entered: set[tuple[int, int]] = set()
+    for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        here = Path(parent).stat()
+        if (here.st_dev, here.st_ino) in entered:  # by a link to a folder above, or beside
+            folders.clear()
+            continue
+        entered.add((here.st_dev, here.st_ino))
         folders.sort()
         for name in sorted(names):
             path = Path(parent, name)
             if not name.startswith(".") and path.is_file():
                 found.append(DicomFile(_printable(str(path.relative_to(folder))), path))
-        if len(found) > MAX_FILES:
+        if max(len(found), len(entered)) > MAX_FILES:
             raise CTError(
-                f"{folder} holds over {MAX_FILES:,} files",
+                f"{folder} holds over {MAX_FILES:,} files or folders",
                 code="ct-too-many-files",
                 hint="give the folder of one CT study",
             )
@@ -114,8 +120,16 @@ def members_of(path: Path) -> list[DicomFile]:
             code="ct-truncated",
             hint="copy or download the file again",
         ) from error
+    names = set[str]()
     for entry in entries:
         _check_entry(entry, path)
+        if entry.filename in names:
+            raise CTError(
+                f"{path} holds {entry.filename!r}, twice",
+                code="ct-archive-duplicate",
+                hint="pack the DICOM folder again",
+            )
+        names.add(entry.filename)
     files = [entry for entry in entries if not entry.is_dir() and not _is_clutter(entry.filename)]
     if len(files) > MAX_FILES:
         raise CTError(
@@ -150,8 +164,8 @@ def _check_entry(entry: zipfile.ZipInfo, path: Path) -> None:
     if entry.compress_type not in SERVED_COMPRESSION:
         hint = "pack the DICOM folder again as an ordinary zip"
         raise refused("which is compressed in a way other than deflate", "ct-archive-compression", hint)
-    if entry.file_size > MAX_SLICE_BYTES:
-        limit = f"over the limit of {MAX_SLICE_BYTES // 2**20} MiB for one DICOM slice"
+    if entry.file_size > MAX_FILE_BYTES:
+        limit = f"over the limit of {MAX_FILE_BYTES // 2**20:,} MiB for one DICOM file"
         why = f"which unpacks to {entry.file_size / 2**20:,.0f} MiB, {limit}"
         raise refused(why, "ct-archive-too-large", "pack the DICOM slices of one CT series alone")
 

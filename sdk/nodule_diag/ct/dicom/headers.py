@@ -1,35 +1,25 @@
-"""What the header of each DICOM image says, read by pydicom without its pixels.
-
-Values are taken as the bytes that stand in the file: pydicom's conversion warns of every value that breaks a rule, also
-where nothing here depends on it.
-"""
+"""What the header of each DICOM image says, read without its pixels."""
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from io import BytesIO
-from math import isfinite, nan
+from math import nan
 
 from pydicom import uid
-from pydicom.charset import python_encoding
-from pydicom.datadict import tag_for_keyword
-from pydicom.dataelem import RawDataElement
-from pydicom.filereader import read_dataset
 
+from nodule_diag.ct.dicom.bounds import NOT_PARSED, Allowance
+from nodule_diag.ct.dicom.elements import GE_BIG_ENDIAN_PIXELS, Elements
 from nodule_diag.ct.dicom.files import DicomFile
 from nodule_diag.ct.formats.registry import DICOM_FILE_SUFFIXES
 from nodule_diag.ct.limits import check_payload
 from nodule_diag.errors import CTError
 from nodule_diag.process import in_order
 
-CT_CLASSES = (uid.CTImageStorage, uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)
+__all__ = ["GE_BIG_ENDIAN_PIXELS", "NATIVE", "UNDEFINED_LENGTH", "SliceHeader", "image_headers"]
 
-GE_BIG_ENDIAN_PIXELS = "1.2.840.113619.5.2"
-"""A private transfer syntax: an implicit little endian header before big endian pixels."""
+CT_CLASSES = (uid.CTImageStorage, uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)
 
 NATIVE = (
     *(uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian),
@@ -41,52 +31,51 @@ HEADER_BYTES = (2**14, 2**18, 2**22)
 """How much of a file is read, inflated where it is deflated, until its pixels are found: enough for most, for nearly
 all, and for all that is accepted."""
 
+MULTI_FRAME_BYTES = (2**24, 2**27)
+"""The same, beyond those, for many frames: each has a header of its own, of 1 to 40 kB, before the pixels."""
+
 UNDEFINED_LENGTH = 0xFFFFFFFF
+
+NO_DICOM = "no image"
+"""Why a file that is not DICOM is set aside."""
 
 _PREAMBLE_BYTES = 128
 _MAGIC = b"DICM"
-_OLD_START = b"\x08\x00"
-_META_GROUP = 2
-_PIXEL_DATA = 0x7FE00010
-_META_TAGS = {tag_for_keyword(word) or 0: word for word in ("MediaStorageSOPClassUID", "TransferSyntaxUID")}
-_TAGS = {
-    tag_for_keyword(word) or 0: word
-    for word in (
-        *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription"),
-        *("GantryDetectorTilt", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "FrameOfReferenceUID"),
-        *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames"),
-        *("SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit"),
-        *("PixelRepresentation", "RescaleSlope", "RescaleIntercept"),
-    )
-}
-_NO_DICOM = (
-    *(ValueError, LookupError, TypeError, AttributeError, RecursionError),
-    *(EOFError, OSError, struct.error, zlib.error),
-)
-"""What pydicom raises where bytes cannot be parsed."""
+_OLD_STARTS = (b"\x08\x00", b"\x02\x00")
+"""How files without a preamble begin: with the data set, or with group 2."""
 
 
 @dataclass(frozen=True)
 class SliceHeader:
-    """What is kept of one DICOM image; None or empty where the header says nothing.
+    """What is kept of one DICOM image, or of one frame of it; None or empty where the header says nothing.
 
     Attributes:
         file: Where it is.
         sop_class, sop_uid, study_uid, series_uid, frame_of_reference_uid: UIDs.
-        modality, description, photometric: As in the header.
+        modality, description, photometric, kernel, rescale_type: As in the header.
+        patient: PatientID, or PatientName where that is empty; goes into no message.
+        image_type: ImageType, in capitals.
         series_number: Zero where there is none.
+        acquisition: AcquisitionNumber; None where there is none.
+        time: AcquisitionTime, HHMMSS.
+        phase: What else tells frames at one place apart: temporal position, stack.
         columns, rows, frames: Size in pixels, and the number of frames, at least 1.
+        frame: Which frame of its file it is, from 1; None for an image of its own.
         position_mm: (3,) ImagePositionPatient, LPS.
         orientation: (6,) ImageOrientationPatient: the directions of rows and of columns, LPS.
         pixel_spacing_mm: (row spacing, column spacing).
         gantry_tilt_deg: GantryDetectorTilt; not a number where there is none.
+        concatenation: ConcatenationUID, and of how many files it consists.
         transfer_syntax: UID; implicit little endian, the standard's default, where the file does not say.
         deflated_from: Where the deflated part of the file begins; None where nothing is deflated.
         pixels_start: First byte of the pixel data in the file, or in what inflates from ``deflated_from``.
         pixels_length: Their bytes, or ``UNDEFINED_LENGTH`` for compressed frames.
         samples: Numbers a pixel.
-        bits_allocated, bits_stored, high_bit, signed: As DICOM PS3.5, 8.1.1 has them.
+        bits_allocated, bits_stored, high_bit, representation: As DICOM PS3.5, 8.1.1 has them.
         slope, intercept: HU = slope * stored + intercept.
+        lossy: Whether the image was ever compressed with loss.
+        lossy_ratio: By how much; not a number where that is not said.
+        trouble: Why it must not be used as a slice.
     """
 
     file: DicomFile
@@ -98,14 +87,23 @@ class SliceHeader:
     modality: str
     description: str
     photometric: str
+    patient: str
+    kernel: str
+    rescale_type: str
+    image_type: tuple[str, ...]
     series_number: float
+    acquisition: int | None
+    time: str
+    phase: tuple[str, ...]
     columns: int
     rows: int
     frames: int
+    frame: int | None
     position_mm: tuple[float, ...] | None
     orientation: tuple[float, ...] | None
     pixel_spacing_mm: tuple[float, ...] | None
     gantry_tilt_deg: float
+    concatenation: tuple[str, int]
     transfer_syntax: str
     deflated_from: int | None
     pixels_start: int
@@ -114,62 +112,108 @@ class SliceHeader:
     bits_allocated: int
     bits_stored: int
     high_bit: int
-    signed: bool
+    representation: int
     slope: float
     intercept: float
+    lossy: bool
+    lossy_ratio: float
+    trouble: CTError | None = None
+
+    @property
+    def signed(self) -> bool:
+        """Whether stored values are two's complement."""
+        return self.representation == 1
 
     @property
     def pixel_bytes(self) -> int:
         """What all pixels take uncompressed, one number each."""
         return self.rows * self.columns * self.frames * self.bits_allocated // 8
 
+    @property
+    def native(self) -> bool:
+        """Whether the pixels are not compressed, or by deflating the file as a whole."""
+        return self.transfer_syntax in NATIVE and self.pixels_length != UNDEFINED_LENGTH
 
-def slice_headers(files: list[DicomFile], *, source: str, threads: int) -> list[SliceHeader | None]:
+
+Found = tuple[SliceHeader, ...] | str
+"""The images in a file, or what the file is instead."""
+
+
+Frames = Callable[[SliceHeader, Elements, str], tuple[SliceHeader, ...]]
+"""Splits an image of many frames, of a file of that name: `nodule_diag.ct.dicom.frames`."""
+
+
+def image_headers(files: list[DicomFile], *, source: str, threads: int, frames: Frames) -> list[Found]:
     """The headers of all DICOM images among some files.
 
     Args:
         files: Any files.
         source: The folder or archive, for messages.
         threads: How many files are looked at side by side.
+        frames: Splits an image of many frames.
 
     Returns:
-        One for each file; None for what is no DICOM, and for reports and other DICOM objects without pixels.
+        What each file holds. A file that should be a CT slice and is damaged has its ``trouble`` in the header.
 
     Raises:
-        CTError: ``ct-empty``, ``ct-truncated`` or ``ct-damaged``, for a file that should be a CT slice.
+        CTError: ``ct-empty`` or ``ct-truncated``, for a file that may be a CT slice of any series;
+            ``ct-too-many-elements``.
     """
-    with in_order(partial(_header, source=source), files, threads=threads) as headers:
+    work = partial(_header, source=source, frames=frames, allowance=Allowance())
+    with in_order(work, files, threads=threads) as headers:
         return list(headers)
 
 
-def _header(file: DicomFile, *, source: str) -> SliceHeader | None:
+def _header(file: DicomFile, *, source: str, frames: Frames, allowance: Allowance) -> Found:
     name = f"{source}: {file.name}"
     claims = file.name.lower().endswith(DICOM_FILE_SUFFIXES)
-    for count in HEADER_BYTES:
+    counts, elements = [*HEADER_BYTES], Elements(allowance)
+    while counts:
+        count = counts.pop(0)
         head = bytes(file.part(0, count, check=False))
         if not head and claims:
             raise CTError(f"{name} is empty", code="ct-empty", hint="copy or export the series again")
         magic = head[_PREAMBLE_BYTES:].startswith(_MAGIC)  # old files begin without a preamble
-        if not (magic or claims or head.startswith(_OLD_START)):
-            return None
-        elements = _Elements()
+        if not (magic or claims or head.startswith(_OLD_STARTS)):
+            return NO_DICOM
+        elements = Elements(allowance)
         try:
             elements.parse(head, _PREAMBLE_BYTES + len(_MAGIC) if magic else 0, limit=count)
-        except _NO_DICOM:
+        except NOT_PARSED:
             elements.pixels = None
+            allowance.check(source)
         if elements.pixels or len(head) < count:
             break
-    header = elements.header(file)
-    if header is None and elements.text("MediaStorageSOPClassUID") not in ("", *CT_CLASSES):
-        return None
-    if header is None:
-        raise CTError(
+        if not counts and count < MULTI_FRAME_BYTES[0] and elements.finite("NumberOfFrames", 1) > 1:
+            counts += MULTI_FRAME_BYTES
+    sop_class = elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID")
+    if sop_class == uid.MediaStorageDirectoryStorage:  # DICOMDIR, on every disc
+        return NO_DICOM
+    header = _kept(elements, file, sop_class)
+    if elements.pixels is None:
+        known = elements.whole or uid.UID(sop_class).name != sop_class
+        if sop_class and sop_class not in CT_CLASSES and known:
+            return f"a DICOM object without an image ({header.modality or uid.UID(sop_class).name})"
+        trouble = CTError(
             f"{name} is truncated or damaged: it has no pixel data, or none behind a header that can be read",
             code="ct-truncated",
             hint="copy or export the series again",
         )
-    _check_length(header, name)
-    return header
+        if header.series_uid:
+            # Its other values may be damaged too: it must not be taken for a picture, and set aside.
+            modality = "CT" if sop_class in CT_CLASSES else ""
+            header = replace(header, modality=modality, photometric="", samples=1, image_type=(), rescale_type="")
+            return (replace(header, trouble=trouble),)
+        if magic or claims:
+            raise trouble
+        return NO_DICOM
+    try:
+        _check_length(header, name)
+        if header.frames > 1 or sop_class in CT_CLASSES[1:]:
+            return frames(header, elements, name)
+    except CTError as trouble:
+        return (replace(header, trouble=trouble),)
+    return (header,)
 
 
 def _check_length(header: SliceHeader, name: str) -> None:
@@ -184,104 +228,50 @@ def _check_length(header: SliceHeader, name: str) -> None:
     check_payload(promised, length, compressed=False, path=name)
 
 
-class _Elements:
-    """The elements of interest in the head of a file, as bytes."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, bytes] = {}
-        self.pixels: tuple[int, int] | None = None  # start and length of their data
-        self.syntax = ""
-        self.little = True
-        self.deflated_from: int | None = None
-
-    def parse(self, head: bytes, start: int, *, limit: int) -> None:
-        """Read group 2, which is always explicit little endian (DICOM PS3.10, 7.1), and then the data set."""
-        stream = BytesIO(head)
-        stream.seek(start)
-        self._read(stream, _META_TAGS, implicit=False, stop=lambda tag: tag >> 16 != _META_GROUP)
-        syntax = self.syntax = self.text("TransferSyntaxUID") or uid.ImplicitVRLittleEndian
-        if syntax == uid.DeflatedExplicitVRLittleEndian:
-            self.deflated_from = stream.tell()
-            stream = BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(head[self.deflated_from :], limit))
-        self.little = syntax != uid.ExplicitVRBigEndian
-        # pydicom sees for itself where a file that does not say is explicit.
-        implicit = syntax in (uid.ImplicitVRLittleEndian, GE_BIG_ENDIAN_PIXELS)
-        self._read(stream, _TAGS, implicit=implicit, stop=lambda tag: tag >= _PIXEL_DATA)
-
-    def _read(self, stream: BytesIO, tags: dict[int, str], *, implicit: bool, stop: Callable[[int], bool]) -> None:
-        def stop_when(tag: int, _: str | None, length: int) -> bool:
-            if tag == _PIXEL_DATA:
-                self.pixels = stream.tell(), length
-            return stop(tag)
-
-        found = read_dataset(stream, implicit, self.little, stop_when=stop_when, specific_tags=list(tags))
-        for tag, word in tags.items():
-            element = found.get_item(tag) if tag in found else None
-            if isinstance(element, RawDataElement) and element.value:
-                self.values[word] = element.value
-
-    def text(self, word: str, *, encoding: str = "ascii") -> str:
-        """A value fit for a message: no padding, no control characters, no lone surrogates."""
-        value = self.values.get(word, b"").decode(encoding, "replace")
-        return "".join(character for character in value if character.isprintable()).strip()
-
-    def numbers(self, word: str, count: int) -> tuple[float, ...] | None:
-        """A value of several numbers in text; None when it is missing or is something else."""
-        try:
-            values = tuple(float(part) for part in self.text(word).split("\\"))
-        except ValueError:
-            return None
-        return values if len(values) == count else None
-
-    def number(self, word: str, default: float = nan) -> float:
-        """A value of one number in text; not a number where it is something else."""
-        return (self.numbers(word, 1) or (nan,))[0] if self.text(word) else default
-
-    def finite(self, word: str, default: float) -> float:
-        """A value of one number in text; the default where it is anything else."""
-        number = self.number(word)
-        return number if isfinite(number) else default
-
-    def integer(self, word: str, default: int = 0) -> int:
-        """A value of two bytes."""
-        value = self.values.get(word, b"")
-        return int.from_bytes(value, "little" if self.little else "big") if len(value) == 2 else default
-
-    def header(self, file: DicomFile) -> SliceHeader | None:
-        """All of it; None when there are no pixels."""
-        if self.pixels is None:
-            return None
-        sets = [word for word in self.text("SpecificCharacterSet").split("\\") if word in python_encoding]
-        description = self.text("SeriesDescription", encoding=python_encoding[sets[-1]] if sets else "latin-1")
-        allocated = self.integer("BitsAllocated")
-        stored = self.integer("BitsStored", allocated)
-        return SliceHeader(
-            file=file,
-            sop_class=self.text("SOPClassUID"),
-            sop_uid=self.text("SOPInstanceUID"),
-            study_uid=self.text("StudyInstanceUID"),
-            series_uid=self.text("SeriesInstanceUID"),
-            frame_of_reference_uid=self.text("FrameOfReferenceUID"),
-            modality=self.text("Modality"),
-            description=description,
-            series_number=self.finite("SeriesNumber", 0),
-            photometric=self.text("PhotometricInterpretation"),
-            columns=self.integer("Columns"),
-            rows=self.integer("Rows"),
-            frames=max(1, int(self.finite("NumberOfFrames", 1))),
-            position_mm=self.numbers("ImagePositionPatient", 3),
-            orientation=self.numbers("ImageOrientationPatient", 6),
-            pixel_spacing_mm=self.numbers("PixelSpacing", 2),
-            gantry_tilt_deg=self.finite("GantryDetectorTilt", nan),
-            transfer_syntax=self.syntax,
-            deflated_from=self.deflated_from,
-            pixels_start=self.pixels[0],
-            pixels_length=self.pixels[1],
-            samples=self.integer("SamplesPerPixel", 1),
-            bits_allocated=allocated,
-            bits_stored=stored,
-            high_bit=self.integer("HighBit", stored - 1),
-            signed=self.integer("PixelRepresentation") == 1,
-            slope=self.number("RescaleSlope", 1.0) or 1.0,
-            intercept=self.number("RescaleIntercept", 0.0),
-        )
+def _kept(elements: Elements, file: DicomFile, sop_class: str) -> SliceHeader:
+    """All of it; a length of zero where there are no pixels."""
+    allocated = elements.integer("BitsAllocated")
+    stored = elements.integer("BitsStored", allocated)
+    acquisition = elements.number("AcquisitionNumber")
+    start, length = elements.pixels or (0, 0)
+    return SliceHeader(
+        file=file,
+        sop_class=sop_class,
+        sop_uid=elements.text("SOPInstanceUID"),
+        study_uid=elements.text("StudyInstanceUID"),
+        series_uid=elements.text("SeriesInstanceUID"),
+        frame_of_reference_uid=elements.text("FrameOfReferenceUID"),
+        modality=elements.text("Modality"),
+        description=elements.prose("SeriesDescription"),
+        photometric=elements.text("PhotometricInterpretation"),
+        patient=elements.text("PatientID") or elements.prose("PatientName"),
+        kernel=elements.text("ConvolutionKernel"),
+        rescale_type=elements.text("RescaleType"),
+        image_type=tuple(elements.text("ImageType").upper().split("\\")),
+        series_number=elements.finite("SeriesNumber", 0),
+        acquisition=int(acquisition) if abs(acquisition) < 2**31 else None,
+        time=elements.text("AcquisitionTime")[:6],
+        phase=(elements.text("TemporalPositionIdentifier"),),
+        columns=elements.integer("Columns"),
+        rows=elements.integer("Rows"),
+        frames=max(1, int(elements.finite("NumberOfFrames", 1))),
+        frame=None,
+        position_mm=elements.numbers("ImagePositionPatient", 3),
+        orientation=elements.numbers("ImageOrientationPatient", 6),
+        pixel_spacing_mm=elements.numbers("PixelSpacing", 2),
+        gantry_tilt_deg=elements.finite("GantryDetectorTilt", nan),
+        concatenation=(elements.text("ConcatenationUID"), elements.integer("InConcatenationTotalNumber")),
+        transfer_syntax=elements.syntax,
+        deflated_from=elements.deflated_from,
+        pixels_start=start,
+        pixels_length=length,
+        samples=elements.integer("SamplesPerPixel", 1),
+        bits_allocated=allocated,
+        bits_stored=stored,
+        high_bit=elements.integer("HighBit", stored - 1),
+        representation=elements.integer("PixelRepresentation"),
+        slope=elements.number("RescaleSlope", 1.0) or 1.0,
+        intercept=elements.number("RescaleIntercept", 0.0),
+        lossy=elements.text("LossyImageCompression") == "01",
+        lossy_ratio=elements.finite("LossyImageCompressionRatio", nan),
+    )

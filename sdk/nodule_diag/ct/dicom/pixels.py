@@ -1,62 +1,115 @@
 """The pixels of one DICOM slice in Hounsfield units.
 
-What stands in the file as it is, is read by numpy. Compressed pixels are decoded by pydicom where it or one of its
-plug-ins can, from memory and without what GDCM does with damaged RLE, and otherwise by the GDCM inside SimpleITK.
+What stands in the file as it is, and run lengths, are read by numpy. Code streams are decoded in a child process
+(`nodule_diag.ct.dicom.decoding`), as what a damaged one does to a decoder is not to be foreseen.
 """
 
 from __future__ import annotations
 
-import os
-import struct
-import threading
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from pydicom import uid
-from pydicom.pixels.decoders.base import get_decoder
 
-from nodule_diag.ct.dicom.files import DicomFile
-from nodule_diag.ct.dicom.headers import NATIVE, UNDEFINED_LENGTH, SliceHeader
+from nodule_diag.ct.dicom import decoding, run_lengths
+from nodule_diag.ct.dicom.bounds import inflate
+from nodule_diag.ct.dicom.code_stream import SYNTAXES, CodeStream, code_stream
+from nodule_diag.ct.dicom.encapsulation import fragments_of
+from nodule_diag.ct.dicom.headers import GE_BIG_ENDIAN_PIXELS, NATIVE, UNDEFINED_LENGTH, SliceHeader
 from nodule_diag.ct.limits import MAX_SLICE_BYTES
-from nodule_diag.ct.refusals import truncated, undecodable
+from nodule_diag.ct.refusals import damaged, truncated, undecodable
 from nodule_diag.errors import CTError
-from nodule_diag.process import quiet_itk
+from nodule_diag.process import ChildDiedError, ChildRefusedError, Children, NoChildError
 
-PLUGINS = {
-    uid.RLELossless: "pydicom",
-    uid.JPEG2000Lossless: "pylibjpeg",
-    uid.JPEG2000: "pylibjpeg",
-    uid.JPEGLSLossless: "pyjpegls",
-    uid.JPEGLSNearLossless: "pyjpegls",
-}
-"""Which of pydicom's decoders a transfer syntax is given to, where it is installed."""
+ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
 
+DECODED: tuple[str, ...] = (*NATIVE, GE_BIG_ENDIAN_PIXELS, ENCAPSULATED_UNCOMPRESSED, uid.RLELossless, *SYNTAXES)
+"""All transfer syntaxes that are read."""
+
+_TAIL_BYTES = 16
+"""What is looked at behind the pixels."""
+
+_PIXEL_GROUP = 0x7FE0
 _WHOLE_BYTES = (8, 16, 32)
-_ITEM, _END_OF_ITEMS = 0xFFFEE000, 0xFFFEE0DD
-_GDCM = threading.Lock()
-"""Nobody promises that GDCM may run in two threads; crashes have been reported (SimpleITK's issues 805 and 1466)."""
+_BIG_ENDIAN = (uid.ExplicitVRBigEndian, GE_BIG_ENDIAN_PIXELS)
+_MOST_COMPRESSED, _MOST_COMPRESSED_MORE = 2, 2**20
+"""No way of coding makes pixels take twice their bytes and a MiB."""
+
+_DECODER_BYTES, _DECODER_BYTES_A_PIXEL = 2**28, 48
+"""Memory for a decoder: 512 x 512 pixels of JPEG 2000 take 6 MiB."""
+
+_SLICES_A_DECODER, _MOST_DECODERS = 32, 8
+"""A decoder starts in the time that it takes for 20 to 80 slices."""
+
+_NO_FAULT = "Unsupported JPEG data precision"
+"""GDCM says so of every 12-bit JPEG, when it tries its 8-bit decoder first."""
 
 
-def hounsfield(header: SliceHeader, *, source: str) -> npt.NDArray[Any]:
+class Pixels(NamedTuple):
+    """One slice.
+
+    Attributes:
+        hu: (rows, columns) HU, of an integer type while slope and intercept are whole numbers.
+        lossy: Whether they were compressed in a way that loses something.
+    """
+
+    hu: npt.NDArray[Any]
+    lossy: bool
+
+
+def decoders(threads: int, *, slices: int) -> Children:
+    """The children that decode the slices of one CT; none is started for slices that need none."""
+    at_most = min(threads, 1 + slices // _SLICES_A_DECODER, _MOST_DECODERS)
+    return Children(f"{decoding.__name__}:{decoding.decoder.__name__}", at_most=at_most)
+
+
+def hounsfield(header: SliceHeader, *, source: str, decoders: Children) -> Pixels:
     """Decode the one frame of a slice.
 
     Args:
         header: Of the slice.
         source: The folder or archive, for messages.
-
-    Returns:
-        (rows, columns) HU, of an integer type while slope and intercept are whole numbers.
+        decoders: For code streams.
 
     Raises:
-        CTError: ``ct-truncated``, ``ct-damaged``, ``ct-too-large``, or ``ct-archive-needs-unpacking`` on a system
-            where GDCM can be given files only.
+        CTError: ``ct-truncated``, ``ct-damaged``, ``ct-too-large``, ``ct-transfer-syntax``; ``ct-decoder-died`` for a
+            slice that ended a decoder, ``ct-no-decoder`` where none can be started.
     """
     name = f"{source}: {header.file.name}"
+    _check(header, name)
+    lossy = False
+    if header.transfer_syntax in (*NATIVE, GE_BIG_ENDIAN_PIXELS):
+        values = _plain(header, _native(header, name))
+    else:
+        frame = b"".join(fragments_of(_compressed(header), 1, name=name)[0])
+        try:
+            if header.transfer_syntax == uid.RLELossless:
+                words = run_lengths.decode(frame, header.rows * header.columns, header.bits_allocated // 8)
+                values = _plain(header, words.tobytes(), order="<")
+            elif header.transfer_syntax == ENCAPSULATED_UNCOMPRESSED:
+                _check_length(len(frame), header, name)
+                values = _plain(header, frame)
+            else:
+                stream = code_stream(frame, header.transfer_syntax)
+                values, lossy = _decoded(header, stream, decoders, name), stream.lossy
+        except ValueError as error:
+            if isinstance(error, CTError):
+                raise
+            raise damaged(name, str(error)) from error
+    return Pixels(_rescaled(_in_their_bits(values, header), header), lossy)
+
+
+def _check(header: SliceHeader, name: str) -> None:
+    """What the header says of the pixels must be possible, before any memory is taken for them."""
+    if header.transfer_syntax not in DECODED:
+        raise CTError(
+            f"{name} is stored as {syntax_name(header.transfer_syntax)}, which is not read",
+            code="ct-transfer-syntax",
+            hint="export the series again, uncompressed",
+        )
     if max(header.pixel_bytes, header.file.size) > MAX_SLICE_BYTES:
         raise CTError(
             f"{name} takes {max(header.pixel_bytes, header.file.size) / 2**20:,.0f} MiB, over the limit of"
@@ -64,33 +117,21 @@ def hounsfield(header: SliceHeader, *, source: str) -> npt.NDArray[Any]:
             code="ct-too-large",
             hint="the header is damaged, or this is no slice of a chest CT",
         )
+    if header.bits_allocated not in _WHOLE_BYTES:
+        raise _contradicts(name, f"a pixel takes {header.bits_allocated} bits, not {_WHOLE_BYTES}")
     if not 0 < header.bits_stored <= header.high_bit + 1 <= header.bits_allocated:
-        raise _damaged(name, f"bits up to {header.high_bit} of {header.bits_allocated} hold {header.bits_stored}")
+        raise _contradicts(name, f"bits up to {header.high_bit} of {header.bits_allocated} hold {header.bits_stored}")
     if not (isfinite(header.slope) and isfinite(header.intercept)):
-        raise _damaged(name, f"HU are {header.slope:g} times the stored value and {header.intercept:g}")
-    native = header.transfer_syntax in NATIVE and header.pixels_length != UNDEFINED_LENGTH
-    if native and header.bits_allocated in _WHOLE_BYTES:
-        return _rescaled(_in_their_bits(_native(header, name), header), header)
-    data = header.file.part(0, header.file.size)
-    if header.pixels_length == UNDEFINED_LENGTH:
-        _check_frames(data[header.pixels_start :], name)
-    syntax = uid.UID(header.transfer_syntax)
-    plugin = PLUGINS.get(syntax)
-    try:
-        if plugin and plugin in get_decoder(syntax).available_plugins:
-            return _rescaled(_by_plugin(header, data[header.pixels_start :], plugin), header)
-        return _by_gdcm(header, data, name)
-    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, struct.error) as error:
-        if isinstance(error, CTError):
-            raise
-        raise CTError(
-            f"{name} cannot be decoded: its pixel data is damaged or of an unknown kind",
-            code="ct-damaged",
-            hint="export the series again, uncompressed",
-        ) from error
+        raise _contradicts(name, f"HU are {header.slope:g} times the stored value and {header.intercept:g}")
 
 
-def _damaged(name: str, says: str) -> CTError:
+def syntax_name(syntax: str) -> str:
+    """A transfer syntax as people know it, and its UID."""
+    known = uid.UID(syntax).name
+    return syntax or "nothing" if known == syntax else f"{known} ({syntax})"
+
+
+def _contradicts(name: str, says: str) -> CTError:
     return CTError(
         f"{name} has a header that says: {says}",
         code="ct-damaged",
@@ -98,21 +139,47 @@ def _damaged(name: str, says: str) -> CTError:
     )
 
 
-def _native(header: SliceHeader, name: str) -> npt.NDArray[Any]:
-    """(rows, columns) stored values of uncompressed pixels."""
+def _native(header: SliceHeader, name: str) -> memoryview:
+    """The bytes of uncompressed pixels."""
+    if header.pixels_length == UNDEFINED_LENGTH:
+        raise damaged(name, f"its pixels are in frames, which {syntax_name(header.transfer_syntax)} does not have")
     promised = header.pixel_bytes
     if header.deflated_from is None:
-        data = header.file.part(header.pixels_start, promised)
+        data = header.file.part(header.pixels_start, promised + _TAIL_BYTES)
     else:
         deflated = header.file.part(header.deflated_from, header.file.size)
+        most = header.pixels_start + promised + _TAIL_BYTES
         try:
-            inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, header.pixels_start + promised)
+            inflated = inflate(deflated, most)
         except zlib.error as error:
             raise undecodable(name, error) from error
         data = memoryview(inflated)[header.pixels_start :]
     if len(data) < promised:
         raise truncated(name, f"its header promises {promised:,} bytes of voxels, {len(data):,} could be read")
-    order = ">" if header.transfer_syntax == uid.ExplicitVRBigEndian else "<"
+    _check_length(header.pixels_length, header, name)
+    tail = bytes(data[header.pixels_length :])
+    group = int.from_bytes(tail[:2], "big" if header.transfer_syntax == uid.ExplicitVRBigEndian else "little")
+    if tail.strip(b"\0") and group <= _PIXEL_GROUP:
+        raise damaged(name, "its pixels are followed by bytes that are no element: they were moved, or are more")
+    return data[:promised]
+
+
+def _check_length(length: int, header: SliceHeader, name: str) -> None:
+    """Pixels are as many as the header promises, and one byte more where these are odd."""
+    promised = header.pixel_bytes
+    if length != promised + promised % 2 and length != promised:
+        raise damaged(name, f"its header promises {promised:,} bytes of voxels, and there are {length:,}")
+
+
+def _compressed(header: SliceHeader) -> memoryview:
+    """The items of compressed pixels, and no more of the file than they may take."""
+    most = _MOST_COMPRESSED * header.pixel_bytes + _MOST_COMPRESSED_MORE
+    return header.file.part(header.pixels_start, min(header.pixels_length, most))
+
+
+def _plain(header: SliceHeader, data: memoryview | bytes, *, order: str | None = None) -> npt.NDArray[Any]:
+    """(rows, columns) stored values."""
+    order = order or (">" if header.transfer_syntax in _BIG_ENDIAN else "<")
     kind = np.dtype(f"{order}{'i' if header.signed else 'u'}{header.bits_allocated // 8}")
     return np.frombuffer(data, kind, header.rows * header.columns).reshape(header.rows, header.columns)
 
@@ -139,70 +206,63 @@ def _rescaled(values: npt.NDArray[Any], header: SliceHeader) -> npt.NDArray[Any]
     return np.asarray(wide * int(slope) + int(intercept))
 
 
-def _check_frames(data: memoryview, name: str) -> None:
-    """Compressed pixels are a chain of items (DICOM PS3.5, A.4); every one must be there to its last byte."""
-    at = 0
-    while at < len(data):
-        group, element, length = struct.unpack_from("<HHL", data, at) if at + 8 <= len(data) else (0, 0, len(data))
-        tag = group << 16 | element
-        if tag == _END_OF_ITEMS:
-            return
-        at += 8 + length
-        if at > len(data) or tag != _ITEM:
-            raise CTError(
-                f"{name} is truncated or damaged: its compressed pixels end within a frame, or another item follows",
-                code="ct-truncated" if at > len(data) else "ct-damaged",
-                hint="copy or export the series again",
-            )
-
-
-def _by_plugin(header: SliceHeader, data: memoryview, plugin: str) -> npt.NDArray[Any]:
-    """(rows, columns) stored values, by pydicom."""
-    # Run lengths are of whole words, whose unused bits pydicom clears from 3.1 on, and only above the stored ones.
-    words = header.transfer_syntax == uid.RLELossless
-    options: dict[str, Any] = {
-        "rows": header.rows,
-        "columns": header.columns,
-        "number_of_frames": 1,
-        "samples_per_pixel": 1,
-        "photometric_interpretation": "MONOCHROME2",
-        "bits_allocated": header.bits_allocated,
-        "bits_stored": header.bits_allocated if words else header.bits_stored,
-        "pixel_representation": int(header.signed),
-        "pixel_keyword": "PixelData",
-    }
-    decoder = get_decoder(uid.UID(header.transfer_syntax))
-    array: npt.NDArray[Any] = decoder.as_array(bytes(data), index=0, raw=True, decoding_plugin=plugin, **options)[0]
-    array = array.reshape(header.rows, header.columns)
-    return _in_their_bits(array, header) if words else array
-
-
-def _by_gdcm(header: SliceHeader, data: memoryview, name: str) -> npt.NDArray[Any]:
-    """(rows, columns) HU, by the GDCM inside SimpleITK, which applies slope and intercept itself."""
-    import SimpleITK as sitk
-
-    with _readable(header.file, data, name) as path, quiet_itk(), _GDCM:
-        reader = sitk.ImageFileReader()
-        reader.SetImageIO("GDCMImageIO")
-        reader.SetFileName(path)
-        array: npt.NDArray[Any] = sitk.GetArrayFromImage(reader.Execute())
-    return array.reshape(header.rows, header.columns)
-
-
-@contextmanager
-def _readable(file: DicomFile, data: memoryview, name: str) -> Iterator[str]:
-    """A path where SimpleITK, which reads paths only, finds the file: in memory, or else where it lies."""
-    if hasattr(os, "memfd_create"):
-        with open(os.memfd_create("nodule-diag"), "wb") as memory:  # noqa: PTH123 - a descriptor, not a path
-            memory.write(data)
-            memory.flush()
-            yield f"/proc/self/fd/{memory.fileno()}"
-    elif file.member is None:
-        yield str(file.path)
-    else:
-        raise CTError(
-            f"{name} is compressed in a way that on this system can be decoded from a folder only",
-            code="ct-archive-needs-unpacking",
-            hint="unpack the archive and give the folder, or pip install 'nodule-diag[dicom]' where it is JPEG 2000 or"
-            " JPEG-LS",
+def _decoded(header: SliceHeader, stream: CodeStream, decoders: Children, name: str) -> npt.NDArray[Any]:
+    """(rows, columns) words as they were before compression."""
+    _check_stream(header, stream)
+    syntax = uid.UID(header.transfer_syntax).name
+    pixels, item_bytes = header.rows * header.columns, 1 if stream.bits <= 8 else 2
+    size = (header.rows, header.columns, stream.bits, stream.signed)
+    request = decoding.REQUEST.pack(header.transfer_syntax.encode(), *size) + stream.data
+    try:
+        data, said = decoders.ask(
+            request,
+            memory_bytes=_DECODER_BYTES + _DECODER_BYTES_A_PIXEL * pixels,
+            answer_bytes=pixels * item_bytes,
         )
+    except ChildRefusedError as error:
+        raise ValueError(f"its {syntax} pixels cannot be decoded ({_in_a_line(str(error))})") from error
+    except ChildDiedError as error:
+        raise CTError(
+            f"{name} ended the program that decodes its {syntax} pixels: {error}",
+            code="ct-decoder-died",
+            hint="the slice is damaged; export the series again, uncompressed",
+        ) from error
+    except NoChildError as error:
+        raise CTError(
+            f"{name} holds {syntax} pixels, which cannot be decoded here: {error}",
+            code="ct-no-decoder",
+            hint="set NODULE_DIAG_PYTHON to the Python that has this package, or export the series uncompressed",
+        ) from error
+    faults = [line for line in said.splitlines() if line.strip() and not line.startswith(_NO_FAULT)]
+    if faults or len(data) != pixels * item_bytes:
+        raise ValueError(f"its {syntax} pixels are decoded with faults ({_in_a_line(faults[0] if faults else 'size')})")
+    kind = "i" if stream.signed else "u"
+    words = np.frombuffer(data, f"<{kind}{item_bytes}").astype(f"<{kind}{header.bits_allocated // 8}", copy=False)
+    return words.view(f"<{'i' if header.signed else 'u'}{header.bits_allocated // 8}").reshape(
+        header.rows, header.columns
+    )
+
+
+def _check_stream(header: SliceHeader, stream: CodeStream) -> None:
+    """The code stream holds the image that the header promises, in bits that mean the same."""
+    if (stream.rows, stream.columns, stream.samples) != (header.rows, header.columns, 1):
+        raise ValueError(
+            f"its header promises {header.columns} x {header.rows} pixels, its code stream"
+            f" {stream.columns} x {stream.rows} of {stream.samples}"
+        )
+    # A stream of fewer bits than are stored has no bit of the sign, nor one to clear.
+    fewer = stream.bits < header.high_bit + 1
+    if not 1 <= stream.bits <= min(header.bits_allocated, 16) or (
+        fewer and (header.bits_stored != header.high_bit + 1 or header.signed != stream.signed)
+    ):
+        sign = {False: "unsigned", True: "signed"}
+        raise ValueError(
+            f"its header promises {sign[header.signed]} values in {header.bits_stored} of {header.bits_allocated} bits"
+            f" up to bit {header.high_bit}, its code stream {sign[stream.signed]} ones of {stream.bits} bits"
+        )
+
+
+def _in_a_line(text: str) -> str:
+    """The last line of what a library says, fit for a message."""
+    line = text.strip().rsplit("\n", 1)[-1].rsplit("): ", 1)[-1]
+    return "".join(character if character.isprintable() else "?" for character in line)[:120]

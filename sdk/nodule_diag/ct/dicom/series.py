@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
-from math import nan
+from math import isfinite, nan
 from pathlib import Path
+from typing import Any
 
-from nodule_diag.ct.dicom import rules, stack
-from nodule_diag.ct.dicom.files import files_in, members_of
-from nodule_diag.ct.dicom.headers import SliceHeader, slice_headers
-from nodule_diag.ct.dicom.pixels import hounsfield
+import numpy.typing as npt
+
+from nodule_diag.ct.dicom import rules, stack, volumes
+from nodule_diag.ct.dicom.code_stream import SYNTAXES
+from nodule_diag.ct.dicom.files import DicomFile, files_in, members_of
+from nodule_diag.ct.dicom.frames import frames_of
+from nodule_diag.ct.dicom.headers import SliceHeader, image_headers
+from nodule_diag.ct.dicom.pixels import Pixels, decoders, hounsfield, syntax_name
+from nodule_diag.ct.dicom.placement import placement_of
+from nodule_diag.ct.dicom.resampling import resampled
+from nodule_diag.ct.dicom.rescale import in_one_unit
 from nodule_diag.ct.dicom_source import DicomSource, SetAside, SliceIdentity
 from nodule_diag.ct.hounsfield import HounsfieldArray
 from nodule_diag.ct.volume import CTVolume
@@ -17,29 +26,30 @@ from nodule_diag.errors import CTError
 from nodule_diag.process import in_order, quiet_pydicom
 
 RULES: tuple[rules.Rule, ...] = (
-    rules.one_series,
-    rules.only_ct,
-    rules.single_frames,
-    rules.one_number_a_pixel,
+    rules.the_series_asked_for,
+    rules.slices_of_a_ct,
+    volumes.one_series,
     rules.placed_in_the_patient,
+    rules.whole,
+    rules.no_copies,
+    volumes.one_volume,
+    rules.of_one_patient,
     stack.several_slices,
     stack.of_one_kind,
-    rules.no_copies,
     stack.right_angled,
     stack.in_order_of_height,
     stack.one_at_a_place,
-    stack.evenly_spaced,
-    stack.over_each_other,
 )
 """In this order, as each sees what it looks for only where those before it have passed."""
 
 
-def read(path: Path, *, series: str | None, threads: int) -> CTVolume:
+def read(path: Path, *, series: str | None, acquisition: int | None, threads: int) -> CTVolume:
     """Read a series from a folder, searched with all folders in it, or from a ``.zip``.
 
     Args:
         path: The folder or archive.
         series: SeriesInstanceUID; needed when there are several.
+        acquisition: Which volume of the series; needed when there are several.
         threads: How many may work at once.
 
     Raises:
@@ -49,26 +59,62 @@ def read(path: Path, *, series: str | None, threads: int) -> CTVolume:
     source = str(path)
     workers = threads - 1  # the caller's thread waits for the others, or checks and copies what they have decoded
     with quiet_pydicom():
-        headers = slice_headers(files, source=source, threads=workers)
-        chosen = rules.Series(source=source, slices=[header for header in headers if header], wanted=series)
-        pairs = zip(files, headers, strict=True)
-        chosen.set_aside += [SetAside(file.name, "no image") for file, header in pairs if not header]
-        if not chosen.slices:
-            raise CTError(
-                f"{source} holds no DICOM images (files looked at: {len(files)})",
-                code="ct-no-dicom",
-                hint="give the folder with the slices of the CT, or a .zip of it, or a NIfTI file by its own name",
-            )
+        chosen = _images(files, source, threads=workers)
+        chosen.wanted, chosen.acquisition = series, acquisition
         for rule in RULES:
             rule(chosen)
-        voxels = HounsfieldArray(stack.grid_of(chosen), path=source)
-        with in_order(partial(hounsfield, source=source), chosen.slices, threads=workers) as decoded:
-            for number, hu in enumerate(decoded):
+        placement = placement_of(chosen)
+        voxels = HounsfieldArray(placement.grid, path=source)
+        if workers and chosen.slices[0].transfer_syntax in SYNTAXES:
+            workers = threads  # they wait for decoders, which are other processes
+        with (
+            decoders(threads, slices=len(chosen.slices)) as children,
+            in_order(partial(hounsfield, source=source, decoders=children), chosen.slices, threads=workers) as decoded,
+        ):
+            planes = in_one_unit(chosen, _telling_of_loss(chosen, decoded))
+            for number, hu in enumerate(resampled(placement, planes) if placement.resampled else planes):
                 voxels.add(number, hu[None])
-    return CTVolume.from_voxels(voxels, dicom=_source_of(chosen))
+    return CTVolume.from_voxels(
+        voxels,
+        dicom=_source_of(chosen, resampled=placement.resampled),
+        warnings=chosen.told(),
+        gaps=placement.gaps,
+    )
 
 
-def _source_of(series: rules.Series) -> DicomSource:
+def _telling_of_loss(series: rules.Series, decoded: Iterator[Pixels]) -> Iterator[npt.NDArray[Any]]:
+    """Pass slices on, with one warning where any was ever compressed with loss."""
+    told = False
+    for header, pixels in zip(series.slices, decoded, strict=True):
+        if (header.lossy or pixels.lossy) and not told:
+            ratio = f", ratio {header.lossy_ratio:.3g}:1" if isfinite(header.lossy_ratio) else ""
+            series.warnings.append(
+                f"the voxels were compressed with loss (stored as {syntax_name(header.transfer_syntax)}{ratio}): fine"
+                " structures may be missing, and the network was trained on scans without"
+            )
+            told = True
+        yield pixels.hu
+
+
+def _images(files: list[DicomFile], source: str, *, threads: int) -> rules.Series:
+    """All images of all files; what is none is set aside."""
+    found = list(zip(files, image_headers(files, source=source, threads=threads, frames=frames_of), strict=True))
+    images = rules.Series(source=source, slices=[])
+    for file, headers in found:
+        if isinstance(headers, str):
+            images.set_aside.append(SetAside(file.name, headers))
+        else:
+            images.slices += headers
+    if not images.slices:
+        raise CTError(
+            f"{source} holds no DICOM images (files looked at: {len(files)})",
+            code="ct-no-dicom",
+            hint="give the folder with the slices of the CT, or a .zip of it, or a NIfTI file by its own name",
+        )
+    return images
+
+
+def _source_of(series: rules.Series, *, resampled: bool) -> DicomSource:
     first = series.slices[0]
     return DicomSource(
         study_uid=first.study_uid,
@@ -76,9 +122,10 @@ def _source_of(series: rules.Series) -> DicomSource:
         frame_of_reference_uid=first.frame_of_reference_uid,
         slices=tuple(map(_identity, series.slices)),
         set_aside=tuple(series.set_aside),
+        resampled=resampled,
     )
 
 
 def _identity(header: SliceHeader) -> SliceIdentity:
     x, y, z = header.position_mm or (nan, nan, nan)
-    return SliceIdentity(header.sop_uid, header.sop_class, (x, y, z), header.file.name)
+    return SliceIdentity(header.sop_uid, header.sop_class, (x, y, z), header.file.name, header.frame)

@@ -10,7 +10,6 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import mkdtemp
-from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -28,9 +27,8 @@ from pydicom.uid import (
 )
 
 import ct_files as make
-from nodule_diag.ct.dicom import headers, stack
+from nodule_diag.ct.dicom import headers
 from nodule_diag.ct.dicom import series as series_module
-from nodule_diag.ct.dicom.rules import Series
 from nodule_diag.ct.reading import read_ct
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CTError
@@ -405,22 +403,3 @@ def test_real_ct_as_archive_as_folder_and_as_nifti_of_another_tool(data_root, tm
     from_nifti = read_ct(tmp_path / "scan.nii")
     assert from_nifti.stored_orientation == "RAS"
     assert_same(from_archive, from_nifti)
-
-
-@pytest.mark.parametrize("gap", [1.0, 1.049])
-def test_gaps_that_drift_are_uneven_although_each_is_usual(gap):
-    """200 gaps of 1 mm and 200 of 1.049 would put slices 5 mm from where the grid has them."""
-    heights = np.cumsum([0.0] + [1.0] * 200 + [gap] * 200)
-    slices = [
-        SimpleNamespace(
-            file=SimpleNamespace(name=str(i)), position_mm=(0.0, 0.0, height), orientation=(1.0, 0, 0, 0, 1.0, 0)
-        )
-        for i, height in enumerate(heights)
-    ]
-    series = Series(source="scan", slices=slices)
-    if gap == 1.0:
-        stack.evenly_spaced(series)
-        return
-    with pytest.raises(CTError, match="drifts: the one at 200") as caught:
-        stack.evenly_spaced(series)
-    assert caught.value.code == "ct-uneven-gaps"

@@ -1,0 +1,111 @@
+"""What reading headers may cost: pydicom goes on as long as there are bytes, and down as deep as sequences go."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from io import BytesIO
+
+from nodule_diag.errors import CTError
+
+NOT_PARSED = (
+    *(ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, MemoryError, RuntimeError),
+    *(struct.error, zlib.error),
+)
+"""What pydicom raises where bytes cannot be parsed, with its derived `RecursionError` and `NotImplementedError`."""
+
+MAX_READS = 50_000_000
+"""Of all headers of a folder or archive, three an element: 20,000 files of 800 elements, or two minutes."""
+
+_BYTES_A_READ = 64
+"""Bytes that cost as much as an element, where they are skipped or inflated."""
+
+_MOST_BEHIND = 2**24
+
+MAX_DEPTH = 64
+"""Sequences within sequences; DICOM's own templates reach 10."""
+
+_SEQUENCE_STARTS = tuple(b"\xff" * 4 + item for item in (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"))
+_SEQUENCE_EDGE = re.compile(
+    b"(\xff{4}(?:\xfe\xff\x00\xe0|\xff\xfe\xe0\x00))|(?:\xfe\xff\xdd\xe0|\xff\xfe\xe0\xdd)\0{4}"
+)
+"""Where a sequence of undefined length begins with its first item, and where one ends, little and big endian."""
+
+
+class Allowance:
+    """What all headers of a folder or archive may cost together."""
+
+    def __init__(self) -> None:
+        self.left = MAX_READS
+
+    def check(self, source: str) -> None:
+        """Refuse to go on where it is used up.
+
+        Raises:
+            CTError: ``ct-too-many-elements``.
+        """
+        if self.left < 0:
+            raise CTError(
+                f"{source} holds files whose headers have too many elements to be read",
+                code="ct-too-many-elements",
+                hint="give the folder of one CT study; if it is one, its headers are damaged",
+            )
+
+
+class Head(BytesIO):
+    """The beginning of a file, which may be read only as long as the allowance lasts.
+
+    Args:
+        data: Its bytes.
+        allowance: Shared with other files.
+
+    Attributes:
+        cut: Whether more was looked for than there is.
+
+    Raises:
+        ValueError: When that is used up, or at once when its sequences are nested too deep: every level costs a few
+            frames of the stack.
+    """
+
+    def __init__(self, data: bytes, allowance: Allowance) -> None:
+        super().__init__(data)
+        self.cut = False
+        self._allowance, self._size = allowance, len(data)
+        allowance.left -= len(data) // _BYTES_A_READ
+        if sum(map(data.count, _SEQUENCE_STARTS)) <= MAX_DEPTH:
+            return
+        depth = 0
+        for edge in _SEQUENCE_EDGE.finditer(data):
+            depth = depth + 1 if edge[1] else max(0, depth - 1)
+            if depth > MAX_DEPTH:
+                raise ValueError(f"sequences are nested more than {MAX_DEPTH} deep")
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As of any file."""
+        self._allowance.left -= 1
+        if self._allowance.left < 0:
+            raise ValueError("headers have too many elements")
+        data = super().read(size)
+        if size and size > 0 and len(data) < size:
+            self.cut = self.cut or bool(data) or self.tell() > self._size
+        return data
+
+
+def inflate(data: memoryview, count: int) -> bytes:
+    """The beginning of deflated data, which must end where its file does: that is all there is to know damage by.
+
+    Args:
+        data: The rest of a file in the transfer syntax "Deflated Explicit VR Little Endian".
+        count: Bytes wanted.
+
+    Raises:
+        zlib.error: If it is damaged, or goes on for 16 MiB.
+    """
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    wanted, more = inflater.decompress(data, count), 0
+    while not inflater.eof and more <= _MOST_BEHIND and (chunk := inflater.decompress(inflater.unconsumed_tail, 2**20)):
+        more += len(chunk)
+    if not inflater.eof or inflater.unused_data.strip(b"\0"):
+        raise zlib.error("its end is not the end of the file")
+    return wanted

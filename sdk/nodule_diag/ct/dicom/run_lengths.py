@@ -1,0 +1,58 @@
+"""RLE Lossless (DICOM PS3.5, annex G), decoded here: GDCM dies of a damaged count of segments, and fills gaps."""
+
+from __future__ import annotations
+
+import struct
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+_HEADER = struct.Struct("<16L")
+_PADDING_BYTES = 3
+"""A segment has an even length, and some writers round up to four."""
+
+
+def decode(frame: bytes, pixels: int, bytes_a_pixel: int) -> npt.NDArray[np.uint8]:
+    """Decode a frame of one number a pixel.
+
+    Args:
+        frame: All fragments of it.
+        pixels: In the frame.
+        bytes_a_pixel: Of each; a segment holds one of them of all pixels, the most significant first.
+
+    Returns:
+        (pixels, bytes_a_pixel), the least significant byte first.
+
+    Raises:
+        ValueError: If its segments hold less or more; says why.
+    """
+    if len(frame) < _HEADER.size:
+        raise ValueError("its table of run length segments is cut off")
+    count, *offsets = _HEADER.unpack_from(frame)
+    if count != bytes_a_pixel:
+        raise ValueError(f"it has {count} run length segments, where {bytes_a_pixel} are due")
+    edges = [*offsets[:count], len(frame)]
+    if edges[0] < _HEADER.size or edges != sorted(edges):
+        raise ValueError("its run length segments do not follow each other")
+    planes = [_segment(frame[start:end], pixels) for start, end in pairwise(edges)]
+    return np.stack([np.frombuffer(plane, np.uint8) for plane in reversed(planes)], axis=-1)
+
+
+def _segment(data: bytes, count: int) -> bytearray:
+    """Runs of equal and of different bytes, ``count`` in all."""
+    plain = bytearray()
+    at = 0
+    while len(plain) < count and at < len(data):
+        run = data[at]
+        if run < 128:
+            plain += data[at + 1 : at + 2 + run]
+            at += 2 + run
+        elif run > 128:
+            plain += data[at + 1 : at + 2] * (257 - run)
+            at += 2
+        else:
+            at += 1
+    if len(plain) != count or not len(data) - _PADDING_BYTES <= at <= len(data):
+        raise ValueError("a run length segment holds less or more than its part of the pixels")
+    return plain
