@@ -22,7 +22,9 @@ chest CTs it lay at most 15 HU apart between slices of up to 10 mm distance; a s
 
 ENOUGH_PIXELS = 16
 """Fewer of tissue say nothing: the slice lies beyond the body."""
-_SAMPLING = (slice(None, None, 4), slice(None, None, 4))
+
+SAMPLES = 128
+"""Pixels looked at along each side of a slice, about."""
 
 
 def in_one_unit(series: Series, planes: Iterator[Plane]) -> Iterator[Plane]:
@@ -42,7 +44,8 @@ def in_one_unit(series: Series, planes: Iterator[Plane]) -> Iterator[Plane]:
         return
     before: Plane | None = None
     for number, plane in enumerate(planes):
-        sample = np.array(plane[_SAMPLING], dtype=np.float64)
+        step = max(1, min(plane.shape) // SAMPLES)
+        sample = plane[::step, ::step].astype(np.float64)
         if before is not None and scales[number] != scales[number - 1]:
             tissue = (sample > TISSUE_HU) | (before > TISSUE_HU)
             apart = float(np.median((sample - before)[tissue])) if tissue.sum() >= ENOUGH_PIXELS else 0.0

@@ -187,6 +187,14 @@ def test_copies_are_set_aside(tmp_path, truth):
     assert ct.warnings == ("set aside 13 DICOM objects: a copy of another",)
 
 
+def test_the_same_bytes_of_other_units_are_no_copy(tmp_path):
+    twin = make.dicom_slices()[3]
+    twin.SOPInstanceUID, twin.RescaleIntercept = f"{make.UID_ROOT}.1.999", -1000
+    with pytest.raises(CTError, match="duplicate slices at the same position") as caught:
+        read_ct(make.save_series(tmp_path / "series", [*make.dicom_slices(), twin]))
+    assert caught.value.code == "ct-duplicate-slices"
+
+
 def test_a_copy_in_another_folder_by_a_link(tmp_path, truth):
     folder = make.save_series(tmp_path / "store" / "series", make.dicom_slices())
     study = tmp_path / "study"
