@@ -1,9 +1,7 @@
-"""The nodule as a picture: three planes of the CT, its outline and the CAM; a PNG without a library for it."""
+"""The nodule as a picture: three planes of the CT, its outline and the CAM."""
 
 from __future__ import annotations
 
-import struct
-import zlib
 from functools import cache
 
 import numpy as np
@@ -11,6 +9,7 @@ from numpy.typing import NDArray
 
 from nodule_diag.preprocessing import PATCH_SIZE, bspline_matrix, resample
 from nodule_diag.results.maps import CubeMap
+from nodule_diag.results.png import png_bytes
 from nodule_diag.results.segmentation import Segmentation, upsampling_matrix
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -55,7 +54,7 @@ def nodule_png(planes: NDArray[np.uint8] | None, *, cam: CubeMap, segmentation: 
     weights = three_planes(resample(cam.values[None], (fine, fine, fine))[0])
     nodule = three_planes(segmentation.nodule).astype(np.float64)
     panels = [_panel(*layers) for layers in zip(grey, weights, nodule, strict=True)]
-    return _png(_framed([_framed([pair[row] for pair in panels], axis=1) for row in (0, 1)], axis=0))
+    return png_bytes(_framed([_framed([pair[row] for pair in panels], axis=1) for row in (0, 1)], axis=0))
 
 
 @cache
@@ -92,19 +91,3 @@ def _framed(images: list[NDArray[np.uint8]], *, axis: int) -> NDArray[np.uint8]:
     gap = np.full(shape, 255, dtype=np.uint8)
     parts = [part for image in images for part in (gap, image)][1:]
     return np.concatenate(parts, axis=axis)
-
-
-def _png(rgb: NDArray[np.uint8]) -> bytes:
-    """(height, width, 3) as a PNG file (ISO 15948): one header, one compressed image, one end."""
-    height, width, _ = rgb.shape
-    above = np.concatenate([np.zeros_like(rgb[:1]), rgb[:-1]])
-    differences = (rgb - above).reshape(height, -1)
-    rows = np.concatenate([np.full((height, 1), 2, np.uint8), differences], axis=1)  # 2: each row minus the one above
-    chunks = [
-        (b"IHDR", struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)),
-        (b"IDAT", zlib.compress(rows.tobytes())),
-        (b"IEND", b""),
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )

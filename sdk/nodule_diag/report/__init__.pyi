@@ -1,0 +1,2 @@
+from .writing import report_html as report_html
+from .writing import write_report as write_report
