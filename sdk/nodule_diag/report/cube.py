@@ -59,7 +59,7 @@ class Cube:
     @cached_property
     def cam(self) -> NDArray[np.float32]:
         """(80, 80, 80) the CAM on the same grid, 0..1; 0 beyond the 32 mm that the network sees."""
-        return np.asarray(self.diagnosis.cam.sample(self._points_xyz_mm).reshape((SIZE,) * 3))
+        return np.asarray(self.diagnosis.cam.sample(self._points_xyz_mm), dtype=np.float32).reshape((SIZE,) * 3)
 
     @cached_property
     def nodule(self) -> NDArray[np.float32]:
