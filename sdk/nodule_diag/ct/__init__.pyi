@@ -1,3 +1,4 @@
+from .dicom.originals import slice_headers as slice_headers
 from .dicom_source import DicomSource as DicomSource
 from .dicom_source import SetAside as SetAside
 from .dicom_source import SliceIdentity as SliceIdentity

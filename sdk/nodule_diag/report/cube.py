@@ -59,7 +59,8 @@ class Cube:
     @cached_property
     def cam(self) -> NDArray[np.float32]:
         """(80, 80, 80) the CAM on the same grid, 0..1; 0 beyond the 32 mm that the network sees."""
-        return np.asarray(self.diagnosis.cam.sample(self._points_xyz_mm), dtype=np.float32).reshape((SIZE,) * 3)
+        values: NDArray[np.float32] = self.diagnosis.cam.sample(self._points_xyz_mm)
+        return values.reshape(SIZE, SIZE, SIZE)
 
     @cached_property
     def nodule(self) -> NDArray[np.float32]:
@@ -67,7 +68,7 @@ class Cube:
         fine = self.diagnosis.segmentation.nodule
         edge = len(fine)
         at = offsets_mm() / PATCH_SPACING_MM + (edge - 1) / 2  # index of each voxel in the nodule's own 0.5 mm grid
-        weights = np.maximum(1.0 - np.abs(at[:, None] - np.arange(edge)), 0.0).astype(np.float32)
+        weights: NDArray[np.float32] = np.maximum(1.0 - np.abs(at[:, None] - np.arange(edge)), 0.0).astype(np.float32)
         return resample(fine.astype(np.float32)[None], (weights, weights, weights))[0]
 
     @property

@@ -39,7 +39,12 @@ def ct_planes(patch: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def nodule_png(planes: NDArray[np.uint8] | None, *, cam: CubeMap, segmentation: Segmentation) -> bytes:
-    """A PNG of two rows: the CT with the nodule's outline, and the same under the CAM, yellow where it is strong.
+    """:func:`nodule_picture` as a PNG file."""
+    return png_bytes(nodule_picture(planes, cam=cam, segmentation=segmentation))
+
+
+def nodule_picture(planes: NDArray[np.uint8] | None, *, cam: CubeMap, segmentation: Segmentation) -> NDArray[np.uint8]:
+    """Two rows: the CT with the nodule's outline, and the same under the CAM, yellow where it is strong.
 
     Args:
         planes: (3, 64, 64) uint8 of :func:`ct_planes`; black where there are none.
@@ -47,14 +52,14 @@ def nodule_png(planes: NDArray[np.uint8] | None, *, cam: CubeMap, segmentation: 
         segmentation: SegNet's map, whose ``nodule`` is outlined.
 
     Returns:
-        The file, 584 x 388 pixels.
+        (388, 584, 3) red, green, blue.
     """
     grey = np.zeros((3, PATCH_SIZE, PATCH_SIZE)) if planes is None else planes / 255.0
     fine = upsampling_matrix()
     weights = three_planes(resample(cam.values[None], (fine, fine, fine))[0])
     nodule = three_planes(segmentation.nodule).astype(np.float64)
     panels = [_panel(*layers) for layers in zip(grey, weights, nodule, strict=True)]
-    return png_bytes(_framed([_framed([pair[row] for pair in panels], axis=1) for row in (0, 1)], axis=0))
+    return _framed([_framed([pair[row] for pair in panels], axis=1) for row in (0, 1)], axis=0)
 
 
 @cache
