@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.ct import CTVolume, DicomSource, slice_headers
+from nodule_diag.ct import CTVolume, DicomSource, MemoryFile, slice_headers
 from nodule_diag.errors import UsageError
 from nodule_diag.results import HALF_EDGE_MM, Diagnosis
 
@@ -88,7 +88,7 @@ class Source:
         return str(self.headers[0].FrameOfReferenceUID)
 
 
-def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis]) -> Source:
+def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[MemoryFile] | None = None) -> Source:
     """Read the headers round the nodules.
 
     Raises:
@@ -107,7 +107,7 @@ def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis]) -> Source:
     heights = np.array([identity.position_xyz_mm for identity in ct.dicom.slices]) @ normal
     near = (np.abs(heights[:, None] - centers @ normal) <= reach).any(axis=1)
     slices = [identity for identity, used in zip(ct.dicom.slices, near, strict=True) if used]
-    headers = slice_headers(ct, slices)
+    headers = slice_headers(ct, slices, files=files)
     for header in headers:
         _complete(header, ct.dicom)
     frames = [frame for number, header in enumerate(headers) for frame in _frames(number, header)]

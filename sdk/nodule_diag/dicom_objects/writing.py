@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nodule_diag.ct import CTVolume
+from nodule_diag.ct import CTVolume, MemoryFile
 from nodule_diag.errors import MissingExtraError, OutputError
 from nodule_diag.process import write_bytes
 from nodule_diag.results import Prediction
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 
-def dicom_objects(ct: CTVolume, prediction: Prediction) -> dict[str, Dataset]:
+def dicom_objects(
+    ct: CTVolume, prediction: Prediction, *, files: Sequence[MemoryFile] | None = None
+) -> dict[str, Dataset]:
     """Make the objects of a prediction.
 
     Args:
         ct: The CT, read from DICOM that is still in its place.
         prediction: What :meth:`Diagnoser.predict_timed` gave for it.
+        files: The CT's files, where they were fetched and are in no folder.
 
     Returns:
         By file name: ``measurements.dcm`` (Comprehensive 3D SR, TID 1500), ``segmentation.dcm`` (a segment a nodule, on
@@ -43,7 +47,7 @@ def dicom_objects(ct: CTVolume, prediction: Prediction) -> dict[str, Dataset]:
     from nodule_diag.dicom_objects.source import source_of
 
     diagnoses = prediction.diagnoses
-    source = source_of(ct, diagnoses)
+    source = source_of(ct, diagnoses, files=files)
     maker = Maker(prediction, source.headers[0].SeriesInstanceUID)
     objects: dict[str, Dataset] = {"measurements.dcm": structured_report(source, diagnoses, by=maker)}
     segmented = [diagnosis for diagnosis in diagnoses if diagnosis.segmentation.nodule.any()]

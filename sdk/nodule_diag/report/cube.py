@@ -68,8 +68,8 @@ class Cube:
         fine = self.diagnosis.segmentation.nodule
         edge = len(fine)
         at = offsets_mm() / PATCH_SPACING_MM + (edge - 1) / 2  # index of each voxel in the nodule's own 0.5 mm grid
-        weights: NDArray[np.float32] = np.maximum(1.0 - np.abs(at[:, None] - np.arange(edge)), 0.0).astype(np.float32)
-        return resample(fine.astype(np.float32)[None], (weights, weights, weights))[0]
+        weights = np.maximum(1.0 - np.abs(at[:, None] - np.arange(edge)), 0.0).astype(np.float32)
+        return np.asarray(resample(fine.astype(np.float32)[None], (weights, weights, weights))[0], dtype=np.float32)
 
     @property
     def _points_xyz_mm(self) -> NDArray[np.float64]:

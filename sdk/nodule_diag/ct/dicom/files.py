@@ -64,6 +64,28 @@ class DicomFile:
             ) from error
 
 
+@dataclass(frozen=True, repr=False)
+class MemoryFile:
+    """A file that was never on a disk.
+
+    Attributes:
+        name: What to call it in messages.
+        data: Its bytes.
+    """
+
+    name: str
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.data)
+
+    def part(self, start: int, count: int, *, check: bool = True) -> memoryview:  # noqa: ARG002
+        """``count`` bytes from ``start``; fewer where the file ends."""
+        return memoryview(self.data)[start : start + count]
+
+
 def files_in(folder: Path) -> list[DicomFile]:
     """All regular files under a folder, in a fixed order.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -20,7 +20,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.filereader import read_dataset
 
-from nodule_diag.ct.dicom.files import DicomFile
+from nodule_diag.ct.dicom.files import DicomFile, MemoryFile
 from nodule_diag.ct.formats.registry import DICOM_FILE_SUFFIXES
 from nodule_diag.ct.limits import check_payload
 from nodule_diag.errors import CTError
@@ -89,7 +89,7 @@ class SliceHeader:
         slope, intercept: HU = slope * stored + intercept.
     """
 
-    file: DicomFile
+    file: DicomFile | MemoryFile
     sop_class: str
     sop_uid: str
     study_uid: str
@@ -124,7 +124,7 @@ class SliceHeader:
         return self.rows * self.columns * self.frames * self.bits_allocated // 8
 
 
-def slice_headers(files: list[DicomFile], *, source: str, threads: int) -> list[SliceHeader | None]:
+def slice_headers(files: Sequence[DicomFile | MemoryFile], *, source: str, threads: int) -> list[SliceHeader | None]:
     """The headers of all DICOM images among some files.
 
     Args:
@@ -142,7 +142,7 @@ def slice_headers(files: list[DicomFile], *, source: str, threads: int) -> list[
         return list(headers)
 
 
-def _header(file: DicomFile, *, source: str) -> SliceHeader | None:
+def _header(file: DicomFile | MemoryFile, *, source: str) -> SliceHeader | None:
     name = f"{source}: {file.name}"
     claims = file.name.lower().endswith(DICOM_FILE_SUFFIXES)
     for count in HEADER_BYTES:
@@ -247,7 +247,7 @@ class _Elements:
         value = self.values.get(word, b"")
         return int.from_bytes(value, "little" if self.little else "big") if len(value) == 2 else default
 
-    def header(self, file: DicomFile) -> SliceHeader | None:
+    def header(self, file: DicomFile | MemoryFile) -> SliceHeader | None:
         """All of it; None when there are no pixels."""
         if self.pixels is None:
             return None

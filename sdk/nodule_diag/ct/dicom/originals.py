@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nodule_diag.ct.dicom.files import files_in, members_of
+from nodule_diag.ct.dicom.files import DicomFile, MemoryFile, files_in, members_of
 from nodule_diag.ct.dicom_source import SliceIdentity
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CTError
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 
-def slice_headers(ct: CTVolume, slices: Iterable[SliceIdentity]) -> list[Dataset]:
+def slice_headers(
+    ct: CTVolume, slices: Iterable[SliceIdentity], *, files: Sequence[DicomFile | MemoryFile] | None = None
+) -> list[Dataset]:
     """Read the headers of some slices again; a volume keeps nothing of the patient.
 
     Args:
         ct: A volume that was read from DICOM, whose folder or archive is still there.
         slices: Some of ``ct.dicom.slices``.
+        files: Where they are, for a volume that was not read from a disk.
 
     Returns:
         One pydicom dataset a file, without pixels, in the order of ``slices``. The slices of a multi-frame file share
@@ -32,8 +35,9 @@ def slice_headers(ct: CTVolume, slices: Iterable[SliceIdentity]) -> list[Dataset
     """
     import pydicom
 
-    place = Path(ct.path)
-    found = {file.name: file for file in (files_in(place) if place.is_dir() else members_of(place))}
+    if files is None:
+        files = files_in(Path(ct.path)) if Path(ct.path).is_dir() else members_of(Path(ct.path))
+    found = {file.name: file for file in files}
     headers: dict[str, Dataset] = {}
     for identity in slices:
         if identity.file in headers:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from pydicom import uid
 from pydicom.pixels.decoders.base import get_decoder
 
-from nodule_diag.ct.dicom.files import DicomFile
+from nodule_diag.ct.dicom.files import DicomFile, MemoryFile
 from nodule_diag.ct.dicom.headers import NATIVE, UNDEFINED_LENGTH, SliceHeader
 from nodule_diag.ct.limits import MAX_SLICE_BYTES
 from nodule_diag.ct.refusals import truncated, undecodable
@@ -190,14 +190,14 @@ def _by_gdcm(header: SliceHeader, data: memoryview, name: str) -> npt.NDArray[An
 
 
 @contextmanager
-def _readable(file: DicomFile, data: memoryview, name: str) -> Iterator[str]:
+def _readable(file: DicomFile | MemoryFile, data: memoryview, name: str) -> Iterator[str]:
     """A path where SimpleITK, which reads paths only, finds the file: in memory, or else where it lies."""
     if hasattr(os, "memfd_create"):
         with open(os.memfd_create("nodule-diag"), "wb") as memory:  # noqa: PTH123 - a descriptor, not a path
             memory.write(data)
             memory.flush()
             yield f"/proc/self/fd/{memory.fileno()}"
-    elif file.member is None:
+    elif isinstance(file, DicomFile) and file.member is None:
         yield str(file.path)
     else:
         raise CTError(

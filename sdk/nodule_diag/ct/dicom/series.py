@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from math import nan
 from pathlib import Path
 
 from nodule_diag.ct.dicom import rules, stack
-from nodule_diag.ct.dicom.files import files_in, members_of
+from nodule_diag.ct.dicom.files import DicomFile, MemoryFile, files_in, members_of
 from nodule_diag.ct.dicom.headers import SliceHeader, slice_headers
 from nodule_diag.ct.dicom.pixels import hounsfield
 from nodule_diag.ct.dicom_source import DicomSource, SetAside, SliceIdentity
 from nodule_diag.ct.hounsfield import HounsfieldArray
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CTError
-from nodule_diag.process import in_order, quiet_pydicom
+from nodule_diag.process import in_order, quiet_pydicom, resolve_threads
 
 RULES: tuple[rules.Rule, ...] = (
     rules.one_series,
@@ -46,7 +47,24 @@ def read(path: Path, *, series: str | None, threads: int) -> CTVolume:
         CTError: When there is no such series, or it is no CT that can be diagnosed from.
     """
     files = files_in(path) if path.is_dir() else members_of(path)
-    source = str(path)
+    return read_dicom_files(files, source=str(path), series=series, threads=threads)
+
+
+def read_dicom_files(
+    files: Sequence[DicomFile | MemoryFile], *, source: str, series: str | None = None, threads: int | None = None
+) -> CTVolume:
+    """Read a series from files that were found elsewhere.
+
+    Args:
+        files: In any order.
+        source: Where they are from, for messages.
+        series: As :func:`read`.
+        threads: Likewise; ``OMP_NUM_THREADS`` or every available core when left out.
+
+    Raises:
+        CTError: As :func:`read`.
+    """
+    threads = resolve_threads(threads)
     workers = threads - 1  # the caller's thread waits for the others, or checks and copies what they have decoded
     with quiet_pydicom():
         headers = slice_headers(files, source=source, threads=workers)
