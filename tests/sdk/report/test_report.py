@@ -227,3 +227,19 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingExtraError, match=r"nodule-diag\[report\]"):
         writing._template()
+
+
+def test_identity_is_read_from_the_ct_itself(tmp_path: Path) -> None:
+    import ct_files as make
+    from nodule_diag.ct.reading import read_ct
+    from nodule_diag.report.identity import identity_of
+
+    slices = make.dicom_slices()
+    for item in slices:
+        item.PatientName, item.PatientBirthDate = "Doe^Jane", "19610203"
+    known = identity_of(read_ct(make.save_series(tmp_path / "ct", slices)))
+    assert known["Patient"] == "Doe Jane"
+    assert known["Born"] == "1961-02-03"
+    assert known["Patient number"] == "phantom"
+    assert "Sex" not in known
+    assert list(identity_of(ball_ct(path="/a/scan.nii"))) == ["CT"]
