@@ -10,6 +10,7 @@
     │   └── CaseBaseError                    exit 4   a case base that is, or that is of another model
     ├── BackendError      (RuntimeError)     exit 5   the requested backend or device cannot serve
     │   └── MissingExtraError (ImportError)  exit 5   an optional dependency is not installed
+    ├── PacsError         (ConnectionError)  exit 6   a remote server refused or failed
     └── OutputError       (OSError)          exit 1   a result could not be written
 
 Every error also derives from the builtin that fits, so ``except ValueError`` works for callers who do not know this
@@ -108,6 +109,13 @@ class MissingExtraError(BackendError, ImportError):
             f"{package} is not installed; run: pip install 'nodule-diag[{extra}]'",
             hint=f"pip install 'nodule-diag[{extra}]'",
         )
+
+
+class PacsError(NoduleDiagError, ConnectionError):
+    """A remote server that refused, failed, or did not give everything."""
+
+    code = "pacs-failed"
+    exit_code = 6
 
 
 class OutputError(NoduleDiagError, OSError):

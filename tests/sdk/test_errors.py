@@ -18,6 +18,7 @@ TREE = {
     "BackendError": (RuntimeError, 5),
     "MissingExtraError": (ImportError, 5),
     "OutputError": (OSError, 1),
+    "PacsError": (ConnectionError, 6),
 }
 
 

@@ -1,3 +1,6 @@
+from .dicom.files import MemoryFile as MemoryFile
+from .dicom.originals import slice_headers as slice_headers
+from .dicom.series import read_dicom_files as read_dicom_files
 from .dicom_source import DicomSource as DicomSource
 from .dicom_source import SetAside as SetAside
 from .dicom_source import SliceIdentity as SliceIdentity

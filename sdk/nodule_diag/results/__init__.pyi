@@ -5,9 +5,14 @@ from .diagnosis import SimilarCase as SimilarCase
 from .identity import BundleIdentity as BundleIdentity
 from .identity import CaseBaseIdentity as CaseBaseIdentity
 from .identity import Runtime as Runtime
+from .maps import HALF_EDGE_MM as HALF_EDGE_MM
 from .overlay import write_cam as write_cam
 from .overlay import write_segmentation as write_segmentation
+from .picture import PLANES as PLANES
 from .picture import ct_planes as ct_planes
+from .picture import nodule_picture as nodule_picture
+from .picture import three_planes as three_planes
+from .png import png_bytes as png_bytes
 from .prediction import Prediction as Prediction
 from .prediction import prediction_document as prediction_document
 from .presence import PresenceCalibration as PresenceCalibration

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nodule_diag.ct import CTVolume, to_lps
 from nodule_diag.process import writing
 from nodule_diag.results.maps import HALF_EDGE_MM, CubeMap
-from nodule_diag.results.segmentation import SUBVOXEL_MM, Segmentation
+from nodule_diag.results.segmentation import Segmentation
 
 CAM_STEPS = 255
 GZIP_LEVEL = 3  # 0.1 s and 315 kB for the zeros of 512 x 512 x 275; level 4 and up: 0.34 s and 70 kB
@@ -144,13 +144,8 @@ def write_segmentation(path: str | os.PathLike[str], ct: CTVolume, segmentation:
     Raises:
         OutputError: it cannot be written.
     """
-    mask = segmentation.nodule
 
     def sample(points_xyz_mm: NDArray[np.float64]) -> NDArray[np.uint8]:
-        offset_mm = (points_xyz_mm - np.asarray(segmentation.center_xyz_mm)) @ segmentation.direction
-        cell = np.floor(offset_mm / SUBVOXEL_MM).astype(int) + mask.shape[0] // 2
-        inside = np.all((cell >= 0) & (cell < mask.shape[0]), axis=1)
-        x, y, z = np.clip(cell, 0, mask.shape[0] - 1).T
-        return np.asarray(mask[z, y, x] & inside, np.uint8)
+        return segmentation.holds(points_xyz_mm).view(np.uint8)
 
     _write(path, ct, segmentation, sample, slope=1.0, description=b"nodule-diag: segmentation")

@@ -1,9 +1,7 @@
-"""The nodule as a picture: three planes of the CT, its outline and the CAM; a PNG without a library for it."""
+"""The nodule as a picture: three planes of the CT, its outline and the CAM."""
 
 from __future__ import annotations
 
-import struct
-import zlib
 from functools import cache
 
 import numpy as np
@@ -11,6 +9,7 @@ from numpy.typing import NDArray
 
 from nodule_diag.preprocessing import PATCH_SIZE, bspline_matrix, resample
 from nodule_diag.results.maps import CubeMap
+from nodule_diag.results.png import png_bytes
 from nodule_diag.results.segmentation import Segmentation, upsampling_matrix
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -40,7 +39,12 @@ def ct_planes(patch: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def nodule_png(planes: NDArray[np.uint8] | None, *, cam: CubeMap, segmentation: Segmentation) -> bytes:
-    """A PNG of two rows: the CT with the nodule's outline, and the same under the CAM, yellow where it is strong.
+    """:func:`nodule_picture` as a PNG file."""
+    return png_bytes(nodule_picture(planes, cam=cam, segmentation=segmentation))
+
+
+def nodule_picture(planes: NDArray[np.uint8] | None, *, cam: CubeMap, segmentation: Segmentation) -> NDArray[np.uint8]:
+    """Two rows: the CT with the nodule's outline, and the same under the CAM, yellow where it is strong.
 
     Args:
         planes: (3, 64, 64) uint8 of :func:`ct_planes`; black where there are none.
@@ -48,14 +52,14 @@ def nodule_png(planes: NDArray[np.uint8] | None, *, cam: CubeMap, segmentation: 
         segmentation: SegNet's map, whose ``nodule`` is outlined.
 
     Returns:
-        The file, 584 x 388 pixels.
+        (388, 584, 3) red, green, blue.
     """
     grey = np.zeros((3, PATCH_SIZE, PATCH_SIZE)) if planes is None else planes / 255.0
     fine = upsampling_matrix()
     weights = three_planes(resample(cam.values[None], (fine, fine, fine))[0])
     nodule = three_planes(segmentation.nodule).astype(np.float64)
     panels = [_panel(*layers) for layers in zip(grey, weights, nodule, strict=True)]
-    return _png(_framed([_framed([pair[row] for pair in panels], axis=1) for row in (0, 1)], axis=0))
+    return _framed([_framed([pair[row] for pair in panels], axis=1) for row in (0, 1)], axis=0)
 
 
 @cache
@@ -92,19 +96,3 @@ def _framed(images: list[NDArray[np.uint8]], *, axis: int) -> NDArray[np.uint8]:
     gap = np.full(shape, 255, dtype=np.uint8)
     parts = [part for image in images for part in (gap, image)][1:]
     return np.concatenate(parts, axis=axis)
-
-
-def _png(rgb: NDArray[np.uint8]) -> bytes:
-    """(height, width, 3) as a PNG file (ISO 15948): one header, one compressed image, one end."""
-    height, width, _ = rgb.shape
-    above = np.concatenate([np.zeros_like(rgb[:1]), rgb[:-1]])
-    differences = (rgb - above).reshape(height, -1)
-    rows = np.concatenate([np.full((height, 1), 2, np.uint8), differences], axis=1)  # 2: each row minus the one above
-    chunks = [
-        (b"IHDR", struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)),
-        (b"IDAT", zlib.compress(rows.tobytes())),
-        (b"IEND", b""),
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )

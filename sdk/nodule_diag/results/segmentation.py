@@ -56,6 +56,22 @@ class Segmentation(CubeMap):
         image = sitk.GetImageFromArray(foreground.view(np.uint8))
         return np.asarray(sitk.GetArrayFromImage(sitk.ConnectedThreshold(image, [seed_xyz], 1, 1))).view(np.bool_)
 
+    def holds(self, points_xyz_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether points lie in :attr:`nodule`.
+
+        Args:
+            points_xyz_mm: (N, 3) LPS mm.
+
+        Returns:
+            (N,) bool, False outside the cube.
+        """
+        mask = self.nodule
+        offset_mm = (points_xyz_mm - np.asarray(self.center_xyz_mm)) @ self.direction
+        cell = np.floor(offset_mm / SUBVOXEL_MM).astype(int) + FINE_SIZE // 2
+        inside = np.all((cell >= 0) & (cell < FINE_SIZE), axis=1)
+        x, y, z = np.clip(cell, 0, FINE_SIZE - 1).T
+        return np.asarray(mask[z, y, x] & inside)
+
     @property
     def volume_mm3(self) -> float:
         """Volume of :attr:`nodule`, mm^3."""

@@ -64,6 +64,28 @@ class DicomFile:
             ) from error
 
 
+@dataclass(frozen=True, repr=False)
+class MemoryFile(DicomFile):
+    """A file that was never on a disk.
+
+    Attributes:
+        name: What to call it in messages.
+        path: Where it is from, for messages.
+        data: Its bytes.
+    """
+
+    data: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.data)
+
+    def part(self, start: int, count: int, *, check: bool = True) -> memoryview:  # noqa: ARG002
+        """``count`` bytes from ``start``; fewer where the file ends."""
+        return memoryview(self.data)[start : start + count]
+
+
 def files_in(folder: Path) -> list[DicomFile]:
     """All regular files under a folder, in a fixed order. Links are followed, and no folder is entered twice.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import nan
@@ -143,7 +143,7 @@ Frames = Callable[[SliceHeader, Elements, str], tuple[SliceHeader, ...]]
 """Splits an image of many frames, of a file of that name: `nodule_diag.ct.dicom.frames`."""
 
 
-def image_headers(files: list[DicomFile], *, source: str, threads: int, frames: Frames) -> list[Found]:
+def image_headers(files: Sequence[DicomFile], *, source: str, threads: int, frames: Frames) -> list[Found]:
     """The headers of all DICOM images among some files.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from math import isfinite, nan
 from pathlib import Path
@@ -23,7 +23,7 @@ from nodule_diag.ct.dicom_source import DicomSource, SetAside, SliceIdentity
 from nodule_diag.ct.hounsfield import HounsfieldArray
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CTError
-from nodule_diag.process import in_order, quiet_pydicom
+from nodule_diag.process import in_order, quiet_pydicom, resolve_threads
 
 RULES: tuple[rules.Rule, ...] = (
     rules.the_series_asked_for,
@@ -56,7 +56,30 @@ def read(path: Path, *, series: str | None, acquisition: int | None, threads: in
         CTError: When there is no such series, or it is no CT that can be diagnosed from.
     """
     files = files_in(path) if path.is_dir() else members_of(path)
-    source = str(path)
+    return read_dicom_files(files, source=str(path), series=series, acquisition=acquisition, threads=threads)
+
+
+def read_dicom_files(
+    files: Sequence[DicomFile],
+    *,
+    source: str,
+    series: str | None = None,
+    acquisition: int | None = None,
+    threads: int | None = None,
+) -> CTVolume:
+    """Read a series from files that were found elsewhere.
+
+    Args:
+        files: In any order.
+        source: Where they are from, for messages.
+        series: As :func:`read`.
+        acquisition: Likewise.
+        threads: Likewise; ``OMP_NUM_THREADS`` or every available core when left out.
+
+    Raises:
+        CTError: As :func:`read`.
+    """
+    threads = resolve_threads(threads)
     workers = threads - 1  # the caller's thread waits for the others, or checks and copies what they have decoded
     with quiet_pydicom():
         chosen = _images(files, source, threads=workers)
@@ -96,7 +119,7 @@ def _telling_of_loss(series: rules.Series, decoded: Iterator[Pixels]) -> Iterato
         yield pixels.hu
 
 
-def _images(files: list[DicomFile], source: str, *, threads: int) -> rules.Series:
+def _images(files: Sequence[DicomFile], source: str, *, threads: int) -> rules.Series:
     """All images of all files; what is none is set aside."""
     found = list(zip(files, image_headers(files, source=source, threads=threads, frames=frames_of), strict=True))
     images = rules.Series(source=source, slices=[])

@@ -1,0 +1,57 @@
+"""The headers of the slices that a volume was read from: what an object that refers to them must repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nodule_diag.ct.dicom.files import DicomFile, files_in, members_of
+from nodule_diag.ct.dicom_source import SliceIdentity
+from nodule_diag.ct.volume import CTVolume
+from nodule_diag.errors import CTError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+
+def slice_headers(
+    ct: CTVolume, slices: Iterable[SliceIdentity], *, files: Sequence[DicomFile] | None = None
+) -> list[Dataset]:
+    """Read the headers of some slices again; a volume keeps nothing of the patient.
+
+    Args:
+        ct: A volume that was read from DICOM, whose folder or archive is still there.
+        slices: Some of ``ct.dicom.slices``.
+        files: Where they are, for a volume that was not read from a disk.
+
+    Returns:
+        One pydicom dataset a file, without pixels, in the order of ``slices``. The slices of a multi-frame file share
+        theirs.
+
+    Raises:
+        CTError: ``ct-missing-path`` or ``ct-damaged``: the files are gone, or are others by now.
+    """
+    import pydicom
+
+    if files is None:
+        files = files_in(Path(ct.path)) if Path(ct.path).is_dir() else members_of(Path(ct.path))
+    found = {file.name: file for file in files}
+    headers: dict[str, Dataset] = {}
+    for identity in slices:
+        name = identity.file if identity.frame is None else identity.file.removesuffix(f", frame {identity.frame}")
+        if name in headers:
+            continue
+        file = found.get(name)
+        if file is None:
+            raise CTError(f"{ct.path} no longer holds {name}", code="ct-missing-path", hint="leave the CT in its place")
+        header = pydicom.dcmread(BytesIO(file.part(0, file.size)), stop_before_pixels=True, force=True)
+        if header.get("SOPInstanceUID", "") != identity.sop_uid:
+            raise CTError(
+                f"{name} of {ct.path} is another file than the one that was read",
+                code="ct-damaged",
+                hint="read the CT again",
+            )
+        headers[name] = header
+    return list(headers.values())

@@ -1,0 +1,109 @@
+"""What all objects of one prediction say of themselves: who made them, in which series, and which nodule is which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from highdicom import AlgorithmIdentificationSequence
+from highdicom.sr import AlgorithmIdentification
+from pydicom.uid import generate_uid
+
+from nodule_diag.dicom_objects import codes
+from nodule_diag.results import Diagnosis, Prediction
+
+MANUFACTURER = "nodule-diag"
+ALGORITHM = "nodule-diag synergic model"
+FIRST_SERIES = 9100
+"""Series numbers of the objects start here: far from those of scanners."""
+SHORT_STRING, LONG_STRING = 16, 64
+"""Characters of a DICOM SH and LO (PS3.5 6.2)."""
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Attributes that the objects share.
+
+    Attributes:
+        prediction: What they are made of.
+        series_uid: Of the CT.
+        run: Tells this run's series from those of others.
+    """
+
+    prediction: Prediction
+    series_uid: str
+    run: str = field(default_factory=lambda: str(generate_uid(prefix=None)))
+
+    def instance(self, series: int, number: int = 1) -> dict[str, Any]:
+        """Identity and equipment of one object, as highdicom's constructors take them.
+
+        Args:
+            series: Which series of the objects, from 0.
+            number: Which object of the series, from 1.
+        """
+        return {
+            "series_instance_uid": self.uid(f"series {series}"),
+            "series_number": FIRST_SERIES + series,
+            "sop_instance_uid": generate_uid(prefix=None),
+            "instance_number": number,
+            "manufacturer": MANUFACTURER,
+        }
+
+    def equipment(self) -> dict[str, Any]:
+        """What segmentations and maps say besides."""
+        return {
+            "manufacturer_model_name": self.prediction.bundle.label[:LONG_STRING],
+            "software_versions": self.prediction.runtime.sdk_version[:LONG_STRING],
+            "device_serial_number": self.prediction.bundle.sha256[:LONG_STRING],
+        }
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What the answers depend on."""
+        runtime = self.prediction.runtime
+        prevalence = 0.5 if self.prediction.prevalence is None else self.prediction.prevalence
+        return {
+            "model_sha256": self.prediction.bundle.sha256,
+            "case_base_sha256": self.prediction.cases.sha256,
+            "backend": runtime.label,
+            "views": str(runtime.symmetries),
+            "prevalence": f"{prevalence:g}",
+        }
+
+    @property
+    def version(self) -> str:
+        """SDK and model."""
+        return f"{self.prediction.runtime.sdk_version}, {self.prediction.bundle.label}"[:LONG_STRING]
+
+    def algorithm(self) -> AlgorithmIdentificationSequence:
+        """For images."""
+        return AlgorithmIdentificationSequence(
+            name=ALGORITHM,
+            family=codes.ARTIFICIAL_INTELLIGENCE,
+            version=self.version,
+            source=MANUFACTURER,
+            parameters=self.parameters,
+        )
+
+    def algorithm_in_report(self) -> AlgorithmIdentification:
+        """For the structured report."""
+        return AlgorithmIdentification(
+            name=ALGORITHM,
+            version=self.version,
+            parameters=[f"{name}={value}" for name, value in self.parameters.items()],
+            family=codes.ARTIFICIAL_INTELLIGENCE,
+            manufacturer=MANUFACTURER,
+        )
+
+    def tracking_uid(self, diagnosis: Diagnosis) -> str:
+        """The same for the same position in the same CT, whenever it is diagnosed."""
+        return self.uid(f"nodule at {diagnosis.xyz_lps_mm}", lasting=True)
+
+    def tracking_id(self, diagnosis: Diagnosis) -> str:
+        """The nodule's name."""
+        return f"Nodule {diagnosis.id}"[:LONG_STRING]
+
+    def uid(self, what: str, *, lasting: bool = False) -> str:
+        """A UID that is the same for all who ask for the same in this run; ``lasting``: in every run."""
+        run = [] if lasting else [self.run]
+        return str(generate_uid(entropy_srcs=[self.series_uid, what, *run]))

@@ -1,0 +1,174 @@
+"""What the objects take from the CT: the headers of its slices, made complete, and where their pixels lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodule_diag.ct import CTVolume, DicomSource, MemoryFile, slice_headers
+from nodule_diag.errors import UsageError
+from nodule_diag.results import HALF_EDGE_MM, Diagnosis
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+EMPTY_WHERE_UNKNOWN = (
+    "AccessionNumber",
+    "PatientBirthDate",
+    "PatientID",
+    "PatientName",
+    "PatientSex",
+    "ReferringPhysicianName",
+    "StudyDate",
+    "StudyID",
+    "StudyTime",
+)
+"""Type 2 attributes (PS3.3 C.7.1.1, C.7.2.1), which must be there and may be empty."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of the CT, as its header places it.
+
+    Attributes:
+        header: Which of the headers it belongs to.
+        rows, columns: Its size.
+        origin_xyz_mm: (3,) the centre of its first pixel, LPS mm.
+        steps_xyz_mm: (3, 2) one pixel along a row, and one down a column, LPS mm.
+    """
+
+    header: int
+    rows: int
+    columns: int
+    origin_xyz_mm: NDArray[np.float64]
+    steps_xyz_mm: NDArray[np.float64]
+
+    def part_near(self, center_xyz_mm: tuple[float, float, float]) -> tuple[slice, slice]:
+        """Rows and columns in which a cube round a position can lie; empty where it is not met."""
+        reach = HALF_EDGE_MM * np.sqrt(3.0)
+        offset = np.asarray(center_xyz_mm) - self.origin_xyz_mm
+        spacing = np.linalg.norm(self.steps_xyz_mm, axis=0)
+        unit = self.steps_xyz_mm / spacing
+        across, down = offset @ unit
+        away = abs(float(offset @ np.cross(unit[:, 0], unit[:, 1])))
+        if away > reach:
+            return slice(0), slice(0)
+        parts = []
+        for at, step, size in ((down, spacing[1], self.rows), (across, spacing[0], self.columns)):
+            first, last = np.floor((at - reach) / step), np.ceil((at + reach) / step)
+            parts.append(slice(int(np.clip(first, 0, size)), int(np.clip(last + 1, 0, size))))
+        return parts[0], parts[1]
+
+    def points_xyz_mm(self, part: tuple[slice, slice]) -> NDArray[np.float64]:
+        """(rows * columns, 3) LPS mm of the pixels of a part, row by row."""
+        down, across = np.mgrid[part]
+        index = np.stack([across.ravel(), down.ravel()])
+        return np.asarray((self.origin_xyz_mm[:, None] + self.steps_xyz_mm @ index).T)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The slices that the nodules' cubes reach into.
+
+    Attributes:
+        headers: pydicom datasets without pixels.
+        frames: Their pictures, in the order of the headers.
+    """
+
+    headers: list[Dataset]
+    frames: list[Frame]
+
+    @property
+    def frame_of_reference_uid(self) -> str:
+        """Of the CT; made up where it has none."""
+        return str(self.headers[0].FrameOfReferenceUID)
+
+
+def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[MemoryFile] | None = None) -> Source:
+    """Read the headers round the nodules.
+
+    Raises:
+        UsageError: ``not-dicom`` for a CT that is not from DICOM.
+        CTError: When its files are gone.
+    """
+    if ct.dicom is None:
+        raise UsageError(
+            f"{ct.path} is not DICOM, so no DICOM object can refer to it",
+            hint="give the DICOM folder of the CT, or leave --dicom-out out",
+            code="not-dicom",
+        )
+    reach = HALF_EDGE_MM * np.sqrt(3.0)
+    centers = np.array([diagnosis.xyz_lps_mm for diagnosis in diagnoses])
+    normal = _normal(ct.dicom)
+    heights = np.array([identity.position_xyz_mm for identity in ct.dicom.slices]) @ normal
+    near = (np.abs(heights[:, None] - centers @ normal) <= reach).any(axis=1)
+    slices = [identity for identity, used in zip(ct.dicom.slices, near, strict=True) if used]
+    headers = slice_headers(ct, slices, files=files)
+    if len(headers) > 1 and "PerFrameFunctionalGroupsSequence" in headers[0]:
+        raise UsageError(
+            f"{ct.path} is one CT in several multi-frame files, which no object can refer to together",
+            hint="join the concatenation into one Enhanced CT image",
+            code="multi-frame-concatenation",
+        )
+    for header in headers:
+        _complete(header, ct.dicom)
+    frames = [frame for number, header in enumerate(headers) for frame in _frames(number, header)]
+    return Source(headers, frames)
+
+
+def _normal(dicom: DicomSource) -> NDArray[np.float64]:
+    """Unit vector along which the slices follow each other."""
+    first, last = (np.asarray(dicom.slices[end].position_xyz_mm) for end in (0, -1))
+    return np.asarray((last - first) / np.linalg.norm(last - first))
+
+
+def _complete(header: Dataset, dicom: DicomSource) -> None:
+    """Fill in what an object must take over and the CT lacks."""
+    from pydicom.uid import generate_uid
+
+    for keyword in EMPTY_WHERE_UNKNOWN:
+        if keyword not in header:
+            setattr(header, keyword, "")
+    # Of one series, so that all its slices get the same.
+    made_up = {
+        "StudyInstanceUID": dicom.study_uid,
+        "SeriesInstanceUID": dicom.series_uid,
+        "FrameOfReferenceUID": dicom.frame_of_reference_uid,
+    }
+    for keyword, known in made_up.items():
+        if not header.get(keyword):
+            setattr(header, keyword, known or generate_uid(entropy_srcs=[keyword, dicom.slices[0].sop_uid]))
+
+
+def _frames(number: int, header: Dataset) -> list[Frame]:
+    if "PerFrameFunctionalGroupsSequence" not in header:
+        return [_frame(number, header, plane=header, turned=header, sampled=header)]
+    (shared,) = header.SharedFunctionalGroupsSequence
+
+    def group(own: Dataset, name: str) -> Dataset:
+        found: Dataset = (own if name in own else shared)[name][0]
+        return found
+
+    return [
+        _frame(
+            number,
+            header,
+            plane=group(own, "PlanePositionSequence"),
+            turned=group(own, "PlaneOrientationSequence"),
+            sampled=group(own, "PixelMeasuresSequence"),
+        )
+        for own in header.PerFrameFunctionalGroupsSequence
+    ]
+
+
+def _frame(number: int, header: Dataset, *, plane: Dataset, turned: Dataset, sampled: Dataset) -> Frame:
+    """PS3.3 C.7.6.2.1.1: the first spacing is between rows, and the first direction runs along a row."""
+    along_row, down_column = np.asarray(turned.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
+    between_rows, between_columns = map(float, sampled.PixelSpacing)
+    origin = np.asarray(plane.ImagePositionPatient, dtype=np.float64)
+    steps = np.stack([along_row * between_columns, down_column * between_rows], axis=1)
+    return Frame(number, int(header.Rows), int(header.Columns), origin, steps)

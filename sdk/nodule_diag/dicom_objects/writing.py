@@ -1,0 +1,88 @@
+"""The objects of a prediction, together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nodule_diag.ct import CTVolume, MemoryFile
+from nodule_diag.errors import MissingExtraError, OutputError
+from nodule_diag.process import write_bytes
+from nodule_diag.results import Prediction
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+
+def dicom_objects(
+    ct: CTVolume, prediction: Prediction, *, files: Sequence[MemoryFile] | None = None
+) -> dict[str, Dataset]:
+    """Make the objects of a prediction.
+
+    Args:
+        ct: The CT, read from DICOM that is still in its place.
+        prediction: What :meth:`Diagnoser.predict_timed` gave for it.
+        files: The CT's files, where they were fetched and are in no folder.
+
+    Returns:
+        By file name: ``measurements.dcm`` (Comprehensive 3D SR, TID 1500), ``segmentation.dcm`` (a segment a nodule, on
+        the CT's frames; left out where nothing was segmented), and per nodule ``cam_1.dcm`` (parametric map) and
+        ``pictures_1.dcm`` (secondary capture).
+
+    Raises:
+        UsageError: ``not-dicom`` for another CT.
+        MissingExtraError: Without the extra ``dicom``.
+        CTError: When the CT's files are gone.
+    """
+    try:
+        import highdicom  # noqa: F401  needed below; the sooner it is missed, the better
+    except ImportError as error:
+        raise MissingExtraError("highdicom", "dicom") from error
+    from nodule_diag.dicom_objects.maker import Maker
+    from nodule_diag.dicom_objects.maps import parametric_map, secondary_capture, segmentation
+    from nodule_diag.dicom_objects.report import structured_report
+    from nodule_diag.dicom_objects.source import source_of
+
+    diagnoses = prediction.diagnoses
+    source = source_of(ct, diagnoses, files=files)
+    maker = Maker(prediction, source.headers[0].SeriesInstanceUID)
+    objects: dict[str, Dataset] = {"measurements.dcm": structured_report(source, diagnoses, by=maker)}
+    segmented = [diagnosis for diagnosis in diagnoses if diagnosis.segmentation.nodule.any()]
+    if segmented:  # a segment without a voxel has no frame, and is refused by the standard
+        objects["segmentation.dcm"] = segmentation(source, segmented, by=maker)
+    for number, diagnosis in enumerate(diagnoses, start=1):
+        objects[f"cam_{number}.dcm"] = parametric_map(source, diagnosis, number=number, by=maker)
+        objects[f"pictures_{number}.dcm"] = secondary_capture(source, diagnosis, number=number, by=maker)
+    return objects
+
+
+def write_dicom_objects(folder: str | os.PathLike[str], ct: CTVolume, prediction: Prediction) -> list[Path]:
+    """Write the objects of a prediction, each whole or not at all.
+
+    Args:
+        folder: Where to; made where it is missing.
+        ct: As :func:`dicom_objects`.
+        prediction: Likewise.
+
+    Returns:
+        The files.
+
+    Raises:
+        OutputError: When one cannot be written.
+        UsageError: As :func:`dicom_objects`; so do the other errors.
+    """
+    objects = dicom_objects(ct, prediction)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}", hint="name another folder") from error
+    written = []
+    for name, made in objects.items():
+        buffer = BytesIO()
+        made.save_as(buffer, enforce_file_format=True)
+        write_bytes(Path(folder, name), buffer.getvalue())
+        written.append(Path(folder, name))
+    return written

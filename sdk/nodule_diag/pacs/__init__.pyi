@@ -1,0 +1,2 @@
+from .server import FetchedSeries as FetchedSeries
+from .server import Pacs as Pacs

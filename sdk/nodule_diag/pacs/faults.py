@@ -1,0 +1,90 @@
+"""What a server answers when it does not do what it was asked, as typed errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests
+from pydicom import Dataset
+
+from nodule_diag.errors import PacsError
+
+DENIED, NOT_FOUND, CONFLICT, FULL = (401, 403), (404, 410), (400, 409), (507,)
+
+
+@contextmanager
+def typed(url: str, *, doing: str) -> Iterator[None]:
+    """Turn what requests raises into a :class:`PacsError`.
+
+    Args:
+        url: Of the server, for messages; it holds no password.
+        doing: What was asked for, as in "finding series 1.2.3".
+    """
+    try:
+        yield
+    except requests.exceptions.HTTPError as error:
+        raise _refused(url, doing, error.response) from error
+    except requests.exceptions.SSLError as error:
+        raise PacsError(
+            f"{url} cannot prove who it is: {_short(error)}",
+            hint="give the site's certificate with REQUESTS_CA_BUNDLE=FILE",
+            code="pacs-untrusted",
+        ) from error
+    except requests.exceptions.Timeout as error:
+        raise PacsError(
+            f"{url} did not answer in time while {doing}", hint="try again later", code="pacs-timeout"
+        ) from error
+    except (requests.exceptions.RequestException, ConnectionError) as error:
+        raise PacsError(
+            f"the connection to {url} failed while {doing}: {_short(error)}",
+            hint="check the address, and that the server runs",
+            code="pacs-unreachable",
+        ) from error
+
+
+def _refused(url: str, doing: str, response: requests.Response | None) -> PacsError:
+    status = 0 if response is None else response.status_code
+    said = "" if response is None else _reasons(response)
+    message = f"{url} answered {status} while {doing}{said}"
+    if status in DENIED:
+        hint = "set NODULE_DIAG_DICOMWEB_TOKEN, or _USER and _PASSWORD, or write the account into ~/.netrc"
+        return PacsError(message, hint=hint, code="pacs-denied")
+    if status in NOT_FOUND:
+        return PacsError(message, hint="check the address and the UIDs", code="pacs-not-found")
+    if status in CONFLICT:
+        return PacsError(message, hint="the server does not take them: ask its administrator", code="pacs-refused")
+    if status in FULL:
+        return PacsError(message, hint="the server has no space left", code="pacs-full")
+    return PacsError(message, hint="look into the server's log, and try again later", code="pacs-failed")
+
+
+def _reasons(response: requests.Response) -> str:
+    """Why each object was refused, from the body of an answer to STOW (PS3.18 10.5)."""
+    try:
+        answer = Dataset.from_json(_first(response.json()))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return ""
+    return failed_objects(answer)
+
+
+def _first(document: object) -> str:
+    return json.dumps(document[0] if isinstance(document, list) and document else document)
+
+
+def failed_objects(answer: Dataset) -> str:
+    """The objects of FailedSOPSequence with their reasons; empty when none failed."""
+    failed = [
+        f"{item.get('ReferencedSOPInstanceUID', 'an object')} (reason {int(item.get('FailureReason', 0)):#06x})"
+        for item in answer.get("FailedSOPSequence", None) or []
+    ]
+    return f": not stored: {', '.join(failed)}" if failed else ""
+
+
+def _short(error: Exception) -> str:
+    """The last cause, in one line."""
+    cause: BaseException = error
+    while cause.__cause__ or cause.__context__:
+        cause = cause.__cause__ or cause.__context__ or cause
+    return (str(cause) or type(cause).__name__).splitlines()[0][:200]

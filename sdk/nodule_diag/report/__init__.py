@@ -1,0 +1,9 @@
+"""One page that a person can judge a prediction by: pictures, evidence and similar cases, in a file of its own.
+
+It opens offline, asks no server for anything, and prints.
+Doors: ``report_html``, ``write_report``, ``identity_of``.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,3 @@
+from .identity import identity_of as identity_of
+from .writing import report_html as report_html
+from .writing import write_report as write_report

@@ -1,0 +1,43 @@
+"""Whose CT it is, for a page on which that is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nodule_diag.ct import CTVolume, MemoryFile, slice_headers
+
+LINES = {
+    "Patient": "PatientName",
+    "Patient number": "PatientID",
+    "Born": "PatientBirthDate",
+    "Sex": "PatientSex",
+    "Study of": "StudyDate",
+    "Accession number": "AccessionNumber",
+}
+"""What is shown, and which attribute of the CT holds it."""
+
+
+def identity_of(ct: CTVolume, *, files: Sequence[MemoryFile] | None = None) -> dict[str, str]:
+    """Read who the patient is: from the CT's first slice, for a volume keeps nothing of it.
+
+    Args:
+        ct: A CT; one that is not DICOM has its path alone.
+        files: The CT's files, where they were fetched and are in no folder.
+
+    Returns:
+        Lines for :func:`write_report`; what the header leaves open is left out.
+
+    Raises:
+        CTError: When the CT's files are gone.
+    """
+    known = {"CT": ct.path}
+    if ct.dicom is None:
+        return known
+    (header,) = slice_headers(ct, ct.dicom.slices[:1], files=files)
+    for label, keyword in LINES.items():
+        text = str(header.get(keyword, "")).replace("^", " ").strip()
+        if keyword.endswith("Date") and len(text) == len("20261126"):
+            text = f"{text[:4]}-{text[4:6]}-{text[6:]}"
+        if text:
+            known[label] = text
+    return known

@@ -1,0 +1,80 @@
+"""What the figures of a nodule say, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nodule_diag.results import SPACES, Diagnosis, Space
+
+SPACE_NAMES: Mapping[Space, str] = {
+    "machine+expert": "by P and score together",
+    "machine": "by P alone",
+    "expert": "by score alone",
+}
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """The diagnosis that the nearest cases of one feature space imply.
+
+    Attributes:
+        space: The feature space, in words.
+        malignant: How many of the nearest cases are malignant.
+        found: How many there are.
+        share: Their share, eq. 14.
+        balanced: The same for a case base of as many benign as malignant cases; None where it has one kind.
+    """
+
+    space: str
+    malignant: int
+    found: int
+    share: float
+    balanced: float | None
+
+
+def retrievals(diagnosis: Diagnosis) -> list[Retrieval]:
+    """One a feature space, both spaces together first."""
+    return [
+        Retrieval(
+            SPACE_NAMES[space],
+            sum(case.label for case in diagnosis.similar[space]),
+            len(diagnosis.similar[space]),
+            diagnosis.diagnosis[space],
+            diagnosis.diagnosis_balanced[space],
+        )
+        for space in sorted(SPACES, key=lambda space: list(SPACE_NAMES).index(space))
+    ]
+
+
+def prior(prevalence: float | None) -> str:
+    """What the malignancy takes for granted."""
+    if prevalence is None:
+        return "if half of such nodules were malignant"
+    return f"if {100 * prevalence:.3g} % of such nodules were malignant"
+
+
+def score(expert_score: float) -> str:
+    """The readers' word for a score (LIDC-IDRI's five)."""
+    words = ("highly unlikely", "moderately unlikely", "indeterminate", "moderately suspicious", "highly suspicious")
+    return words[min(max(round(expert_score), 1), 5) - 1]
+
+
+def faithfulness(diagnosis: Diagnosis) -> str:
+    """Where the evidence lies, by AvgCAM over the nodule and over the background (eq. 8, 9)."""
+    on, off = diagnosis.faithfulness.cam_nodule, diagnosis.faithfulness.cam_background
+    if on + off == 0:
+        return "The class activation map is empty: nothing says where the evidence lies."
+    return (
+        f"Cell for cell, {100 * on / (on + off):.0f} % of the evidence lies on the nodule: the class activation map"
+        f" averages {on:.2f} there and {off:.2f} elsewhere."
+    )
+
+
+def evidence_warning(diagnosis: Diagnosis) -> str | None:
+    """Said when the background dominates, which makes the malignancy doubtful."""
+    if diagnosis.faithfulness.margin > 0:
+        return None
+    return (
+        "The evidence is stronger off the nodule than on it: the malignancy may come from something else in the cube."
+    )
