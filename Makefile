@@ -63,6 +63,7 @@ fuzz: $(DEV)
 pages: $(DEV)
 	$(BIN)/python docs/make/house.py
 	$(BIN)/python docs/make/picture.py
+	$(BIN)/python docs/make/report_picture.py
 	$(BIN)/python docs/make/readme_output.py
 	$(BIN)/python docs/make/reliability.py
 

@@ -33,7 +33,7 @@ def free_port() -> int:
 def _require_orthanc() -> str:
     program = shutil.which("Orthanc")
     if program is None or not PLUGIN.is_file():
-        if os.environ.get("CI"):
+        if os.environ.get("NODULE_DIAG_TOOLS") == "required":
             pytest.fail("CI has no Orthanc: .ci/run installs orthanc and orthanc-dicomweb")
         pytest.skip("no Orthanc: apt-get install orthanc orthanc-dicomweb")
     return program

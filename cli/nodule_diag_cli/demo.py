@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from nodule_diag_cli import out as out_folder
 from nodule_diag_cli import render, terminal
-from nodule_diag_cli.options import BundleOption, JsonOption, OutOption
+from nodule_diag_cli.evidence import Evidence
+from nodule_diag_cli.options import BundleOption, JsonOption, OutOption, ReportOption
 from nodule_diag_cli.points import Points
 from nodule_diag_cli.predict import Request
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 FILE_NAME = "phantom.nii"
 
 
-def demo(bundle: BundleOption = None, as_json: JsonOption = False, out: OutOption = None) -> None:
+def demo(
+    bundle: BundleOption = None, as_json: JsonOption = False, out: OutOption = None, report: ReportOption = None
+) -> None:
     """Make a phantom chest CT with nodules of known place and size, and diagnose it. Works offline, without data."""
     from nodule_diag.ct import DEFAULT_NODULES, chest_phantom
 
@@ -42,6 +45,7 @@ def demo(bundle: BundleOption = None, as_json: JsonOption = False, out: OutOptio
         document = result.document | {"phantom": _truth(phantom, ids)}
         if folder is not None:
             folder.write(ct=result.ct, diagnoses=result.diagnoses, document=document)
+    told = Evidence(report).write(result)
     if as_json:
         terminal.write(out_folder.document_text(document))
         return
@@ -52,6 +56,8 @@ def demo(bundle: BundleOption = None, as_json: JsonOption = False, out: OutOptio
     to.print(_comparison(phantom, result.diagnoses))
     to.print()
     to.print("A phantom's spheres are no patient's nodules: only place and size can be right or wrong here.")
+    for line in told:
+        to.print(line)
 
 
 def write_ct(path: Path, ct: CTVolume) -> Path:

@@ -95,3 +95,19 @@ PositionsOutOption = Annotated[
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Also write the JSON, and CAM and segmentation as NIfTI.")
 ]
+ReportOption = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE", help="Also write a page with pictures for people, .html.")
+]
+IdentityOption = Annotated[
+    bool, typer.Option("--identity", help="Say in the report whose CT it is; without it, nothing of the patient.")
+]
+DicomOutOption = Annotated[
+    Path | None,
+    typer.Option("--dicom-out", metavar="DIR", help="Also write DICOM objects: report, segmentation, CAM, pictures."),
+]
+DicomwebOption = Annotated[
+    str | None,
+    typer.Option("--dicomweb", metavar="URL", help="Take the CT from a PACS; --study and --series say which."),
+]
+StudyOption = Annotated[str | None, typer.Option(metavar="UID", help="The study, with --dicomweb.")]
+StoreOption = Annotated[bool, typer.Option("--store", help="Send the DICOM objects to that PACS.")]

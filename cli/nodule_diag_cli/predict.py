@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nodule_diag.ct import FORMAT_NAMES
+from nodule_diag.errors import PacsError, UsageError
 from nodule_diag_cli import out as out_folder
 from nodule_diag_cli import render, terminal
+from nodule_diag_cli.evidence import Evidence, Pacs
 from nodule_diag_cli.options import (
     AcquisitionOption,
     BackendName,
@@ -20,6 +22,9 @@ from nodule_diag_cli.options import (
     BundleOption,
     CasesOption,
     DeviceOption,
+    DicomOutOption,
+    DicomwebOption,
+    IdentityOption,
     JsonOption,
     KOption,
     NodulesOption,
@@ -30,27 +35,31 @@ from nodule_diag_cli.options import (
     PrecisionOption,
     PrevalenceOption,
     RedactOption,
+    ReportOption,
     SeriesOption,
     SpaceName,
     SpaceOption,
+    StoreOption,
+    StudyOption,
     SymmetriesOption,
     XyzOption,
 )
 from nodule_diag_cli.points import Points, gather
 
 if TYPE_CHECKING:
-    from nodule_diag.ct import CTVolume
-    from nodule_diag.results import Diagnosis
+    from nodule_diag.ct import CTVolume, MemoryFile
+    from nodule_diag.diagnoser import Diagnoser
+    from nodule_diag.results import Diagnosis, Prediction
 
 
 @dataclass(frozen=True)
 class Request:
     """One prediction, as the command line asks for it; every field but the first two has the contract's default.
 
-    ``ct`` is a file, a folder, or a volume that is in memory.
+    ``ct`` is a file, a folder, a series in a PACS, or a volume that is in memory.
     """
 
-    ct: str | CTVolume
+    ct: str | Pacs | CTVolume
     points: Points
     bundle: Path | None = None
     cases: Path | None = None
@@ -84,8 +93,13 @@ class Request:
                 precision=self.precision.value,
                 symmetries=self.symmetries,
             )
-        ct, read_ms = self.ct, 0.0
-        if isinstance(ct, str):
+        ct, read_ms, fetched = self.ct, 0.0, None
+        if isinstance(ct, Pacs):
+            started = time.perf_counter()
+            fetched = ct.fetch()
+            ct = fetched.read()
+            read_ms = (time.perf_counter() - started) * 1000
+        elif isinstance(ct, str):
             with terminal.progress("reading the CT" if self.redact else f"reading {ct}"):
                 started = time.perf_counter()
                 ct = read_ct(ct, series=self.series, acquisition=self.acquisition)
@@ -101,7 +115,8 @@ class Request:
                 prevalence=self.prevalence,
             )
         document = prediction_document(ct, prediction, read_ms=read_ms, redact=self.redact)
-        return Result(ct=ct, diagnoses=prediction.diagnoses, document=document)
+        files = fetched.files if fetched else None
+        return Result(ct=ct, prediction=prediction, document=document, diagnoser=diagnoser, files=files)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,12 +124,22 @@ class Result:
     """What came of a request."""
 
     ct: CTVolume
-    diagnoses: tuple[Diagnosis, ...]
+    prediction: Prediction
     document: dict[str, Any]
+    diagnoser: Diagnoser
+    files: tuple[MemoryFile, ...] | None = None
+
+    @property
+    def diagnoses(self) -> tuple[Diagnosis, ...]:
+        """One a nodule."""
+        return self.prediction.diagnoses
 
 
 def predict(
-    ct: Annotated[str, typer.Argument(metavar="CT", help=f"{FORMAT_NAMES}.")],
+    ct: Annotated[
+        str | None,
+        typer.Argument(metavar="[CT]", help=f"{FORMAT_NAMES}. Left out with --dicomweb.", show_default=False),
+    ] = None,
     xyz: XyzOption = None,
     nodules: NodulesOption = None,
     space: SpaceOption = SpaceName.LPS,
@@ -133,18 +158,28 @@ def predict(
     as_json: JsonOption = False,
     out: OutOption = None,
     positions_out: PositionsOutOption = None,
+    report: ReportOption = None,
+    identity: IdentityOption = False,
+    dicom_out: DicomOutOption = None,
+    dicomweb: DicomwebOption = None,
+    study: StudyOption = None,
+    store: StoreOption = False,
 ) -> None:
     """Diagnose nodules of a chest CT whose places are known.
 
     Example: nodule-diag predict scan.nii.gz --xyz -56.94 131.27 -520.6
     """
     points = gather(xyz or [], nodules, space=space.value)
+    source = _source(ct, dicomweb=dicomweb, study=study, series=series, store=store)
+    server = source if isinstance(source, Pacs) else None
+    evidence = Evidence(report, identity, dicom_out, store=server if store else None)
+    evidence.check()
     if positions_out is not None:
         from nodule_diag.exchange import require_positions_format, write_positions
 
         require_positions_format(positions_out)
     request = Request(
-        ct=ct,
+        ct=source,
         points=points,
         bundle=bundle,
         cases=cases,
@@ -169,12 +204,41 @@ def predict(
     if positions_out is not None:
         told = zip(result.diagnoses, result.document["nodules"], strict=True)  # whose warnings are redacted where asked
         write_positions(positions_out, [replace(one, warnings=tuple(nodule["warnings"])) for one, nodule in told])
+    try:
+        written_too = evidence.write(result)
+    except PacsError as error:  # the answer is not lost with it
+        if as_json:
+            terminal.write(out_folder.document_text({"error": error.to_dict(), "prediction": result.document}))
+            raise typer.Exit(error.exit_code) from error
+        render.prediction(result.document, to=terminal.console())
+        raise
     if as_json:
         terminal.write(out_folder.document_text(result.document))
         return
     to = terminal.console()
     render.prediction(result.document, to=to)
+    for line in [] if redact else written_too:
+        to.print(line)
     if written:
         to.print(f"Wrote {len(written)} files{'' if redact else f' to {out}'}.")
     if positions_out is not None:
         to.print("Wrote the positions." if redact else f"Wrote {positions_out}.")
+
+
+def _source(ct: str | None, *, dicomweb: str | None, study: str | None, series: str | None, store: bool) -> str | Pacs:
+    """Where the CT comes from.
+
+    Raises:
+        UsageError: When that is not said, or said twice.
+    """
+    if dicomweb is None:
+        if study is not None or store:
+            raise UsageError("--study and --store are for a PACS", hint="give --dicomweb URL, or leave them out")
+        if ct is None:
+            raise UsageError("no CT is named", hint="give its path, or --dicomweb URL --study UID --series UID")
+        return ct
+    if ct is not None:
+        raise UsageError(f"both {ct} and --dicomweb are given", hint="give one of them")
+    if study is None or series is None:
+        raise UsageError("--dicomweb needs --study UID and --series UID", hint="give both")
+    return Pacs(dicomweb, study, series)

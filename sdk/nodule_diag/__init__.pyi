@@ -14,6 +14,7 @@ from .errors import CTError as CTError
 from .errors import MissingExtraError as MissingExtraError
 from .errors import NoduleDiagError as NoduleDiagError
 from .errors import OutputError as OutputError
+from .errors import PacsError as PacsError
 from .errors import UsageError as UsageError
 from .results.diagnosis import Cam as Cam
 from .results.diagnosis import Diagnosis as Diagnosis

@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-RUNTIME_EXTRAS = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "engines", "dicom", "report"}
+RUNTIME_EXTRAS = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "engines", "dicom", "pacs", "report"}
 EXTRAS = RUNTIME_EXTRAS | {"train", "export", "bench", "dev"}
 ONNX_RUNTIMES = {"onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"}
 NO_EXTRA = ""
@@ -98,7 +98,7 @@ def test_uv_knows_that_cpu_and_gpu_conflict(repo_root):
 
 # For each package: the extras with which its third-party imports must be complete.
 IMPORTS_MAY_NEED = {
-    "sdk": ("cpu", "openvino", "tensorrt", "tensorrt-rtx", "dicom", "report"),
+    "sdk": ("cpu", "openvino", "tensorrt", "tensorrt-rtx", "dicom", "pacs", "report"),
     "cli": (),
     "training": ("train",),
     "export": ("export",),

@@ -23,7 +23,7 @@ def test_every_name_exists_and_is_sorted() -> None:
 
 def test_errors_are_one_tree() -> None:
     errors = [getattr(nd, name) for name in nd.__all__ if name.endswith("Error")]
-    assert len(errors) == 9
+    assert len(errors) == 10
     assert all(issubclass(error, nd.NoduleDiagError) for error in errors)
 
 

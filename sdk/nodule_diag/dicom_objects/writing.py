@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +74,22 @@ def write_dicom_objects(folder: str | os.PathLike[str], ct: CTVolume, prediction
         OutputError: When one cannot be written.
         UsageError: As :func:`dicom_objects`; so do the other errors.
     """
-    objects = dicom_objects(ct, prediction)
+    return save_dicom_objects(folder, dicom_objects(ct, prediction))
+
+
+def save_dicom_objects(folder: str | os.PathLike[str], objects: Mapping[str, Dataset]) -> list[Path]:
+    """Write objects that were made, each whole or not at all.
+
+    Args:
+        folder: Where to; made where it is missing.
+        objects: What :func:`dicom_objects` gave.
+
+    Returns:
+        The files.
+
+    Raises:
+        OutputError: When one cannot be written.
+    """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -28,7 +28,7 @@ def program(name: str, package: str) -> str:
     """A program of another project; CI must have it."""
     found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
     if found is None:
-        if os.environ.get("CI"):
+        if os.environ.get("NODULE_DIAG_TOOLS") == "required":
             pytest.fail(f"CI has no {name}: .ci/run installs {package}")
         pytest.skip(f"no {name}: install {package}")
     return found

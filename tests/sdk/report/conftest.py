@@ -43,7 +43,7 @@ def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
     program = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if program is None:
-        if os.environ.get("CI"):
+        if os.environ.get("NODULE_DIAG_TOOLS") == "required":
             pytest.fail("CI has no chromium: .ci/run installs it")
         pytest.skip("no chromium: apt-get install chromium")
     with playwright.sync_playwright() as running:
