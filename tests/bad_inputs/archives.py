@@ -195,3 +195,20 @@ def zip_no_dicom(folder):
 @case("an archive of a series that lacks most slices", "ct-missing-slices", "5 slices where 12 would be even")
 def zip_missing_slices(folder):
     return make.zipped(slices(folder, lambda items: items[:4] + items[11:]), folder / "scan.zip")
+
+
+@case("an archive of a series with a slice that damage has made something else", "ct-damaged", "series/004.dcm")
+def zip_disguised_slice(folder):
+    """Its SOP class is another, so it would be set aside, and interpolated; its checksum says otherwise."""
+    path = make.zipped(slices(folder), folder / "scan.zip")
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"series/004.dcm")
+    modality = data.index(b"CS\x02\x00CT", at)
+    data[modality + 4 : modality + 6] = b"SR"
+    path.write_bytes(data)
+    return path

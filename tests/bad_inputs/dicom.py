@@ -147,12 +147,12 @@ def other_frame_of_reference(folder):
     return _odd_one(folder, lambda item: setattr(item, "FrameOfReferenceUID", "1.2.3"))
 
 
-@case("a slice of another slope", "ct-inconsistent-slices", "005.dcm has slope 2", "against 1 and -1024", "004.dcm")
+@case("a slice of another slope", "ct-inconsistent-slices", "005.dcm has slope 2", "against slope 1, intercept -1024", "004.dcm")
 def other_slope(folder):
     return _odd_one(folder, lambda item: setattr(item, "RescaleSlope", 2))
 
 
-@case("a slice of another intercept", "ct-inconsistent-slices", "005.dcm has slope 1 and intercept 0", "HU away")
+@case("a slice of another intercept", "ct-inconsistent-slices", "005.dcm has slope 1, intercept 0 and", "HU away")
 def other_intercept(folder):
     return _odd_one(folder, lambda item: setattr(item, "RescaleIntercept", 0))
 

@@ -303,10 +303,12 @@ def test_doctor_keeps_figures_that_auto_obeys(command: Any, golden_default: Bund
 def test_doctor_says_what_it_ignores(command: Any, golden_default: Bundle) -> None:
     saved = Path(command("doctor", "--selftest", "--save", "--json").document["selftest"]["saved"])
     saved.chmod(0o666)
-    document = command("doctor", "--json").document
+    with pytest.warns(RuntimeWarning, match="saved self-test figures are not used"):
+        document = command("doctor", "--json").document
     assert document["own_figures"]["code"] == "figures-unsafe"
     assert document["auto"]["backend"] == "onnxruntime"
-    assert "ignored" in command("doctor").out
+    with pytest.warns(RuntimeWarning, match="saved self-test figures are not used"):
+        assert "ignored" in command("doctor").out
 
 
 def test_save_needs_a_selftest(command: Any) -> None:

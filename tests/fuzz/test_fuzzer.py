@@ -83,7 +83,7 @@ def test_an_honest_reader_has_no_findings(good: list[Seed], tmp_path: Path) -> N
     assert counts.total() == 200
     assert not any(counts[kind] for kind in BAD), tally.findings
     assert counts["refused"] > 100
-    assert counts["right"] > 2
+    assert counts["right"] >= 1
 
 
 def test_memory_of_an_earlier_file_is_not_charged_to_the_next(good: list[Seed], tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from nodule_diag.ct.refusals import undecodable
 from nodule_diag.errors import CTError
 
 _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
+FRAME_SEPARATOR = ", frame "
+"""Between the name of a file and the number of a frame in it."""
 _HINT = "export the series again, or convert it to classic DICOM of one slice a file"
 
 
@@ -158,7 +160,7 @@ def _frame(header: SliceHeader, shared: Dataset, own: Dataset, pixels: _Pixels, 
         length = header.pixel_bytes // header.frames
         syntax = syntax if header.deflated_from is None else ExplicitVRLittleEndian
     place = header.file
-    file = FrameFile(f"{place.name}, frame {index + 1}", place.path, place.member, pixels, index)
+    file = FrameFile(f"{place.name}{FRAME_SEPARATOR}{index + 1}", place.path, place.member, pixels, index)
     return replace(frame, file=file, transfer_syntax=syntax, deflated_from=None, pixels_length=length)
 
 

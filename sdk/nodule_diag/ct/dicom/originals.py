@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodule_diag.ct.dicom.files import DicomFile, files_in, members_of
+from nodule_diag.ct.dicom.frames import FRAME_SEPARATOR
 from nodule_diag.ct.dicom_source import SliceIdentity
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CTError
@@ -40,7 +41,11 @@ def slice_headers(
     found = {file.name: file for file in files}
     headers: dict[str, Dataset] = {}
     for identity in slices:
-        name = identity.file if identity.frame is None else identity.file.removesuffix(f", frame {identity.frame}")
+        name = (
+            identity.file
+            if identity.frame is None
+            else identity.file.removesuffix(f"{FRAME_SEPARATOR}{identity.frame}")
+        )
         if name in headers:
             continue
         file = found.get(name)

@@ -1,4 +1,4 @@
-"""Slope and intercept may differ from slice to slice where HU agree all the same: that is looked at, not believed."""
+"""Slope, intercept and bits may differ from slice to slice where HU agree: that is looked at, not believed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nodule_diag.ct.dicom.headers import SliceHeader
 from nodule_diag.ct.dicom.rules import Series
 
 Plane = npt.NDArray[Any]
@@ -28,16 +29,16 @@ SAMPLES = 128
 
 
 def in_one_unit(series: Series, planes: Iterator[Plane]) -> Iterator[Plane]:
-    """Pass slices on, comparing neighbours of another slope or intercept.
+    """Pass slices on, comparing neighbours of another slope, intercept or other bits.
 
     Args:
         series: In the order of the slices.
         planes: (rows, columns) HU of each.
 
     Raises:
-        CTError: ``ct-inconsistent-slices``, naming the slice whose slope and intercept fewer have.
+        CTError: ``ct-inconsistent-slices``, naming the slice whose slope, intercept and bits fewer have.
     """
-    scales = [(header.slope, header.intercept) for header in series.slices]
+    scales = [_scale(header) for header in series.slices]
     common = Counter(scales)
     if len(common) == 1:
         yield from planes
@@ -51,13 +52,19 @@ def in_one_unit(series: Series, planes: Iterator[Plane]) -> Iterator[Plane]:
             apart = float(np.median((sample - before)[tissue])) if tissue.sum() >= ENOUGH_PIXELS else 0.0
             if abs(apart) > AGREEING_HU:
                 odd, other = sorted((number, number - 1), key=lambda i: common[scales[i]])
-                slope, intercept = scales[odd]
                 why = (
-                    f"has slope {slope:g} and intercept {intercept:g} against {scales[other][0]:g} and"
-                    f" {scales[other][1]:g} in its neighbour {series.slices[other].file.name}, whose tissue is"
-                    f" {abs(apart):.0f} HU away: they do not belong together"
+                    f"has {scales[odd]} against {scales[other]} in its neighbour {series.slices[other].file.name},"
+                    f" whose tissue is {abs(apart):.0f} HU away: they do not belong together"
                 )
                 hint = "the header is damaged; export the series again"
                 raise series.refused(series.slices[odd], why, code="ct-inconsistent-slices", hint=hint)
         before = sample
         yield plane
+
+
+def _scale(header: SliceHeader) -> str:
+    """What turns a slice's words into HU, in words."""
+    bits = f"bits {header.high_bit - header.bits_stored + 1} to {header.high_bit}"
+    return (
+        f"slope {header.slope:g}, intercept {header.intercept:g} and {'signed ' if header.representation else ''}{bits}"
+    )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nodule_diag.ct.dicom import rules, stack, volumes
 from nodule_diag.ct.dicom.code_stream import SYNTAXES
 from nodule_diag.ct.dicom.files import DicomFile, files_in, members_of
-from nodule_diag.ct.dicom.frames import frames_of
+from nodule_diag.ct.dicom.frames import FRAME_SEPARATOR, frames_of
 from nodule_diag.ct.dicom.headers import SliceHeader, image_headers
 from nodule_diag.ct.dicom.pixels import Pixels, decoders, hounsfield, syntax_name
 from nodule_diag.ct.dicom.placement import placement_of
@@ -86,6 +86,7 @@ def read_dicom_files(
         chosen.wanted, chosen.acquisition = series, acquisition
         for rule in RULES:
             rule(chosen)
+        _verify_the_others(files, chosen)
         placement = placement_of(chosen)
         voxels = HounsfieldArray(placement.grid, path=source)
         if workers and chosen.slices[0].transfer_syntax in SYNTAXES:
@@ -103,6 +104,18 @@ def read_dicom_files(
         warnings=chosen.told(),
         gaps=placement.gaps,
     )
+
+
+def _verify_the_others(files: Sequence[DicomFile], series: rules.Series) -> None:
+    """Reach the checksum of every member of an archive that is not used: it may be a slice that damage has disguised.
+
+    Raises:
+        CTError: ``ct-damaged``.
+    """
+    used = {header.file.name.partition(FRAME_SEPARATOR)[0] for header in series.slices}
+    for file in files:
+        if file.member is not None and file.name not in used:
+            file.part(0, 0)
 
 
 def _telling_of_loss(series: rules.Series, decoded: Iterator[Pixels]) -> Iterator[npt.NDArray[Any]]:
