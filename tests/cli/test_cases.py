@@ -43,7 +43,7 @@ def test_from_a_table_of_places_to_a_prediction(
     arguments = ("predict", phantom_ct, "--xyz", *point(phantom), "--bundle", tiny_bundle, "--device", "cpu", "--json")
     document = command(*arguments, "--cases", out).document
     assert document["cases"] == {
-        "name": "hospital", "sha256": shown["sha256"], "count": len(rows), "malignant": 0
+        "name": "hospital", "sha256": shown["sha256"], "count": len(rows), "malignant": 0, "where": None,
     }  # fmt: skip
     assert document["nodules"][0]["similar"]["machine+expert"][0]["case_id"] == "n0"
     assert command(*arguments).document["cases"]["name"] == "tiny cases"
