@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nodule_diag.cases import CaseBase
 
 SCHEMA, LIST_SCHEMA = "nodule-diag/cases/1", "nodule-diag/cases-list/1"
-EVALUATION_SCHEMA = "nodule-diag/cases-evaluation/1"
+EVALUATION_SCHEMA, VERIFIED_SCHEMA = "nodule-diag/cases-evaluation/1", "nodule-diag/cases-verified/1"
 SHOWN = 100
 """Cases that are listed on a screen if nobody says how many."""
 
@@ -97,7 +97,7 @@ def info(file: OwnFileArgument = None, bundle: BundleOption = None, as_json: Jso
     )
 
 
-def verify(file: FileArgument, bundle: BundleOption = None) -> None:
+def verify(file: FileArgument, bundle: BundleOption = None, as_json: JsonOption = False) -> None:
     """Check every page and value of a case base; with --bundle also whether it is of that model."""
     from nodule_diag.bundle import Bundle
     from nodule_diag.cases import CaseBase
@@ -109,6 +109,9 @@ def verify(file: FileArgument, bundle: BundleOption = None) -> None:
         opened = Bundle.open(bundle)
         base.of_model(opened)
         of = f", of the model of {opened.manifest.name}"
+    if as_json:
+        terminal.write(document_text({"schema": VERIFIED_SCHEMA, "path": base.where, "count": len(base)}))
+        return
     terminal.console().print(f"{file} is whole: {len(base)} cases{of}.")
 
 
@@ -138,25 +141,26 @@ def evaluate(
         f"{found['count']} cases of {found['patients']} patients, {found['malignant']} malignant: who calls all of them"
         f" malignant has accuracy {found['base_rate']:.2f}. Each case was compared with those of other patients,"
         f" K = {found['k']}. In brackets: 95 % of resampled patients. Balanced: as if half of the cases were benign."
+        " All figures: --json."
     )
 
 
 def _show_evaluation(document: dict[str, Any]) -> None:
     to = terminal.console()
-    made = render.table("by", "AUC", "accuracy", "sensitivity", "specificity", "F1")
+    made = render.table("by", "AUC", "accuracy", "sens", "spec")
     for row in document["rows"]:
         balanced = ", balanced" if row["form"] == "balanced" else ""
         method = "P of the model" if row["method"] == "malignancy" else row["method"]
-        figures = (row[name] for name in ("auc", "accuracy", "sensitivity", "specificity", "f1"))
-        made.add_row(f"{method}{balanced}", *map(_figure, figures))
+        wide = (_figure(row[name], interval=True) for name in ("auc", "accuracy"))
+        made.add_row(f"{method}{balanced}", *wide, *(_figure(row[name]) for name in ("sensitivity", "specificity")))
     to.print(made)
 
 
-def _figure(estimate: dict[str, float | None]) -> str:
+def _figure(estimate: dict[str, float | None], *, interval: bool = False) -> str:
     if estimate["value"] is None:
         return "-"
-    interval = "" if estimate["low"] is None else f" ({estimate['low']:.2f}-{estimate['high']:.2f})"
-    return f"{estimate['value']:.2f}{interval}"
+    around = f" ({estimate['low']:.2f}-{estimate['high']:.2f})" if interval and estimate["low"] is not None else ""
+    return f"{estimate['value']:.2f}{around}"
 
 
 def _opened(file: Path | None, bundle: Path | None) -> CaseBase:

@@ -24,10 +24,10 @@ from nodule_diag_cli.out import document_text
 
 if TYPE_CHECKING:
     from nodule_diag.bundle import Bundle
-    from nodule_diag.cases import CaseBase, Filled, Progress
+    from nodule_diag.cases import CaseBase, Filled, Listed, Progress
     from nodule_diag.diagnoser import Diagnoser
 
-SCHEMA = "nodule-diag/cases-built/1"
+SCHEMA, REMOVED_SCHEMA = "nodule-diag/cases-built/1", "nodule-diag/cases-removed/1"
 
 TableArgument = Annotated[
     Path,
@@ -104,21 +104,11 @@ def build(
 
     Cases without P and score are judged by the bundle's model, at their place (LPS mm) in their CT.
     """
-    from nodule_diag.cases import CaseBase, build_case_base, read_case_table
+    from nodule_diag.cases import read_case_table
 
     model = _Model.of(bundle, backend, device, precision)
     rows = read_case_table(table, columns=column or (), patient_key=_key(patient_key), identity=allow_identity or ())
-    with terminal.bar("reading the table") as show:
-        filled = build_case_base(
-            out,
-            rows,
-            model.load,
-            name=name or table.stem,
-            model_sha256=model.bundle.model_sha256,
-            pictures=pictures,
-            progress=lambda at: _show(at, show),
-        )
-    _tell(filled, CaseBase.open(out), as_json=as_json)
+    _build(out, rows, model, name=name or table.stem, pictures=pictures, as_json=as_json)
 
 
 @cases_app.command()
@@ -139,7 +129,7 @@ def add(
     from nodule_diag.cases import CaseBase, add_to, read_case_table
 
     model = _Model.of(bundle, backend, device, precision)
-    with CaseBase.edit(file) as base, terminal.bar("reading the table") as show:
+    with CaseBase.edit(file) as base, terminal.bar("starting") as show:
         base.of_model(model.bundle)
         key = _key(patient_key)
         rows = read_case_table(table, columns=column or (), patient_key=key, identity=allow_identity or ())
@@ -154,6 +144,7 @@ def remove(
     patient: Annotated[
         list[str] | None, typer.Option("--patient", metavar="KEY", help="All cases of a patient; repeat for more.")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Remove cases: all that are named or, if one of them is not there, none. Nothing of them stays in the file."""
     from nodule_diag.cases import CaseBase
@@ -165,6 +156,10 @@ def remove(
             raise UsageError("no case was named", hint="give ids of cases, or --patient KEY")
         base.remove(chosen)
         left = len(base)
+    if as_json:
+        document = {"schema": REMOVED_SCHEMA, "path": str(file), "removed": chosen, "count": left}
+        terminal.write(document_text(document))
+        return
     terminal.console().print(f"Removed {len(chosen)} cases from {file}; {left} are left.")
 
 
@@ -184,21 +179,32 @@ def rebuild(
 
     The table is the one that the case base was made from: a case base does not say where its CTs are.
     """
-    from nodule_diag.cases import CaseBase, build_case_base, read_case_table, replaced
+    from nodule_diag.cases import CaseBase, read_case_table, replaced
 
     model = _Model.of(bundle, backend, device, precision)
     base = CaseBase.open(file)
     rows = replaced(base, read_case_table(table, identity=None))
-    with terminal.bar("reading the table") as show:
-        filled = build_case_base(
-            out,
-            rows,
-            model.load,
-            name=base.name,
-            model_sha256=model.bundle.model_sha256,
-            pictures=pictures,
-            progress=lambda at: _show(at, show),
-        )
+    _build(out, rows, model, name=base.name, pictures=pictures, as_json=as_json)
+
+
+def _build(out: Path, rows: list[Listed], model: _Model, *, name: str, pictures: bool, as_json: bool) -> None:
+    from nodule_diag.cases import CaseBase, build_case_base, unfinished
+
+    try:
+        with terminal.bar("starting") as show:
+            filled = build_case_base(
+                out,
+                rows,
+                model.load,
+                name=name,
+                model_sha256=model.bundle.model_sha256,
+                pictures=pictures,
+                progress=lambda at: _show(at, show),
+            )
+    except BaseException:
+        if unfinished(out):
+            terminal.complain("what is done so far is kept: the same command goes on from there")
+        raise
     _tell(filled, CaseBase.open(out), as_json=as_json)
 
 

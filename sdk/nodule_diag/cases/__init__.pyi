@@ -1,5 +1,6 @@
 from .base import CaseBase as CaseBase
 from .building import build_case_base as build_case_base
+from .building import unfinished as unfinished
 from .case import Case as Case
 from .evaluation import evaluate_cases as evaluate_cases
 from .identity import read_patient_key as read_patient_key
@@ -16,4 +17,5 @@ from .selecting import cases_where as cases_where
 from .selecting import matching as matching
 from .selecting import rows as rows
 from .selecting import selected as selected
+from .table import Listed as Listed
 from .table import read_case_table as read_case_table

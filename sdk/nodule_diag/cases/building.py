@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nodule_diag.cases.base import CaseBase
-from nodule_diag.cases.judging import Filled, Predicts, Progress, fill
+from nodule_diag.cases.judging import Filled, Predicts, Progress, differences, fill
 from nodule_diag.cases.table import Listed
 from nodule_diag.errors import CaseBaseError, OutputError, UsageError
 from nodule_diag.process import sole_writer, sync_folder, write_bytes
@@ -55,16 +55,16 @@ def build_case_base(
         OutputError: When it cannot be written; ``output-busy`` while another process builds it.
         NoduleDiagError: The first case's, when no case could be judged. Nothing is written then.
     """
-    if path.exists() and not _work(path).is_dir():
+    if path.exists() and not unfinished(path):
         raise _there(path)
     plan = _plan(rows, name=name, model_sha256=model_sha256, pictures=pictures)
     with _working(path) as work:
         if path.exists():  # the last one was killed, perhaps as it had done all but clean up
-            before = _read(work / PLAN)
-            if before != plan or CaseBase.open(work / PARTIAL).digest() != CaseBase.open(path).digest():
+            there = _finished(path, rows, name=name, model_sha256=model_sha256)
+            if not there:
                 raise _there(path)
             _empty(work)
-            return Filled(there=len(CaseBase.open(path)))
+            return Filled(there=there)
         with _partial(work, plan, name=name, model_sha256=model_sha256) as base:
             try:
                 filled = fill(base, rows, load, pictures=pictures, progress=progress)
@@ -89,8 +89,22 @@ def build_case_base(
     return filled
 
 
+def unfinished(path: Path) -> bool:
+    """Whether a build of this file was begun and not finished."""
+    return _work(path).is_dir()
+
+
 def _there(path: Path) -> UsageError:
     return UsageError(f"{path} is there already", hint="name a new file, or add to that one: nodule-diag cases add")
+
+
+def _finished(path: Path, rows: Sequence[Listed], *, name: str, model_sha256: str) -> int:
+    """How many cases a file has, if all of them are what a table says; 0 for another's file."""
+    with suppress(CaseBaseError):
+        base, by_id = CaseBase.open(path), {row.case.case_id: row for row in rows}
+        same = all(case.case_id in by_id and not differences(case, by_id[case.case_id]) for case in base)
+        return len(base) if same and (base.name, base.model_sha256) == (name, model_sha256) else 0
+    return 0
 
 
 def _work(path: Path) -> Path:

@@ -53,7 +53,7 @@ _LOOKS: Final = {
     "a name": re.compile(r"[^\W\d_]\^+[^\W\d_]"),  # as DICOM writes it
     "a patient number": re.compile(r"\A(?:\d[ ./-]?){5,}\d\Z|\A[A-Z]\d{9}\Z"),
 }
-_NAME_ALONE = re.compile(r"[^\W\d_]{3,}(?:[ ,.'-]+[^\W\d_]+)*\.?")
+_NAME_ALONE = re.compile(r"(?=.{3})[^\W\d_]+(?:[ ,.'-]+[^\W\d_]+)*\.?")
 """Words without a digit, where a key belongs; it is a name if the first letter is a capital."""
 
 

@@ -145,7 +145,7 @@ def add_to(base: CaseBase, rows: Sequence[Listed], load: Callable[[], Predicts],
     faults = [
         f"case {case.case_id!r} is there with another {', '.join(other)}"
         for case in base.cases(sorted(same))
-        if (other := _differences(case, same[case.case_id]))
+        if (other := differences(case, same[case.case_id]))
     ]
     if faults:
         more = f"; and {len(faults) - 20} more" if len(faults) > 20 else ""
@@ -175,7 +175,7 @@ def replaced(base: CaseBase, rows: Sequence[Listed]) -> list[Listed]:
     return [places[case.case_id]._replace(case=case) for case in cases]
 
 
-def _differences(case: Case, row: Listed) -> list[str]:
+def differences(case: Case, row: Listed) -> list[str]:
     """Fields in which a row says otherwise than the case of its id; P and score only if it has them."""
     judged = {"malignancy", "expert_score"} if row.path is not None else set()
     names = (name for name in Case.model_fields if name not in judged)
