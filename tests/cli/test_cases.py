@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import SimpleITK as sitk
 
 from bundle_factory import make_tiny_bundle, tiny_base, tiny_cases, tiny_model
 from case_tables import phantom_table
@@ -251,7 +252,6 @@ def test_identity_is_refused_and_pseudonyms_are_made(command: Any, tiny_bundle: 
     assert next(iter(CaseBase.open(out))).columns == {"name": "Jane"}
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGTERM"), reason="needs SIGTERM")
 def test_who_is_interrupted_is_told_how_to_go_on(
     command: Any, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,3 +293,29 @@ def test_two_writers(tiny_bundle: Path, tmp_path: Path) -> None:
     base = CaseBase.open(out)
     base.verify()
     assert len(base) == 12
+
+
+def test_the_commands_of_the_page(
+    command: Any, phantom_ct: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/case-base.md: its table and its commands, in their order."""
+    page = (Path(__file__).parents[2] / "docs" / "case-base.md").read_text(encoding="utf-8")
+    blocks = page.partition("## Build a case base of your own")[2].partition("\n## ")[0].split("```")[1::2]
+    (table,) = (block for block in blocks if block.lstrip().startswith("case_id"))
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("nodule-diag ")]
+    assert {line.split()[2] for line in lines if line.split()[1] == "cases"} == {
+        "build", "add", "remove", "list", "info", "verify", "rebuild", "evaluate"
+    }  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("cts").mkdir()
+    for name in ("cts/a.nii.gz", "cts/b.nii.gz", "scan.nii"):
+        sitk.WriteImage(sitk.ReadImage(phantom_ct), name)
+    make_tiny_bundle(tmp_path / "NEW", model=tiny_model(input_shape=("N", 2, 64, 64, 64)))
+    monkeypatch.setattr(Bundle, "default", classmethod(lambda cls: cls.open(tiny_bundle)))
+    Path("hospital.csv").write_text(table.strip() + "\n")
+    for line in lines:
+        if " add " in line:
+            Path("hospital.csv").write_text(table.strip() + "\nC-1,q1w8,benign,biopsy,70,F,cts/b.nii.gz,30,0,-100\n")
+        ended = command(*shlex.split(line)[1:])
+        assert ended.code == 0, (line, ended.err)
+    assert [case.case_id for case in CaseBase.open("new.sqlite")] == ["B-1", "C-1"]
