@@ -43,7 +43,8 @@ ColumnOption = Annotated[
     list[str] | None, typer.Option("--column", metavar="NAME", help="A free column to take over; repeat for more.")
 ]
 PicturesOption = Annotated[
-    bool, typer.Option("--pictures", help="Keep a picture of each nodule with its outline and the CAM, 25 KB each.")
+    bool,
+    typer.Option("--pictures", help="Keep a picture of each nodule with its outline and the CAM, 10 to 20 KB each."),
 ]
 KeyOption = Annotated[
     Path | None,

@@ -25,7 +25,7 @@ PICTURE = "axial"
 PICTURE_EDGE = 192
 """Pixels: the axial plane under the CAM is at the lower left of :func:`nodule_picture`."""
 PICTURE_BITS = 0xF8
-"""Five bits a colour: the noise of a CT is not kept, which halves the file. 25 KB, and never more than 108."""
+"""Five bits a colour: the noise of a CT is not kept, which halves the file: 10 to 20 KB, and never more than 108."""
 
 
 class Predicts(Protocol):
