@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nodule_diag.errors import UsageError
-from nodule_diag_cli import render, terminal
+from nodule_diag_cli import case_views, terminal
+from nodule_diag_cli.case_views import FileArgument
 from nodule_diag_cli.options import (
     BackendName,
     BackendOption,
@@ -21,113 +23,223 @@ from nodule_diag_cli.options import (
 from nodule_diag_cli.out import document_text
 
 if TYPE_CHECKING:
-    from nodule_diag.cases import CaseBase
+    from nodule_diag.bundle import Bundle
+    from nodule_diag.cases import CaseBase, Filled, Listed, Progress
+    from nodule_diag.diagnoser import Diagnoser
 
-SCHEMA = "nodule-diag/cases/1"
+SCHEMA, REMOVED_SCHEMA = "nodule-diag/cases-built/1", "nodule-diag/cases-removed/1"
 
-cases_app = typer.Typer(help="Make and describe case bases.", no_args_is_help=True, add_completion=False)
+TableArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="TABLE", help="CSV or JSON: case_id, patient, label; malignancy and expert_score, or path, x, y, z."
+    ),
+]
+NewOption = Annotated[Path, typer.Option("--out", metavar="FILE", help="The case base to write, a new file.")]
+NameOption = Annotated[
+    str | None, typer.Option(help="What it is called; the table's file name if left out.", show_default=False)
+]
+ColumnOption = Annotated[
+    list[str] | None, typer.Option("--column", metavar="NAME", help="A free column to take over; repeat for more.")
+]
+PicturesOption = Annotated[
+    bool,
+    typer.Option("--pictures", help="Keep a picture of each nodule with its outline and the CAM, 10 to 20 KB each."),
+]
+KeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--patient-key",
+        metavar="FILE",
+        help="Make pseudonyms of the patients with the secret in this file; it is made if it is not there.",
+    ),
+]
+AllowOption = Annotated[
+    list[str] | None,
+    typer.Option("--allow-identity", metavar="COLUMN", help="A column that may tell whose a case is; repeat for more."),
+]
+
+cases_app = typer.Typer(help="Make, describe and judge case bases.", no_args_is_help=True, add_completion=False)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What judges the cases. P and score are to be those that ``predict --cases`` compares: fp32 unless asked."""
+
+    bundle: Bundle
+    backend: BackendName
+    device: str
+    precision: PrecisionName
+
+    @classmethod
+    def of(cls, bundle: Path | None, backend: BackendName, device: str, precision: PrecisionName) -> _Model:
+        from nodule_diag.bundle import Bundle
+
+        opened = Bundle.default() if bundle is None else Bundle.open(bundle)
+        return cls(opened, backend, device, PrecisionName.FP32 if precision is PrecisionName.AUTO else precision)
+
+    def load(self) -> Diagnoser:
+        from nodule_diag.diagnoser import Diagnoser
+
+        return Diagnoser.load(
+            self.bundle, backend=self.backend.value, device=self.device, precision=self.precision.value
+        )
 
 
 @cases_app.command()
 def build(
-    table: Annotated[
-        Path,
-        typer.Argument(
-            metavar="TABLE", help="CSV or JSON: case_id, patient, label; malignancy and expert_score, or path, x, y, z."
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The case base to write, a new file.")],
+    table: TableArgument,
+    out: NewOption,
     bundle: BundleOption = None,
-    name: Annotated[
-        str | None, typer.Option(help="What it is called; the table's file name if left out.", show_default=False)
-    ] = None,
-    column: Annotated[
-        list[str] | None, typer.Option("--column", metavar="NAME", help="A free column to take over; repeat for more.")
-    ] = None,
+    name: NameOption = None,
+    column: ColumnOption = None,
+    pictures: PicturesOption = False,
+    patient_key: KeyOption = None,
+    allow_identity: AllowOption = None,
     backend: BackendOption = BackendName.AUTO,
     device: DeviceOption = "auto",
     precision: PrecisionOption = PrecisionName.AUTO,
+    as_json: JsonOption = False,
 ) -> None:
-    """Make a case base from a table of diagnosed nodules.
+    """Make a case base from a table of diagnosed nodules. After a break, the same command goes on where it was.
 
     Cases without P and score are judged by the bundle's model, at their place (LPS mm) in their CT.
     """
-    from nodule_diag.bundle import Bundle
-    from nodule_diag.cases import CaseBase, read_case_table, scored
-    from nodule_diag.diagnoser import Diagnoser
+    from nodule_diag.cases import read_case_table
 
-    if out.exists():
-        raise UsageError(f"{out} is there already", hint="name a new file with --out")
-    opened = Bundle.default() if bundle is None else Bundle.open(bundle)
-    listed = read_case_table(table, columns=column or ())
-
-    def load() -> Diagnoser:
-        return Diagnoser.load(opened, backend=backend.value, device=device, precision=precision.value)
-
-    with terminal.progress(f"judging {sum(row.path is not None for row in listed)} nodules") as say:
-        cases = scored(listed, load, on_ct=lambda path: say(f"judging {path}"))
-        base = CaseBase.of(cases, name=name or table.stem, model_sha256=opened.model_sha256)
-    base.save(out)
-    to = terminal.console()
-    to.print(f"Wrote {out}: {len(base)} cases, {base.malignant} malignant.")
+    model = _Model.of(bundle, backend, device, precision)
+    rows = read_case_table(table, columns=column or (), patient_key=_key(patient_key), identity=allow_identity or ())
+    _build(out, rows, model, name=name or table.stem, pictures=pictures, as_json=as_json)
 
 
 @cases_app.command()
-def info(
-    file: Annotated[
-        Path | None,
-        typer.Argument(metavar="FILE", help="A case base; the bundle's own if left out.", show_default=False),
-    ] = None,
+def add(
+    file: FileArgument,
+    table: TableArgument,
     bundle: BundleOption = None,
+    column: ColumnOption = None,
+    pictures: PicturesOption = False,
+    patient_key: KeyOption = None,
+    allow_identity: AllowOption = None,
+    backend: BackendOption = BackendName.AUTO,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = PrecisionName.AUTO,
     as_json: JsonOption = False,
 ) -> None:
-    """Describe a case base: how many cases of which kind, and of which model their scores are."""
-    from nodule_diag.bundle import Bundle
+    """Add the cases of a table to a case base; those that are there already are passed over."""
+    from nodule_diag.cases import CaseBase, add_to, read_case_table
+
+    model = _Model.of(bundle, backend, device, precision)
+    with CaseBase.edit(file) as base, terminal.bar("starting") as show:
+        base.of_model(model.bundle)
+        key = _key(patient_key)
+        rows = read_case_table(table, columns=column or (), patient_key=key, identity=allow_identity or ())
+        filled = add_to(base, rows, model.load, pictures=pictures, progress=lambda at: _show(at, show))
+    _tell(filled, CaseBase.open(file), as_json=as_json)
+
+
+@cases_app.command()
+def remove(
+    file: FileArgument,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[CASE]...", help="Ids of cases.")] = None,
+    patient: Annotated[
+        list[str] | None, typer.Option("--patient", metavar="KEY", help="All cases of a patient; repeat for more.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove cases: all that are named or, if one of them is not there, none. Nothing of them stays in the file."""
     from nodule_diag.cases import CaseBase
 
-    if file is not None and bundle is not None:
-        raise UsageError(f"both {file} and --bundle are given", hint="give one of them")
-    if file is None:
-        base = CaseBase.of_bundle(Bundle.default() if bundle is None else Bundle.open(bundle))
-    else:
-        base = CaseBase.open(file)
-    document = describe(base)
+    with CaseBase.edit(file) as base:
+        of_patients = base.ids_of_patients(patient or ())
+        chosen = sorted({*(ids or ()), *of_patients})
+        if not chosen:
+            raise UsageError("no case was named", hint="give ids of cases, or --patient KEY")
+        base.remove(chosen)
+        left = len(base)
     if as_json:
+        document = {"schema": REMOVED_SCHEMA, "path": str(file), "removed": chosen, "count": left}
         terminal.write(document_text(document))
         return
-    count, malignant, sure = document["count"], document["malignant"], document["diagnosed_themselves"]
-    rate = "" if document["base_rate"] is None else f" (base rate {document['base_rate']:.2f})"
-    render.facts(
-        [
-            ("Case base", document["name"]),
-            ("File", document["path"]),
-            ("Cases", f"{count} of {document['patients']} patients"),
-            ("Malignant", f"{malignant}{rate}"),
-            ("Diagnosed themselves", f"{sure}; the others take over their patient's diagnosis"),
-            ("Free columns", ", ".join(document["columns"]) or "none"),
-            ("Model sha256", document["model_sha256"]),
-            ("File sha256", document["sha256"]),
-            ("Digest of the rows", document["digest"]),
-        ],
-        to=terminal.console(),
-    )
+    terminal.console().print(f"Removed {len(chosen)} cases from {file}; {left} are left.")
 
 
-def describe(base: CaseBase) -> dict[str, Any]:
-    """The document of ``cases info --json``."""
-    cases = list(base)
-    count, malignant = len(cases), sum(case.label for case in cases)
-    return {
-        "schema": SCHEMA,
-        "path": base.where,
-        "name": base.name,
-        "sha256": base.sha256,
-        "digest": base.digest(),
-        "model_sha256": base.model_sha256,
-        "count": count,
-        "malignant": malignant,
-        "base_rate": malignant / count if count else None,
-        "patients": len({case.patient_id for case in cases}),
-        "diagnosed_themselves": sum(case.label_certainty == "nodule" for case in cases),
-        "columns": sorted({name for case in cases for name in case.columns}),
-    }
+@cases_app.command()
+def rebuild(
+    file: FileArgument,
+    table: TableArgument,
+    out: NewOption,
+    bundle: BundleOption = None,
+    pictures: PicturesOption = False,
+    backend: BackendOption = BackendName.AUTO,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = PrecisionName.AUTO,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a case base anew for another bundle's model: its cases, judged again where the table says they are.
+
+    The table is the one that the case base was made from: a case base does not say where its CTs are.
+    """
+    from nodule_diag.cases import CaseBase, read_case_table, replaced
+
+    model = _Model.of(bundle, backend, device, precision)
+    base = CaseBase.open(file)
+    rows = replaced(base, read_case_table(table, identity=None))
+    _build(out, rows, model, name=base.name, pictures=pictures, as_json=as_json)
+
+
+def _build(out: Path, rows: list[Listed], model: _Model, *, name: str, pictures: bool, as_json: bool) -> None:
+    from nodule_diag.cases import CaseBase, build_case_base, unfinished
+
+    try:
+        with terminal.bar("starting") as show:
+            filled = build_case_base(
+                out,
+                rows,
+                model.load,
+                name=name,
+                model_sha256=model.bundle.model_sha256,
+                pictures=pictures,
+                progress=lambda at: _show(at, show),
+            )
+    except BaseException:
+        if unfinished(out):
+            terminal.complain("what is done so far is kept: the same command goes on from there")
+        raise
+    _tell(filled, CaseBase.open(out), as_json=as_json)
+
+
+def _key(path: Path | None) -> bytes | None:
+    from nodule_diag.cases import read_patient_key
+
+    return None if path is None else read_patient_key(path)
+
+
+def _show(at: Progress, show: Any) -> None:  # noqa: ANN401 - what terminal.bar yields
+    show("done" if at.path is None else f"CT {at.path.name}", at.done, at.total)
+
+
+def _tell(filled: Filled, base: CaseBase, *, as_json: bool) -> None:
+    """Say what became of a table: each case that was left out, and what is to be checked of others."""
+    if as_json:
+        failed = [
+            {"case_id": one.case_id, "path": str(one.path), "code": one.error.code, "message": str(one.error)}
+            for one in filled.failed
+        ]
+        counts = {"count": len(base), "malignant": base.malignant, "added": filled.added, "there": filled.there}
+        document = {"schema": SCHEMA, "path": base.where} | counts
+        terminal.write(document_text(document | {"failed": failed, "warnings": filled.warnings}))
+        return
+    for name, warnings in filled.warnings.items():
+        terminal.complain(*(f"warning: case {name!r}: {warning}" for warning in warnings))
+    for one in filled.failed:
+        terminal.complain(f"warning: case {one.case_id!r} was left out: {one.path}: {one.error}")
+    to = terminal.console()
+    to.print(f"Wrote {base.where}: {len(base)} cases, {base.malignant} malignant.")
+    if filled.there:
+        to.print(f"{filled.there} cases of the table were there already.")
+    if filled.failed:
+        to.print(f"{len(filled.failed)} were left out: mend the table, then: nodule-diag cases add {base.where} TABLE")
+
+
+case_views.add(cases_app)

@@ -55,6 +55,15 @@ BundleOption = Annotated[
 CasesOption = Annotated[
     Path | None, typer.Option("--cases", metavar="FILE", help="A case base of the same model instead of the bundle's.")
 ]
+WhereOption = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="EXPRESSION",
+        help="Cases that match alone, as in: age > 60 and sex = 'F'.",
+        show_default=False,
+    ),
+]
 BackendOption = Annotated[BackendName, typer.Option(help="The program that computes. auto: the fastest proven one.")]
 DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="The processor that computes.")]
 PrecisionOption = Annotated[PrecisionName, typer.Option(help="Its number format. auto: fp32 or a proven one.")]

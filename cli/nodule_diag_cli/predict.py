@@ -42,6 +42,7 @@ from nodule_diag_cli.options import (
     StoreOption,
     StudyOption,
     SymmetriesOption,
+    WhereOption,
     XyzOption,
 )
 from nodule_diag_cli.points import Points, gather
@@ -63,6 +64,7 @@ class Request:
     points: Points
     bundle: Path | None = None
     cases: Path | None = None
+    where: str | None = None
     backend: BackendName = BackendName.AUTO
     device: str = "auto"
     precision: PrecisionName = PrecisionName.AUTO
@@ -79,15 +81,18 @@ class Request:
 
         The bundle comes first: when it or the backend cannot serve, nobody waits for the CT to be read.
         """
+        from nodule_diag.bundle import Bundle
+        from nodule_diag.cases import cases_where
         from nodule_diag.ct import read_ct
         from nodule_diag.diagnoser import Diagnoser
         from nodule_diag.results import prediction_document, require_prevalence
 
         require_prevalence(self.prevalence)
         with terminal.progress("loading the bundle"):
+            bundle = Bundle.default() if self.bundle is None else Bundle.open(self.bundle)
             diagnoser = Diagnoser.load(
-                self.bundle,
-                cases=self.cases,
+                bundle,
+                cases=self.cases if self.where is None else cases_where(self.where, self.cases, bundle=bundle),
                 backend=self.backend.value,
                 device=self.device,
                 precision=self.precision.value,
@@ -145,6 +150,7 @@ def predict(
     space: SpaceOption = SpaceName.LPS,
     bundle: BundleOption = None,
     cases: CasesOption = None,
+    where: WhereOption = None,
     backend: BackendOption = BackendName.AUTO,
     device: DeviceOption = "auto",
     precision: PrecisionOption = PrecisionName.AUTO,
@@ -183,6 +189,7 @@ def predict(
         points=points,
         bundle=bundle,
         cases=cases,
+        where=where,
         backend=backend,
         device=device,
         precision=precision,

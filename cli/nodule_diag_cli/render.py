@@ -77,10 +77,13 @@ def prediction(document: dict[str, Any], *, to: Console) -> None:
     size = " x ".join(map(str, ct["size_xyz"]))
     spacing = " x ".join(f"{step:.3g}" for step in ct["spacing_xyz_mm"])
     to.print()
+    cases = document["cases"]
+    compared = [("Cases", f"{cases['count']} of {cases['name']} where {cases['where']}")] if cases["where"] else []
     facts(
         [
             ("CT", ct["path"]),
             ("", f"{size} voxels of {spacing} mm, stored as {ct['orientation']}"),
+            *compared,
             ("Bundle", f"{bundle['name']} {bundle['version']} (sha256 {bundle['sha256'][:12]})"),
             ("Runtime", f"{Runtime(**document['runtime']).label}, {document['timing_ms']['total'] / 1000:.1f} s"),
         ],

@@ -91,6 +91,18 @@ def progress(message: str) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(Text(printable(text)))
 
 
+@contextmanager
+def bar(message: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on stderr; nothing where stderr is no terminal. Yields what takes a text, and how many of all."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    to = console(stderr=True)
+    shown = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*shown, console=to, transient=True, disable=not to.is_terminal) as made:
+        task = made.add_task(printable(message), total=None)
+        yield lambda text, done, total: made.update(task, description=printable(text), completed=done, total=total)
+
+
 class _Stream(TextIOWrapper):
     """A standard stream of a program: it can show every character, and says in one way that it cannot be written."""
 

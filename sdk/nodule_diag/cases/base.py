@@ -53,16 +53,18 @@ class CaseBase:
         model_sha256: :attr:`Bundle.model_sha256` of the model that its scores are of.
         sha256: Of the file as it was opened; empty for what is no file, or is being edited.
         is_copy: Whether it is a copy in memory that nothing changes.
+        condition: The filter that its cases were selected by; empty for a whole base.
     """
 
     def __init__(self, connection: sqlite3.Connection, *, where: str, sha256: str = "", is_copy: bool = False) -> None:
         self.where, self.sha256, self.is_copy = where, sha256, is_copy
+        self.condition = ""
         self._connection = connection
         self._lock = threading.RLock()  # not every build of SQLite lets threads share a connection
         self.close = weakref.finalize(self, connection.close)
         """Give the file or the memory back; a base that nobody holds any more does so itself."""
         schema.check(connection, where=where)
-        self.name, self.model_sha256 = self._all("SELECT name, model_sha256 FROM base")[0]
+        self.name, self.model_sha256 = self.fetch("SELECT name, model_sha256 FROM base")[0]
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -111,7 +113,8 @@ class CaseBase:
         """
         base = cls(connect_file(Path(path), write=True), where=str(path))
         check_rows(base._connection, where=base.where)
-        base._all("PRAGMA synchronous = EXTRA")  # a commit is on disk, and so is the entry in its folder
+        base.fetch("PRAGMA synchronous = EXTRA")  # a commit is on disk, and so is the entry in its folder
+        base.fetch("PRAGMA secure_delete = ON")  # what is removed is gone from the file
         return base
 
     @classmethod
@@ -146,6 +149,18 @@ class CaseBase:
         sha256 = hashlib.sha256(data).hexdigest() if data else ""
         return type(self)(memory, where=self.where, sha256=sha256, is_copy=True)
 
+    def keeping(self, condition: str, values: Sequence[object] = ()) -> Self:
+        """A copy in memory of the cases that meet an SQL condition alone, with name and hash of the whole base."""
+        memory = connect(":memory:", where=self.where)
+        with self._lock, guard(self.where):
+            self._connection.backup(memory)
+            memory.execute("PRAGMA foreign_keys = OFF")  # each table is gone through once, and not by every case
+            memory.execute(f"CREATE TEMP TABLE kept AS SELECT case_id FROM cases WHERE {condition}", values)
+            for table in schema.OF_A_CASE:
+                memory.execute(f"DELETE FROM {table} WHERE case_id NOT IN (SELECT case_id FROM kept)")
+            memory.execute("DROP TABLE kept")
+        return type(self)(memory, where=self.where, sha256=self.sha256 or self.digest(), is_copy=True)
+
     def of_model(self, bundle: Bundle) -> Self:
         """Return the base when its scores are of the bundle's model.
 
@@ -168,18 +183,23 @@ class CaseBase:
         self.close()
 
     def __len__(self) -> int:
-        return int(self._all("SELECT count(*) FROM cases")[0][0])
+        return int(self.fetch("SELECT count(*) FROM cases")[0][0])
 
     def __iter__(self) -> Iterator[Case]:
         last = ""
-        while ids := self._all(f"SELECT case_id FROM cases WHERE case_id > ? ORDER BY 1 LIMIT {CHUNK}", (last,)):
+        while ids := self.fetch(f"SELECT case_id FROM cases WHERE case_id > ? ORDER BY 1 LIMIT {CHUNK}", (last,)):
             yield from self.cases([case_id for (case_id,) in ids])
             last = ids[-1][0]
 
     @property
     def malignant(self) -> int:
         """How many cases are malignant."""
-        return int(self._all("SELECT count(*) FROM cases WHERE label = 1")[0][0])
+        return int(self.fetch("SELECT count(*) FROM cases WHERE label = 1")[0][0])
+
+    @property
+    def pictured(self) -> int:
+        """How many cases have a picture."""
+        return int(self.fetch("SELECT count(DISTINCT case_id) FROM pictures")[0][0])
 
     def cases(self, case_ids: Sequence[str]) -> list[Case]:
         """Some cases, in the order that they are asked for in."""
@@ -198,6 +218,17 @@ class CaseBase:
         """Ids of the cases that have, or whose patients have, one of these names; unknown ones match nothing."""
         select = "SELECT case_id, patient_id FROM cases"
         return {row[0] for column in ("case_id", "patient_id") for row in self._having(select, column, names)}
+
+    def ids_of_patients(self, patients: Collection[str]) -> list[str]:
+        """Ids of all cases of some patients.
+
+        Raises:
+            UsageError: For a patient of whom there is no case.
+        """
+        found = list(self._having("SELECT case_id, patient_id FROM cases", "patient_id", patients))
+        if missing := sorted(set(patients).difference(patient for _, patient in found)):
+            raise UsageError(f"{self.where} has no case of patient {missing[0]!r}", hint="check the key")
+        return [case_id for case_id, _ in found]
 
     def numbers(self) -> tuple[list[str], NDArray[np.float64]]:
         """All case ids, ascending, and (N, 3) the label, P and expert score of each."""
@@ -262,7 +293,7 @@ class CaseBase:
             CaseBaseError: ``case-base-invalid``, with the first fault.
         """
         check_rows(self._connection, where=self.where)
-        if fault := self._all("PRAGMA foreign_key_check"):
+        if fault := self.fetch("PRAGMA foreign_key_check"):
             raise invalid(self.where, f"{fault[0][0]} speaks of a case that is not there")
         for _ in self:
             pass
@@ -313,17 +344,24 @@ class CaseBase:
     def _entries(self, table: str, case_ids: Sequence[str]) -> dict[str, dict[Any, Any]]:
         """The entries of some cases in another table, by case id, in the order of their keys."""
         entries: dict[str, dict[Any, Any]] = {}
-        for case_id, key, value in self._having(f"SELECT * FROM {table}", "case_id", case_ids):
+        for case_id, key, value in self.having(table, case_ids):
             entries.setdefault(case_id, {})[key] = value
         return entries
+
+    def having(self, table: str, case_ids: Sequence[str] | None) -> Iterable[Any]:
+        """The rows of a table that speak of some cases, or of all."""
+        if case_ids is None:
+            return self.fetch(f"SELECT * FROM {table} ORDER BY 1, 2")
+        return self._having(f"SELECT * FROM {table}", "case_id", case_ids)
 
     def _having(self, select: str, column: str, values: Iterable[str]) -> Iterator[Any]:
         """Rows whose column has one of the values."""
         rest = iter(values)
         while some := list(islice(rest, CHUNK)):
-            yield from self._all(f"{select} WHERE {column} IN ({_marks(some)}) ORDER BY 1, 2", some)
+            yield from self.fetch(f"{select} WHERE {column} IN ({_marks(some)}) ORDER BY 1, 2", some)
 
-    def _all(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
+    def fetch(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
+        """The rows of a statement; its values are bound."""
         with self._lock, guard(self.where):
             return self._connection.execute(statement, values).fetchall()
 

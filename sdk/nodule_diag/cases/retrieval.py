@@ -99,7 +99,8 @@ class CaseIndex:
     def identity(self) -> CaseBaseIdentity:
         """What a prediction says of the case base; one that is no file has the digest of its rows."""
         sha256 = self.cases.sha256 or self.cases.digest()
-        return CaseBaseIdentity(self.cases.name, sha256, count=len(self), malignant=self._malignant)
+        where = self.cases.condition or None
+        return CaseBaseIdentity(self.cases.name, sha256, count=len(self), malignant=self._malignant, where=where)
 
     def search(
         self, space: Space, *, malignancy: float, expert_score: float, k: int, exclude: Collection[str] = ()
@@ -121,7 +122,7 @@ class CaseIndex:
             UsageError: When every case is excluded; see :func:`require_k`.
         """
         query = features(space, malignancy, expert_score)
-        rows, distances = self._nearest(space, query, require_k(k), self._excluded(exclude))
+        rows, distances = self.nearest(space, query, require_k(k), excluded=self._excluded(exclude))
         cases = self.cases.cases([self._ids[row] for row in rows.tolist()])
         names = [name for name in SimilarCase._fields if name != "distance"]
         return tuple(
@@ -138,10 +139,18 @@ class CaseIndex:
             )
         return np.array([bisect_left(self._ids, case_id) for case_id in found], dtype=np.intp)
 
-    def _nearest(
-        self, space: Space, query: NDArray[np.float32], k: int, excluded: NDArray[np.intp]
+    def nearest(
+        self, space: Space, query: NDArray[np.float32], k: int, *, excluded: NDArray[np.intp]
     ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """Rows and distances of the K nearest: fetched ever wider until what is left out is beyond the K-th."""
+        """Rows (as :meth:`CaseBase.numbers` has them) and distances of the K nearest cases; as :meth:`search`.
+
+        Args:
+            space: The feature space.
+            query: :func:`features` of the new nodule.
+            k: How many.
+            excluded: Rows to leave out.
+        """
+        # Fetched ever wider until what is left out is beyond the K-th.
         points = self._spaces[space]
         wanted = k + len(excluded)
         count = min(len(points), wanted + 1)

@@ -85,6 +85,8 @@ TABLES: Final = {
 ) WITHOUT ROWID""",
 }
 """What ``sqlite_master`` holds, word for word: a file with anything else in it (a trigger, a view) is refused."""
+OF_A_CASE: Final = tuple(name for name in TABLES if name != "base")
+"""Tables whose rows say something of a case."""
 
 
 def connect(database: str, *, where: str, uri: bool = False) -> sqlite3.Connection:

@@ -1,7 +1,8 @@
 """A table of diagnosed nodules, which a case base is made from: a CSV, or JSON.
 
 Either it has what the model says of each case (``malignancy``, ``expert_score``), or where each nodule is (``path``,
-``x``, ``y``, ``z`` in LPS mm), and the model is asked. All faults are told at once, before any CT is opened.
+``x``, ``y``, ``z`` in LPS mm), and the model is asked (:mod:`nodule_diag.cases.judging`). All faults are told at once,
+before any CT is opened.
 """
 
 from __future__ import annotations
@@ -11,19 +12,17 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import groupby
 from pathlib import Path
 from reprlib import repr as shortened
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nodule_diag.cases.case import Case
-from nodule_diag.ct import CTVolume, read_ct
-from nodule_diag.errors import NoduleDiagError, UsageError
-from nodule_diag.results import Diagnosis
+from nodule_diag.cases.identity import identity_faults, pseudonym
+from nodule_diag.errors import UsageError
 
 ALSO_CALLED = {"case": "case_id", "patient": "patient_id", "method": "label_source", "diameter": "diameter_mm"}
 """What ``train prepare sure`` calls these columns."""
@@ -58,26 +57,32 @@ class Listed(NamedTuple):
     path: Path | None = None
     xyz_lps_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
-
-class Predicts(Protocol):
-    """What tells P and score: a ``Diagnoser``."""
-
-    def predict(self, ct: CTVolume, points: Sequence[tuple[float, float, float]], /) -> Sequence[Diagnosis]:
-        """One diagnosis a point, LPS mm."""
+    def with_case(self, **changed: object) -> Listed:
+        """The row, with some of the case's fields changed."""
+        return self._replace(case=self.case.model_copy(update=changed))
 
 
-def read_case_table(path: str | os.PathLike[str], *, columns: Sequence[str] = ()) -> list[Listed]:
+def read_case_table(
+    path: str | os.PathLike[str],
+    *,
+    columns: Sequence[str] = (),
+    patient_key: bytes | None = None,
+    identity: Collection[str] | None = (),
+) -> list[Listed]:
     """Read a table.
 
     Args:
         path: A CSV with a header, or JSON: ``{"cases": [{"case_id": ...}, ...]}`` or the list alone.
         columns: Which other columns become free columns of the cases; no other is taken.
+        patient_key: A secret to make a pseudonym of each patient with; left out, they are pseudonyms already.
+        identity: Columns that may tell whose a case is; None for any of them.
 
     Returns:
         Its rows, in their order. CTs are meant relative to the table's folder.
 
     Raises:
-        UsageError: ``case-table``, with every fault and the line or entry that it stands in.
+        UsageError: ``case-table``, with every fault and the line or entry that it stands in; ``case-identity`` when
+            all of them are columns that tell whose a case is.
     """
     file = Path(path)
     try:
@@ -89,7 +94,7 @@ def read_case_table(path: str | os.PathLike[str], *, columns: Sequence[str] = ()
     if len(data) > MAX_BYTES:
         raise _fault(file, [f"it has more than {MAX_BYTES} bytes"])
     rows = _json_rows(file, text) if file.suffix.lower() == ".json" else _csv_rows(file, text)
-    listed: list[Listed] = []
+    listed: list[tuple[str, Listed]] = []
     faults: list[str] = []
     seen: set[str] = set()
     for where, row in rows:
@@ -105,48 +110,34 @@ def read_case_table(path: str | os.PathLike[str], *, columns: Sequence[str] = ()
             faults.append(f"{where}: {error}")
         else:
             seen.add(entry.case.case_id)
-            listed.append(entry)
+            listed.append((where, entry))
     if not faults and not listed:
         faults = ["it has no rows"]
+    told = [] if identity is None else _identity(listed, keyed=patient_key is not None, allowed=frozenset(identity))
+    if told and not faults:
+        hint = "leave the column out; --patient-key makes pseudonyms of patients; --allow-identity COLUMN insists"
+        raise _fault(file, told, hint=hint, code="case-identity")
     if faults:
-        raise _fault(file, faults)
-    return listed
+        raise _fault(file, faults + told)
+    if patient_key is None:
+        return [entry for _, entry in listed]
+    return [entry.with_case(patient_id=pseudonym(entry.case.patient_id, patient_key)) for _, entry in listed]
 
 
-def scored(
-    listed: Iterable[Listed], load: Callable[[], Predicts], *, on_ct: Callable[[Path], None] = lambda _: None
-) -> Iterator[Case]:
-    """The cases of a table, those without P and score judged by the model; a CT at a time.
-
-    Args:
-        listed: Rows of :func:`read_case_table`; those of one CT in a row open it once.
-        load: Gives the model; called when it is needed.
-        on_ct: Told of each CT before it is read.
-
-    Yields:
-        Cases with the model's raw P and score.
-
-    Raises:
-        CTError: When a CT cannot be read; likewise CoordinateError, BackendError.
-    """
-    model: Predicts | None = None
-    for path, rows in groupby(listed, key=lambda entry: entry.path):
-        if path is None:
-            yield from (entry.case for entry in rows)
-            continue
-        model = load() if model is None else model
-        entries = list(rows)
-        on_ct(path)
-        try:
-            found = model.predict(read_ct(path), [entry.xyz_lps_mm for entry in entries])
-        except NoduleDiagError as error:
-            error.message = f"{path}, case {entries[0].case.case_id!r}: {error.message}"
-            raise
-        for entry, diagnosis in zip(entries, found, strict=True):
-            # The raw P is the sigmoid of the logit (eq. 4); what a diagnosis says may be recalibrated.
-            malignancy = 0.5 + 0.5 * math.tanh(0.5 * diagnosis.logit)
-            score = min(max(diagnosis.expert_score, 1.0), 5.0)
-            yield entry.case.model_copy(update={"malignancy": malignancy, "expert_score": score})
+def _identity(rows: Sequence[tuple[str, Listed]], *, keyed: bool, allowed: frozenset[str]) -> list[str]:
+    """Each column that would be taken over and tells whose a case is."""
+    keys = ("case_id",) if keyed else ("case_id", "patient_id")
+    columns: dict[str, list[tuple[str, object]]] = {}
+    for where, (case, *_) in rows:
+        cells = {**{name: getattr(case, name) for name in (*keys, "label_source")}, **case.columns}
+        for name, value in cells.items():
+            columns.setdefault(name, []).append((where, value))
+    return [
+        fault
+        for name, cells in columns.items()
+        if allowed.isdisjoint({name, *(other for other, called in ALSO_CALLED.items() if called == name)})
+        for fault in identity_faults(name, cells, is_key=name in keys)
+    ]
 
 
 def _csv_rows(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -211,11 +202,10 @@ def _free(value: Any) -> Any:  # noqa: ANN401 - a cell
     return value
 
 
-def _fault(file: Path, faults: Sequence[str]) -> UsageError:
+_NEEDS = "it needs case_id, patient, label, and malignancy and expert_score, or path, x, y, z: docs/case-base.md"
+
+
+def _fault(file: Path, faults: Sequence[str], *, hint: str = _NEEDS, code: str = "case-table") -> UsageError:
     more = len(faults) - FAULTS_IN_MESSAGE
     told = "; ".join(faults[:FAULTS_IN_MESSAGE]) + (f"; and {more} more" if more > 0 else "")
-    return UsageError(
-        f"{file} cannot be used as a table of cases: {told}",
-        hint="it needs case_id, patient, label, and malignancy and expert_score, or path, x, y, z: docs/case-base.md",
-        code="case-table",
-    )
+    return UsageError(f"{file} cannot be used as a table of cases: {told}", hint=hint, code=code)

@@ -54,11 +54,13 @@ class CaseBaseIdentity:
     Attributes:
         name: What it is called.
         sha256: Of its file.
-        count: How many cases it holds.
+        count: How many cases were compared with.
         malignant: How many of them are malignant.
+        where: The filter that they were selected by; None for all cases of the file.
     """
 
     name: str
     sha256: str
     count: int
     malignant: int
+    where: str | None = None

@@ -65,11 +65,13 @@ def prediction_document(
     timing_ms = {"read": read_ms, **prediction.timing_ms, "total": read_ms + prediction.timing_ms["total"]}
     nodules = [diagnosis.to_dict() for diagnosis in prediction.diagnoses]
     warnings = list(ct.warnings)
+    cases = asdict(prediction.cases)
     if redact:
         said = Redaction(ct.path, *(aside.file for aside in (ct.dicom.set_aside if ct.dicom else ()))).text
         warnings = [said(warning) for warning in warnings]
         for nodule in nodules:
             nodule["warnings"] = [said(warning) for warning in nodule["warnings"]]
+        cases["where"] = None if cases["where"] is None else said(cases["where"])
     return {
         "schema": PREDICTION_SCHEMA,
         "ct": {
@@ -81,7 +83,7 @@ def prediction_document(
             "warnings": warnings,
         },
         "bundle": asdict(prediction.bundle),
-        "cases": asdict(prediction.cases),
+        "cases": cases,
         "runtime": prediction.runtime.to_dict(),
         "prevalence": prediction.prevalence,
         "nodules": nodules,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bundle_factory import tiny_cases
+from nodule_diag.cases.base import CaseBase
 from nodule_diag.cases.case import Case
+from nodule_diag.cases.judging import Filled, Progress, fill
 from nodule_diag.cases.retrieval import CaseIndex
-from nodule_diag.cases.table import read_case_table, scored
+from nodule_diag.cases.table import Listed, read_case_table
 from nodule_diag.ct.phantom import chest_phantom
 from nodule_diag.ct.reading import read_ct
 from nodule_diag.diagnoser import Diagnoser
@@ -31,12 +33,24 @@ def no_model() -> Diagnoser:
     raise AssertionError("the model was asked for")
 
 
+def scored(listed: Sequence[Listed], load: Callable[[], object]) -> list[Case]:
+    """The cases of a table as a base has them."""
+    base, filled = filled_base(listed, load)
+    assert (filled.failed, filled.added) == ([], len(listed))
+    return list(base)
+
+
+def filled_base(listed: Sequence[Listed], load: Callable[[], object]) -> tuple[CaseBase, Filled]:
+    base = CaseBase.of((), name="of a table", model_sha256="0" * 64)
+    return base, fill(base, listed, load)  # type: ignore[arg-type]
+
+
 def test_json_is_what_a_case_says(tmp_path: Path) -> None:
     cases = tiny_cases()
     entries = [case.model_dump(mode="json") for case in cases]
     for document in ({"cases": entries}, entries):
         path = table(tmp_path, json.dumps(document), name="t.json")
-        assert list(scored(read_case_table(path), no_model)) == cases
+        assert scored(read_case_table(path), no_model) == cases
 
 
 def test_csv_with_all_there_is(tmp_path: Path) -> None:
@@ -136,13 +150,12 @@ def test_a_case_is_what_predict_says_of_its_nodule(tmp_path: Path, tiny_bundle: 
     points = [nodule.center_xyz_mm for nodule in phantom.nodules]
     rows = [f"n{n},p{n},{n % 2},chest.nii,{','.join(map(str, point))}" for n, point in enumerate(points)]
     listed = read_case_table(table(tmp_path, "case_id,patient,label,path,x,y,z", *rows))
-    opened: list[Path] = []
+    told: list[Progress] = []
     diagnoser = Diagnoser.load(tiny_bundle, backend="onnxruntime", device="cpu")
-    cases = list(scored(listed, lambda: diagnoser, on_ct=opened.append))
-    assert opened == [tmp_path / "chest.nii"]
-    from nodule_diag.cases.base import CaseBase
-
-    base = CaseBase.of(cases, name="phantoms", model_sha256=diagnoser.bundle.model_sha256)
+    base = CaseBase.of((), name="phantoms", model_sha256=diagnoser.bundle.model_sha256)
+    fill(base, listed, lambda: diagnoser, progress=told.append)
+    assert told == [Progress(tmp_path / "chest.nii", 0, 1), Progress(None, 1, 1)]
+    cases = list(base)
     own = Diagnoser.load(tiny_bundle, cases=base, backend="onnxruntime", device="cpu")
     found = own.predict(read_ct(tmp_path / "chest.nii"), points, k=1)
     for number, diagnosis in enumerate(found):
@@ -161,8 +174,11 @@ def test_a_ct_that_cannot_be_read_is_named_with_its_case(tmp_path: Path) -> None
         def predict(self, ct: object, points: Sequence[object]) -> list[object]:
             raise AssertionError("nothing was read")
 
-    with pytest.raises(CTError, match=r"ct\.nii, case 'n7'"):
-        list(scored(listed, Model))  # type: ignore[arg-type]
+    base, filled = filled_base(listed, Model)
+    assert len(base) == 0
+    ((case_id, path, error),) = filled.failed
+    assert (case_id, path) == ("n7", tmp_path / "ct.nii")
+    assert isinstance(error, CTError)
 
 
 def test_p_is_raw_whatever_a_diagnosis_says(tmp_path: Path) -> None:
@@ -174,6 +190,7 @@ def test_p_is_raw_whatever_a_diagnosis_says(tmp_path: Path) -> None:
 
     class Said:
         malignancy = 0.123
+        warnings = ()
         expert_score = 5.0000005
 
         def __init__(self, logit: float) -> None:
@@ -183,7 +200,7 @@ def test_p_is_raw_whatever_a_diagnosis_says(tmp_path: Path) -> None:
         def predict(self, ct: object, points: Sequence[object]) -> list[Said]:
             return [Said(logit) for logit in logits]
 
-    cases = list(scored(listed, Model))  # type: ignore[arg-type]
+    cases = scored(listed, Model)
     expected = 1.0 / (1.0 + np.exp(-np.array(logits, dtype=np.longdouble)))
     np.testing.assert_allclose([case.malignancy for case in cases], expected.astype(float), atol=1e-15)
     assert {case.expert_score for case in cases} == {5.0}

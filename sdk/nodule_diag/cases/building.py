@@ -1,0 +1,187 @@
+"""A new case base is built beside its place, a CT at a time, and comes there whole; after a kill the work goes on.
+
+What is not finished stands in a folder, ``.NAME.building``, that one process at a time works in:
+
+- ``plan.json`` says what each case is made from. It is written before any of them is added.
+- ``cases.sqlite`` grows by a transaction a CT.
+
+Whoever comes next keeps the cases whose plan is still the same, and makes the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from nodule_diag.cases.base import CaseBase
+from nodule_diag.cases.judging import Filled, Predicts, Progress, differences, fill
+from nodule_diag.cases.table import Listed
+from nodule_diag.errors import CaseBaseError, OutputError, UsageError
+from nodule_diag.process import sole_writer, sync_folder, write_bytes
+
+PLAN, PARTIAL, FINISHED, LOCK = "plan.json", "cases.sqlite", "finished.sqlite", "lock"
+
+
+def build_case_base(
+    path: Path,
+    rows: Sequence[Listed],
+    load: Callable[[], Predicts],
+    *,
+    name: str,
+    model_sha256: str,
+    pictures: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Filled:
+    """Make a case base file. Called again after it was killed, it goes on where it was.
+
+    Args:
+        path: A new file.
+        rows: Of :func:`read_case_table`.
+        load: Gives the model; called when it is needed.
+        name: What the base is called.
+        model_sha256: Of the model.
+        pictures: As for :func:`fill`.
+        progress: As for :func:`fill`.
+
+    Returns:
+        What became of the rows; those that could not be judged are not in the file.
+
+    Raises:
+        UsageError: When the file is there already.
+        OutputError: When it cannot be written; ``output-busy`` while another process builds it.
+        NoduleDiagError: The first case's, when no case could be judged. Nothing is written then.
+    """
+    if path.exists() and not unfinished(path):
+        raise _there(path)
+    plan = _plan(rows, name=name, model_sha256=model_sha256, pictures=pictures)
+    with _working(path) as work:
+        if path.exists():  # the last one was killed, perhaps as it had done all but clean up
+            there = _finished(path, rows, name=name, model_sha256=model_sha256)
+            if not there:
+                raise _there(path)
+            _empty(work)
+            return Filled(there=there)
+        with _partial(work, plan, name=name, model_sha256=model_sha256) as base:
+            try:
+                filled = fill(base, rows, load, pictures=pictures, progress=progress)
+                if not len(base) and filled.failed:
+                    case_id, ct, error = filled.failed[0]
+                    error.message = f"{ct}, case {case_id!r}: {error.message}"
+                    raise error
+            except BaseException:
+                if not len(base):
+                    base.close()
+                    _empty(work)
+                raise
+            base.save(work / FINISHED)
+        if path.exists():
+            raise _there(path)
+        try:
+            (work / FINISHED).replace(path)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}", hint="name another file") from error
+        sync_folder(path.parent)
+        _empty(work)
+    return filled
+
+
+def unfinished(path: Path) -> bool:
+    """Whether a build of this file was begun and not finished."""
+    return _work(path).is_dir()
+
+
+def _there(path: Path) -> UsageError:
+    return UsageError(f"{path} is there already", hint="name a new file, or add to that one: nodule-diag cases add")
+
+
+def _finished(path: Path, rows: Sequence[Listed], *, name: str, model_sha256: str) -> int:
+    """How many cases a file has, if all of them are what a table says; 0 for another's file."""
+    with suppress(CaseBaseError):
+        base, by_id = CaseBase.open(path), {row.case.case_id: row for row in rows}
+        same = all(case.case_id in by_id and not differences(case, by_id[case.case_id]) for case in base)
+        return len(base) if same and (base.name, base.model_sha256) == (name, model_sha256) else 0
+    return 0
+
+
+def _work(path: Path) -> Path:
+    return path.with_name(f".{path.name}.building")
+
+
+@contextmanager
+def _working(path: Path) -> Iterator[Path]:
+    """The folder for what is not finished, this process's alone; gone afterwards if nothing is in it."""
+    work = _work(path)
+    if work.is_symlink():  # everything in it is removed later
+        raise OutputError(f"{work} is a link", hint="remove it, or name another file")
+    try:
+        work.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write in {path.parent}: {error.strerror}", hint="check that the folder exists and is writable"
+        ) from error
+    try:
+        with sole_writer(work / LOCK, of=path):
+            yield work
+    finally:
+        with suppress(OSError):  # there is something in it, or another one has come
+            work.rmdir()
+
+
+def _plan(rows: Sequence[Listed], *, name: str, model_sha256: str, pictures: bool) -> dict[str, object]:
+    """What every case is made from, as a hash by its id."""
+    return {
+        "name": name,
+        "model_sha256": model_sha256,
+        "cases": {row.case.case_id: _made_from(row, pictures) for row in rows},
+    }
+
+
+def _made_from(row: Listed, pictures: bool) -> str:
+    place = None if row.path is None else [str(row.path.absolute()), row.xyz_lps_mm, pictures]
+    ignored = set() if place is None else {"malignancy", "expert_score"}
+    text = json.dumps([row.case.model_dump(exclude=ignored), place])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(plan: Path) -> dict[str, object]:
+    """A plan; empty for what is none."""
+    try:
+        found = json.loads(plan.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("cases"), dict) else {}
+
+
+def _partial(work: Path, plan: dict[str, object], *, name: str, model_sha256: str) -> CaseBase:
+    """What an earlier run has done of a plan; an empty base where there was none, or one of another model."""
+    _empty(work, but=(PLAN, PARTIAL, f"{PARTIAL}-journal"))
+    before = _read(work / PLAN)
+    base: CaseBase | None = None
+    if before and all(before.get(key) == plan[key] for key in ("name", "model_sha256")):
+        with suppress(CaseBaseError):  # it is damaged, or was not made yet
+            base = CaseBase.edit(work / PARTIAL)
+    if base is None:
+        _empty(work)
+        base = CaseBase.create(work / PARTIAL, name=name, model_sha256=model_sha256)
+    else:
+        old, new = before["cases"], plan["cases"]
+        ids, _ = base.numbers()
+        base.remove([one for one in ids if one not in new or old.get(one) != new[one]])  # type: ignore[attr-defined,operator,index]
+    write_bytes(work / PLAN, json.dumps(plan).encode())
+    return base
+
+
+def _empty(work: Path, *, but: Sequence[str] = ()) -> None:
+    """Remove what is in a work folder, but the lock."""
+    try:
+        for path in work.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name not in {LOCK, *but}:
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{work} cannot be emptied: {error.strerror}", hint="remove it yourself") from error
