@@ -11,7 +11,7 @@ from nodule_diag_export.bundle.network import INTENDED_USE, Identity
 from nodule_diag_export.parity import LOGIT_TOLERANCE, TOLERANCE, Parity
 
 from .card_history import of_cut_boxes, of_lidc, table_cell, trained_on
-from .card_text import ATTRIBUTION, CUT_BOXES, FORBIDDEN, LIMITS, METHOD, OPINION, OWN_DATA, TAKEN_OVER
+from .card_text import ATTRIBUTION, CUT_BOXES, FORBIDDEN, LIMITS, LUNG, METHOD, OPINION, OWN_DATA, TAKEN_OVER
 from .results import Results, Row, Section
 
 UNDEFINED = "not defined"
@@ -54,6 +54,7 @@ class CardFacts:
         identity: Name, version and licence.
         created: When, ISO 8601.
         results: The evaluation.
+        lung: What is said of lung without a nodule, where that was judged.
         counts: The case base.
         from_cubes: Cases of it that are seen with their own surroundings.
         k: Cases that make a diagnosis.
@@ -73,6 +74,7 @@ class CardFacts:
     provenance: Mapping[str, Any]
     model_sha256: str
     command: str
+    lung: Results | None = None
 
 
 def render(facts: CardFacts) -> str:
@@ -136,6 +138,8 @@ def _reaches(facts: CardFacts) -> str:
         parts.append(f"The models that were judged were trained otherwise than this one: {listed}.")
     took = "" if results.seconds is None else f" in {max(1, round(results.seconds / 60))} minutes"
     parts.append(f"Made{took} by:\n\n```\n{results.command}\n```")
+    if facts.lung is not None:
+        parts += [LUNG, *map(_section, facts.lung.sections), f"Made by:\n\n```\n{facts.lung.command}\n```"]
     return "\n\n".join(parts)
 
 
