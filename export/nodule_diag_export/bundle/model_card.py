@@ -10,7 +10,7 @@ from nodule_diag.cases import CaseBase
 from nodule_diag_export.bundle.network import INTENDED_USE, Identity
 from nodule_diag_export.parity import LOGIT_TOLERANCE, TOLERANCE, Parity
 
-from .card_history import of_cut_boxes, of_lidc, table_cell, trained_on
+from .card_history import of_cut_boxes, of_lidc, stages_of, table_cell, trained_on
 from .card_text import ATTRIBUTION, CUT_BOXES, FORBIDDEN, LIMITS, LUNG, METHOD, OPINION, OWN_DATA, TAKEN_OVER
 from .results import Results, Row, Section
 
@@ -132,15 +132,17 @@ def _reaches(facts: CardFacts) -> str:
     trained = facts.provenance.get("config", {})
     changed = sorted(key for key in results.config.keys() & trained.keys() if results.config[key] != trained[key])
     if changed:
-        listed = ", ".join(
-            f"{key} {table_cell(results.config[key])} (here {table_cell(trained[key])})" for key in changed
-        )
+        listed = ", ".join(f"{key} {_setting(key, results.config)} (here {_setting(key, trained)})" for key in changed)
         parts.append(f"The models that were judged were trained otherwise than this one: {listed}.")
     took = "" if results.seconds is None else f" in {max(1, round(results.seconds / 60))} minutes"
     parts.append(f"Made{took} by:\n\n```\n{results.command}\n```")
     if facts.lung is not None:
         parts += [LUNG, *map(_section, facts.lung.sections), f"Made by:\n\n```\n{facts.lung.command}\n```"]
     return "\n\n".join(parts)
+
+
+def _setting(key: str, config: Mapping[str, Any]) -> str:
+    return stages_of(config) if key == "stages" else table_cell(config[key])
 
 
 def _section(section: Section) -> str:
