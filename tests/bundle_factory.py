@@ -23,7 +23,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from nodule_diag.bundle.bundle import Bundle, write_bundle
-from nodule_diag.bundle.manifest import Manifest, ModelSpec, Preprocessing
+from nodule_diag.bundle.manifest import Manifest, ModelSpec, Preprocessing, PresenceSpec
 from nodule_diag.cases.base import CaseBase
 from nodule_diag.cases.case import Case
 
@@ -147,6 +147,7 @@ def tiny_parts(
     model: onnx.ModelProto | None = None,
     masked_input: bool = False,
     cases: Sequence[Case] | None = None,
+    presence: PresenceSpec | None = None,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Manifest (without hashes) and files of a bundle."""
     network = (model or tiny_model()).SerializeToString()
@@ -159,6 +160,7 @@ def tiny_parts(
         intended_use="Tests. Not a medical device.",
         preprocessing=Preprocessing(masked_input=masked_input),
         model=ModelSpec(opset=OPSET),
+        presence=presence,
         training={"note": "never trained"},
     )
     return manifest, {"model.onnx": network, "MODEL_CARD.md": b"# Tiny\n", "index/cases.sqlite": base.to_bytes()}

@@ -15,12 +15,15 @@ from nodule_diag.process import write_bytes
 from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.data import TrainingDataError
 from nodule_diag_training.engine import (
+    CODE,
     LOG,
     MODEL,
     PROVENANCE,
     VALIDATION_LOG,
+    Origin,
     StepLog,
     ValidationLog,
+    code_digest,
     save_model,
     write_lines,
 )
@@ -90,7 +93,13 @@ def _provenance(day: dict[str, Any], name: str) -> dict[str, Any]:
         key: day[key] for key in ("labels_sha256", "carry_sha256", "torch", "device", "mode", "validation_patients")
     }
     steps = sum(stage["steps"] for stage in day["config"]["stages"])
-    return {**day["provenance"], **kept, "steps": steps, "best": best, "weights_rounded_to": "float16"}
+    ran = {**day["provenance"], "revision": revision_of(day["provenance"][CODE])}
+    return {**ran, **kept, "steps": steps, "best": best, "weights_rounded_to": "float16"}
+
+
+def revision_of(code: str) -> str | None:
+    """The commit of this checkout, where what decides what is learned is the code that ran; else None."""
+    return Origin.of([], {}).revision if code == code_digest() else None
 
 
 def _lines(columns: dict[str, list[Any]], kind: type[Any]) -> Iterator[Any]:

@@ -38,6 +38,7 @@ from nodule_diag.results import (
     Diagnosis,
     Faithfulness,
     Prediction,
+    PresenceCalibration,
     Runtime,
     Segmentation,
     at_prevalence,
@@ -80,6 +81,8 @@ class Diagnoser:
         self.threads = backend.threads
         self.symmetries = require_views(symmetries)
         self._backend = backend if symmetries == 1 else SymmetricBackend(backend, views=symmetries)
+        known = bundle.manifest.presence
+        self._presence = None if known is None else PresenceCalibration(**known.model_dump())
         self.identity = BundleIdentity(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
         LOG.info("loaded %s: %s", self.identity.label, self.runtime.label)
 
@@ -306,6 +309,8 @@ class Diagnoser:
         column, line, section = stored_voxel(ct, center_xyz_mm[None])[0].tolist()
         in_lung = mask.contains(center_xyz_mm) if mask is not None and call.check_lung else None
         segmentation = Segmentation(outputs.segmentation[row], (x, y, z), ct.direction)
+        presence = None if self._presence is None else self._presence.presence(outputs.segmentation[row])
+        absent = self._presence is not None and presence is not None and presence < self._presence.warn_below
         return Diagnosis(
             id=name,
             xyz_lps_mm=(x, y, z),
@@ -325,11 +330,12 @@ class Diagnoser:
             faithfulness=Faithfulness.of(outputs.cam[row], outputs.segmentation[row]),
             prevalence=call.prevalence,
             malignancy_spread=None if outputs.malignancy_spread is None else float(outputs.malignancy_spread[row]),
+            presence=presence,
             raw_cam=None if outputs.raw_cam is None else outputs.raw_cam[row],
             ct_planes=ct_planes(patch),
             warnings=(
                 *call.warnings,
-                *nodule_warnings(in_lung, segmentation, outside=cube_outside(ct, center_xyz_mm)),
+                *nodule_warnings(in_lung, segmentation, outside=cube_outside(ct, center_xyz_mm), absent=absent),
             ),
         )
 

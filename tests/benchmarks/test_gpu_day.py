@@ -33,10 +33,10 @@ from benchmarks.gpu_day.prepared import load_store, prepare
 from benchmarks.gpu_day.runner import REPORT, Day, Runner
 from benchmarks.gpu_day.step import BETAS, Adam, Stepper, nodule_losses, total_of
 from benchmarks.gpu_day.train import DayRun, rate_at
-from benchmarks.gpu_day.unpack import unpack
+from benchmarks.gpu_day.unpack import revision_of, unpack
 from nodule_diag_training.data import LungPlace, PairSource, TrainingData, TrainingDataError, once
 from nodule_diag_training.data.lidc import diagnosed
-from nodule_diag_training.engine import load_model, read_log, step_losses
+from nodule_diag_training.engine import Origin, code_digest, load_model, read_log, step_losses
 from nodule_diag_training.engine.optimiser import learning_rate, rated_parameters
 from nodule_diag_training.engine.validation import Validation
 from nodule_diag_training.evaluation.crossval import judge_fold
@@ -279,6 +279,11 @@ def test_a_day_comes_back_as_runs(carried, tmp_path, monkeypatch):
     judged = judge_fold(tmp_path / "runs" / "fold-0" / "model.safetensors", TrainingData.of(carried.parent))
     assert {j.patient_id for j in judged.judgements} == set(provenance["held_out_patients"])
     assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+
+
+def test_the_commit_is_named_only_where_its_code_is_what_ran():
+    assert revision_of("0" * 64) is None
+    assert revision_of(code_digest()) == Origin.of([], {}).revision
 
 
 def test_a_carried_wheel_is_used_where_its_package_is_missing(carried, tmp_path):

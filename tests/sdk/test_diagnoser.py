@@ -15,6 +15,7 @@ import nodule_diag as nd
 from bundle_factory import make_tiny_bundle, tiny_cases, tiny_model_in_numpy
 from nodule_diag.backends.backend import Backend
 from nodule_diag.bundle.bundle import Bundle
+from nodule_diag.bundle.manifest import PresenceSpec
 from nodule_diag.cases.base import CaseBase
 from nodule_diag.ct.gaps import SliceGap
 from nodule_diag.ct.phantom import Phantom, chest_phantom
@@ -25,10 +26,11 @@ from nodule_diag.preprocessing.lungs import lung_mask
 from nodule_diag.preprocessing.patch import extract_patches
 from nodule_diag.results.diagnosis import Diagnosis
 from nodule_diag.results.prediction import prediction_document
+from nodule_diag.results.presence import presence_evidence
 from nodule_diag.results.prior import at_prevalence
 from nodule_diag.results.segmentation import Segmentation
 from nodule_diag.results.spaces import SPACES
-from nodule_diag.results.warning_texts import NOTHING_SEGMENTED, OUTSIDE_LUNG, TOUCHES_EDGE, nodule_warnings
+from nodule_diag.results.warning_texts import NO_NODULE, NOTHING_SEGMENTED, OUTSIDE_LUNG, TOUCHES_EDGE, nodule_warnings
 
 HEART = (20.0, -30.0, -180.0)
 """A point of the phantom's mediastinum: inside the CT, outside the lungs."""
@@ -441,6 +443,24 @@ def test_a_case_base_of_one_kind_has_no_balanced_share(
     document = prediction_document(phantom.ct, prediction)
     schema = Path(nd.__file__).parent / "schemas" / "prediction-1.json"
     pytest.importorskip("jsonschema").validate(document, json.loads(schema.read_text()))
+
+
+def test_presence_is_what_the_manifest_makes_of_the_map_and_warns_below_its_threshold(
+    tmp_path: Path, phantom: Phantom, points: list[tuple[float, float, float]], diagnoses: list[Diagnosis]
+) -> None:
+    bundle = make_tiny_bundle(tmp_path / "b", presence=PresenceSpec(scale=1.5, shift=0.2, warn_below=0.0))
+    plain = Diagnoser.load(bundle, device="cpu").predict(phantom.ct, points)
+    found = [diagnosis.presence for diagnosis in plain]
+    for diagnosis, before, presence in zip(plain, diagnoses, found, strict=True):
+        evidence = presence_evidence(before.segmentation.values)
+        assert presence == pytest.approx(1 / (1 + np.exp(-1.5 * evidence - 0.2)), abs=1e-5)
+        assert diagnosis.malignancy == before.malignancy
+        assert diagnosis.warnings == before.warnings
+    middle = sorted(filter(None, found))[len(found) // 2]
+    bundle = make_tiny_bundle(tmp_path / "w", presence=PresenceSpec(scale=1.5, shift=0.2, warn_below=middle))
+    warned = Diagnoser.load(bundle, device="cpu").predict(phantom.ct, points)
+    assert [NO_NODULE in diagnosis.warnings for diagnosis in warned] == [presence < middle for presence in found]
+    assert 0 < sum(NO_NODULE in diagnosis.warnings for diagnosis in warned) < len(warned)
 
 
 def test_what_no_bundle_can_tell_yet_is_none(diagnoses: list[Diagnosis]) -> None:

@@ -58,7 +58,13 @@ class BundleOptions:
 
 
 def export_bundle(
-    checkpoint: Path, *, results: Path, out: Path, data: TrainingData, options: BundleOptions | None = None
+    checkpoint: Path,
+    *,
+    results: Path,
+    out: Path,
+    data: TrainingData,
+    lung: Path | None = None,
+    options: BundleOptions | None = None,
 ) -> Bundle:
     """Make the bundle of a finished model; the diagnosed nodules become its case base.
 
@@ -67,6 +73,7 @@ def export_bundle(
         results: What ``nodule-diag train evaluate`` wrote.
         out: A directory, or a ``.zip``.
         data: The nodules.
+        lung: What ``nodule-diag train lung`` wrote: with it the bundle says how likely there is a nodule at all.
         options: Name, version, preprocessing and retrieval.
 
     Returns:
@@ -80,20 +87,27 @@ def export_bundle(
         OutputError: If it cannot be written.
     """
     settings = BundleOptions() if options is None else options
-    evaluation = read_results(results)
+    evaluation, without_nodule = read_results(results), None if lung is None else read_results(lung)
     compared = cube_patches(data)
     exported = export_model(checkpoint, identity=settings.identity, nodules=list(compared), threads=settings.threads)
     archive = " --zip" if out.suffix == ".zip" else ""
     license_ = "" if settings.identity.license == LICENSE else f" --license {shlex.quote(settings.identity.license)}"
     command = (
-        f"nodule-diag export bundle {checkpoint.name} --results {results.name} --out {out.name}{archive}"
+        f"nodule-diag export bundle {checkpoint.name} --results {results.name}"
+        f"{'' if lung is None else f' --lung {lung.name}'} --out {out.name}{archive}"
         f"{''.join(f' --store {store.name}' for store in data.stores)}"
         f" --name {settings.identity.name} --version {settings.identity.version}{license_}"
         f" --k {settings.k}{' --masked-input' if settings.masked_input else ''}"
     )
     with tempfile.TemporaryDirectory() as folder:
         bundle = assemble(
-            exported, data, evaluation=evaluation, out=Path(folder) / "bundle", options=settings, command=command
+            exported,
+            data,
+            evaluation=evaluation,
+            lung=without_nodule,
+            out=Path(folder) / "bundle",
+            options=settings,
+            command=command,
         )
         threads = resolve_threads(settings.threads or None)
         try:
@@ -110,6 +124,7 @@ def assemble(
     data: TrainingData,
     *,
     evaluation: Results,
+    lung: Results | None = None,
     out: Path,
     options: BundleOptions,
     command: str,
@@ -134,6 +149,7 @@ def assemble(
             identity=options.identity,
             created=created,
             results=evaluation,
+            lung=lung,
             counts=CaseCounts.of(base),
             from_cubes=from_cubes,
             k=options.k,
@@ -152,6 +168,7 @@ def assemble(
         preprocessing=Preprocessing(masked_input=options.masked_input),
         model=model,
         retrieval=retrieval,
+        presence=None if lung is None else lung.presence,
         training={
             **exported.provenance,
             "parity": exported.parity.to_dict(),

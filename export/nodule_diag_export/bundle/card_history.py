@@ -46,7 +46,7 @@ def trained_on(data: Facts, config: Facts) -> str:
         parts.append("The runs that the weights went through, the last one last:")
     parts.append(_history(runs))
     others = {key: value for key, value in data.items() if key not in (*IN_THE_HISTORY, *OF_A_RUN)}
-    settings = {**config, "stages": _stages(config)} if "stages" in config else config
+    settings = {**config, "stages": stages_of(config)} if "stages" in config else config
     rows = [f"| {table_cell(key)} | {table_cell(value)} |" for key, value in (*_flat(others), *_flat(settings))]
     last = "The last run" if len(runs) > 1 else "The run"
     parts.append("\n".join([f"{last}:", "", "| | |", "|---|---|", *rows]))
@@ -104,14 +104,15 @@ def _history(runs: Sequence[tuple[Facts, Facts]]) -> str:
     return "\n".join(lines)
 
 
-def _stages(config: Facts) -> str:
+def stages_of(config: Facts) -> str:
+    """The stages of a configuration in words."""
     return " + ".join(f"{stage['steps']} of {stage['size']}-cubes" for stage in config["stages"])
 
 
 def _steps(run: Facts, config: Facts) -> str:
     planned = sum(stage["steps"] for stage in config["stages"])
     done = run.get("steps_done", planned)
-    text = _stages(config) + (f", {done} of {planned} done" if done != planned else "")
+    text = stages_of(config) + (f", {done} of {planned} done" if done != planned else "")
     return table_cell(f"{text}; then {run['then']}" if "then" in run else text)
 
 

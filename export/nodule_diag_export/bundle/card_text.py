@@ -44,6 +44,11 @@ OPINION = """\
 - **P is partly the readers' opinion.** CNet also learned from undiagnosed nodules, from the side of 3 that the readers'
   mean score is on; the table of diagnosed nodules above says what P is worth against diagnoses."""
 
+LUNG = """\
+The tables below are of lung without a nodule, of patients whose lung the judging model was not trained on, beside the
+nodules above that have their real surroundings. Presence is how likely SegNet's map is that of a nodule; the warning's
+threshold is what 99 % of these nodules reach."""
+
 LIDC_FOLDER = """\
 Nodules of LIDC-IDRI with the readers' masks and malignancy scores (unsure data) and, for some, a diagnosis published by
 TCIA (sure data)."""

@@ -10,8 +10,8 @@ from nodule_diag.cases import CaseBase
 from nodule_diag_export.bundle.network import INTENDED_USE, Identity
 from nodule_diag_export.parity import LOGIT_TOLERANCE, TOLERANCE, Parity
 
-from .card_history import of_cut_boxes, of_lidc, table_cell, trained_on
-from .card_text import ATTRIBUTION, CUT_BOXES, FORBIDDEN, LIMITS, METHOD, OPINION, OWN_DATA, TAKEN_OVER
+from .card_history import of_cut_boxes, of_lidc, stages_of, table_cell, trained_on
+from .card_text import ATTRIBUTION, CUT_BOXES, FORBIDDEN, LIMITS, LUNG, METHOD, OPINION, OWN_DATA, TAKEN_OVER
 from .results import Results, Row, Section
 
 UNDEFINED = "not defined"
@@ -54,6 +54,7 @@ class CardFacts:
         identity: Name, version and licence.
         created: When, ISO 8601.
         results: The evaluation.
+        lung: What is said of lung without a nodule, where that was judged.
         counts: The case base.
         from_cubes: Cases of it that are seen with their own surroundings.
         k: Cases that make a diagnosis.
@@ -73,6 +74,7 @@ class CardFacts:
     provenance: Mapping[str, Any]
     model_sha256: str
     command: str
+    lung: Results | None = None
 
 
 def render(facts: CardFacts) -> str:
@@ -130,13 +132,17 @@ def _reaches(facts: CardFacts) -> str:
     trained = facts.provenance.get("config", {})
     changed = sorted(key for key in results.config.keys() & trained.keys() if results.config[key] != trained[key])
     if changed:
-        listed = ", ".join(
-            f"{key} {table_cell(results.config[key])} (here {table_cell(trained[key])})" for key in changed
-        )
+        listed = ", ".join(f"{key} {_setting(key, results.config)} (here {_setting(key, trained)})" for key in changed)
         parts.append(f"The models that were judged were trained otherwise than this one: {listed}.")
     took = "" if results.seconds is None else f" in {max(1, round(results.seconds / 60))} minutes"
     parts.append(f"Made{took} by:\n\n```\n{results.command}\n```")
+    if facts.lung is not None:
+        parts += [LUNG, *map(_section, facts.lung.sections), f"Made by:\n\n```\n{facts.lung.command}\n```"]
     return "\n\n".join(parts)
+
+
+def _setting(key: str, config: Mapping[str, Any]) -> str:
+    return stages_of(config) if key == "stages" else table_cell(config[key])
 
 
 def _section(section: Section) -> str:

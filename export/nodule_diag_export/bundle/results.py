@@ -1,4 +1,4 @@
-"""Reads the JSON that ``nodule-diag train evaluate`` writes: what the model card has to say."""
+"""Reads the JSON that ``nodule-diag train evaluate`` and ``train lung`` write: what the model card has to say."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from nodule_diag.bundle import PresenceSpec
 from nodule_diag_export.errors import ExportError
 
-_HINT = "give the JSON that `nodule-diag train evaluate` wrote"
+_HINT = "give the JSON that `nodule-diag train evaluate`, or for --lung `train lung`, wrote"
 
 
 class Row(BaseModel):
@@ -71,6 +72,7 @@ class Results(BaseModel):
         folds: Which folds were judged; None if that was all of them.
         config: The configuration that was evaluated.
         seconds: How long that took.
+        presence: How it is told from SegNet's map whether there is a nodule; only ``train lung`` finds that out.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -80,6 +82,7 @@ class Results(BaseModel):
     folds: Folds | None = None
     config: dict[str, JsonValue] = {}
     seconds: float | None = None
+    presence: PresenceSpec | None = None
 
 
 def _without_nan(value: object) -> object:

@@ -42,6 +42,10 @@ def bundle_command(
     checkpoint: Checkpoint,
     results: Annotated[Path, typer.Option("--results", help="What `train evaluate` wrote.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="The directory to write.", show_default=False)],
+    lung: Annotated[
+        Path | None,
+        typer.Option("--lung", help="What `train lung` wrote: the bundle then gives presence.", show_default=False),
+    ] = None,
     data: Data = None,
     store: StoreOption = None,
     as_zip: Annotated[bool, typer.Option("--zip", help="Write OUT.zip instead of a directory.")] = False,
@@ -64,7 +68,7 @@ def bundle_command(
     )
     target = _zip_path(out, as_zip=as_zip)
     nodules = required_data(data, store)
-    bundle = export_bundle(checkpoint, results=results, out=target, data=nodules, options=options)
+    bundle = export_bundle(checkpoint, results=results, out=target, data=nodules, lung=lung, options=options)
     typer.echo(f"wrote {target}: {len(CaseBase.of_bundle(bundle))} cases, sha256 {bundle.sha256}")
 
 

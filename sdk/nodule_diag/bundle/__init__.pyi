@@ -17,6 +17,7 @@ from .manifest import ModelSpec as ModelSpec
 from .manifest import ParityFigures as ParityFigures
 from .manifest import ParityRecord as ParityRecord
 from .manifest import Preprocessing as Preprocessing
+from .manifest import PresenceSpec as PresenceSpec
 from .manifest import ReducedModel as ReducedModel
 from .manifest import RetrievalSpec as RetrievalSpec
 from .manifest import TensorSpec as TensorSpec

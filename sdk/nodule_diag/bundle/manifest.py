@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from nodule_diag.bundle.fields import Line, LongText, RelativePath, Sha256, Strict, require_apart
 from nodule_diag.errors import BackendError
@@ -224,6 +231,20 @@ class ParityRecord(ParityFigures):
     runtime_version: Line
 
 
+class PresenceSpec(Strict):
+    """What turns SegNet's map into how likely there is a nodule (:class:`nodule_diag.results.PresenceCalibration`).
+
+    Attributes:
+        scale: Of the evidence.
+        shift: Added to it.
+        warn_below: A lower presence is warned of.
+    """
+
+    scale: Annotated[float, Field(gt=0.0)]
+    shift: float
+    warn_below: Annotated[float, Field(ge=0.0, le=1.0)]
+
+
 class Golden(Strict):
     """Answers of the fp32 network to made-up nodules (:mod:`nodule_diag.backends.golden`).
 
@@ -251,12 +272,19 @@ class Manifest(Strict):
     model: ModelSpec
     expert_score_scale: ScoreScale = ScoreScale()
     retrieval: RetrievalSpec = RetrievalSpec()
+    presence: PresenceSpec | None = None
     training: dict[str, JsonValue] = Field(default_factory=dict)
     parity: Annotated[tuple[ParityRecord, ...], Field(max_length=100)] = ()
     golden: Golden | None = None
     files: Annotated[dict[RelativePath, Sha256], Field(max_length=1000), AfterValidator(require_apart)] = Field(
         default_factory=dict
     )
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Without presence where nothing is known of it, so that versions that do not know the field read it, too."""
+        written: dict[str, object] = write(self)
+        return written if self.presence else {name: value for name, value in written.items() if name != "presence"}
 
     def required_files(self) -> tuple[str, ...]:
         """Every file that the rest of the manifest speaks of, without repeats."""

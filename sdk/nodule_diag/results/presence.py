@@ -45,7 +45,7 @@ class PresenceCalibration:
     Attributes:
         scale: Of the evidence.
         shift: Added to it.
-        warn_below: The presence that 99 % of the nodules exceed on which it was judged.
+        warn_below: The presence that 99 % of the nodules on which it was judged have at least.
     """
 
     scale: float
@@ -58,4 +58,4 @@ class PresenceCalibration:
 
     def of_evidence(self, evidence: float) -> float:
         """The same from ``presence_evidence``."""
-        return 1.0 / (1.0 + math.exp(-(self.scale * evidence + self.shift)))
+        return 0.5 + 0.5 * math.tanh(0.5 * (self.scale * evidence + self.shift))  # the sigmoid, without overflow

@@ -15,21 +15,27 @@ CUBE_OUTSIDE = 0.1
 
 OUTSIDE_LUNG = "the position is outside the lung mask"
 NOTHING_SEGMENTED = "no nodule was segmented at the position: volume and diameter are 0"
+NO_NODULE = "what lies at the position looks like lung without a nodule: 99 % of nodules have a higher presence"
 TOUCHES_EDGE = "the segmented nodule reaches the edge of the 32 mm cube: volume and diameter are lower bounds"
 
 
-def nodule_warnings(in_lung: bool | None, segmentation: Segmentation, *, outside: float = 0.0) -> Iterator[str]:
+def nodule_warnings(
+    in_lung: bool | None, segmentation: Segmentation, *, outside: float = 0.0, absent: bool = False
+) -> Iterator[str]:
     """The warnings of one nodule; none of them names a patient, so that they can be logged.
 
     Args:
         in_lung: Whether the position lies in the lungs; None where that was not checked.
         segmentation: SegNet's map.
         outside: Share of the cube that lies outside the CT.
+        absent: Whether presence is below the bundle's threshold.
     """
     if outside > CUBE_OUTSIDE:
         yield f"the cube round the position lies {100 * outside:.0f} % outside the CT: the network saw air there"
     if in_lung is False:
         yield OUTSIDE_LUNG
+    if absent:
+        yield NO_NODULE
     offset_mm = segmentation.offset_mm
     if offset_mm is None:
         yield NOTHING_SEGMENTED

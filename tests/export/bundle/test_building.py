@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -116,6 +117,27 @@ def test_the_command_writes_a_zip_of_the_same(built, exported, tiny_lidc, result
     assert zipped.manifest.preprocessing.masked_input is True
     assert zipped.read("index/cases.sqlite") == built.read("index/cases.sqlite")
     assert str(tmp_path) not in zipped.read("MODEL_CARD.md").decode()
+
+
+@pytest.mark.usefixtures("ready")
+def test_what_is_said_of_lung_goes_into_manifest_and_card(built, exported, tiny_lidc, results_json, tmp_path):
+    fitted = {"scale": 1.5, "shift": -0.25, "warn_below": 0.125}
+    rows = [{"metric": "Lung: nothing found", "value": 0.75, "n": 4}]
+    report = {"sections": [{"title": "Lung of L1", "rows": rows}], "command": "train lung f", "presence": fitted}
+    (tmp_path / "lung.json").write_text(json.dumps(report))
+    arguments = [str(exported.checkpoint), "--results", str(results_json), "--lung", str(tmp_path / "lung.json")]
+    arguments += ["--out", str(tmp_path / "b"), "--data", str(tiny_lidc), "--threads", "2"]
+    result = CliRunner().invoke(app, ["bundle", *arguments])
+    assert result.exit_code == 0, result.output
+    bundle = Bundle.open(tmp_path / "b")
+    assert bundle.manifest.presence is not None
+    assert bundle.manifest.presence.model_dump() == fitted
+    assert " --lung lung.json " in str(bundle.manifest.training["command"])
+    card = bundle.read("MODEL_CARD.md").decode()
+    assert card.index("nodule-diag train evaluate") < card.index("### Lung of L1") < card.index("train lung f")
+    assert "| Lung: nothing found | 0.750 |" in card
+    assert built.manifest.presence is None
+    assert '"presence"' not in (built.path / "manifest.json").read_text(), "versions before would refuse it"
 
 
 @pytest.mark.usefixtures("ready")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,12 @@ def test_the_commands_and_the_parity_stand_in_it(card):
 def test_it_says_when_the_judged_models_were_trained_otherwise(card):
     assert "seed 8 (here 7)" in card
     assert "system J (here" not in card
+
+
+def test_steps_of_the_judged_models_stand_in_words(results_json):
+    own = facts(results_json, {**PROVENANCE, "config": {"stages": [{"size": 64, "steps": 9}]}})
+    judged = own.results.model_copy(update={"config": {"stages": [{"size": 64, "steps": 5}]}})
+    assert "otherwise than this one: stages 5 of 64-cubes (here 9 of 64-cubes)." in render(replace(own, results=judged))
 
 
 def test_it_says_what_the_weights_went_through(card):

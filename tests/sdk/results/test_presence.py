@@ -41,5 +41,7 @@ def test_it_does_not_turn_with_the_cube_and_stays_a_probability(map_, order):
 def test_presence_is_platts_sigmoid_of_the_evidence():
     evidence = presence_evidence(ball(6.0))
     assert CALIBRATION.presence(ball(6.0)) == pytest.approx(1 / (1 + np.exp(-(1.5 * evidence + 4.0))))
+    steep = PresenceCalibration(scale=1e6, shift=-1e6, warn_below=0.3)  # a manifest may hold any numbers
+    assert (steep.of_evidence(-13.0), steep.of_evidence(1.0), steep.of_evidence(13.0)) == (0.0, 0.5, 1.0)
     assert CALIBRATION.presence(np.ones((16, 16, 16))) > 0.99
     assert CALIBRATION.presence(np.zeros((16, 16, 16))) < 0.01

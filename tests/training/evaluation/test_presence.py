@@ -68,6 +68,7 @@ def test_the_section_counts_what_it_says(few_draws):
     assert rows["Flagged at the warning's threshold: any lung"].value == pytest.approx(0.75)
     assert rows["blobs"].value == pytest.approx(0.5)
     assert rows["Lung: share with P of 0.5 and more"].value == pytest.approx(0.5)
+    assert rows["and not flagged"].value == pytest.approx(0.25)  # the blob at 1.5, above the lowest nodule
     assert rows["Lung: diameter found, mm, median"].value == pytest.approx(2.5)
     assert rows["Lung: nothing found"].value == pytest.approx(0.5)
     assert rows["Nodules: nothing found"].value == 0.0

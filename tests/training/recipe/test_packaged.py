@@ -69,6 +69,13 @@ def test_without_a_fold_everybody_is_judged_and_learned_from(tmp_path, root):
     assert provenance["patients"] == PATIENTS
     assert provenance["lung"]["patients"] == ["L0", "L1"]
     assert "held_out_patients" not in provenance
+    lung = json.loads((tmp_path / command.LUNG_REPORT).read_text())
+    assert lung["command"] == "nodule-diag train lung fold-0 fold-1 fold-2 --out lung.json"
+    asked = [a["patient_id"] for a in lung["answers"]]
+    assert {patient: asked.count(patient) for patient in asked} == {
+        **{f"P{patient}": 1 for patient in range(PATIENTS)},
+        **{"L0": 3, "L1": 6},  # three places each, asked about by one of the three folds, and by two
+    }
     report = json.loads((tmp_path / command.REPORT).read_text())
     assert report["folds"] == {"judged": [0, 1, 2], "of": 3}
     assert {j["patient_id"] for j in report["judgements"]} == {f"P{patient}" for patient in range(PATIENTS)}

@@ -1,8 +1,8 @@
 """A run: its steps, checkpoints, log and processes. It resumes after a kill and repeats to the bit.
 
 What is learned is decided in ``data`` and ``losses``.
-Doors: ``Run``, ``load_model``, ``step_losses``, ``Execution``, ``Processes``, ``code_digest``, the optimiser's
-parts (``rated_parameters``, ``damp_mean_direction``), and the logs.
+Doors: ``Run``, ``load_model``, ``step_losses``, ``Execution``, ``Processes``, ``code_digest``, ``Origin``, the
+optimiser's parts (``rated_parameters``, ``damp_mean_direction``), and the logs.
 """
 
 import lazy_loader

@@ -17,6 +17,7 @@ from .processes import joined as joined
 from .processes import start_processes as start_processes
 from .provenance import CODE as CODE
 from .provenance import LABELS as LABELS
+from .provenance import Origin as Origin
 from .provenance import code_digest as code_digest
 from .provenance import labels_digest as labels_digest
 from .run import PROVENANCE as PROVENANCE

@@ -8,7 +8,6 @@ from .crossval import STORES as STORES
 from .judgement import batches_of as batches_of
 from .judgement import judge as judge
 from .lung_command import lung as lung
-from .lung_command import report_lung as report_lung
 from .metrics import BOOTSTRAP_DRAWS as BOOTSTRAP_DRAWS
 from .metrics import BOOTSTRAP_SEED as BOOTSTRAP_SEED
 from .metrics import CONFIDENCE as CONFIDENCE
@@ -20,6 +19,5 @@ from .metrics import dice as dice
 from .metrics import estimate as estimate
 from .metrics import mean_value as mean_value
 from .metrics import spearman as spearman
-from .presence import TorchBackend as TorchBackend
 from .similar_cases import RETRIEVED_CASES as RETRIEVED_CASES
 from .similar_cases import nearest_cases as nearest_cases

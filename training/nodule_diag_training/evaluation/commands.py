@@ -49,8 +49,8 @@ def evaluate(
     sections = sections_of(results)
     report = {
         "sections": [section.to_dict() for section in sections],
-        "command": f"nodule-diag train evaluate {' '.join(map(_shown, runs))}{_shown_stores(store)}"
-        f" --symmetries {symmetries} --out {_shown(out)}",
+        "command": f"nodule-diag train evaluate {' '.join(map(shown, runs))}{_shown_stores(store)}"
+        f" --symmetries {symmetries} --out {shown(out)}",
         "folds": {"judged": sorted({j.fold for r in results for j in r.judgements}), "of": provenance["folds"]},
         "config": config.model_dump(mode="json"),
         "seconds": time.perf_counter() - begin,
@@ -83,8 +83,8 @@ def symmetries(
     section = symmetry_gain(run_folder / MODEL, TrainingData.of(data, store or ()), views=require_views(views))
     report = {
         "sections": [section.to_dict()],
-        "command": f"nodule-diag train symmetries {_shown(run_folder)}{_shown_stores(store)} --views {views}"
-        f" --out {_shown(out)}",
+        "command": f"nodule-diag train symmetries {shown(run_folder)}{_shown_stores(store)} --views {views}"
+        f" --out {shown(out)}",
         "seconds": time.perf_counter() - begin,
     }
     write_report(out, report, [section])
@@ -123,9 +123,9 @@ def plot(
 
 
 def _shown_stores(stores: Sequence[Path] | None) -> str:
-    return "".join(f" --store {_shown(path)}" for path in stores or ())
+    return "".join(f" --store {shown(path)}" for path in stores or ())
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
     """A path as a report may name it: nobody's folders."""
     return path.name if path.is_absolute() else str(path)

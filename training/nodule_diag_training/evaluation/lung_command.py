@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +28,7 @@ from nodule_diag_training.data import (
 from nodule_diag_training.engine import MODEL, load_model
 from nodule_diag_training.options import DEFAULT_DATA, DataOption
 
-from .commands import write_report
+from .commands import shown, write_report
 from .crossval import HELD_OUT
 from .presence import Answer, TorchBackend, ask, fit_presence, lung_section, random_lung_positions, whole_patches
 
@@ -76,32 +76,53 @@ def judge_lung(
 
 def lung(
     out: Annotated[Path, typer.Option("--out", help="JSON report.")],
-    run: Annotated[
-        Path | None, typer.Argument(metavar="RUN", help="Run folder of a fold; without it the packaged bundle.")
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN]...", help="Run folders, each of a fold; without any the packaged bundle."),
     ] = None,
     data: DataOption = DEFAULT_DATA,
 ) -> None:
-    """Judge how surely nodules are told from lung without any, on patients that were left out."""
+    """Judge how surely nodules are told from lung without any, on patients that were left out.
+
+    Presence is calibrated on what all runs together say; `export bundle --lung` takes the report.
+    """
     places = load_lung(data)
-    backend: Backend
-    facts: dict[str, Any]
-    if run is None:
+    loaded = with_lung(TrainingData.of(data), places)
+    judged = [judge_lung(backend, loaded, held_out=unseen, root=data) for backend, unseen in _judges(runs, places)]
+    report_lung(
+        [answer for said, _ in judged for answer in said],
+        [answer for _, positions in judged for answer in positions],
+        command=f"nodule-diag train lung {''.join(f'{shown(run)} ' for run in runs or ())}--out {shown(out)}",
+        out=out,
+    )
+
+
+def _judges(runs: Sequence[Path] | None, places: Sequence[LungPlace]) -> Iterator[tuple[Backend, frozenset[str]]]:
+    """Each network, and the patients that it was not trained on."""
+    for run in runs or ():
+        model, _, facts = load_model(run / MODEL)
+        seen = facts.get("lung", {}).get("patients", [])
+        yield TorchBackend(model), _unseen(facts, [p for p in patients_of(places) if p not in seen])
+    if not runs:
         bundle = Bundle.default()
         backend = create_backend(bundle, name="auto", device="cpu", precision="fp32", threads=resolve_threads(None))
         facts = dict(bundle.manifest.training)["data"]  # type: ignore[assignment]  # the export writes a table
-        judged = patients_of(places)
-    else:
-        model, _, facts = load_model(run / MODEL)
-        backend = TorchBackend(model)
-        seen = facts.get("lung", {}).get("patients", [])
-        judged = [patient for patient in patients_of(places) if patient not in seen]
-    held_out = frozenset([*facts.get(HELD_OUT, []), *judged])
-    report_lung(backend, with_lung(TrainingData.of(data), places), held_out=held_out, root=data, out=out)
+        yield backend, _unseen(facts, patients_of(places))
 
 
-def report_lung(backend: Backend, data: TrainingData, *, held_out: frozenset[str], root: Path, out: Path) -> None:
-    """Judge, write the report and show it."""
-    said, positions = judge_lung(backend, data, held_out=held_out, root=root)
+def _unseen(facts: Mapping[str, Any], lung_patients: Sequence[str]) -> frozenset[str]:
+    return frozenset([*facts.get(HELD_OUT, []), *lung_patients])
+
+
+def report_lung(said: Sequence[Answer], positions: Sequence[Answer], *, command: str, out: Path) -> None:
+    """Calibrate presence, write the report and show it.
+
+    Args:
+        said: Of nodules and lung places, by networks that had not seen them.
+        positions: Of random positions in the lung of a CT; none of them calibrates anything.
+        command: What the report names as its own.
+        out: The JSON to write.
+    """
     calibration = fit_presence(said)
     nodules = [answer for answer in said if answer.is_nodule]
 
@@ -113,10 +134,12 @@ def report_lung(backend: Backend, data: TrainingData, *, held_out: frozenset[str
         for patient in sorted({a.patient_id for a in said if not a.is_nodule})
     ]
     if positions:
-        parts.append(section(f"{len(positions)} random positions in the lung of {CT}", positions))
+        count = len({answer.case_id for answer in positions})
+        parts.append(section(f"{count} random positions in the lung of {CT}", positions))
     sections = [lung_section(title, answers, calibration) for title, answers in parts]
     report: dict[str, object] = {
         "sections": [own.to_dict() for own in sections],
+        "command": command,
         "presence": {"scale": calibration.scale, "shift": calibration.shift, "warn_below": calibration.warn_below},
         "answers": [answer.to_dict() for answer in [*said, *positions]],
     }

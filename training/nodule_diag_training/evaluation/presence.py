@@ -184,6 +184,7 @@ def lung_section(title: str, answers: Sequence[Answer], calibration: PresenceCal
         row("Presence, AUC: nodules against any lung", auc, [*nodules, *lung], present, ">= 0.98"),
         row("Flagged at the warning's threshold: any lung", mean_value, lung, flagged, ">= 0.80"),
         row("Lung: share with P of 0.5 and more", mean_value, lung, lambda a: a.malignancy >= THRESHOLD, None),
+        row("  and not flagged", mean_value, lung, lambda a: a.malignancy >= THRESHOLD and not flagged(a), None),
         row("Lung: P, median", median, lung, lambda a: a.malignancy, None),
         row("Lung: diameter found, mm, median", median, lung, lambda a: a.found_mm, None),
         row("Lung: nothing found", mean_value, lung, lambda a: a.found_mm == 0.0, None),

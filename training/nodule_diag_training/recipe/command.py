@@ -20,7 +20,7 @@ from nodule_diag_training.data import (
     with_lung,
 )
 from nodule_diag_training.engine import MODEL, Execution, Run, StepLog, keep_freed_memory, load_model
-from nodule_diag_training.evaluation import FOLD, HELD_OUT, HELD_OUT_LUNG, TorchBackend, evaluate, report_lung
+from nodule_diag_training.evaluation import FOLD, HELD_OUT, HELD_OUT_LUNG, evaluate, lung
 from nodule_diag_training.options import DEFAULT_DATA, DataOption
 
 FOLDS = 3
@@ -162,11 +162,7 @@ def packaged(
             command=command,
         )
         typer.echo(f"wrote {folder / MODEL}")
-        if part is not None:
-            model, _, provenance = load_model(folder / MODEL)
-            held_out = frozenset([*provenance[HELD_OUT], *provenance[HELD_OUT_LUNG]])
-            report_lung(
-                TorchBackend(model), with_lung(loaded, places), held_out=held_out, root=data, out=folder / LUNG_REPORT
-            )
     runs = [out / f"fold-{own}" for own in (range(FOLDS) if fold is None else [fold])]
-    evaluate(runs, out=(out if fold is None else runs[0]) / REPORT, data=data, store=None, symmetries=1)
+    reports = out if fold is None else runs[0]
+    lung(reports / LUNG_REPORT, runs, data)
+    evaluate(runs, out=reports / REPORT, data=data, store=None, symmetries=1)
