@@ -22,6 +22,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+MAX_MESSAGE = 1000
+"""Characters; of a longer text the middle is left out: what a damaged file says of itself may have any length."""
+
+
+def _bounded(text: str) -> str:
+    half = MAX_MESSAGE // 2 - 5
+    return text if len(text) <= MAX_MESSAGE else f"{text[:half]} [...] {text[-half:]}"
+
 
 class NoduleDiagError(Exception):
     """Base of all errors of this package.
@@ -36,9 +44,8 @@ class NoduleDiagError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str = "", code: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = _bounded(message), _bounded(hint)
+        super().__init__(self.message)
         if code is not None:
             self.code = code
 

@@ -83,9 +83,7 @@ def evil(tmp_path_factory: pytest.TempPathFactory, phantom_ct: Path) -> dict[str
     base = CaseBase.of(cases, name=EVIL, model_sha256=hashlib.sha256(files["model.onnx"]).hexdigest())
     base.save(folder / f"{EVIL}.sqlite")
     card = f"# x\n\n## What it is\n\n{EVIL} {MARKUP}\n".encode()
-    named = manifest.model_copy(
-        update={"name": EVIL, "version": EVIL, "license": EVIL, "intended_use": EVIL, "training": {EVIL: [EVIL]}}
-    )
+    named = manifest.model_copy(update={"training": {EVIL: [EVIL]}})  # other texts of a manifest must be printable
     bundle = write_bundle(folder / f"bundle{EVIL}", manifest=named, files=files | {"MODEL_CARD.md": card})
     ct = folder / f"ct{EVIL}.nii"
     ct.write_bytes(phantom_ct.read_bytes())

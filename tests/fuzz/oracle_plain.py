@@ -68,8 +68,12 @@ META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT
 
 
 def _lines(data: bytes, sign: str) -> tuple[dict[str, str], str]:
-    pairs = [line.decode("utf-8", "replace").partition(sign) for line in data.split(b"\n")]
-    keys = Counter(key.strip().lower() for key, found, _ in pairs if found)
+    lines = [
+        line.decode("utf-8", "replace") for line in data.split(b"\n") if not line.startswith(b"#")
+    ]  # NRRD's comments
+    pairs = [line.partition(sign) for line in lines]
+    # The names of MetaImage's fields are as they are written.
+    keys = Counter(key.strip() if sign == "=" else key.strip().lower() for key, found, _ in pairs if found)
     twice = [key for key, count in keys.items() if count > 1]
     fields = {key.strip(): value.strip() for key, found, value in pairs if found}
     return fields, f"{twice[0]} stands twice" if twice else ""

@@ -7,6 +7,7 @@ SQLite takes text where a number belongs, and STRICT tables need a newer SQLite 
 from __future__ import annotations
 
 import hashlib
+import math
 import sqlite3
 import sys
 from collections import Counter
@@ -147,6 +148,11 @@ def connect_file(path: Path, *, write: bool) -> sqlite3.Connection:
     )
     if not write:
         connection.execute("PRAGMA query_only = ON")
+    with guard(str(path)):
+        promised = math.prod(connection.execute(f"PRAGMA {half}").fetchone()[0] for half in ("page_count", "page_size"))
+    if promised != size and not interrupted:  # a writer that is at work, or was killed, has a journal
+        connection.close()
+        raise invalid(str(path), f"it has {size:,} bytes, and its header promises {promised:,}")
     return connection
 
 

@@ -94,8 +94,13 @@ class Elements:
     def _read(
         self, stream: Head, tags: Iterable[int], *, stop: Callable[[int], bool], explicit: bool = False
     ) -> Dataset:
+        seen: set[int] = set()
+
         def stop_when(tag: int, _: str | None, length: int) -> bool:
             number = int(tag)  # pydicom's tags compare in Python, once an element
+            if number in seen:  # PS3.5 7.1: each stands once; who reads the first and who the last would differ
+                raise ValueError(f"element {number:08x} stands twice")
+            seen.add(number)
             if number == _PIXEL_DATA:
                 self.pixels = stream.tell(), length
             return stop(number)
