@@ -36,8 +36,9 @@ _FIELDS = {
     *(*_ORIENTATION, *_ORIGIN, *_SPACING, *_BIG_ENDIAN, "NDims", "DimSize", "Modality", "DistanceUnits"),
     *("ElementType", "ElementNumberOfChannels", "BinaryData", "CompressedData", "CompressedDataSize", "HeaderSize"),
     *("ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset", "ElementDataFile"),
+    *("ObjectType", "AnatomicalOrientation", "CenterOfRotation", "CompressionLevel"),
 }
-"""Those that decide how a CT is read. Others are anyone's, and may come as often as they like."""
+"""Those that decide how a CT is read, and MetaIO's own. Others are anyone's, and may come as often as they like."""
 _SYNONYMS = (_ORIENTATION, _ORIGIN, _BIG_ENDIAN)
 _TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
 _CT_MODALITIES = ("MET_MOD_CT", "MET_MOD_UNKNOWN")
