@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import typer
 
-from nodule_diag.errors import NoduleDiagError
+from nodule_diag.errors import NoduleDiagError, bounded
 from nodule_diag_cli import signals, terminal
 from nodule_diag_cli.cases import cases_app
 from nodule_diag_cli.demo import demo
@@ -69,7 +68,7 @@ def _fault(error: BaseException) -> Fault:
     """What to tell of an error."""
     match error:
         case NoduleDiagError():
-            return Fault(error.exit_code, error.code, str(error), error.hint)
+            return Fault(error.exit_code, error.code, *error.whole)
         case signals.Terminated():
             return Fault(error.exit_code, "terminated", str(error))
         case KeyboardInterrupt() | typer.Abort():
@@ -114,7 +113,8 @@ def run(arguments: Sequence[str]) -> int:
         if os.environ.get(DEBUG_VARIABLE) and (isinstance(cause, NoduleDiagError) or fault.code == "unforeseen"):
             raise
         lost = isinstance(cause, terminal.StdoutError)
-        return _told(fault, as_json="--json" in options and not lost, redaction=_redaction(options))
+        redaction = _redaction(words) if "--redact" in options else None
+        return _told(fault, as_json="--json" in options and not lost, redaction=redaction)
     return code
 
 
@@ -122,6 +122,7 @@ def _told(fault: Fault, *, as_json: bool, redaction: Redaction | None) -> int:
     """Report a failure and return its exit code, whatever becomes of the report."""
     if redaction is not None:
         fault = fault._replace(message=redaction.text(fault.message), hint=redaction.text(fault.hint))
+    fault = fault._replace(message=bounded(fault.message), hint=bounded(fault.hint))
     try:
         _report(fault, as_json=as_json)
     except BrokenPipeError:
@@ -131,14 +132,12 @@ def _told(fault: Fault, *, as_json: bool, redaction: Redaction | None) -> int:
     return fault.exit_code
 
 
-def _redaction(options: list[str]) -> Redaction | None:
-    """With ``--redact``: what leaves every file out of a message that the command line names."""
-    if "--redact" not in options:
-        return None
+def _redaction(words: list[str]) -> Redaction:
+    """What leaves everything out of a message that the command line names: a word may be a folder's name, mistyped."""
     from nodule_diag.results import Redaction
 
-    values = (word.partition("=")[2] if word.startswith("--") else word for word in options)
-    return Redaction(*(value for value in values if os.sep in value or "." in value or Path(value).exists()))
+    values = (word.partition("=")[2] if word.startswith("--") else word for word in words[1:])
+    return Redaction(*(value for value in values if value and not value.startswith("-")))
 
 
 def main() -> NoReturn:

@@ -113,7 +113,7 @@ def parse_xyz(text: str) -> tuple[float, float, float]:
     return x, y, z
 
 
-def gather(xyz: list[str], nodules: Path | None, *, space: Space = "lps") -> Points:
+def gather(xyz: list[str], nodules: Path | None, *, space: Space = "lps", redact: bool = False) -> Points:
     """All points of the command line; says on stderr what of the file was passed over.
 
     Raises:
@@ -132,5 +132,6 @@ def gather(xyz: list[str], nodules: Path | None, *, space: Space = "lps") -> Poi
     if repeated := sorted(set(ids).intersection(found)):
         raise UsageError(f"the nodule id {', '.join(repeated)} stands more than once", hint="give every nodule its own")
     for warning in file.warnings:
-        terminal.complain(f"warning: the list of nodules: {warning}")
+        told = "something in it was passed over" if redact else warning  # a label may be a name
+        terminal.complain(f"warning: the list of nodules: {told}")
     return Points(given, space=space, file=file, ids=[*ids, *found])

@@ -175,7 +175,7 @@ def predict(
 
     Example: nodule-diag predict scan.nii.gz --xyz -56.94 131.27 -520.6
     """
-    points = gather(xyz or [], nodules, space=space.value)
+    points = gather(xyz or [], nodules, space=space.value, redact=redact)
     source = _source(ct, dicomweb=dicomweb, study=study, series=series, store=store)
     server = source if isinstance(source, Pacs) else None
     evidence = Evidence(report, identity, dicom_out, store=server if store else None)
@@ -214,8 +214,14 @@ def predict(
     try:
         written_too = evidence.write(result)
     except PacsError as error:  # the answer is not lost with it
+        from nodule_diag.results import Redaction
+
         if as_json:
-            terminal.write(out_folder.document_text({"error": error.to_dict(), "prediction": result.document}))
+            said = error.to_dict()
+            if redact:
+                text = Redaction(result.ct.path, dicomweb or "", study or "", series or "").text
+                said |= {"message": text(error.whole[0]), "hint": text(error.whole[1])}
+            terminal.write(out_folder.document_text({"error": said, "prediction": result.document}))
             raise typer.Exit(error.exit_code) from error
         render.prediction(result.document, to=terminal.console())
         raise

@@ -22,11 +22,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-MAX_MESSAGE = 1000
+MAX_MESSAGE = 4000
 """Characters; of a longer text the middle is left out: what a damaged file says of itself may have any length."""
 
 
-def _bounded(text: str) -> str:
+def bounded(text: str) -> str:
+    """A text of at most :data:`MAX_MESSAGE` characters."""
     half = MAX_MESSAGE // 2 - 5
     return text if len(text) <= MAX_MESSAGE else f"{text[:half]} [...] {text[-half:]}"
 
@@ -44,7 +45,8 @@ class NoduleDiagError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str = "", code: str | None = None) -> None:
-        self.message, self.hint = _bounded(message), _bounded(hint)
+        self.whole = message, hint  # a name that is cut in two is known to nobody: redact this, then bound it
+        self.message, self.hint = bounded(message), bounded(hint)
         super().__init__(self.message)
         if code is not None:
             self.code = code

@@ -146,13 +146,19 @@ def connect_file(path: Path, *, write: bool) -> sqlite3.Connection:
     connection = connect(
         f"{path.absolute().as_uri()}?mode={'rw' if write or interrupted else 'ro'}", where=str(path), uri=True
     )
-    if not write:
-        connection.execute("PRAGMA query_only = ON")
-    with guard(str(path)):
-        promised = math.prod(connection.execute(f"PRAGMA {half}").fetchone()[0] for half in ("page_count", "page_size"))
-    if promised != size and not interrupted:  # a writer that is at work, or was killed, has a journal
+    try:
+        with guard(str(path)):
+            if not write:
+                connection.execute("PRAGMA query_only = ON")
+            connection.execute("BEGIN")  # once it has read, no writer changes the file until it ends
+            halves = [connection.execute(f"PRAGMA {half}").fetchone()[0] for half in ("page_count", "page_size")]
+            size, promised = path.stat().st_size, math.prod(halves)
+            connection.execute("ROLLBACK")
+        if promised != size and not interrupted:
+            raise invalid(str(path), f"it has {size:,} bytes, and its header promises {promised:,}")
+    except BaseException:
         connection.close()
-        raise invalid(str(path), f"it has {size:,} bytes, and its header promises {promised:,}")
+        raise
     return connection
 
 

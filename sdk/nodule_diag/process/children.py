@@ -92,7 +92,10 @@ class Children:
             NoChildError: If none can be started.
         """
         with self._free:
-            child = self._idle.pop() if self._idle else _Child(self._work)
+            try:
+                child = self._idle.pop()
+            except IndexError:
+                child = _Child(self._work)
             try:
                 answer = child.ask(request, memory_bytes=memory_bytes, answer_bytes=answer_bytes, cpu_s=self._cpu_s)
             except ChildRefusedError:

@@ -17,8 +17,8 @@ from pathlib import Path
 REDACTED = "[redacted]"
 MAX_NAMES = 100_000
 """Names below a folder or in a zip that are looked at; a series has hundreds."""
-LEAST_NAME = 3
-"""Shorter names are left in: they say nothing, and stand in any word."""
+LEAST_NAME, LEAST_NUMBER = 3, 5
+"""Shorter names are left in: they say nothing, and stand in any word. Shorter numbers are counts and sizes."""
 _EXTENSIONS = "dcm|ima|dic|nii|gz|mha|mhd|raw|zraw|nrrd|nhdr|zip|hdr|img|csv|json|fcsv|sqlite|onnx"
 _ALWAYS = re.compile(
     r"(?<![\w.])[0-2](?:\.\d+){4,}(?![\w.]*\w)"  # a UID; a version has up to four numbers
@@ -49,7 +49,7 @@ class Redaction:
     def _known(self) -> frozenset[str]:
         """Every name that is long enough to say something."""
         names = (name for given in self._named for name in islice(_names(given), MAX_NAMES))
-        return frozenset(name for name in names if len(name) >= LEAST_NAME and not name.isdecimal())
+        return frozenset(name for name in names if len(name) >= (LEAST_NUMBER if name.isdecimal() else LEAST_NAME))
 
 
 def _names(given: str) -> Iterator[str]:

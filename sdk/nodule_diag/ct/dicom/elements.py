@@ -22,6 +22,8 @@ from nodule_diag.ct.dicom.bounds import Allowance, Head
 GE_BIG_ENDIAN_PIXELS = "1.2.840.113619.5.2"
 """A private transfer syntax: an implicit little endian header before big endian pixels."""
 
+_ELEMENT_HEAD_BYTES = 8
+"""Tag and length, at least: where the stream stands when an element's value begins."""
 _META_GROUP = 2
 _PIXEL_DATA = 0x7FE00010
 
@@ -94,10 +96,12 @@ class Elements:
     def _read(
         self, stream: Head, tags: Iterable[int], *, stop: Callable[[int], bool], explicit: bool = False
     ) -> Dataset:
-        seen: set[int] = set()
+        seen, start = set[int](), stream.tell()
 
         def stop_when(tag: int, _: str | None, length: int) -> bool:
             number = int(tag)  # pydicom's tags compare in Python, once an element
+            if stream.tell() - start < _ELEMENT_HEAD_BYTES:  # pydicom asks of the first one before it reads it
+                return stop(number)
             if number in seen:  # PS3.5 7.1: each stands once; who reads the first and who the last would differ
                 raise ValueError(f"element {number:08x} stands twice")
             seen.add(number)

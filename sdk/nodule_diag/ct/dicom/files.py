@@ -51,7 +51,7 @@ class DicomFile:
             CTError: ``ct-damaged``.
         """
         if self.member is None:
-            with self.path.open("rb", buffering=0) as file:
+            with self.path.open("rb") as file:  # a buffer: one call to the system reads 2 GiB at most
                 file.seek(start)
                 return memoryview(file.read(count))
         try:

@@ -199,7 +199,7 @@ def _rescaled(values: npt.NDArray[Any], header: SliceHeader) -> npt.NDArray[Any]
     slope, intercept = header.slope, header.intercept
     if not (slope.is_integer() and intercept.is_integer() and max(abs(slope), abs(intercept)) < 2**15):
         return np.asarray(values * slope + intercept)
-    if slope == 1 and intercept == 0:
+    if slope == 1 and intercept == 0 and values.dtype.kind == "i" and values.itemsize >= 2:  # where air fits in
         return values
     # 16 bits times 15, and 15 more, fit into 32.
     wide = values.astype(np.int32 if values.itemsize <= 2 else np.int64)
