@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nodule_diag.errors import UsageError
+from nodule_diag.errors import MissingExtraError, UsageError
 from nodule_diag_cli import terminal
 
 if TYPE_CHECKING:
@@ -74,6 +75,10 @@ class Evidence:
         """
         if self.identity and self.report is None:
             raise UsageError("--identity is for a report", hint="give --report FILE, or leave it out")
+        objects = self.dicom_out is not None or self.store is not None
+        for wanted, module, extra in ((self.report is not None, "jinja2", "report"), (objects, "highdicom", "dicom")):
+            if wanted and find_spec(module) is None:
+                raise MissingExtraError(module, extra)
 
     def write(self, result: Result) -> list[str]:
         """Write everything and send what is to be sent; returns what to tell of it."""

@@ -102,7 +102,7 @@ class Request:
         if isinstance(ct, Pacs):
             started = time.perf_counter()
             fetched = ct.fetch()
-            ct = fetched.read()
+            ct = fetched.read(acquisition=self.acquisition)
             read_ms = (time.perf_counter() - started) * 1000
         elif isinstance(ct, str):
             with terminal.progress("reading the CT" if self.redact else f"reading {ct}"):
@@ -180,6 +180,11 @@ def predict(
     server = source if isinstance(source, Pacs) else None
     evidence = Evidence(report, identity, dicom_out, store=server if store else None)
     evidence.check()
+    if redact and (identity or dicom_out is not None or store):
+        raise UsageError(
+            "--redact leaves out whose CT it is, and --identity, --dicom-out and --store say it",
+            hint="leave one of them out",
+        )
     if positions_out is not None:
         from nodule_diag.exchange import require_positions_format, write_positions
 

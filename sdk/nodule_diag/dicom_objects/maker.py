@@ -101,7 +101,8 @@ class Maker:
 
     def tracking_id(self, diagnosis: Diagnosis) -> str:
         """The nodule's name."""
-        return f"Nodule {diagnosis.id}"[:LONG_STRING]
+        name = "".join(c if c.isprintable() and c != "\\" else "_" for c in diagnosis.id)
+        return f"Nodule {name}"[:LONG_STRING]
 
     def uid(self, what: str, *, lasting: bool = False) -> str:
         """A UID that is the same for all who ask for the same in this run; ``lasting``: in every run."""

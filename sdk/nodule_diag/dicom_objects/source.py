@@ -116,6 +116,15 @@ def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[M
         )
     for header in headers:
         _complete(header, ct.dicom)
+    if len({(header.StudyInstanceUID, header.SeriesInstanceUID) for header in headers}) > 1:
+        raise UsageError(
+            f"the slices of {ct.path} bear UIDs of several series, which no object can refer to together",
+            hint="give the slices one StudyInstanceUID and SeriesInstanceUID",
+            code="several-series",
+        )
+    if "ImageOrientationPatient" in headers[0]:  # alike within the reader's tolerance; highdicom wants the same digits
+        for header in headers:
+            header.ImageOrientationPatient = headers[0].ImageOrientationPatient
     frames = [frame for number, header in enumerate(headers) for frame in _frames(number, header)]
     return Source(headers, frames)
 
@@ -128,11 +137,23 @@ def _normal(dicom: DicomSource) -> NDArray[np.float64]:
 
 def _complete(header: Dataset, dicom: DicomSource) -> None:
     """Fill in what an object must take over and the CT lacks."""
+    from pydicom import Dataset
     from pydicom.uid import generate_uid
 
+    header.decode()
+    header.SpecificCharacterSet = "ISO_IR 192"  # an id may have any letter
     for keyword in EMPTY_WHERE_UNKNOWN:
         if keyword not in header:
             setattr(header, keyword, "")
+    if "PerFrameFunctionalGroupsSequence" in header:
+        if not header.get("SharedFunctionalGroupsSequence"):
+            header.SharedFunctionalGroupsSequence = [Dataset()]
+        (shared,), own = header.SharedFunctionalGroupsSequence, header.PerFrameFunctionalGroupsSequence[0]
+        for name in ("PixelMeasuresSequence", "PlaneOrientationSequence"):  # highdicom looks for them there alone
+            if name not in shared and name in own:
+                setattr(shared, name, own[name].value)
+    elif "SliceThickness" not in header:  # type 2
+        header.SliceThickness = None
     # Of one series, so that all its slices get the same.
     made_up = {
         "StudyInstanceUID": dicom.study_uid,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +16,10 @@ from nodule_diag.results import Prediction
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+
+OURS = re.compile(r"(?:measurements|segmentation|cam_\d+|pictures_\d+)\.dcm")
+"""Names of the files."""
 
 
 def dicom_objects(
@@ -94,10 +99,16 @@ def save_dicom_objects(folder: str | os.PathLike[str], objects: Mapping[str, Dat
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror}", hint="name another folder") from error
-    written = []
+    if old := sorted(path.name for path in Path(folder).iterdir() if OURS.fullmatch(path.name)):
+        raise OutputError(
+            f"{folder} holds objects of another run, such as {old[0]}: those of two patients must not lie together",
+            hint="name an empty folder",
+        )
+    files = {}
     for name, made in objects.items():
         buffer = BytesIO()
         made.save_as(buffer, enforce_file_format=True)
-        write_bytes(Path(folder, name), buffer.getvalue())
-        written.append(Path(folder, name))
-    return written
+        files[Path(folder, name)] = buffer.getvalue()
+    for path, data in files.items():
+        write_bytes(path, data)
+    return list(files)

@@ -36,6 +36,12 @@ def typed(url: str, *, doing: str) -> Iterator[None]:
         raise PacsError(
             f"{url} did not answer in time while {doing}", hint="try again later", code="pacs-timeout"
         ) from error
+    except requests.exceptions.JSONDecodeError as error:
+        raise PacsError(
+            f"{url} answered something else than DICOM JSON while {doing}", hint="check the address", code="pacs-failed"
+        ) from error
+    except PacsError:
+        raise
     except (requests.exceptions.RequestException, ConnectionError) as error:
         raise PacsError(
             f"the connection to {url} failed while {doing}: {_short(error)}",

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from nodule_diag.ct import CTVolume, MemoryFile, read_dicom_files
+from nodule_diag.ct import MAX_FILES, CTVolume, MemoryFile, read_dicom_files
 from nodule_diag.errors import MissingExtraError, PacsError, UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ BACKOFF_S = 0.5
 BUSY = (502, 503, 504)
 """Answers of a server, or of what stands before it, that may be gone in a second."""
 TOKEN, USER, PASSWORD = (f"NODULE_DIAG_DICOMWEB_{name}" for name in ("TOKEN", "USER", "PASSWORD"))
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _Answer = TypeVar("_Answer")
 _UID = re.compile(r"[0-9.]{1,64}")
 
@@ -46,9 +48,9 @@ class FetchedSeries:
     where: str
     files: tuple[MemoryFile, ...]
 
-    def read(self, *, threads: int | None = None) -> CTVolume:
+    def read(self, *, acquisition: int | None = None, threads: int | None = None) -> CTVolume:
         """The CT, as `read_ct` reads it from a folder; same errors."""
-        return read_dicom_files(self.files, source=self.where, threads=threads)
+        return read_dicom_files(self.files, source=self.where, acquisition=acquisition, threads=threads)
 
 
 class Pacs:
@@ -127,19 +129,29 @@ class Pacs:
                 hint="look into the server's log; what was stored has the same UIDs when it is sent again",
                 code="pacs-refused",
             )
+        told = {str(item.get("ReferencedSOPInstanceUID", "")) for item in answer.get("ReferencedSOPSequence") or []}
+        if untold := [str(item.SOPInstanceUID) for item in kept if str(item.SOPInstanceUID) not in told]:
+            raise PacsError(
+                f"{self.url} does not say that it stored {len(untold)} of {len(kept)} objects: {', '.join(untold[:3])}",
+                hint="check that the address is the DICOMweb root, and look into the server's log",
+                code="pacs-refused",
+            )
 
     def _instances(self, study: str, series: str) -> list[str]:
         """UIDs of the series' objects, as the server counts them."""
-        found = self._asked(
-            f"finding series {series} of study {study}",
-            lambda: self._client.search_for_instances(study, series, get_remaining=True),
-        )
-        uids = [str(item.get("00080018", {}).get("Value", [""])[0]) for item in found]
-        if not any(uids):
+        uids: dict[str, None] = {}
+        while len(uids) <= MAX_FILES:  # a server that knows no offset gives the same again
+            before = len(uids)
+            search = partial(self._client.search_for_instances, study, series, offset=before or None)
+            page = self._asked(f"finding series {series} of study {study}", search)
+            uids |= dict.fromkeys(str(uid) for item in page for uid in (item.get("00080018") or {}).get("Value") or [])
+            if len(uids) == before:
+                break
+        if not uids:
             raise PacsError(
                 f"{self.url} has no series {series} in study {study}", hint="check both UIDs", code="pacs-not-found"
             )
-        return list(dict.fromkeys(filter(None, uids)))
+        return list(uids)
 
     def _fetch_series(
         self,
@@ -182,6 +194,12 @@ class Pacs:
             try:
                 with typed(self.url, doing=doing):
                     return ask()
+            except (AttributeError, TypeError, KeyError) as error:
+                raise PacsError(
+                    f"{self.url} answered something else than it should while {doing}",
+                    hint="check that the address is the DICOMweb root",
+                    code="pacs-failed",
+                ) from error
             except PacsError as error:
                 if attempt == TRIES or error.code not in BROKEN:
                     raise
@@ -215,11 +233,14 @@ def _session() -> requests.Session:
     session = requests.Session()
     again = Retry(
         total=TRIES - 1,
+        connect=0,  # `_asked` asks again
+        read=False,
         backoff_factor=BACKOFF_S,
         status_forcelist=BUSY,
         allowed_methods=("GET",),
         raise_on_status=False,
     )
+    session.hooks["response"].append(_without_parameters)
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(max_retries=again))
     if token := os.environ.get(TOKEN):
@@ -227,6 +248,13 @@ def _session() -> requests.Session:
     elif user := os.environ.get(USER):
         session.auth = (user, os.environ.get(PASSWORD, ""))
     return session
+
+
+def _without_parameters(response: requests.Response, *_: object, **__: object) -> None:
+    """dicomweb-client reads an answer of the plain type alone, and takes any other for an empty one."""
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind.endswith(("json", "xml")):
+        response.headers["Content-Type"] = kind
 
 
 class _Bearer:
@@ -241,7 +269,15 @@ class _Bearer:
 
 
 def _checked(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - a number that is none is found out here
+    except ValueError as error:
+        raise UsageError(
+            f"{url!r} is not the address of a DICOMweb server ({error})",
+            hint="give its root, such as https://pacs.example/dicom-web",
+            code="pacs-url",
+        ) from error
     if parts.username or parts.password:
         raise UsageError(
             "the address of the DICOMweb server holds an account, which others can read on the command line",
@@ -252,6 +288,13 @@ def _checked(url: str) -> str:
         raise UsageError(
             f"{url!r} is not the address of a DICOMweb server",
             hint="give its root, such as https://pacs.example/dicom-web",
+            code="pacs-url",
+        )
+    secret = os.environ.get(TOKEN) or os.environ.get(USER)
+    if secret and parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        raise UsageError(
+            f"{url} is not encrypted, and an account would be sent there for all to read",
+            hint="give its https:// address",
             code="pacs-url",
         )
     return url.rstrip("/")
