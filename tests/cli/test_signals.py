@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from nodule_diag_cli.signals import Terminated, _State, uninterrupted
-
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 
 ASKED = """
@@ -19,6 +17,7 @@ import os, signal, sys
 from nodule_diag_cli import main
 import nodule_diag.results as results
 number = int(sys.argv.pop(1))
+signal.signal(number, signal.SIG_DFL)  # also where the tests run under nohup
 def asked(*_, **__):
     os.kill(os.getpid(), number)
     for _ in range(10**7): pass
@@ -83,20 +82,22 @@ def test_what_is_ignored_stays_so(tiny_bundle: Path) -> None:
 
 
 def test_a_signal_waits_until_the_change_is_done() -> None:
-    from nodule_diag_cli import signals
-
-    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
-    done = []
-    try:
-        signals.install()
-        with pytest.raises(Terminated, match="SIGTERM") as caught, uninterrupted():
-            signal.raise_signal(signal.SIGTERM)
-            done.append("the change")
-        assert done == ["the change"]
-        assert caught.value.exit_code == 143
-        signal.raise_signal(signal.SIGTERM)  # a second one does not interrupt the cleaning up
-    finally:
-        _State.arrived = None
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    assert _State.waiting is None
+    """In a process of its own: this one is a worker of the test run, which a signal would take along."""
+    code = """
+import signal
+from nodule_diag_cli import signals
+done = []
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signals.install()
+try:
+    with signals.uninterrupted():
+        signal.raise_signal(signal.SIGTERM)
+        done.append("the change")
+except signals.Terminated as ended:
+    assert (str(ended), ended.exit_code) == ("ended by SIGTERM", 143)
+    done.append("the end")
+signal.raise_signal(signal.SIGTERM)  # a second one does not interrupt the cleaning up
+print(*done, sep=", ")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"the change, the end\n", b"")
