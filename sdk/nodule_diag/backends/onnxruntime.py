@@ -247,14 +247,13 @@ class OnnxRuntimeBackend:
         errors = self._runtime.capi.onnxruntime_pybind11_state
         invalid = (errors.InvalidProtobuf, errors.InvalidGraph, errors.NotImplemented, errors.InvalidArgument)
         options = self._options()
-        with time_limit(1, partial(options.set_load_cancellation_flag, True), name=self.name):
-            try:
-                # enable_fallback=0: the default prints to stdout and silently goes on with the CPU.
-                return self._runtime.InferenceSession(model, options, providers=providers, enable_fallback=0)
-            except faults(self._runtime) as error:
-                if isinstance(error, invalid) or providers[0] == CPU_PROVIDER:
-                    raise unreadable(self._spec.file, runtime="onnxruntime", reason=first_line(error)) from error
-                raise BackendError(first_line(error), code="device-unavailable") from error
+        try:
+            # enable_fallback=0: the default prints to stdout and silently goes on with the CPU.
+            return self._runtime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+        except faults(self._runtime) as error:
+            if isinstance(error, invalid) or providers[0] == CPU_PROVIDER:
+                raise unreadable(self._spec.file, runtime="onnxruntime", reason=first_line(error)) from error
+            raise BackendError(first_line(error), code="device-unavailable") from error
 
 
 def faults(runtime: ModuleType) -> tuple[type[Exception], ...]:

@@ -220,10 +220,12 @@ def _descriptors() -> int:
 
 
 def test_ctrl_c_ends_the_wait(children):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored, as in a job of a script
     children.ask(b"echo:", **ENOUGH)
     timer = threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         children.ask(b"sleep:", **ENOUGH)
     timer.join()
+    signal.signal(signal.SIGINT, before)
     assert children.ask(b"echo:again", **ENOUGH)[0] == b"again"

@@ -368,7 +368,8 @@ def test_headers_of_too_many_elements_together(tmp_path, monkeypatch):
     path = folder / "001.dcm"
     data = path.read_bytes()
     at = data.index(b"\x10\x00\x20\x00LO")
-    path.write_bytes(data[:at] + b"\x09\x00\x01\x10LO\0\0" * 5000 + data[at:])
+    more = b"".join(struct.pack("<2H2sH", 0x0009, 0x1000 + number, b"LO", 0) for number in range(5000))
+    path.write_bytes(data[:at] + more + data[at:])
     with pytest.raises(CTError, match="too many elements") as caught:
         read_ct(folder)
     assert caught.value.code == "ct-too-many-elements"
