@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from nodule_diag.ct import read_ct
+from nodule_diag.ct import CTVolume, read_ct
+from nodule_diag.errors import CTError
 from nodule_diag_training.data.case import Case
 from nodule_diag_training.data.lidc.cohort import LidcNodule
 from nodule_diag_training.data.lidc.consensus import consensus_mask
@@ -81,7 +82,7 @@ class LidcSource:
 
     def open(self) -> Extract:
         """Read the CT."""
-        ct = read_ct(self._folder(), series=self.scan.series_uid)
+        ct = _as_scanned(read_ct(self._folder(), series=self.scan.series_uid))
         by_id = {nodule.case_id: nodule for nodule in self.nodules}
 
         def extract(case: Case) -> tuple[Case, Region]:
@@ -90,6 +91,21 @@ class LidcSource:
             return case.model_copy(update={"center_xyz_mm": center}), cut_region(ct, center, mask=mask)
 
         return extract
+
+
+def _as_scanned(ct: CTVolume) -> CTVolume:
+    """The CT, unless slices of it were made up: a model must not learn from what nobody has scanned.
+
+    Raises:
+        CTError: ``ct-resampled``.
+    """
+    if ct.dicom is not None and ct.dicom.resampled:
+        raise CTError(
+            f"{ct.path} lacks slices, or they lie unevenly or sheared: {'; '.join(ct.warnings)}",
+            code="ct-resampled",
+            hint="download the series again",
+        )
+    return ct
 
 
 def lidc_sources(root: Path, nodules: Sequence[LidcNodule]) -> list[LidcSource]:
@@ -154,7 +170,7 @@ class SureSource:
 
     def open(self) -> Extract:
         """Read the CT."""
-        ct = read_ct(self.path)
+        ct = _as_scanned(read_ct(self.path))
 
         def extract(case: Case) -> tuple[Case, Region]:
             if case.center_xyz_mm is None:
