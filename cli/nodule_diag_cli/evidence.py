@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from nodule_diag.errors import MissingExtraError, UsageError
 from nodule_diag_cli import terminal
@@ -13,8 +13,10 @@ from nodule_diag_cli import terminal
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+    from nodule_diag.ct import CTVolume, MemoryFile
+    from nodule_diag.diagnoser import Diagnoser
     from nodule_diag.pacs import FetchedSeries
-    from nodule_diag_cli.predict import Result
+    from nodule_diag.results import Prediction
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,26 @@ class Pacs:
             Server(self.url).store(objects.values())
 
 
+class Predicted(Protocol):
+    """What came of a request."""
+
+    @property
+    def ct(self) -> CTVolume:
+        """The CT."""
+
+    @property
+    def prediction(self) -> Prediction:
+        """The diagnoses."""
+
+    @property
+    def diagnoser(self) -> Diagnoser:
+        """What made them."""
+
+    @property
+    def files(self) -> tuple[MemoryFile, ...] | None:
+        """The CT's files, where they were fetched."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What was asked for besides the answer.
@@ -80,7 +102,7 @@ class Evidence:
             if wanted and find_spec(module) is None:
                 raise MissingExtraError(module, extra)
 
-    def write(self, result: Result) -> list[str]:
+    def write(self, result: Predicted) -> list[str]:
         """Write everything and send what is to be sent; returns what to tell of it."""
         told: list[str] = []
         if self.report is not None:
