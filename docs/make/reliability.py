@@ -53,7 +53,7 @@ cd tests && python -m fuzz --replay 1/nrrd-gzip/158        # one file again: see
   answer.
 
 The run is determined by its seed: the same number gives the same file on every machine. `pytest tests/fuzz` tries a
-fixed number in less than a minute. It also tries that every planted fault is found: readers that abort, hang, lie,
+fixed number, in a minute or two. It also tries that every planted fault is found: readers that abort, hang, lie,
 print or eat memory.
 
 ### Classes

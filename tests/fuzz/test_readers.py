@@ -18,7 +18,7 @@ from fuzz.seeds import all_seeds
 from fuzz.worker import Question
 
 RUN, MUTANTS = 11, 60
-"""Of each seed; less than a minute in all on two slow cores."""
+"""Of each seed."""
 SEEDS = {seed.name: seed for seed in all_seeds()}
 
 

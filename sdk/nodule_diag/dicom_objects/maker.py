@@ -16,8 +16,8 @@ MANUFACTURER = "nodule-diag"
 ALGORITHM = "nodule-diag synergic model"
 FIRST_SERIES = 9100
 """Series numbers of the objects start here: far from those of scanners."""
-SHORT_STRING, LONG_STRING = 16, 64
-"""Characters of a DICOM SH and LO (PS3.5 6.2)."""
+LONG_STRING = 64
+"""Characters of a DICOM LO (PS3.5 6.2)."""
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,6 @@ from nodule_diag.dicom_objects.maker import MANUFACTURER, Maker
 from nodule_diag.dicom_objects.source import Source
 from nodule_diag.results import Diagnosis
 
-TEXT_LIMIT = 1024
-"""Characters of the comment: what every reader shows; an UT has no limit of its own."""
-
 
 def structured_report(source: Source, diagnoses: Sequence[Diagnosis], *, by: Maker) -> Comprehensive3DSR:
     """Position, figures, algorithm and nearest cases of every nodule."""
@@ -97,5 +94,4 @@ def _comment(diagnosis: Diagnosis) -> str:
         for case in diagnosis.similar["machine+expert"]
     )
     warnings = "".join(f" Warning: {text}." for text in diagnosis.warnings)
-    text = f"Most similar cases: {cases}.{warnings}"
-    return text if len(text) <= TEXT_LIMIT else text[: TEXT_LIMIT - 3] + "..."
+    return f"Most similar cases: {cases}.{warnings}"

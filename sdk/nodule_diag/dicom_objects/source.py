@@ -35,13 +35,11 @@ class Frame:
     """One picture of the CT, as its header places it.
 
     Attributes:
-        header: Which of the headers it belongs to.
         rows, columns: Its size.
         origin_xyz_mm: (3,) the centre of its first pixel, LPS mm.
         steps_xyz_mm: (3, 2) one pixel along a row, and one down a column, LPS mm.
     """
 
-    header: int
     rows: int
     columns: int
     origin_xyz_mm: NDArray[np.float64]
@@ -125,7 +123,7 @@ def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[M
     if "ImageOrientationPatient" in headers[0]:  # alike within the reader's tolerance; highdicom wants the same digits
         for header in headers:
             header.ImageOrientationPatient = headers[0].ImageOrientationPatient
-    frames = [frame for number, header in enumerate(headers) for frame in _frames(number, header)]
+    frames = [frame for header in headers for frame in _frames(header)]
     return Source(headers, frames)
 
 
@@ -165,9 +163,9 @@ def _complete(header: Dataset, dicom: DicomSource) -> None:
             setattr(header, keyword, known or generate_uid(entropy_srcs=[keyword, dicom.slices[0].sop_uid]))
 
 
-def _frames(number: int, header: Dataset) -> list[Frame]:
+def _frames(header: Dataset) -> list[Frame]:
     if "PerFrameFunctionalGroupsSequence" not in header:
-        return [_frame(number, header, plane=header, turned=header, sampled=header)]
+        return [_frame(header, plane=header, turned=header, sampled=header)]
     (shared,) = header.SharedFunctionalGroupsSequence
 
     def group(own: Dataset, name: str) -> Dataset:
@@ -176,7 +174,6 @@ def _frames(number: int, header: Dataset) -> list[Frame]:
 
     return [
         _frame(
-            number,
             header,
             plane=group(own, "PlanePositionSequence"),
             turned=group(own, "PlaneOrientationSequence"),
@@ -186,10 +183,10 @@ def _frames(number: int, header: Dataset) -> list[Frame]:
     ]
 
 
-def _frame(number: int, header: Dataset, *, plane: Dataset, turned: Dataset, sampled: Dataset) -> Frame:
+def _frame(header: Dataset, *, plane: Dataset, turned: Dataset, sampled: Dataset) -> Frame:
     """PS3.3 C.7.6.2.1.1: the first spacing is between rows, and the first direction runs along a row."""
     along_row, down_column = np.asarray(turned.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
     between_rows, between_columns = map(float, sampled.PixelSpacing)
     origin = np.asarray(plane.ImagePositionPatient, dtype=np.float64)
     steps = np.stack([along_row * between_columns, down_column * between_rows], axis=1)
-    return Frame(number, int(header.Rows), int(header.Columns), origin, steps)
+    return Frame(int(header.Rows), int(header.Columns), origin, steps)

@@ -18,7 +18,7 @@ from nodule_diag.errors import MissingExtraError
 from nodule_diag.process import write_bytes
 from nodule_diag.report import words
 from nodule_diag.report.cube import SIZE, STEP_MM, Cube
-from nodule_diag.results import DISCLAIMER, Diagnosis, Figure, Prediction, SimilarCase, figures
+from nodule_diag.results import DISCLAIMER, Diagnosis, Prediction, SimilarCase, figures
 
 if TYPE_CHECKING:
     import jinja2
@@ -105,17 +105,13 @@ def _nodule(ct: CTVolume, diagnosis: Diagnosis, prevalence: float | None, index:
         "faithfulness": words.faithfulness(diagnosis),
         "evidence_warning": words.evidence_warning(diagnosis),
         "warnings": [text for text in diagnosis.warnings if text not in ct.warnings],
-        "figures": _figures(diagnosis, prevalence),
+        "figures": figures(diagnosis.to_dict(), prevalence=prevalence),
         "cards": list(_cards(diagnosis.similar["machine+expert"], index)),
         "viewer": cube.for_viewer() | {"heat": HEAT, "heatOpacity": HEAT_OPACITY},
         "size": SIZE,
         "step_mm": STEP_MM,
         "heat": HEAT,
     }
-
-
-def _figures(diagnosis: Diagnosis, prevalence: float | None) -> Sequence[Figure]:
-    return figures(diagnosis.to_dict(), prevalence=prevalence)
 
 
 def _cards(similar: Sequence[SimilarCase], index: CaseIndex) -> Iterator[Card]:
