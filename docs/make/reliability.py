@@ -139,9 +139,14 @@ def _soak_text(soak: dict[str, Any]) -> str:
         "|---|" + "---:|" * len(table["rows"]),
     ]
     for number, head in list(enumerate(heads))[1:]:
-        cells = [f"{row[number]:,}" if isinstance(row[number], int) else f"{round(row[number], 1) + 0.0:,.1f}" for row in table["rows"]]
+        cells = [_figure(row[number]) for row in table["rows"]]
         lines.append(f"| {head} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", f"{soak['subject']}.", ""])
+
+
+def _figure(value: float) -> str:
+    # Zero is added so that -0.0 reads 0.0.
+    return f"{value:,}" if isinstance(value, int) else f"{round(value, 1) + 0.0:,.1f}"
 
 
 def _holds(check: dict[str, Any]) -> bool:
