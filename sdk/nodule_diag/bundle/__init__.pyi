@@ -4,6 +4,7 @@ from .bundle import write_bundle as write_bundle
 from .fields import Sha256 as Sha256
 from .fields import ShortText as ShortText
 from .fields import Strict as Strict
+from .fields import require_plain_json as require_plain_json
 from .files import list_files as list_files
 from .files import read_bounded as read_bounded
 from .manifest import MANIFEST_NAME as MANIFEST_NAME

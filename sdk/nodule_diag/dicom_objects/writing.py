@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodule_diag.ct import CTVolume, MemoryFile
 from nodule_diag.errors import MissingExtraError, OutputError
-from nodule_diag.process import write_bytes
+from nodule_diag.process import sweep_dead, write_bytes
 from nodule_diag.results import Prediction
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def write_dicom_objects(folder: str | os.PathLike[str], ct: CTVolume, prediction
 
 
 def save_dicom_objects(folder: str | os.PathLike[str], objects: Mapping[str, Dataset]) -> list[Path]:
-    """Write objects that were made, each whole or not at all.
+    """Write objects that were made, each whole or not at all; the measurements last, so that they stand for all.
 
     Args:
         folder: Where to; made where it is missing.
@@ -109,6 +110,10 @@ def save_dicom_objects(folder: str | os.PathLike[str], objects: Mapping[str, Dat
         buffer = BytesIO()
         made.save_as(buffer, enforce_file_format=True)
         files[Path(folder, name)] = buffer.getvalue()
-    for path, data in files.items():
-        write_bytes(path, data)
+    sweep_dead(Path(folder))
+    with ExitStack() as undo:
+        for path, data in reversed(files.items()):
+            undo.callback(path.unlink, missing_ok=True)
+            write_bytes(path, data)
+        undo.pop_all()
     return list(files)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urljoin, urlsplit
 
 from nodule_diag.ct import MAX_FILES, CTVolume, MemoryFile, read_dicom_files
 from nodule_diag.errors import MissingExtraError, PacsError, UsageError
+from nodule_diag.process import quiet_pydicom
 
 if TYPE_CHECKING:
     import requests
@@ -74,7 +75,8 @@ class Pacs:
         except ImportError as error:
             raise MissingExtraError("dicomweb-client", "pacs") from error
         self._client = DICOMwebClient(self.url, session=_session(), timeout=(CONNECT_S, READ_S))
-        logging.getLogger("retrying").addHandler(logging.NullHandler())  # it would print every failure to stderr
+        for name in ("retrying", "dicomweb_client"):  # they would print failures and a server's own warnings to stderr
+            logging.getLogger(name).addHandler(logging.NullHandler())
         self._client.set_http_retry_params(retry=False)  # its own wait half a minute for a closed port
 
     def fetch(self, study: str, series: str, *, progress: Callable[[int, int], None] | None = None) -> FetchedSeries:
@@ -119,17 +121,21 @@ class Pacs:
         Raises:
             PacsError: ``pacs-refused`` when one was not stored, with the server's reason; or another.
         """
-        from nodule_diag.pacs.faults import failed_objects
+        from nodule_diag.pacs.faults import failed_objects, stored_objects
 
         kept = list(objects)
-        answer = self._asked(f"storing {len(kept)} objects", lambda: self._client.store_instances(kept))
-        if failed := failed_objects(answer):
+
+        def ask() -> tuple[str, set[str]]:
+            answer = self._client.store_instances(kept)
+            return failed_objects(answer), stored_objects(answer)
+
+        failed, told = self._asked(f"storing {len(kept)} objects", ask)
+        if failed:
             raise PacsError(
                 f"{self.url} did not store everything{failed}",
                 hint="look into the server's log; what was stored has the same UIDs when it is sent again",
                 code="pacs-refused",
             )
-        told = {str(item.get("ReferencedSOPInstanceUID", "")) for item in answer.get("ReferencedSOPSequence") or []}
         if untold := [str(item.SOPInstanceUID) for item in kept if str(item.SOPInstanceUID) not in told]:
             raise PacsError(
                 f"{self.url} does not say that it stored {len(untold)} of {len(kept)} objects: {', '.join(untold[:3])}",
@@ -140,11 +146,14 @@ class Pacs:
     def _instances(self, study: str, series: str) -> list[str]:
         """UIDs of the series' objects, as the server counts them."""
         uids: dict[str, None] = {}
+
+        def search(offset: int) -> dict[str, None]:
+            page = self._client.search_for_instances(study, series, offset=offset or None)
+            return dict.fromkeys(_listed_uid(item) for item in page)
+
         while len(uids) <= MAX_FILES:  # a server that knows no offset gives the same again
             before = len(uids)
-            search = partial(self._client.search_for_instances, study, series, offset=before or None)
-            page = self._asked(f"finding series {series} of study {study}", search)
-            uids |= dict.fromkeys(str(uid) for item in page for uid in (item.get("00080018") or {}).get("Value") or [])
+            uids |= self._asked(f"finding series {series} of study {study}", partial(search, before))
             if len(uids) == before:
                 break
         if not uids:
@@ -162,12 +171,12 @@ class Pacs:
         progress: Callable[[int, int], None] | None,
     ) -> None:
         """All objects in one answer. The last one that came may have lost its end, so it is asked for again."""
-        from nodule_diag.pacs.faults import typed
+        from nodule_diag.pacs.faults import ODD, typed
 
         wanted = set(expected)
         last = ""
         try:
-            with typed(self.url, doing=f"fetching series {series}"), suppress(*_cut()):
+            with quiet_pydicom(), typed(self.url, doing=f"fetching series {series}"), suppress(*ODD):
                 for dataset in self._client.iter_series(study, series, media_types=AS_STORED):
                     uid = str(dataset.SOPInstanceUID)
                     if uid in wanted:
@@ -180,21 +189,25 @@ class Pacs:
         came.pop(last, None)
 
     def _fetch_one(self, study: str, series: str, uid: str, came: dict[str, bytes]) -> None:
-        with suppress(*_cut()):
-            came[uid] = self._asked(
-                f"fetching object {uid}",
-                lambda: _file(self._client.retrieve_instance(study, series, uid, media_types=AS_STORED)),
-            )
+        from nodule_diag.pacs.faults import ODD
+
+        def ask() -> bytes | None:
+            with suppress(*ODD):
+                return _file(self._client.retrieve_instance(study, series, uid, media_types=AS_STORED))
+            return None
+
+        if (data := self._asked(f"fetching object {uid}", ask)) is not None:
+            came[uid] = data
 
     def _asked(self, doing: str, ask: Callable[[], _Answer]) -> _Answer:
         """The answer to what is safe to ask again: searching, fetching, and storing under UIDs that stay the same."""
-        from nodule_diag.pacs.faults import typed
+        from nodule_diag.pacs.faults import ODD, typed
 
         for attempt in range(1, TRIES + 1):
             try:
-                with typed(self.url, doing=doing):
+                with quiet_pydicom(), typed(self.url, doing=doing):
                     return ask()
-            except (AttributeError, TypeError, KeyError) as error:
+            except ODD as error:
                 raise PacsError(
                     f"{self.url} answered something else than it should while {doing}",
                     hint="check that the address is the DICOMweb root",
@@ -211,11 +224,16 @@ AS_STORED = (("application/dicom", "*"),)
 """In whatever transfer syntax the server holds it."""
 
 
-def _cut() -> tuple[type[Exception], ...]:
-    """What dicomweb-client and pydicom raise for an object that was cut off; it is then found missing."""
-    from pydicom.errors import InvalidDicomError
+def _listed_uid(item: dict[str, Any]) -> str:
+    """The UID of an object in a listing.
 
-    return EOFError, ValueError, KeyError, AttributeError, InvalidDicomError
+    Raises:
+        ValueError: Where there is not one: that object could not be missed.
+    """
+    (uid,) = item["00080018"]["Value"]
+    if not isinstance(uid, str) or not _UID.fullmatch(uid):
+        raise ValueError(f"{str(uid)[:80]!r} is no UID")
+    return uid
 
 
 def _file(dataset: Dataset) -> bytes:
@@ -240,7 +258,7 @@ def _session() -> requests.Session:
         allowed_methods=("GET",),
         raise_on_status=False,
     )
-    session.hooks["response"].append(_without_parameters)
+    session.hooks["response"] += [_answered_here, _without_parameters]
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(max_retries=again))
     if token := os.environ.get(TOKEN):
@@ -248,6 +266,18 @@ def _session() -> requests.Session:
     elif user := os.environ.get(USER):
         session.auth = (user, os.environ.get(PASSWORD, ""))
     return session
+
+
+def _answered_here(response: requests.Response, *_: object, **__: object) -> None:
+    """Refuse an answer that is none, and one that sends us to another server than the one that was named."""
+    import requests
+
+    if response.is_redirect:
+        asked, told = urlsplit(response.url), urlsplit(urljoin(response.url, response.headers["Location"]))
+        if (told.scheme, told.netloc) not in {(asked.scheme, asked.netloc), ("https", asked.hostname)}:
+            raise requests.exceptions.TooManyRedirects(f"it sends on to {told.scheme}://{told.netloc}"[:200])
+    elif response.status_code < 200 or 300 <= response.status_code < 400 or response.status_code >= 600:
+        raise requests.exceptions.HTTPError(response=response)
 
 
 def _without_parameters(response: requests.Response, *_: object, **__: object) -> None:

@@ -1,3 +1,4 @@
+from .atomic import sweep_dead as sweep_dead
 from .atomic import sync_folder as sync_folder
 from .atomic import write_bytes as write_bytes
 from .atomic import writing as writing

@@ -31,6 +31,7 @@ _FIELDS = (
     *("min", "max", "old min", "old max", "endian", "encoding", "line skip", "byte skip", "sample units"),
     *("space units", "space origin", "measurement frame", "data file"),
 )
+_WORD_AN_AXIS = ("spacings", "thicknesses", "axis mins", "axis maxs", "centers", "centerings", "kinds")
 _FIELD_OF = {written: field for field in _FIELDS for written in (field, field.replace(" ", ""))}
 
 _VOXEL_TYPES = {
@@ -126,6 +127,9 @@ def _grid(header: TextHeader) -> tuple[StoredGrid, tuple[str, ...]]:
     size = header.wholes("sizes")
     if header.whole("dimension") != len(size):
         raise damaged(header.path, f"it has {header.get('dimension')} dimensions and {len(size)} sizes")
+    for field in _WORD_AN_AXIS:
+        if field in header and len(header.get(field).split(maxsplit=len(size))) != len(size):
+            raise header.wrong(field)
     to_lps, space_axes, notes = _space(header)
     missing = [field for field in ("space directions", "space origin") if field not in header]
     if missing:
