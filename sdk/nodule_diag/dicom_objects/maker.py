@@ -14,6 +14,8 @@ from nodule_diag.results import Diagnosis, Prediction
 
 MANUFACTURER = "nodule-diag"
 ALGORITHM = "nodule-diag synergic model"
+CREATOR = "nodule-diag^"
+"""A person's name needs its ``^`` (PS3.5 6.2.1.1)."""
 FIRST_SERIES = 9100
 """Series numbers of the objects start here: far from those of scanners."""
 LONG_STRING = 64

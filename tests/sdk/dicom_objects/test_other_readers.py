@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dicom_in_every_position import LYING, predicted, series
+from enhanced_ct import enhanced
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.dicom_objects.writing import write_dicom_objects
 from other_programs import assert_cam, assert_segments, dciodvfy_errors, program, run
@@ -19,26 +20,36 @@ pytestmark = pytest.mark.slow
 Saved = Callable[[list[Any]], CTVolume]
 
 
-@pytest.mark.parametrize("lying", LYING)
-def test_dciodvfy_finds_no_error(saved: Saved, tmp_path: Path, lying: str) -> None:
-    ct = saved(series(lying))
-    for file in write_dicom_objects(tmp_path / "objects", ct, predicted(ct)):
-        assert dciodvfy_errors(file) == [], file.name
+def classic(lying: str) -> list[Any]:
+    return series(lying)
 
 
+def multi_frame(lying: str) -> list[Any]:
+    return [enhanced(series(lying))]
+
+
+def multi_frame_turned_each(lying: str) -> list[Any]:
+    """Each frame says itself how it lies; they come in the other order."""
+    return [enhanced(series(lying)[::-1], shared=())]
+
+
+@pytest.mark.parametrize("made", [classic, multi_frame, multi_frame_turned_each])
 @pytest.mark.parametrize("lying", LYING)
-def test_dcmqi_finds_every_voxel_in_its_place(saved: Saved, tmp_path: Path, lying: str) -> None:
-    ct = saved(series(lying))
+def test_form_and_place(saved: Saved, tmp_path: Path, lying: str, made: Callable[[str], list[Any]]) -> None:
+    """dciodvfy finds no error, and dcmqi every voxel in its place."""
+    ct = saved(made(lying))
     prediction = predicted(ct)
-    write_dicom_objects(tmp_path / "objects", ct, prediction)
+    for file in write_dicom_objects(tmp_path / "objects", ct, prediction):
+        assert dciodvfy_errors(file) == [], file.name
     (read := tmp_path / "read").mkdir()
     assert_segments(tmp_path / "objects/segmentation.dcm", prediction.diagnoses, read)
     for number, diagnosis in enumerate(prediction.diagnoses, start=1):
         assert_cam(tmp_path / f"objects/cam_{number}.dcm", diagnosis, read)
 
 
-def test_dcmqi_reads_the_same_numbers(saved: Saved, tmp_path: Path) -> None:
-    ct = saved(series())
+@pytest.mark.parametrize("made", [classic, multi_frame])
+def test_dcmqi_reads_the_same_numbers(saved: Saved, tmp_path: Path, made: Callable[[str], list[Any]]) -> None:
+    ct = saved(made("axial"))
     prediction = predicted(ct)
     write_dicom_objects(tmp_path, ct, prediction)
     run(
