@@ -64,9 +64,12 @@ class Maker:
         """What the answers depend on."""
         runtime = self.prediction.runtime
         prevalence = 0.5 if self.prediction.prevalence is None else self.prediction.prevalence
+        cases = self.prediction.cases
+        chosen = {} if cases.where is None else {"cases_where": cases.where}
         return {
             "model_sha256": self.prediction.bundle.sha256,
-            "case_base_sha256": self.prediction.cases.sha256,
+            "case_base_sha256": cases.sha256,
+            **chosen,
             "backend": runtime.label,
             "views": str(runtime.symmetries),
             "prevalence": f"{prevalence:g}",

@@ -117,6 +117,19 @@ def test_prior_is_said() -> None:
     assert words.prior(0.05) == "if 5 % of such nodules were malignant"
 
 
+def test_a_filter_of_the_cases_is_said(diagnoser: Diagnoser) -> None:
+    """Beside the counts, in the table of shares and in the provenance; escaped like all that comes from outside."""
+    prediction = diagnoser.predict_timed(ball_ct(), [(0.0, 0.0, 0.0)])
+    whole = writing.report_html(ball_ct(), prediction, diagnoser=diagnoser)
+    assert "142 diagnosed nodules, 80 % of them malignant" in whole
+    assert "of all 142 cases" in whole
+    chosen = replace(prediction.cases, where="expert_score < 4", count=50, malignant=20)
+    text = writing.report_html(ball_ct(), replace(prediction, cases=chosen), diagnoser=diagnoser)
+    assert "only the 50 diagnosed nodules with expert_score &lt; 4; 40 % of them malignant" in text
+    assert "of the chosen 142 cases" in text  # the diagnosis is of all
+    assert "chosen from the whole by <code>expert_score &lt; 4</code>" in text
+
+
 def test_cube_of_a_linear_field_is_that_field() -> None:
     """HU = 2 x + 4 y + 6 z - 300, which any spline keeps: a flipped or shifted axis would show."""
     grid = np.stack(np.meshgrid(*(np.arange(80.0) - 40,) * 3, indexing="ij"))  # z, y, x in mm
