@@ -128,6 +128,7 @@ def _add(name: str, help_text: str) -> None:
 PARTS = {
     "predict": "Each stage of a diagnosis, warm.",
     "cold": "The command in a fresh process: time and peak memory, beside the least it could take.",
+    "evidence": "A report: time and peak memory beyond the same command without one.",
     "peers": "File to answer, beside the paper to the letter and MONAI. Takes minutes.",
     "backends": "The network alone: every backend, torch, torch.compile, plain runtimes, and their answers.",
     "roofline": "The network's rate beside a measured matrix-product ceiling.",
