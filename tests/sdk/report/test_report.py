@@ -172,6 +172,17 @@ def test_cam_and_nodule_lie_on_the_same_grid() -> None:
     assert (cube.cam[distance > 8.5] < 0.5).all()
 
 
+def test_cam_of_the_cube_is_the_cam_at_its_voxels() -> None:
+    """A CAM without any symmetry, in an oblique scan: `Cam.sample` says what each voxel must have."""
+    turn = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
+    cam = Cam(np.random.default_rng(0).random((16, 16, 16), dtype=np.float32), (5.0, 6.0, 7.0), turn)
+    cube = Cube(np.zeros((SIZE,) * 3, np.float32), made_diagnosis(xyz_lps_mm=cam.center_xyz_mm, cam=cam))
+    offset = (np.arange(SIZE) - (SIZE - 1) / 2) * STEP_MM
+    z, y, x = np.meshgrid(offset, offset, offset, indexing="ij")
+    points = np.stack([x, y, z], axis=-1).reshape(-1, 3) @ turn.T + cam.center_xyz_mm
+    np.testing.assert_allclose(cube.cam.ravel(), cam.sample(points), atol=1e-6)
+
+
 def test_outline_goes_round_what_is_inside() -> None:
     inside = np.zeros((20, 20), np.float32)
     inside[5:9, 10:15] = 1.0
