@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -32,15 +33,15 @@ COARSE_ZYX_MM = (2.5, 2.0, 2.0)
 WIDTH, HEIGHT = 1180, 760
 
 
-def typed(folder: Path, *commands: str, environment: dict[str, str] | None = None) -> str:
+def typed(folder: Path, *commands: str) -> str:
     """What a terminal shows when commands are typed in a folder, colours included."""
     shown = []
-    known = os.environ | {"COLUMNS": str(COLUMNS), "FORCE_COLOR": "1", "TERM": "xterm-256color"} | (environment or {})
+    known = os.environ | {"COLUMNS": str(COLUMNS), "FORCE_COLOR": "1", "TERM": "xterm-256color"}
     for command in commands:
-        program, _, rest = command.partition(" ")
-        words = [sys.executable, "-m", "nodule_diag_cli"] if program == "nodule-diag" else [program]
+        words = shlex.split(command)
+        program = [sys.executable, "-m", "nodule_diag_cli"] if words[0] == "nodule-diag" else words[:1]
         done = subprocess.run(
-            " ".join(words) + " " + rest, shell=True, cwd=folder, env=known, check=False, text=True, capture_output=True
+            [*program, *words[1:]], cwd=folder, env=known, check=False, text=True, capture_output=True
         )
         if done.returncode:
             raise RuntimeError(f"{command}: {done.stderr}")
@@ -120,11 +121,11 @@ def case_base(folder: Path) -> None:
 def pacs(folder: Path, phantom: Phantom) -> None:
     """What Orthanc shows of a phantom's study once the objects are stored."""
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    from benchmarks.part_dicom import write_series
-    from orthanc import PASSWORD, USER, orthanc
     from playwright.sync_api import sync_playwright
 
+    from benchmarks.part_dicom import write_series
     from nodule_diag.pacs import Pacs
+    from orthanc import PASSWORD, USER, orthanc
 
     write_series(folder / "ct", phantom.ct)
     slices = [dcmread(path) for path in sorted((folder / "ct").iterdir())]
