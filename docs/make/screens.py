@@ -1,7 +1,7 @@
 """Makes the screenshots of the pages that show a task: ``python docs/make/screens.py``, or ``make pages``.
 
 Each task is done on a phantom, which is no patient, by the commands of its page. What a terminal showed becomes an SVG,
-and what the PACS shows a PNG: for that, Orthanc, Playwright and Chromium are needed.
+and what the PACS shows a JPEG: for that, Orthanc, Playwright and Chromium are needed.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def pacs(folder: Path, phantom: Phantom) -> None:
         (found,) = context.request.get(f"{root}/studies").json()
         page.goto(f"{root}/app/explorer.html#study?uuid={found}")
         page.get_by_text("Lung nodules: measurements").wait_for()
-        page.screenshot(path=str(PLOTS / "pacs.png"), animations="disabled")
+        page.screenshot(path=str(PLOTS / "pacs.jpg"), quality=85, animations="disabled")
         browser.close()
 
 
