@@ -5,7 +5,7 @@
 # make lowest  runs the fast tests of SDK and command line with the lowest version of every dependency that is allowed
 # make sbom    writes build/sbom.cdx.json: what the base install with the extra cpu brings, and each one's licence
 # make fuzz    damages files of every format for MINUTES=30 and writes what came of it into docs/reliability.md
-# make pages   makes again what the pages show: the house, the README's picture and its printed prediction, reliability
+# make pages   makes again what the pages show: pictures, screenshots (they need Orthanc and Chromium), reliability
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -64,6 +64,7 @@ pages: $(DEV)
 	$(BIN)/python docs/make/house.py
 	$(BIN)/python docs/make/picture.py
 	$(BIN)/python docs/make/report_picture.py
+	$(BIN)/python docs/make/screens.py
 	$(BIN)/python docs/make/readme_output.py
 	$(BIN)/python docs/make/reliability.py
 

@@ -128,11 +128,13 @@ def _add(name: str, help_text: str) -> None:
 PARTS = {
     "predict": "Each stage of a diagnosis, warm.",
     "cold": "The command in a fresh process: time and peak memory, beside the least it could take.",
+    "evidence": "A report: time and peak memory beyond the same command without one.",
     "peers": "File to answer, beside the paper to the letter and MONAI. Takes minutes.",
     "backends": "The network alone: every backend, torch, torch.compile, plain runtimes, and their answers.",
     "roofline": "The network's rate beside a measured matrix-product ceiling.",
     "growth": "Slices, nodules, batch and threads.",
     "dicom": "DICOM folders and zips, beside SimpleITK's reader.",
+    "cases": "A case base of 10,000 cases with free columns: list, filter, retrieval.",
     "retrieval": "Case bases of 10^2 to 10^6, beside numpy and faiss.",
 }
 """What there is, in the order of ``all`` and of the report."""

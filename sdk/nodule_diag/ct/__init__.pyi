@@ -6,6 +6,7 @@ from .dicom_source import SetAside as SetAside
 from .dicom_source import SliceIdentity as SliceIdentity
 from .formats.registry import FORMAT_NAMES as FORMAT_NAMES
 from .gaps import SliceGap as SliceGap
+from .limits import MAX_ARCHIVE_BYTES as MAX_ARCHIVE_BYTES
 from .limits import MAX_FILES as MAX_FILES
 from .made_up import ball_in_noise as ball_in_noise
 from .made_up import distance_from_middle as distance_from_middle

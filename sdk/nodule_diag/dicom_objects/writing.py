@@ -48,17 +48,17 @@ def dicom_objects(
     except ImportError as error:
         raise MissingExtraError("highdicom", "dicom") from error
     from nodule_diag.dicom_objects.maker import Maker
-    from nodule_diag.dicom_objects.maps import parametric_map, secondary_capture, segmentation
+    from nodule_diag.dicom_objects.maps import parametric_map, secondary_capture
     from nodule_diag.dicom_objects.report import structured_report
+    from nodule_diag.dicom_objects.segmentation import segmentation
     from nodule_diag.dicom_objects.source import source_of
 
     diagnoses = prediction.diagnoses
     source = source_of(ct, diagnoses, files=files)
     maker = Maker(prediction, source.headers[0].SeriesInstanceUID)
     objects: dict[str, Dataset] = {"measurements.dcm": structured_report(source, diagnoses, by=maker)}
-    segmented = [diagnosis for diagnosis in diagnoses if diagnosis.segmentation.nodule.any()]
-    if segmented:  # a segment without a voxel has no frame, and is refused by the standard
-        objects["segmentation.dcm"] = segmentation(source, segmented, by=maker)
+    if (segments := segmentation(source, diagnoses, by=maker)) is not None:
+        objects["segmentation.dcm"] = segments
     for number, diagnosis in enumerate(diagnoses, start=1):
         objects[f"cam_{number}.dcm"] = parametric_map(source, diagnosis, number=number, by=maker)
         objects[f"pictures_{number}.dcm"] = secondary_capture(source, diagnosis, number=number, by=maker)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,26 +12,18 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urljoin, urlsplit
 
 from nodule_diag.ct import MAX_FILES, CTVolume, MemoryFile, read_dicom_files
 from nodule_diag.errors import MissingExtraError, PacsError, UsageError
 from nodule_diag.process import quiet_pydicom
 
 if TYPE_CHECKING:
-    import requests
     from pydicom import Dataset
 
 CONNECT_S, READ_S = 10.0, 60.0
 """How long a server may take to accept a connection, and between two pieces of an answer."""
-TRIES = 3
 BROKEN = ("pacs-unreachable", "pacs-timeout")
 """Errors after which the same may be asked again."""
-BACKOFF_S = 0.5
-BUSY = (502, 503, 504)
-"""Answers of a server, or of what stands before it, that may be gone in a second."""
-TOKEN, USER, PASSWORD = (f"NODULE_DIAG_DICOMWEB_{name}" for name in ("TOKEN", "USER", "PASSWORD"))
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _Answer = TypeVar("_Answer")
 _UID = re.compile(r"[0-9.]{1,64}")
 
@@ -69,12 +60,15 @@ class Pacs:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = _checked(url)
         try:
             from dicomweb_client import DICOMwebClient
+
+            from nodule_diag.pacs.account import checked_address
+            from nodule_diag.pacs.session import session
         except ImportError as error:
             raise MissingExtraError("dicomweb-client", "pacs") from error
-        self._client = DICOMwebClient(self.url, session=_session(), timeout=(CONNECT_S, READ_S))
+        self.url = checked_address(url)
+        self._client = DICOMwebClient(self.url, session=session(), timeout=(CONNECT_S, READ_S))
         for name in ("retrying", "dicomweb_client"):  # they would print failures and a server's own warnings to stderr
             logging.getLogger(name).addHandler(logging.NullHandler())
         self._client.set_http_retry_params(retry=False)  # its own wait half a minute for a closed port
@@ -100,20 +94,20 @@ class Pacs:
         for uid in (study, series):
             _require_uid(uid)
         where = f"{self.url} series {series}"
-        expected = self._instances(study, series)
-        came: dict[str, bytes] = {}
-        self._fetch_series(study, series, expected, came, progress)
-        for missing in [uid for uid in expected if uid not in came]:
-            self._fetch_one(study, series, missing, came)
-        lost = [uid for uid in expected if uid not in came]
-        if lost:
+        coming = _Coming(where, self._instances(study, series), progress)
+        self._fetch_series(study, series, coming)
+        for uid in coming.missing:
+            self._fetch_one(study, series, uid, coming)
+        if lost := coming.missing:
             raise PacsError(
-                f"{where}: {len(expected) - len(lost)} of {len(expected)} objects came; missing are"
+                f"{where}: {len(coming.came)} of {len(coming.expected)} objects came; missing are"
                 f" {', '.join(lost[:3])}{' and others' if len(lost) > 3 else ''}",
                 hint="try again; nothing was kept",
                 code="pacs-incomplete",
             )
-        return FetchedSeries(where, tuple(MemoryFile(uid, Path(where), data=came[uid]) for uid in expected))
+        return FetchedSeries(
+            where, tuple(MemoryFile(uid, Path(where), data=coming.came[uid]) for uid in coming.expected)
+        )
 
     def store(self, objects: Iterable[Dataset]) -> None:
         """Store objects, and look at what the server says of each.
@@ -146,62 +140,54 @@ class Pacs:
     def _instances(self, study: str, series: str) -> list[str]:
         """UIDs of the series' objects, as the server counts them."""
         uids: dict[str, None] = {}
-
-        def search(offset: int) -> dict[str, None]:
-            page = self._client.search_for_instances(study, series, offset=offset or None)
-            return dict.fromkeys(_listed_uid(item) for item in page)
-
         while len(uids) <= MAX_FILES:  # a server that knows no offset gives the same again
             before = len(uids)
-            uids |= self._asked(f"finding series {series} of study {study}", partial(search, before))
+            search = partial(self._listed, study, series, offset=before or None)
+            uids |= dict.fromkeys(self._asked(f"finding series {series} of study {study}", search))
             if len(uids) == before:
                 break
+        if len(uids) > MAX_FILES:
+            raise PacsError(
+                f"{self.url} lists more than {MAX_FILES:,} objects in series {series}",
+                hint="check that the series is one CT",
+                code="pacs-too-large",
+            )
         if not uids:
             raise PacsError(
                 f"{self.url} has no series {series} in study {study}", hint="check both UIDs", code="pacs-not-found"
             )
         return list(uids)
 
-    def _fetch_series(
-        self,
-        study: str,
-        series: str,
-        expected: Sequence[str],
-        came: dict[str, bytes],
-        progress: Callable[[int, int], None] | None,
-    ) -> None:
-        """All objects in one answer. The last one that came may have lost its end, so it is asked for again."""
+    def _listed(self, study: str, series: str, *, offset: int | None) -> list[str]:
+        """One page of the UIDs."""
+        page = self._client.search_for_instances(study, series, offset=offset)
+        return [_listed_uid(item) for item in page]
+
+    def _fetch_series(self, study: str, series: str, coming: _Coming) -> None:
+        """All objects in one answer, as far as it goes."""
         from nodule_diag.pacs.faults import ODD, typed
 
-        wanted = set(expected)
-        last = ""
         try:
             with quiet_pydicom(), typed(self.url, doing=f"fetching series {series}"), suppress(*ODD):
                 for dataset in self._client.iter_series(study, series, media_types=AS_STORED):
-                    uid = str(dataset.SOPInstanceUID)
-                    if uid in wanted:
-                        came[uid], last = _file(dataset), uid
-                        if progress is not None:
-                            progress(len(came), len(expected))
+                    coming.take(dataset)
         except PacsError as error:
             if error.code not in BROKEN:
                 raise
-        came.pop(last, None)
 
-    def _fetch_one(self, study: str, series: str, uid: str, came: dict[str, bytes]) -> None:
+    def _fetch_one(self, study: str, series: str, uid: str, coming: _Coming) -> None:
         from nodule_diag.pacs.faults import ODD
 
-        def ask() -> bytes | None:
+        def ask() -> None:
             with suppress(*ODD):
-                return _file(self._client.retrieve_instance(study, series, uid, media_types=AS_STORED))
-            return None
+                coming.take(self._client.retrieve_instance(study, series, uid, media_types=AS_STORED))
 
-        if (data := self._asked(f"fetching object {uid}", ask)) is not None:
-            came[uid] = data
+        self._asked(f"fetching object {uid}", ask)
 
     def _asked(self, doing: str, ask: Callable[[], _Answer]) -> _Answer:
         """The answer to what is safe to ask again: searching, fetching, and storing under UIDs that stay the same."""
         from nodule_diag.pacs.faults import ODD, typed
+        from nodule_diag.pacs.session import BACKOFF_S, TRIES
 
         for attempt in range(1, TRIES + 1):
             try:
@@ -218,6 +204,46 @@ class Pacs:
                     raise
                 time.sleep(BACKOFF_S * attempt)
         raise AssertionError("the last attempt returns or raises")
+
+
+class _Coming:
+    """The objects of a series, as they come.
+
+    Args:
+        where: The server and the series, for messages.
+        expected: Their UIDs.
+        progress: Called with how many have come, and of how many.
+    """
+
+    def __init__(self, where: str, expected: Sequence[str], progress: Callable[[int, int], None] | None) -> None:
+        self.expected = expected
+        self.came: dict[str, bytes] = {}
+        self._wanted = frozenset(expected)
+        self._where, self._progress, self._bytes = where, progress, 0
+
+    @property
+    def missing(self) -> list[str]:
+        """UIDs of those that have not come."""
+        return [uid for uid in self.expected if uid not in self.came]
+
+    def take(self, dataset: Dataset) -> None:
+        """Keep an object, if it is one of them.
+
+        Raises:
+            PacsError: ``pacs-too-large``.
+            EOFError: When it is not whole.
+        """
+        from nodule_diag.pacs.session import MAX_OBJECT_BYTES, too_large
+
+        uid = str(dataset.SOPInstanceUID)
+        if uid not in self._wanted or uid in self.came:
+            return
+        self.came[uid] = _file(dataset)
+        self._bytes += len(self.came[uid])
+        if self._bytes > MAX_OBJECT_BYTES:
+            raise too_large(self._where, MAX_OBJECT_BYTES)
+        if self._progress is not None:
+            self._progress(len(self.came), len(self.expected))
 
 
 AS_STORED = (("application/dicom", "*"),)
@@ -237,97 +263,20 @@ def _listed_uid(item: dict[str, Any]) -> str:
 
 
 def _file(dataset: Dataset) -> bytes:
-    """A dataset as a DICOM file."""
+    """A dataset as a DICOM file.
+
+    Raises:
+        EOFError: When its pixels are not all there, which pydicom does not mind.
+    """
+    from pydicom.pixels.utils import get_expected_length
+
+    if "PixelData" in dataset and not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        there, promised = len(dataset.PixelData), get_expected_length(dataset)
+        if there < promised:
+            raise EOFError(f"{there:,} of {promised:,} bytes of pixels")
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
-
-
-def _session() -> requests.Session:
-    import requests
-    from requests.adapters import HTTPAdapter
-    from urllib3.util import Retry
-
-    session = requests.Session()
-    again = Retry(
-        total=TRIES - 1,
-        connect=0,  # `_asked` asks again
-        read=False,
-        backoff_factor=BACKOFF_S,
-        status_forcelist=BUSY,
-        allowed_methods=("GET",),
-        raise_on_status=False,
-    )
-    session.hooks["response"] += [_answered_here, _without_parameters]
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(max_retries=again))
-    if token := os.environ.get(TOKEN):
-        session.auth = _Bearer(token)
-    elif user := os.environ.get(USER):
-        session.auth = (user, os.environ.get(PASSWORD, ""))
-    return session
-
-
-def _answered_here(response: requests.Response, *_: object, **__: object) -> None:
-    """Refuse an answer that is none, and one that sends us to another server than the one that was named."""
-    import requests
-
-    if response.is_redirect:
-        asked, told = urlsplit(response.url), urlsplit(urljoin(response.url, response.headers["Location"]))
-        if (told.scheme, told.netloc) not in {(asked.scheme, asked.netloc), ("https", asked.hostname)}:
-            raise requests.exceptions.TooManyRedirects(f"it sends on to {told.scheme}://{told.netloc}"[:200])
-    elif response.status_code < 200 or 300 <= response.status_code < 400 or response.status_code >= 600:
-        raise requests.exceptions.HTTPError(response=response)
-
-
-def _without_parameters(response: requests.Response, *_: object, **__: object) -> None:
-    """dicomweb-client reads an answer of the plain type alone, and takes any other for an empty one."""
-    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if kind.endswith(("json", "xml")):
-        response.headers["Content-Type"] = kind
-
-
-class _Bearer:
-    """Beats an account in ~/.netrc, which a header would not."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
-
-
-def _checked(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - a number that is none is found out here
-    except ValueError as error:
-        raise UsageError(
-            f"{url!r} is not the address of a DICOMweb server ({error})",
-            hint="give its root, such as https://pacs.example/dicom-web",
-            code="pacs-url",
-        ) from error
-    if parts.username or parts.password:
-        raise UsageError(
-            "the address of the DICOMweb server holds an account, which others can read on the command line",
-            hint=f"set {USER} and {PASSWORD}, or write the account into ~/.netrc",
-            code="pacs-url",
-        )
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise UsageError(
-            f"{url!r} is not the address of a DICOMweb server",
-            hint="give its root, such as https://pacs.example/dicom-web",
-            code="pacs-url",
-        )
-    secret = os.environ.get(TOKEN) or os.environ.get(USER)
-    if secret and parts.scheme == "http" and parts.hostname not in LOOPBACK:
-        raise UsageError(
-            f"{url} is not encrypted, and an account would be sent there for all to read",
-            hint="give its https:// address",
-            code="pacs-url",
-        )
-    return url.rstrip("/")
 
 
 def _require_uid(uid: str) -> None:

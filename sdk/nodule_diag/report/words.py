@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nodule_diag.results import SPACES, Diagnosis, Space
+from nodule_diag.results import SPACES, CaseBaseIdentity, Diagnosis, Space
 
 SPACE_NAMES: Mapping[Space, str] = {
     "machine+expert": "by P and score together",
@@ -45,6 +45,14 @@ def retrievals(diagnosis: Diagnosis) -> list[Retrieval]:
         )
         for space in sorted(SPACES, key=lambda space: list(SPACE_NAMES).index(space))
     ]
+
+
+def compared_with(cases: CaseBaseIdentity) -> str:
+    """Which cases stand behind every share: all of a case base, or those that a filter chose."""
+    malignant = f"{100 * cases.malignant / cases.count:.0f} % of them malignant"
+    if cases.where is None:
+        return f"{cases.count} diagnosed nodules, {malignant}"
+    return f"only the {cases.count} diagnosed nodules with {cases.where}; {malignant}"
 
 
 def prior(prevalence: float | None) -> str:

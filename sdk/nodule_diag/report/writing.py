@@ -80,7 +80,7 @@ def report_html(
         ct=ct,
         prediction=prediction,
         manifest=manifest,
-        base_rate=diagnoser.cases.base_rate,
+        compared_with=words.compared_with(prediction.cases),
         disclaimer=DISCLAIMER,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         cube_mm=SIZE * STEP_MM,
