@@ -2,6 +2,7 @@ from .atomic import sync_folder as sync_folder
 from .atomic import write_bytes as write_bytes
 from .atomic import writing as writing
 from .children import ChildDiedError as ChildDiedError
+from .children import ChildLateError as ChildLateError
 from .children import ChildRefusedError as ChildRefusedError
 from .children import Children as Children
 from .children import NoChildError as NoChildError
