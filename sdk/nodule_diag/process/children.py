@@ -110,6 +110,8 @@ class Children:
         """
         limits = {"memory_bytes": memory_bytes, "answer_bytes": answer_bytes, "cpu_s": cpu_s or self._cpu_s}
         with self._free:
+            if self._stopped:
+                raise ChildDiedError("it was stopped")
             try:
                 child = self._idle.pop()
             except IndexError:
