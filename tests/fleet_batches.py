@@ -16,8 +16,8 @@ KILLER = "killer"
 BROKEN = {
     "truncated.nii": "ct-truncated",
     "text.nii": "ct-damaged",
-    "absent.nii": "ct-not-found",
-    "unknown.xyz": "ct-format",
+    "absent.nii": "ct-missing-path",
+    "unknown.xyz": "ct-unsupported-format",
     "outside.nii": "coordinate-outside",
 }
 """Files that are no good, or whose nodule is not in them, and what is said of each."""
@@ -51,17 +51,54 @@ def phantom_manifest(folder: Path, count: int = 60, *, broken: bool = True) -> P
     return folder / "manifest.csv"
 
 
-def killing() -> Callable[[bytes], bytes]:
-    """The worker's own work, but for a CT that ends it as damage may, when it is read."""
+def _before(doing: Callable[[str], None]) -> Callable[[bytes], bytes]:
+    """The worker's own work, which does something else with each CT first, when it is asked for or read ahead."""
     from nodule_diag.fleet.judging import start
 
     answer = start()
 
-    def killed(request: bytes) -> bytes:
+    def answered(request: bytes) -> bytes:
         asked = json.loads(request)
         for ct in (asked.get("ct"), asked.get("ahead")):
-            if ct is not None and KILLER in ct["path"]:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if ct is not None:
+                doing(ct["told"])
         return answer(request)
 
-    return killed
+    return answered
+
+
+def killing() -> Callable[[bytes], bytes]:
+    """Ends the worker with the CT ``killer.nii``."""
+    return _before(lambda name: os.kill(os.getpid(), signal.SIGKILL) if KILLER in name else None)
+
+
+def greedy() -> Callable[[bytes], bytes]:
+    """Takes 4 GiB for the first CT."""
+
+    def take(name: str) -> None:
+        if name == "ct00.nii":
+            bytearray(4 * 2**30)
+
+    return _before(take)
+
+
+def looping() -> Callable[[bytes], bytes]:
+    """Computes for ever about the first CT."""
+
+    def loop(name: str) -> None:
+        while name == "ct00.nii":
+            pass
+
+    return _before(loop)
+
+
+def ending_its_parent() -> Callable[[bytes], bytes]:
+    """Ends the process that asks about the second CT, as the loss of a machine does; notes each time."""
+
+    def end(name: str) -> None:
+        if name == "ct01.nii":
+            with Path(os.environ["ACTORS_LOG"]).open("a") as log:
+                log.write(f"{name}\n")
+            os.kill(os.getppid(), signal.SIGKILL)
+
+    return _before(end)

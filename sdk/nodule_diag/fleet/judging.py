@@ -42,6 +42,7 @@ def _loaded(options: Json, judge: list[_Judge]) -> Json:
     from nodule_diag.cases import cases_where
     from nodule_diag.diagnoser import Diagnoser
     from nodule_diag.errors import NoduleDiagError
+    from nodule_diag.fleet.worker import fault
 
     _may_write_caches()
     try:
@@ -54,7 +55,7 @@ def _loaded(options: Json, judge: list[_Judge]) -> Json:
         )
         diagnoser.warm_up()
     except NoduleDiagError as error:
-        return {"error": _fault(error)}
+        return {"error": fault(error)}
     judge.append(_Judge(diagnoser, options))
     return {
         "bundle": asdict(diagnoser.identity),
@@ -108,10 +109,11 @@ class _Judge:
     def _told(self, ct: Json, result: ScanResult) -> Json:
         from nodule_diag.errors import BackendError, CoordinateError
 
-        error, failed = result.error, []
+        error = result.error
+        failed: list[Json] = []
         prediction = None if error is not None else result.prediction
         if isinstance(error, CoordinateError) and len(ct["ids"]) > 1:  # one place is wrong: which?
-            prediction, failed = self._one_by_one(result)
+            prediction, failed = self._one_by_one(ct, result)
         elif error is not None:
             failed = [{"ids": ct["ids"], **self._said(ct, error)}]
         told: Json = {"ct": None, "nodules": [], "failed": failed}
@@ -125,12 +127,12 @@ class _Judge:
         again = error is not None and (isinstance(error, BackendError) or error.code in ONCE_MORE)
         return {"again": again, "told": told}
 
-    def _one_by_one(self, result: ScanResult) -> tuple[Prediction | None, list[Json]]:
+    def _one_by_one(self, ct: Json, result: ScanResult) -> tuple[Prediction | None, list[Json]]:
         """The nodules that can be diagnosed, and why the others cannot."""
         from nodule_diag.errors import CoordinateError
 
         scan, good, failed = result.scan, [], []
-        for name, point in zip(scan.ids or (), scan.points, strict=True):  # type: ignore[call-overload]
+        for name, point in zip(ct["ids"], ct["points"], strict=True):
             try:
                 one = self._diagnoser.predict_timed(
                     result.ct,  # type: ignore[arg-type] # there is one where its points were looked at
@@ -142,7 +144,7 @@ class _Judge:
                     prevalence=scan.prevalence,
                 )
             except CoordinateError as error:
-                failed.append({"ids": [name], **self._said({"path": scan.ct}, error)})
+                failed.append({"ids": [name], **self._said(ct, error)})
             else:
                 good.append(one)
         nodules = tuple(diagnosis for one in good for diagnosis in one.diagnoses)
@@ -159,8 +161,3 @@ class _Judge:
         from nodule_diag.errors import bounded
 
         return {"code": error.code, "message": bounded(message), "hint": bounded(hint)}
-
-
-def _fault(error: NoduleDiagError) -> Json:
-    """An error for another process, which raises it anew."""
-    return {**error.to_dict(), "kinds": [kind.__name__ for kind in type(error).__mro__]}

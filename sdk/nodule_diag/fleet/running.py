@@ -45,7 +45,7 @@ class Engine(Protocol):
 
 
 def _ray(workers: int | None) -> Engine:
-    from nodule_diag.fleet.ray_data import RayEngine
+    from nodule_diag.fleet.ray_actors import RayEngine
 
     return RayEngine(workers)
 

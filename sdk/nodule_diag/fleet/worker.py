@@ -139,6 +139,11 @@ class Worker:
         return {"ct": None, "nodules": [], "failed": [{"ids": ct.ids, "code": code, "message": message, "hint": _HINT}]}
 
 
+def fault(error: NoduleDiagError) -> dict[str, Any]:
+    """An error for another process, which raises it anew."""
+    return {**error.to_dict(), "kinds": [kind.__name__ for kind in type(error).__mro__]}
+
+
 def raised(told: Mapping[str, Any]) -> NoduleDiagError:
     """The error that another process met, of the nearest kind that takes a message alone."""
     plain = (getattr(errors, kind, None) for kind in told["kinds"] if kind != errors.MissingExtraError.__name__)
