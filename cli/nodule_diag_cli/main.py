@@ -63,6 +63,8 @@ class Fault(NamedTuple):
 def _run(arguments: list[str]) -> int:
     """Run one command, letting its failures through."""
     ended = typer.main.get_command(app).main(args=arguments, prog_name="nodule-diag", standalone_mode=False)
+    if ended == EXIT_INTERRUPTED:  # which Typer has made of Ctrl-C
+        raise KeyboardInterrupt
     return ended if isinstance(ended, int) else 0
 
 

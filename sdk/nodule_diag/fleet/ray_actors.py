@@ -71,7 +71,7 @@ class RayEngine:
         if not os.environ.get(ADDRESS):
             # Its logs may name CTs: they go with it.
             folder = tempfile.TemporaryDirectory(
-                prefix="ray-", dir=_SHORT if _SHORT.is_dir() else None, ignore_cleanup_errors=True
+                prefix="nodule-diag-ray-", dir=_SHORT if _SHORT.is_dir() else None, ignore_cleanup_errors=True
             )
             self._stack.enter_context(folder)
             options |= {"address": "local", "include_dashboard": False, "_temp_dir": folder.name}
