@@ -22,16 +22,16 @@ STUDY = 20_000
 """CTs of the study whose days are told."""
 MIB_A_GIB = 1024
 
-INTRODUCTION = f"""# What to buy
+INTRODUCTION = """# What to buy
 
-How many nodules an hour does a machine diagnose? These are measurements of `nodule-diag bench batch`, made into this page
-by `docs/make/what_to_buy.py`. Each ran the whole command [`nodule-diag batch`](batch.md), from files on disk to results
-on disk.
+How many nodules an hour does a machine diagnose? `nodule-diag bench batch` measured it, and
+`docs/make/what_to_buy.py` makes this page of its results. The whole command [`nodule-diag batch`](batch.md) ran, from
+files on disk to results on disk. A rate is that of the batch once every process works, without start and end.
 
 """
 GPU = "| any GPU | | | | **not measured** | | | |"
 READING = """
-- **Processes x threads**: take one thread a process and as many processes as there are cores, which is what `batch` does
+- **Processes x threads**: take one thread a process and as many processes as there are cores, as `batch` does
   by itself. The rows of one process with all threads show what the other way gives.
 - **Memory**: for each process, that of its largest one above; and the CTs that it holds, the one that it works on and
   the next, at two bytes a voxel.
@@ -50,8 +50,8 @@ def page(parts: Sequence[Part]) -> str:
     lines = [
         "## Measured",
         "",
-        f"| machine | engine | processes x threads | nodules a CT | CTs an hour | nodules an hour | {STUDY:,} CTs take | "
-        "largest process |",
+        "| machine | engine | processes x threads | nodules a CT | CTs an hour | nodules an hour |"
+        f" {STUDY:,} CTs take | largest process |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for part in parts:
@@ -90,10 +90,11 @@ def _line(part: Part, row: dict[str, Cell]) -> str:
 
 def _machine(part: Part) -> str:
     machine = part.environment
-    busy = " **The machine was not quiet.**" if machine.load_average[0] > 0.5 * machine.cores else ""
+    load = machine.load_average[0]
+    busy = " **The machine was not quiet.**" if load > 0.5 * machine.cores else ""
     return (
         f"{machine.cpu} ({', '.join(machine.cpu_flags)}), {machine.cores} cores, {number(machine.memory_gib or 0)} GiB;"
-        f" {part.subject}; `{part.command}`; {machine.date}; load average at the start {machine.load_average[0]:.2f}.{busy}"
+        f" {part.subject}; `{part.command}`; {machine.date}; load average at the start {load:.2f}.{busy}"
     )
 
 
@@ -103,18 +104,16 @@ def _verdict(holds: bool) -> str:
 
 def _cost(part: Part) -> list[str]:
     """What a CT and a nodule cost in time of a core, from the rows of all cores with few and more nodules."""
-    rows = [row for row in _rows(part) if row["engine"] == "local" and row["threads"] == 1 and row["cpu_s"] is not None]
-    more = max(rows, key=lambda row: int(row["nodules"] or 0))
-    few = next(row for row in rows if row["workers"] == more["workers"] and row["nodules"] == 1)
-    if more is few:
+    rows = [row for row in _rows(part) if row["engine"] == "local" and row["threads"] == 1]
+    cost = {
+        (row["workers"], row["nodules"]): float(row["workers"] or 0) * 3600 / float(row["cts"] or 0) for row in rows
+    }
+    workers, more = max(cost, key=lambda key: int(key[1] or 0))
+    if more == 1 or (workers, 1) not in cost:
         return []
-    each = (float(more["cpu_s"] or 0) - float(few["cpu_s"] or 0)) / (int(more["nodules"] or 0) - 1)
-    fixed = float(few["cpu_s"] or 0) - each
-    return [
-        f"On it a CT costs {number(fixed)} s of a core and each of its nodules {number(each)} s more, start and end of the"
-        " command shared among the CTs of the run.",
-        "",
-    ]
+    each = (cost[workers, more] - cost[workers, 1]) / (int(more or 0) - 1)
+    fixed = cost[workers, 1] - each
+    return [f"On it a CT takes {number(fixed)} s of a core, and each of its nodules {number(each)} s more.", ""]
 
 
 def made() -> str:
