@@ -15,7 +15,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,12 +101,14 @@ class BatchFolder:
                 continue  # damaged: it is made anew
             if place not in by_place:
                 strange.append(place)
-            elif document["asked"] == by_place[place].asked and (failed or not document["failed"]):
-                self._keep(by_place[place], document)
+            elif document.get("asked") == by_place[place].asked and (failed or not document.get("failed")):
+                with suppress(KeyError, TypeError, IndexError, StopIteration):  # likewise
+                    self._keep(by_place[place], document)
         if held := [place.name for place in strange if _has_diagnoses(place)]:
             raise self._of_another(f"answers for {len(held)} CTs that the manifest does not name, as {held[0]}")
         for place in strange:  # a CT that failed, and whose row has been mended
             _remove(place)
+        _remove(self.path / RESULTS)  # until it is written anew
         return set(self._kept)
 
     def write(self, ct: ListedCT, told: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
@@ -168,7 +170,6 @@ def opened(path: Path, manifest: Manifest, *, redact: bool) -> Iterator[BatchFol
             for file in folder.iterdir():
                 if _HALF_WRITTEN.fullmatch(file.name):
                     _remove(file)
-        _remove(path / RESULTS)
         yield BatchFolder(path, manifest, redact=redact)
 
 

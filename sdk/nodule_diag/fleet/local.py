@@ -12,7 +12,7 @@ from typing import Any
 from nodule_diag.fleet.manifest import ListedCT
 from nodule_diag.fleet.order import Order
 from nodule_diag.fleet.worker import Worker
-from nodule_diag.process import resolve_threads
+from nodule_diag.process import available_cores
 
 Answer = tuple[ListedCT, dict[str, Any]]
 
@@ -88,7 +88,7 @@ class LocalEngine:
             NoduleDiagError: When a worker cannot be started any more.
         """
         on_gpu = order.options.device.startswith("cuda")
-        fitting = 1 if on_gpu else max(1, resolve_threads() // order.options.threads)
+        fitting = 1 if on_gpu else max(1, available_cores() // order.options.threads)
         self.workers = min(self._wanted or fitting, len(cts))
         work = _Work(cts, self.workers)
         answers: SimpleQueue[Answer | BaseException] = SimpleQueue()

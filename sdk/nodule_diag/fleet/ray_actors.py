@@ -100,8 +100,26 @@ class RayEngine:
 
     def ready(self, order: Order) -> dict[str, Any]:
         """Bundle, case base and runtime of a worker on the cluster; raises as :meth:`Worker.ready`."""
-        task = self._ray.remote(**_resources(order), max_retries=MAX_TASK_RETRIES)(_ready)
-        return _unwrapped(self._ray.get(task.remote(order)))
+        wanted = _resources(order)
+        here = self._ray.cluster_resources()
+        lacking = {"num_cpus": "CPU", "num_gpus": "GPU"}
+        if not os.environ.get(ADDRESS) and any(here.get(lacking[name], 0) < count for name, count in wanted.items()):
+            # A cluster may grow; for this machine Ray would wait for ever.
+            raise BackendError(
+                f"a worker takes {wanted['num_cpus']:g} CPUs and {wanted['num_gpus']:g} GPUs, and Ray finds"
+                f" {here.get('CPU', 0):g} and {here.get('GPU', 0):g} here",
+                hint="give fewer --threads, another --device, or a cluster in RAY_ADDRESS",
+                code="ray-failed",
+            )
+        task = self._ray.remote(**wanted, max_retries=MAX_TASK_RETRIES)(_ready)
+        try:
+            return _unwrapped(self._ray.get(task.remote(order)))
+        except self._ray.exceptions.RayError as error:
+            raise BackendError(
+                f"no worker can start on the cluster: {error}",
+                hint="every machine needs nodule-diag, with the same version of Ray and Python",
+                code="worker-cannot-start",
+            ) from error
 
     def answers(self, cts: Sequence[ListedCT], order: Order) -> Generator[tuple[ListedCT, dict[str, Any]], None, None]:
         """Diagnose CTs; answers come as they are ready. Closing what this returns ends the actors.
@@ -133,7 +151,9 @@ class RayEngine:
                 actor, ct = at_work.pop(ready)
                 try:
                     told = _unwrapped(ray.get(ready))
-                except ray.exceptions.RayActorError as error:
+                except ray.exceptions.RayTaskError:  # a bug, or an actor that cannot be made
+                    raise
+                except ray.exceptions.RayError as error:
                     told = _lost(ct, type(error).__name__)
                     actor = kind.remote(order)
                 give(actor)

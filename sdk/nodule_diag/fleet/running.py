@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -18,6 +19,7 @@ from nodule_diag.fleet.manifest import ListedCT, Manifest
 from nodule_diag.fleet.order import BatchOptions, Limits, Order
 from nodule_diag.fleet.summary import Summary
 from nodule_diag.process import LOG
+from nodule_diag.results import Redaction
 
 PLANNED = ("k", "prevalence", "where", "check_lung", "redact")
 """Options that change an answer and do not stand in bundle, case base or runtime."""
@@ -118,7 +120,7 @@ def run_batch(
         ENGINES[engine](workers) as staff,
     ):
         ready = staff.ready(order)
-        plan = {**ready, "options": {name: getattr(chosen, name) for name in PLANNED}}
+        plan = _plan(ready, chosen)
         folder.agree(plan)
         there = folder.keep(failed=not retry_failed)
         left = [ct for ct in manifest.cts if ct not in there]
@@ -147,3 +149,13 @@ def run_batch(
         )
     LOG.info("a batch of %d CTs is done, %d failures", summary.cts, len(summary.failed))
     return summary
+
+
+def _plan(ready: dict[str, Any], options: BatchOptions) -> dict[str, Any]:
+    """What all answers of a folder are of; a filter may name someone, and is told by its hash where that is unwanted."""
+    said = {name: getattr(options, name) for name in PLANNED}
+    if not (options.redact and options.where):
+        return {**ready, "options": said}
+    said["where"] = hashlib.sha256(options.where.encode()).hexdigest()
+    cases = ready["cases"] | {"where": Redaction().text(options.where)}
+    return {**ready, "cases": cases, "options": said}

@@ -13,6 +13,7 @@ from .stopwatch import Stopwatch as Stopwatch
 from .switches import filter_threads as filter_threads
 from .switches import quiet_itk as quiet_itk
 from .switches import quiet_pydicom as quiet_pydicom
+from .threads import available_cores as available_cores
 from .threads import resolve_threads as resolve_threads
 from .zip_archive import SERVED_COMPRESSION as SERVED_COMPRESSION
 from .zip_archive import open_zip as open_zip

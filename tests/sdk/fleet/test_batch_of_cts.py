@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from nodule_diag.errors import BackendError, BundleError, OutputError, UsageErro
 from nodule_diag.fleet import BatchOptions, Limits, Summary, read_manifest, run_batch
 from nodule_diag.process import sole_writer
 
+WHERE = "label_source != 'Doe'"
 KILLING = "fleet_batches:killing"
 NO_RAY = pytest.mark.skipif(not find_spec("ray"), reason="ray is not installed: pip install 'nodule-diag[ray]'")
 ENGINES = ["local", pytest.param("ray", marks=[pytest.mark.slow, NO_RAY])]
@@ -185,11 +187,14 @@ def test_what_stands_there_is_kept(few: Path, options: BatchOptions, tmp_path: P
     marked.write_bytes(marked.read_bytes().replace(b'"path": "ct01.nii",\n  "bundle"', b'"path": "kept",\n  "bundle"'))
     damaged = next((tmp_path / "cts").glob("ct02-*"))
     damaged.write_bytes(damaged.read_bytes()[:100])
+    emptied = next((tmp_path / "cts").glob("ct03-*"))
+    emptied.write_bytes(json.dumps(json.loads(emptied.read_bytes()) | {"nodules": None}).encode())
     summary = run_batch(manifest, tmp_path, options, workers=2)
-    assert (summary.there, summary.cts_per_hour is None) == (3, False)
+    assert (summary.there, summary.cts_per_hour is None) == (2, False)
     assert b'"kept"' in marked.read_bytes()
     assert files(tmp_path)["results.csv"] == before["results.csv"]
-    assert damaged.read_bytes() == before[str(damaged.relative_to(tmp_path))]
+    for path in (damaged, emptied):
+        assert path.read_bytes() == before[str(path.relative_to(tmp_path))]
     assert run_batch(manifest, tmp_path, options).cts_per_hour is None
 
 
@@ -216,14 +221,11 @@ def test_another_question_is_asked_anew(few: Path, options: BatchOptions, tmp_pa
 
 
 def test_two_batches_are_not_mixed(few: Path, options: BatchOptions, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     from bundle_factory import make_tiny_bundle, tiny_cases
 
     manifest = read_manifest(few)
     run_batch(manifest, tmp_path / "out", options, workers=1)
     before = files(tmp_path / "out")
-    del before["results.csv"]
     other = make_tiny_bundle(tmp_path / "other", cases=tiny_cases(40)).path
     for change, said in (
         ({"bundle": str(other)}, "bundle and cases"),
@@ -257,8 +259,6 @@ def test_failures_are_tried_again_when_asked(tmp_path: Path, options: BatchOptio
 
 
 def test_redacted(tmp_path: Path, options: BatchOptions) -> None:
-    from dataclasses import replace
-
     folder = tmp_path / "Doe^John"
     folder.mkdir()
     manifest = phantom_manifest(folder, 6, broken=False)
@@ -270,7 +270,7 @@ def test_redacted(tmp_path: Path, options: BatchOptions) -> None:
     lines[1] = lines[1].rsplit(",", 1)[0] + f",seen in {folder}/Doe_ct00.nii of 1.2.840.113619.2.1"
     manifest.write_text("\n".join(lines) + "\n")
     out = tmp_path / "out"
-    summary = run_batch(read_manifest(manifest), out, replace(options, redact=True), workers=2, work=KILLING)
+    summary = run_batch(read_manifest(manifest), out, replace(options, redact=True, where=WHERE), workers=2)
     assert {one.code for one in summary.failed} == {"ct-damaged", "ct-missing-path"}
     said = b"".join(files(out).values()) + json.dumps(summary.to_dict()).encode()
     assert b"Doe" not in said
@@ -294,8 +294,6 @@ def test_limits(few: Path, options: BatchOptions, tmp_path: Path) -> None:
 
 
 def test_what_cannot_start_is_told_before_any_ct(few: Path, options: BatchOptions, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     manifest = read_manifest(few)
     with pytest.raises(BundleError):
         run_batch(manifest, tmp_path / "a", replace(options, bundle=str(tmp_path / "none")))
@@ -377,6 +375,14 @@ def test_an_actor_that_is_lost_is_tried_once_more(
     )
     assert [(one.path, one.code) for one in summary.failed] == [("ct01.nii", "worker-lost")]
     assert (tmp_path / "log").read_text() == "ct01.nii\n" * 2
+
+
+@pytest.mark.slow
+@NO_RAY
+def test_ray_waits_for_no_cores_that_are_not_here(few: Path, options: BatchOptions, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="a worker takes 1000 CPUs and 0 GPUs") as refused:
+        run_batch(read_manifest(few), tmp_path, replace(options, threads=1000), engine="ray")
+    assert refused.value.code == "ray-failed"
 
 
 @NO_RAY
