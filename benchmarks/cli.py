@@ -138,8 +138,11 @@ PARTS = {
     "retrieval": "Case bases of 10^2 to 10^6, beside numpy and faiss.",
 }
 """What there is, in the order of ``all`` and of the report."""
-ALONE = {"soak": "10,000 predictions in one process: memory, open files and answers. Takes twenty minutes."}
-"""Parts that measure no speed, and so are not of ``all`` and its report: docs/reliability.md shows them."""
+ALONE = {
+    "batch": "CTs an hour by processes, threads and engine. Takes ten minutes.",
+    "soak": "10,000 predictions in one process: memory, open files and answers. Takes twenty minutes.",
+}
+"""Parts that are not of ``all`` and its report: docs/what-to-buy.md and docs/reliability.md show them."""
 for _name, _help in (PARTS | ALONE).items():
     _add(_name, _help)
 

@@ -11,6 +11,7 @@ import typer
 
 from nodule_diag.errors import NoduleDiagError, bounded
 from nodule_diag_cli import signals, terminal
+from nodule_diag_cli.batch import batch
 from nodule_diag_cli.cases import cases_app
 from nodule_diag_cli.demo import demo
 from nodule_diag_cli.doctor import doctor
@@ -44,6 +45,7 @@ app.command(cls=XyzCommand)(predict)
 app.command()(info)
 app.command()(doctor)
 app.command()(demo)
+app.command()(batch)
 app.command()(grand_challenge)
 app.add_typer(cases_app, name="cases")
 add_extras(app)
@@ -61,6 +63,8 @@ class Fault(NamedTuple):
 def _run(arguments: list[str]) -> int:
     """Run one command, letting its failures through."""
     ended = typer.main.get_command(app).main(args=arguments, prog_name="nodule-diag", standalone_mode=False)
+    if ended == EXIT_INTERRUPTED:  # which Typer has made of Ctrl-C
+        raise KeyboardInterrupt
     return ended if isinstance(ended, int) else 0
 
 

@@ -3,6 +3,7 @@ from .atomic import sync_folder as sync_folder
 from .atomic import write_bytes as write_bytes
 from .atomic import writing as writing
 from .children import ChildDiedError as ChildDiedError
+from .children import ChildLateError as ChildLateError
 from .children import ChildRefusedError as ChildRefusedError
 from .children import Children as Children
 from .children import NoChildError as NoChildError
@@ -13,6 +14,7 @@ from .stopwatch import Stopwatch as Stopwatch
 from .switches import filter_threads as filter_threads
 from .switches import quiet_itk as quiet_itk
 from .switches import quiet_pydicom as quiet_pydicom
+from .threads import available_cores as available_cores
 from .threads import resolve_threads as resolve_threads
 from .zip_archive import SERVED_COMPRESSION as SERVED_COMPRESSION
 from .zip_archive import open_zip as open_zip
