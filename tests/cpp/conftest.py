@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ pytest.importorskip("onnx", reason="the fused graph needs the export extra")
 pytest.importorskip("onnxruntime", reason="needs the cpu extra")
 
 import onnxruntime
+from examples.cpp.write_mhd import write_mhd as write_mhd_to
 
 from nodule_diag.ct import CTVolume
 from nodule_diag_export.fused import export_fused, open_source
@@ -131,16 +131,11 @@ def packaged_fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def write_mhd(repo_root: Path):
+def write_mhd():
     """What examples/cpp/write_mhd.py does."""
-    sys.path.insert(0, str(repo_root / "examples" / "cpp"))
-    try:
-        from write_mhd import write_mhd as write
-    finally:
-        sys.path.pop(0)
 
     def written(ct: CTVolume, path: Path) -> Path:
-        write(ct, path)
+        write_mhd_to(ct, path)
         return path
 
     return written
