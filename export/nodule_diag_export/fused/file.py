@@ -15,11 +15,11 @@ from nodule_diag.bundle import Bundle, Manifest, ModelSpec, Preprocessing
 from nodule_diag.errors import UsageError
 from nodule_diag.process import write_bytes
 from nodule_diag_export.errors import ExportError
-from nodule_diag_export.graph import opset_of, with_metadata
+from nodule_diag_export.graph import opset_of, tensors_of, with_metadata
 from nodule_diag_export.parity import TOLERANCE
 from nodule_diag_export.winograd import winograd_graph
 
-from .graph import HuType, fuse, tensors_of
+from .graph import HuType, fuse
 from .parity import WINOGRAD_TOLERANCE, FusedParity, measure_fused
 
 CONTRACT = "nodule-diag/fused/1"
