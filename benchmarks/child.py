@@ -52,10 +52,20 @@ def child_environment(*, threads: int | None = None) -> dict[str, str]:
 
 
 def run_module(arguments: Sequence[str], *, threads: int | None = None) -> ChildRun:
-    """Run ``python -m ...`` to its end.
+    """Run ``python -m ...`` to its end; see :func:`run_program`.
 
     Args:
         arguments: Module and arguments.
+        threads: What ``OMP_NUM_THREADS`` says to it; as here when left out.
+    """
+    return run_program([sys.executable, "-m", *arguments], threads=threads)
+
+
+def run_program(command: Sequence[str], *, threads: int | None = None) -> ChildRun:
+    """Run a command to its end.
+
+    Args:
+        command: Program and arguments.
         threads: What ``OMP_NUM_THREADS`` says to it; as here when left out.
 
     Raises:
@@ -63,14 +73,14 @@ def run_module(arguments: Sequence[str], *, threads: int | None = None) -> Child
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
-        command = [sys.executable, "-m", *arguments]
         shim = [sys.executable, "-I", "-S", str(spawn.__file__), str(report), *command]
         done = subprocess.run(shim, capture_output=True, text=True, env=child_environment(threads=threads), check=False)
         found = json.loads(report.read_text()) if report.is_file() else {"exit_code": done.returncode or 1}
     if found["exit_code"]:
         said = (done.stderr + done.stdout).strip()[-MESSAGE_CHARACTERS:]
         raise ChildError(
-            f"python -m {' '.join(arguments[:3])} ended with {found['exit_code']}: {said}", hint="run it by hand"
+            f"{Path(command[0]).name} {' '.join(command[1:4])} ended with {found['exit_code']}: {said}",
+            hint="run it by hand",
         )
     return ChildRun(wall_s=found["wall_s"], cpu_s=found["cpu_s"], peak_mib=found["peak_mib"], stdout=done.stdout)
 

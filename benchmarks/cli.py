@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -186,6 +187,31 @@ def all_command(
         again=again,
         say=lambda text: typer.echo(text, err=True),
     )
+
+
+@app.command("cpp", cls=XyzCommand)
+def cpp_command(
+    program: Annotated[Path, typer.Argument(help="nodule-diag-cpp, as docs/cpp.md builds it.", show_default=False)],
+    ct: Ct = None,
+    xyz: Xyz = None,
+    bundle: BundlePath = None,
+    threads: Threads = None,
+    quick: Quick = False,
+    out: Out = None,
+) -> None:
+    """From HU to the answer in C++ and in Python, process by process in turns."""
+    settings = settled(
+        ct=ct,
+        xyz=xyz,
+        bundle=bundle,
+        checkpoint=None,
+        network=None,
+        most_cases=Settings.most_cases,
+        threads=threads,
+        quick=quick,
+    )
+    run = import_module("benchmarks.part_cpp").run
+    emit(run_part("cpp", partial(run, program=program), settings), out)
 
 
 @app.command("report")

@@ -18,6 +18,7 @@ EXPORT = {
     "precision": "graph:precision_command",
     "winograd": "graph:winograd_command",
     "fused": "graph:fused_command",
+    "triton": "triton:triton_command",
     "tensorrt": "engines:tensorrt_command",
     "tensorrt-rtx": "engines:tensorrt_rtx_command",
     "bundle": "bundle:bundle_command",

@@ -145,10 +145,14 @@ def fused_command(
             show_default=False,
         ),
     ] = None,
+    winograd: Annotated[
+        bool, typer.Option("--winograd", help="With fewer products: faster on a CPU, equal to rounding.")
+    ] = False,
     threads: Threads = 0,
 ) -> None:
     """Write one graph from HU to the model's answers, once it answers as the SDK does (docs/fused-graph.md)."""
-    fused = export_fused(open_source(source, masked_input=masked_input), out, hu_type=hu_type, threads=threads)
+    network = open_source(source, masked_input=masked_input)
+    fused = export_fused(network, out, hu_type=hu_type, winograd=winograd, threads=threads)
     typer.echo(
         f"largest difference from the SDK on {fused.parity.nodules} nodules and places of phantom CTs:", err=True
     )

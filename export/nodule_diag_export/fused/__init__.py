@@ -1,6 +1,6 @@
 """One graph from HU to the answer, for programs without an SDK: windows and spline are in it.
 
-Doors: ``export_fused``, ``open_source``, ``HuType``.
+Doors: ``export_fused``, ``fuse_model``, ``open_source``, ``Source``, ``HuType``.
 """
 
 import lazy_loader

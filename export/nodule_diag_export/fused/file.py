@@ -11,14 +11,16 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
-from nodule_diag.bundle import Bundle, ModelSpec, Preprocessing
+from nodule_diag.bundle import Bundle, Manifest, ModelSpec, Preprocessing
 from nodule_diag.errors import UsageError
 from nodule_diag.process import write_bytes
 from nodule_diag_export.errors import ExportError
-from nodule_diag_export.graph import opset_of, with_metadata
+from nodule_diag_export.graph import opset_of, tensors_of, with_metadata
+from nodule_diag_export.parity import TOLERANCE
+from nodule_diag_export.winograd import winograd_graph
 
-from .graph import HuType, fuse, tensors_of
-from .parity import FusedParity, measure_fused
+from .graph import HuType, fuse
+from .parity import WINOGRAD_TOLERANCE, FusedParity, measure_fused
 
 CONTRACT = "nodule-diag/fused/1"
 """Name of the contract of inputs and outputs, in the file's metadata; ``docs/fused-graph.md`` describes it."""
@@ -33,12 +35,14 @@ class Source:
         spec: Its tensors.
         preprocessing: What it was trained on.
         bundle_sha256: Identifies the bundle that it comes from; None for a bare ONNX file.
+        figures: What its outputs become probabilities with, as text by the key that it has in the file.
     """
 
     network: bytes = field(repr=False)
     spec: ModelSpec
     preprocessing: Preprocessing
     bundle_sha256: str | None = None
+    figures: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,7 +87,24 @@ def open_source(path: str | os.PathLike[str] | None, *, masked_input: bool | Non
         spec=manifest.model,
         preprocessing=manifest.preprocessing,
         bundle_sha256=bundle.sha256,
+        figures=figures_of(manifest),
     )
+
+
+def figures_of(manifest: Manifest) -> dict[str, str]:
+    """The manifest's numbers that come after the network, each as text that gives the same number again.
+
+    Returns:
+        ``calibration_slope`` and ``calibration_intercept``, ``presence_scale``, ``presence_shift`` and
+        ``presence_warn_below``; without those that the manifest lacks.
+    """
+    parts = {"calibration": getattr(manifest, "calibration", None), "presence": manifest.presence}
+    return {
+        f"{part}_{name}": repr(float(value))
+        for part, spec in parts.items()
+        if spec is not None
+        for name, value in spec.model_dump().items()
+    }
 
 
 def _bare(path: Path, *, masked_input: bool) -> Source:
@@ -105,12 +126,13 @@ def _parsed(data: bytes) -> onnx.ModelProto:
     return network
 
 
-def fuse_model(source: Source, *, hu_type: HuType = "float32", threads: int = 0) -> FusedModel:
+def fuse_model(source: Source, *, hu_type: HuType = "float32", winograd: bool = False, threads: int = 0) -> FusedModel:
     """Make the fused graph in memory, and measure it.
 
     Args:
         source: The network.
         hu_type: What the HU come as.
+        winograd: Whether its convolutions are rewritten to take fewer products: faster on a CPU, equal to rounding.
         threads: CPU threads for ONNX Runtime; 0 leaves it to the runtime.
 
     Raises:
@@ -118,7 +140,9 @@ def fuse_model(source: Source, *, hu_type: HuType = "float32", threads: int = 0)
         BundleError: If its tensors are not those that a bundle's network has.
         ParityError: If the fused graph does not answer as the SDK does.
     """
-    fused = fuse(_parsed(source.network), source.spec, source.preprocessing, hu_type=hu_type)
+    network = _parsed(source.network)
+    kept = {entry.key: entry.value for entry in network.metadata_props}
+    fused = fuse(winograd_graph(network) if winograd else network, source.spec, source.preprocessing, hu_type=hu_type)
     masked = source.preprocessing.masked_input
     parity = measure_fused(
         fused.SerializeToString(),
@@ -126,6 +150,7 @@ def fuse_model(source: Source, *, hu_type: HuType = "float32", threads: int = 0)
         spec=source.spec,
         masked_input=masked,
         hu_type=hu_type,
+        tolerance=WINOGRAD_TOLERANCE if winograd else TOLERANCE,
         threads=threads,
     )
     inputs = tensors_of(list(fused.graph.input))
@@ -138,18 +163,19 @@ def fuse_model(source: Source, *, hu_type: HuType = "float32", threads: int = 0)
         "outputs": json.dumps(tensors_of(list(fused.graph.output))),
         "fused_parity": json.dumps(parity.to_dict()),
     }
-    kept = {entry.key: entry.value for entry in fused.metadata_props}
-    described = with_metadata(fused, kept | facts)
+    described = with_metadata(fused, kept | facts | source.figures)
     return FusedModel(data=described.SerializeToString(deterministic=True), parity=parity, inputs=inputs)
 
 
-def export_fused(source: Source, out: Path, *, hu_type: HuType = "float32", threads: int = 0) -> FusedModel:
+def export_fused(
+    source: Source, out: Path, *, hu_type: HuType = "float32", winograd: bool = False, threads: int = 0
+) -> FusedModel:
     """:func:`fuse_model` into a file, which appears whole or not at all.
 
     Raises:
         OutputError: If it cannot be written.
         ExportError: As :func:`fuse_model`, ``ParityError`` among them; BundleError likewise.
     """
-    fused = fuse_model(source, hu_type=hu_type, threads=threads)
+    fused = fuse_model(source, hu_type=hu_type, winograd=winograd, threads=threads)
     write_bytes(out, fused.data)
     return fused

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, compose, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_helper
 
 from nodule_diag.bundle import ModelSpec, Preprocessing
 from nodule_diag.preprocessing import PATCH_SIZE
@@ -175,14 +175,3 @@ def fuse(network: ModelProto, spec: ModelSpec, preprocessing: Preprocessing, *, 
     except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"preprocessing and network do not make one valid graph: {error}") from error
     return fused
-
-
-def tensors_of(values: list[ValueInfoProto]) -> dict[str, dict[str, object]]:
-    """Type and shape of declared tensors by name, for JSON; dynamic axes by their names."""
-    return {
-        value.name: {
-            "type": helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name,
-            "shape": [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim],
-        }
-        for value in values
-    }

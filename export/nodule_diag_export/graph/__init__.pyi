@@ -15,3 +15,4 @@ from .parsing import PRECISION_KEY as PRECISION_KEY
 from .parsing import opset_of as opset_of
 from .parsing import parse_onnx as parse_onnx
 from .parsing import precision_of as precision_of
+from .parsing import tensors_of as tensors_of

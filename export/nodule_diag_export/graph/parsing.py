@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto
+from onnx import ModelProto, ValueInfoProto, helper
 
 from nodule_diag_export.errors import ExportError
 
@@ -32,3 +32,14 @@ def parse_onnx(data: bytes, *, name: str) -> ModelProto:
 def precision_of(proto: ModelProto) -> str:
     """What a file says of its own precision: ``fp32`` where it says nothing."""
     return next((entry.value for entry in proto.metadata_props if entry.key == PRECISION_KEY), "fp32")
+
+
+def tensors_of(values: list[ValueInfoProto]) -> dict[str, dict[str, object]]:
+    """Type and shape of declared tensors by name, for JSON; dynamic axes by their names."""
+    return {
+        value.name: {
+            "type": helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name,
+            "shape": [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim],
+        }
+        for value in values
+    }

@@ -1,6 +1,6 @@
 """The same network with fewer products: Winograd's minimal filtering, written as plain ONNX operators.
 
-Doors: ``add_winograd``.
+Doors: ``add_winograd``, ``winograd_graph``.
 """
 
 import lazy_loader

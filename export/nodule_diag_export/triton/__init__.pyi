@@ -1,0 +1,2 @@
+from .config import Serving as Serving
+from .repository import export_triton as export_triton

