@@ -1,5 +1,6 @@
 from .dicom.files import DicomFile as DicomFile
 from .dicom.files import MemoryFile as MemoryFile
+from .dicom.originals import dicom_files as dicom_files
 from .dicom.originals import slice_headers as slice_headers
 from .dicom.series import read_dicom_files as read_dicom_files
 from .dicom_source import DicomSource as DicomSource

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.ct import CTVolume, DicomSource, DicomFile, slice_headers
+from nodule_diag.ct import CTVolume, DicomFile, DicomSource, slice_headers
 from nodule_diag.errors import UsageError
 from nodule_diag.results import HALF_EDGE_MM, Diagnosis
 
