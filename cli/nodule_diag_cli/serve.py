@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nodule_diag.errors import MissingExtraError, UsageError
+from nodule_diag.errors import MissingExtraError
 from nodule_diag_cli import terminal
 from nodule_diag_cli.options import (
     BackendName,
@@ -96,9 +96,4 @@ def serve(
         diagnoser.warm_up()
     shown = f"[{host}]" if ":" in host else host
     terminal.complain(f"serving on http://{shown}:{port} (Ctrl-C ends it)")
-    try:
-        run(settings, diagnoser, cases=cases)
-    except OSError as error:
-        raise UsageError(
-            f"cannot listen on {shown}:{port}: {error.strerror or error}", hint="give another --host or --port"
-        ) from error
+    run(settings, diagnoser, cases=cases)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from types import FrameType
 from typing import Any
 
@@ -12,6 +13,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from nodule_diag.diagnoser import Diagnoser
+from nodule_diag.errors import UsageError
+from nodule_diag.process import LOG
 from nodule_diag.service.app import create_app
 from nodule_diag.service.logs import log_as_json
 from nodule_diag.service.service import Service
@@ -19,6 +22,8 @@ from nodule_diag.service.settings import Settings
 
 FLUSH_S = 5
 """Seconds in which answers that are ready must have been taken, once work has ended."""
+BACKLOG = 2048
+"""Connections that may wait to be accepted, as uvicorn has it."""
 HEAD_BYTES = 32 * 1024
 """Of the head of a request."""
 REFUSED_AT = 4
@@ -34,9 +39,27 @@ def serve(settings: Settings, diagnoser: Diagnoser, *, cases: str | os.PathLike[
         cases: The file of its case base, where it is not the bundle's own.
 
     Raises:
-        OSError: When the address cannot be listened at.
+        UsageError: ``address-refused`` when the address cannot be listened at.
     """
     log_as_json()
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listening = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen at {settings.host}, port {settings.port}: {error.strerror or error}",
+            hint="give another --host or --port",
+            code="address-refused",
+        ) from error
+    with listening:
+        LOG.info("listening at port %d", listening.getsockname()[1])
+        server_of(settings, diagnoser, cases=cases).run(sockets=[listening])
+
+
+def server_of(
+    settings: Settings, diagnoser: Diagnoser, *, cases: str | os.PathLike[str] | None = None
+) -> uvicorn.Server:
+    """The server that :func:`serve` runs; same arguments."""
     app = create_app(settings, diagnoser, cases=cases)
 
     class ImpatientProtocol(_Impatient):
@@ -57,7 +80,7 @@ def serve(settings: Settings, diagnoser: Diagnoser, *, cases: str | os.PathLike[
         h11_max_incomplete_event_size=HEAD_BYTES,
         timeout_graceful_shutdown=FLUSH_S,
     )
-    _Server(config, app.state.service).run()
+    return _Server(config, app.state.service)
 
 
 class _Server(uvicorn.Server):
