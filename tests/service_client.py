@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ class Running:
     client: Any
     service: Service
     port: int
+    connections: Collection[object]
 
     def add(self, ct: Path, **query: object) -> dict[str, Any]:
         """Upload a CT; returns its document."""
@@ -76,7 +77,7 @@ def listening(settings: Settings, diagnoser: Diagnoser, **options: Any) -> Itera
     headers = {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{settings.port}", headers=headers, timeout=60) as client:
-            yield Running(client, server.config.app.state.service, settings.port)
+            yield Running(client, server.config.app.state.service, settings.port, server.server_state.connections)
     finally:
         server.should_exit = True
         thread.join(60)

@@ -63,7 +63,7 @@ def server_of(
     app = create_app(settings, diagnoser, cases=cases)
 
     class ImpatientProtocol(_Impatient):
-        head_s = settings.idle_s
+        idle_s = settings.idle_s
 
     config = uvicorn.Config(
         app,
@@ -113,9 +113,10 @@ class _Server(uvicorn.Server):
 
 
 class _Impatient(H11Protocol):
-    """Hangs up on whoever does not send the head of a request in time; uvicorn would wait for ever."""
+    """Hangs up on whoever does not send the head of a request, or take an answer; uvicorn would wait for ever."""
 
-    head_s = 20.0
+    idle_s = 20.0
+    _untaken: asyncio.TimerHandle | None = None
     _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
@@ -130,8 +131,20 @@ class _Impatient(H11Protocol):
         super().on_response_complete()
         self._look()
 
+    def pause_writing(self) -> None:
+        """Called when much of an answer waits to be taken."""
+        super().pause_writing()
+        self._untaken = self.loop.call_later(self.idle_s, self.transport.abort)  # to close would wait for it
+
+    def resume_writing(self) -> None:
+        """Called when it has been taken."""
+        super().resume_writing()
+        self._stop_untaken()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        """Called at the end."""
         self._stop_waiting()
+        self._stop_untaken()
         super().connection_lost(exc)
 
     def _look(self) -> None:
@@ -139,9 +152,14 @@ class _Impatient(H11Protocol):
         if self.conn.their_state is not h11.IDLE:
             self._stop_waiting()
         elif self._patience is None and not self.transport.is_closing():
-            self._patience = self.loop.call_later(self.head_s, self.transport.close)
+            self._patience = self.loop.call_later(self.idle_s, self.transport.close)
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+    def _stop_untaken(self) -> None:
+        if self._untaken is not None:
+            self._untaken.cancel()
+            self._untaken = None
