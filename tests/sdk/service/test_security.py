@@ -264,22 +264,23 @@ def test_a_client_that_reads_nothing_is_left(start, scan):
 
 
 def bomb_zip() -> bytes:
-    """3 GiB of zeros in 3 MB, as one slice."""
+    """512 MiB of zeros in half a megabyte, as one slice."""
     buffer = io.BytesIO()
     with (
         zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
         archive.open("slice.dcm", "w", force_zip64=True) as member,
     ):
-        for _ in range(2 * 1024):
+        for _ in range(512):
             member.write(bytes(MIB))
     return buffer.getvalue()
 
 
 def bomb_nifti() -> bytes:
-    """A header that promises 1024 x 1024 x 1024 voxels of 0 HU, and holds them, in 2 MB."""
+    """1024 x 1024 x 512 voxels of 0 HU, 512 MiB, in half a megabyte."""
     image = nibabel.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.diag([-1.0, -1.0, 1.0, 1.0]))
     header = image.header.copy()
-    header.set_data_shape((1024, 1024, 1024))
+    header.set_data_shape((1024, 1024, 512))
+    header.set_data_dtype(np.uint8)
     header["vox_offset"] = 352
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=9) as packed:
@@ -303,7 +304,7 @@ def resident() -> int:
 )
 @pytest.mark.slow
 def test_a_bomb_takes_no_memory(name, bomb, codes, start):
-    running = start(ct_voxels=512 * MIB)
+    running = start(ct_voxels=256 * MIB)
     data = bomb()
     before = resident()
     peak = before
