@@ -137,13 +137,15 @@ PARTS = {
     "dicom": "DICOM folders and zips, beside SimpleITK's reader.",
     "cases": "A case base of 10,000 cases with free columns: list, filter, retrieval.",
     "retrieval": "Case bases of 10^2 to 10^6, beside numpy and faiss.",
+    "serve": "The service: what 1 to 32 clients wait, beside the same call in process.",
 }
 """What there is, in the order of ``all`` and of the report."""
 ALONE = {
     "batch": "CTs an hour by processes, threads and engine. Takes ten minutes.",
     "soak": "10,000 predictions in one process: memory, open files and answers. Takes twenty minutes.",
+    "load": "Five minutes of 16 clients of the service, good, bad and gone: answers, memory and what is left.",
 }
-"""Parts that are not of ``all`` and its report: docs/what-to-buy.md and docs/reliability.md show them."""
+"""Parts that are not of ``all`` and its report: docs/what-to-buy.md, reliability.md and service.md show them."""
 for _name, _help in (PARTS | ALONE).items():
     _add(_name, _help)
 

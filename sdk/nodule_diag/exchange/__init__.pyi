@@ -8,5 +8,6 @@ from .reading import open_positions as open_positions
 from .reading import read_positions as read_positions
 from .refusals import refused as refused
 from .tables import Table as Table
+from .writing import positions_text as positions_text
 from .writing import require_positions_format as require_positions_format
 from .writing import write_positions as write_positions

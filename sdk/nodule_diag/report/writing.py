@@ -87,6 +87,21 @@ def report_html(
     )
 
 
+def viewer_data(ct: CTVolume, diagnosis: Diagnosis) -> dict[str, Any]:
+    """What the page's viewer (``viewer.js``) draws of a nodule: plain JSON, with bytes in base64.
+
+    Args:
+        ct: The CT.
+        diagnosis: Of one nodule in it.
+
+    Returns:
+        The fields of :meth:`Cube.for_viewer`, and ``heat`` and ``heatOpacity``: the colours of the CAM.
+    """
+    from nodule_diag.report.pictures import HEAT, HEAT_OPACITY
+
+    return Cube.of(ct, diagnosis).for_viewer() | {"heat": HEAT, "heatOpacity": HEAT_OPACITY}
+
+
 def _nodule(ct: CTVolume, diagnosis: Diagnosis, prevalence: float | None, index: CaseIndex) -> dict[str, Any]:
     """What the template needs of one nodule."""
     from nodule_diag.report.landscape import HEIGHT, WIDTH, landscape
