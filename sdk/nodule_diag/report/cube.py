@@ -22,6 +22,16 @@ SHOWN_HU = (-1000.0, 500.0)
 """HU that become 0 and 255: both windows of the paper, in steps of 6 HU."""
 OUTSIDE_HU = -1000.0
 """What is shown outside the volume."""
+HEAT = (
+    (0.0, (66, 10, 104)),
+    (0.35, (147, 38, 103)),
+    (0.6, (221, 81, 58)),
+    (0.8, (252, 165, 10)),
+    (1.0, (252, 255, 164)),
+)
+"""The CAM's colours, dark to bright, so that they can be told apart without hue."""
+HEAT_OPACITY = 0.8
+"""How much of the CT is covered where the CAM is 1; where it is 0 nothing is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,20 +90,28 @@ class Cube:
         return np.asarray(offset @ cam.direction.T + np.asarray(cam.center_xyz_mm))
 
     def for_viewer(self) -> dict[str, Any]:
-        """What the page's script draws: plain numbers, and bytes in base64, x fastest."""
-        cam = self.diagnosis.cam
-        return {
-            "size": SIZE,
-            "stepMm": STEP_MM,
-            "centre": list(cam.center_xyz_mm),
-            "direction": cam.direction.ravel().tolist(),
+        """What the report's script draws: plain numbers, and bytes in base64, x fastest."""
+        return evidence_for_viewer(self.diagnosis) | {
             "hu": _base64(as_bytes(self.hu, SHOWN_HU)),
             "huRange": list(SHOWN_HU),
-            "cam": _base64(as_bytes(cam.values, (0.0, 1.0))),
-            "camStepMm": cam.spacing_mm,
-            "noduleBits": _base64(np.packbits(self.diagnosis.segmentation.nodule)),
             "windows": {"lung": list(LUNG_WINDOW_HU), "mediastinum": list(MEDIASTINAL_WINDOW_HU)},
         }
+
+
+def evidence_for_viewer(diagnosis: Diagnosis) -> dict[str, Any]:
+    """CAM and nodule for the viewer, without a CT under them."""
+    cam = diagnosis.cam
+    return {
+        "size": SIZE,
+        "stepMm": STEP_MM,
+        "centre": list(cam.center_xyz_mm),
+        "direction": cam.direction.ravel().tolist(),
+        "cam": _base64(as_bytes(cam.values, (0.0, 1.0))),
+        "camStepMm": cam.spacing_mm,
+        "noduleBits": _base64(np.packbits(diagnosis.segmentation.nodule)),
+        "heat": HEAT,
+        "heatOpacity": HEAT_OPACITY,
+    }
 
 
 def offsets_mm() -> NDArray[np.float64]:
