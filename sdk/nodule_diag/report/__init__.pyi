@@ -1,4 +1,4 @@
 from .identity import identity_of as identity_of
-from .view import nodule_view as nodule_view
 from .writing import report_html as report_html
+from .writing import viewer_data as viewer_data
 from .writing import write_report as write_report

@@ -90,28 +90,22 @@ class Cube:
         return np.asarray(offset @ cam.direction.T + np.asarray(cam.center_xyz_mm))
 
     def for_viewer(self) -> dict[str, Any]:
-        """What the report's script draws: plain numbers, and bytes in base64, x fastest."""
-        return evidence_for_viewer(self.diagnosis) | {
+        """What the scripts draw: plain numbers, and bytes in base64, x fastest."""
+        cam = self.diagnosis.cam
+        return {
+            "size": SIZE,
+            "stepMm": STEP_MM,
+            "centre": list(cam.center_xyz_mm),
+            "direction": cam.direction.ravel().tolist(),
             "hu": _base64(as_bytes(self.hu, SHOWN_HU)),
             "huRange": list(SHOWN_HU),
+            "cam": _base64(as_bytes(cam.values, (0.0, 1.0))),
+            "camStepMm": cam.spacing_mm,
+            "noduleBits": _base64(np.packbits(self.diagnosis.segmentation.nodule)),
+            "heat": HEAT,
+            "heatOpacity": HEAT_OPACITY,
             "windows": {"lung": list(LUNG_WINDOW_HU), "mediastinum": list(MEDIASTINAL_WINDOW_HU)},
         }
-
-
-def evidence_for_viewer(diagnosis: Diagnosis) -> dict[str, Any]:
-    """CAM and nodule for the viewer, without a CT under them."""
-    cam = diagnosis.cam
-    return {
-        "size": SIZE,
-        "stepMm": STEP_MM,
-        "centre": list(cam.center_xyz_mm),
-        "direction": cam.direction.ravel().tolist(),
-        "cam": _base64(as_bytes(cam.values, (0.0, 1.0))),
-        "camStepMm": cam.spacing_mm,
-        "noduleBits": _base64(np.packbits(diagnosis.segmentation.nodule)),
-        "heat": HEAT,
-        "heatOpacity": HEAT_OPACITY,
-    }
 
 
 def offsets_mm() -> NDArray[np.float64]:

@@ -43,7 +43,8 @@ function clamped(share) { return Math.min(Math.max(share, 0), 1); }
 
 for (const root of document.querySelectorAll(".viewer")) {
   const data = JSON.parse(document.getElementById(`cube-${root.dataset.nodule}`).textContent);
-  const viewer = new Viewer(root, new Cube(data), { windows: data.windows, huRange: data.huRange, camOpacity: data.heatOpacity });
+  const windows = Object.fromEntries(Object.entries(data.windows).map(([name, window]) => [`${name} window`, window]));
+  const viewer = new Viewer(root, new Cube(data), { windows, huRange: data.huRange, camOpacity: data.heatOpacity });
   viewer.evidence = new Evidence(data);
   viewer.draw();
 }

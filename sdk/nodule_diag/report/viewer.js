@@ -20,11 +20,11 @@ const FONT = "system-ui, sans-serif";
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 export class Viewer {
-  // root holds .views, .controls and .readout. options: windows {name: [low, high] in HU}, huRange, camOpacity.
+  // root holds .views, .controls and .readout. options: windows {words: [low, high] in HU}, huRange, camOpacity.
   constructor(root, volume, options) {
     this.options = options;
     this.evidence = null;
-    this.marks = []; // {mm, label, active}
+    this.marks = []; // {mm, label}
     this.tool = "cross"; // what the left button or one finger does; or "window", "pan"
     this.camOpacity = options.camOpacity;
     this.outlineOpacity = 1;
@@ -34,8 +34,9 @@ export class Viewer {
     this.volume = volume;
     this.views = PLANES.map((plane) => this.addView(root.querySelector(".views"), plane));
     this.addControls(root.querySelector(".controls"));
-    this.show(volume);
     root.hidden = false;
+    this.show(volume);
+    this.setWindow(...this.window);
     const resized = new ResizeObserver(() => this.draw());
     for (const { canvas } of this.views) resized.observe(canvas);
   }
@@ -53,10 +54,10 @@ export class Viewer {
     canvas.tabIndex = 0;
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", `${plane.name} plane; arrow keys move the cross, Page Up and Page Down scroll, plus and minus zoom`);
-    const slider = this.slider(`${plane.name}, slice`, 0, 1, 1, 0, (value) => this.move(plane.through, value));
+    const slider = this.slider(plane.name, 0, 1, 1, 0, (value) => this.move(plane.through, value));
     box.append(canvas, slider.label);
     parent.append(box);
-    const view = { plane, canvas, slider: slider.input, zoom: 1, middle: [0, 0] };
+    const view = { plane, canvas, slider: slider.input, words: slider.words, zoom: 1, middle: [0, 0] };
     this.listen(view);
     return view;
   }
@@ -80,7 +81,7 @@ export class Viewer {
       dragging.from = [x, y];
       if (dragging.tool === "cross") this.put(view, x, y);
       if (dragging.tool === "pan") this.pan(view, dx, dy);
-      if (dragging.tool === "window") this.setWindow((this.window[0] + this.window[1]) / 2 + dy * 3, this.window[1] - this.window[0] + dx * 4);
+      if (dragging.tool === "window") this.setWindow(this.window[0] + dy * 3 - dx * 2, this.window[1] + dy * 3 + dx * 2);
     });
     for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, (event) => touches.delete(event.pointerId));
     canvas.addEventListener("wheel", (event) => {
@@ -107,37 +108,38 @@ export class Viewer {
   }
 
   slider(text, min, max, step, value, changed) {
-    const label = document.createElement("label"), input = document.createElement("input");
-    label.textContent = text;
+    const [label, words, input] = ["label", "span", "input"].map((tag) => document.createElement(tag));
+    words.textContent = text;
     Object.assign(input, { type: "range", min, max, step, value });
     input.addEventListener("input", () => changed(Number(input.value)));
-    label.append(input);
-    return { label, input };
+    label.append(words, input);
+    return { label, words, input };
   }
 
   addControls(parent) {
     const opacity = (text, field) => parent.append(this.slider(text, 0, 1, 0.05, this[field], (value) => { this[field] = value; this.draw(); }).label);
     opacity("CAM", "camOpacity");
     opacity("Outline", "outlineOpacity");
-    const [low, high] = this.options.huRange, width = () => this.window[1] - this.window[0], middle = () => (this.window[0] + this.window[1]) / 2;
-    const level = this.slider("Window centre, HU", low, high, 10, middle(), (value) => this.setWindow(value, width()));
-    const wide = this.slider("Window width, HU", 50, high - low, 10, width(), (value) => this.setWindow(middle(), value));
+    const [low, high] = this.options.huRange, set = () => this.setWindow(level.input.valueAsNumber - wide.input.valueAsNumber / 2, level.input.valueAsNumber + wide.input.valueAsNumber / 2);
+    const level = this.slider("Centre, HU", low, high, 1, 0, set), wide = this.slider("Width, HU", 50, high - low, 1, 0, set);
     this.sliders = { level: level.input, wide: wide.input };
     parent.append(level.label, wide.label);
-    for (const [name, [from, to]] of Object.entries(this.options.windows)) {
+    this.presets = Object.entries(this.options.windows).map(([name, preset]) => {
       const button = document.createElement("button");
-      button.type = "button";
-      button.textContent = `${name} window`;
-      button.addEventListener("click", () => this.setWindow((from + to) / 2, to - from));
+      Object.assign(button, { type: "button", textContent: name });
+      button.addEventListener("click", () => this.setWindow(...preset));
       parent.append(button);
-    }
+      return { button, preset };
+    });
   }
 
-  setWindow(middle, width) {
-    const [low, high] = this.options.huRange, centre = clamp(middle, low, high), wide = clamp(width, 50, high - low);
+  // From black to white, HU.
+  setWindow(black, white) {
+    const [low, high] = this.options.huRange, centre = clamp((black + white) / 2, low, high), wide = clamp(white - black, 50, high - low);
     this.window = [centre - wide / 2, centre + wide / 2];
     this.sliders.level.value = centre;
     this.sliders.wide.value = wide;
+    for (const { button, preset } of this.presets) button.ariaPressed = preset.every((hu, k) => hu === this.window[k]);
     this.draw();
   }
 
@@ -230,9 +232,10 @@ export class Viewer {
   }
 
   drawView(view) {
-    const { plane, canvas, slider } = view, { size, stepMm } = this.volume, dots = window.devicePixelRatio;
+    const { plane, canvas, slider, words } = view, { size, stepMm } = this.volume, dots = window.devicePixelRatio;
     const slice = Math.round(this.at[plane.through]), [a, d] = [plane.across[0], plane.down[0]];
     slider.value = slice;
+    words.textContent = `${plane.name}, slice ${slice + 1} of ${size[plane.through]}`;
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
     if (!width || !height) return;
     if (canvas.width !== Math.round(width * dots) || canvas.height !== Math.round(height * dots)) Object.assign(canvas, { width: Math.round(width * dots), height: Math.round(height * dots) });
@@ -276,12 +279,12 @@ export class Viewer {
     context.fillText(words, x, y);
   }
 
-  drawMark(view, context, slice, { mm, label, active }) {
+  drawMark(view, context, slice, { mm, label }) {
     const at = this.volume.index(mm), { through } = view.plane;
     if (Math.abs(at[through] - slice) * this.volume.stepMm[through] > 5) return;
     const [x, y] = this.pixel(view, at), radius = Math.max(12, 6 * this.scale(view));
     context.beginPath();
-    if (!active || !this.evidence) context.arc(x, y, radius, 0, 2 * Math.PI);
+    context.arc(x, y, radius, 0, 2 * Math.PI);
     this.stroke(context, MARK, 1.6, 3.4);
     this.text(context, label, x + radius * 0.75 + 4, y - radius * 0.75 - 4, "left", 13, MARK);
   }

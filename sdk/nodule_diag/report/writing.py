@@ -91,6 +91,29 @@ def report_html(
     )
 
 
+def viewer_data(ct: CTVolume, diagnosis: Diagnosis) -> dict[str, Any]:
+    """What a page with a viewer of its own needs of a nodule, beside the prediction document.
+
+    Args:
+        ct: The CT.
+        diagnosis: Of one nodule in it.
+
+    Returns:
+        Plain numbers and texts: what ``evidence.js`` and ``viewer.js`` draw, with bytes in base64, and ``words``: the
+        report's sentences ``prior``, ``score``, ``faithfulness`` and ``evidence_warning`` (None without a cause).
+    """
+    return Cube.of(ct, diagnosis).for_viewer() | {"words": _sentences(diagnosis)}
+
+
+def _sentences(diagnosis: Diagnosis) -> dict[str, str | None]:
+    return {
+        "prior": words.prior(diagnosis.prevalence),
+        "score": words.score(diagnosis.expert_score),
+        "faithfulness": words.faithfulness(diagnosis),
+        "evidence_warning": words.evidence_warning(diagnosis),
+    }
+
+
 def _nodule(ct: CTVolume, diagnosis: Diagnosis, prevalence: float | None, index: CaseIndex) -> dict[str, Any]:
     """What the template needs of one nodule."""
     from nodule_diag.report.landscape import HEIGHT, WIDTH, landscape
@@ -104,10 +127,7 @@ def _nodule(ct: CTVolume, diagnosis: Diagnosis, prevalence: float | None, index:
         "landscape": landscape(diagnosis, index),
         "landscape_size": (WIDTH, HEIGHT),
         "retrievals": words.retrievals(diagnosis),
-        "prior": words.prior(prevalence),
-        "score": words.score(diagnosis.expert_score),
-        "faithfulness": words.faithfulness(diagnosis),
-        "evidence_warning": words.evidence_warning(diagnosis),
+        **_sentences(diagnosis),
         "warnings": [text for text in diagnosis.warnings if text not in ct.warnings],
         "figures": figures(diagnosis.to_dict(), prevalence=prevalence),
         "cards": list(_cards(diagnosis.similar["machine+expert"], index)),

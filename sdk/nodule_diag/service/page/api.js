@@ -114,17 +114,24 @@ async function* events(path, signal) {
 export async function predict(request, { onjob, onbusy, signal }) {
   const started = await ask("v1/predictions", { method: "POST", json: request, headers: { Prefer: "respond-async" }, signal, onbusy });
   const path = `v1/jobs/${started.headers.get("Location").split("/").pop()}`;
-  signal.addEventListener("abort", () => ask(path, { method: "DELETE" }).catch(() => {}), { once: true });
-  let job = null;
-  for await (job of events(`${path}/events`, signal)) {
-    onjob(job);
-    if (ENDED.includes(job.state)) break;
+  const cancel = () => ask(path, { method: "DELETE" }).catch(() => {});
+  signal.addEventListener("abort", cancel);
+  try {
+    let job = null;
+    for await (job of events(`${path}/events`, signal)) {
+      onjob(job);
+      if (ENDED.includes(job.state)) break;
+    }
+    while (!ENDED.includes(job?.state)) { // the stream was cut: a proxy may do that
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      onjob(job = await askJson(path, { signal }));
+    }
+    if (job.state === "failed") throw new Problem(job.error ?? {});
+    if (job.state === "cancelled") throw new Problem({ title: "The diagnosis was cancelled.", code: "cancelled" });
+    const document = await askJson(`${path}/result`, { signal });
+    ask(path, { method: "DELETE" }).catch(() => {}); // the server need not keep it
+    return document;
+  } finally {
+    signal.removeEventListener("abort", cancel);
   }
-  while (!ENDED.includes(job?.state)) { // the stream was cut: a proxy may do that
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-    onjob(job = await askJson(path, { signal }));
-  }
-  if (job.state === "failed") throw new Problem(job.error ?? {});
-  if (job.state === "cancelled") throw new Problem({ title: "The diagnosis was cancelled.", code: "cancelled" });
-  return askJson(`${path}/result`, { signal });
 }
