@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 import typer
 
 from nodule_diag.errors import NoduleDiagError, bounded
+from nodule_diag.process import document_text
 from nodule_diag_cli import signals, terminal
 from nodule_diag_cli.cases import cases_app
 from nodule_diag_cli.demo import demo
@@ -17,9 +18,9 @@ from nodule_diag_cli.doctor import doctor
 from nodule_diag_cli.extras import add_extras
 from nodule_diag_cli.grand_challenge import grand_challenge
 from nodule_diag_cli.info import info
-from nodule_diag_cli.out import document_text
 from nodule_diag_cli.points import XyzCommand
 from nodule_diag_cli.predict import predict
+from nodule_diag_cli.serve import serve
 from nodule_diag_cli.version import version_option
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ app.command(cls=XyzCommand)(predict)
 app.command()(info)
 app.command()(doctor)
 app.command()(demo)
+app.command()(serve)
 app.command()(grand_challenge)
 app.add_typer(cases_app, name="cases")
 add_extras(app)

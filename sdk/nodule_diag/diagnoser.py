@@ -6,7 +6,7 @@ Over 300 lines, a third of which document the one class that callers meet.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Sequence
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -80,6 +80,7 @@ class Diagnoser:
         self.cases = cases
         self.threads = backend.threads
         self.symmetries = require_views(symmetries)
+        self._network = backend
         self._backend = backend if symmetries == 1 else SymmetricBackend(backend, views=symmetries)
         known = bundle.manifest.presence
         self._presence = None if known is None else PresenceCalibration(**known.model_dump())
@@ -131,6 +132,36 @@ class Diagnoser:
         index = CaseIndex(bundle if cases is None else cases)
         loaded = create_backend(bundle, name=backend, device=device, precision=precision, threads=count)
         return cls(bundle, loaded, index, symmetries=symmetries)
+
+    def sharing(
+        self,
+        *,
+        cases: CaseBase | None = None,
+        symmetries: int | None = None,
+        through: Callable[[Backend], Backend] | None = None,
+    ) -> Diagnoser:
+        """Another diagnoser on the network that this one has loaded, which costs no memory of the network's size.
+
+        Args:
+            cases: Another case base of the bundle's model.
+            symmetries: Views of each patch that are averaged.
+            through: What stands before the network from now on, as a queue that several callers share.
+
+        Raises:
+            CaseBaseError: When the case base is empty, or of another model.
+            UsageError: For a number of views that there is not.
+        """
+        return Diagnoser(
+            self.bundle,
+            self._network if through is None else through(self._network),
+            self.cases if cases is None else CaseIndex(cases.of_model(self.bundle)),
+            symmetries=self.symmetries if symmetries is None else symmetries,
+        )
+
+    @property
+    def network(self) -> Backend:
+        """What runs the network, one view at a time; safe to use from several threads."""
+        return self._network
 
     @property
     def runtime(self) -> Runtime:
@@ -196,9 +227,14 @@ class Diagnoser:
         exclude: Collection[str] = (),
         check_lung: bool = True,
         prevalence: float | None = None,
+        watch: Callable[[str], None] | None = None,
     ) -> Prediction:
-        """:meth:`predict`, with the time that each stage took. Same arguments and errors."""
-        stopwatch = Stopwatch(STAGES)
+        """:meth:`predict`, with the time that each stage took. Same arguments and errors.
+
+        ``watch``, where it is given, is called with the name of each stage when it begins, as often as it does. What it
+        raises ends the call.
+        """
+        stopwatch = Stopwatch(STAGES, watch)
         k = require_k(self.bundle.manifest.retrieval.k if k is None else k)
         prevalence = require_prevalence(prevalence)
         if np.size(points) == 0:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.ct import CTVolume, DicomSource, MemoryFile, slice_headers
+from nodule_diag.ct import CTVolume, DicomFile, DicomSource, slice_headers
 from nodule_diag.errors import UsageError
 from nodule_diag.results import HALF_EDGE_MM, Diagnosis
 
@@ -86,7 +86,7 @@ class Source:
         return str(self.headers[0].FrameOfReferenceUID)
 
 
-def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[MemoryFile] | None = None) -> Source:
+def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[DicomFile] | None = None) -> Source:
     """Read the headers round the nodules.
 
     Raises:

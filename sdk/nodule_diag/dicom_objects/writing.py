@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nodule_diag.ct import CTVolume, MemoryFile
+from nodule_diag.ct import CTVolume, DicomFile
 from nodule_diag.errors import MissingExtraError, OutputError
 from nodule_diag.process import write_bytes
 from nodule_diag.results import Prediction
@@ -23,7 +23,7 @@ OURS = re.compile(r"(?:measurements|segmentation|cam_\d+|pictures_\d+)\.dcm")
 
 
 def dicom_objects(
-    ct: CTVolume, prediction: Prediction, *, files: Sequence[MemoryFile] | None = None
+    ct: CTVolume, prediction: Prediction, *, files: Sequence[DicomFile] | None = None
 ) -> dict[str, Dataset]:
     """Make the objects of a prediction.
 

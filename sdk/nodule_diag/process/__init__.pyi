@@ -5,6 +5,7 @@ from .children import ChildDiedError as ChildDiedError
 from .children import ChildRefusedError as ChildRefusedError
 from .children import Children as Children
 from .children import NoChildError as NoChildError
+from .documents import document_text as document_text
 from .lock import sole_writer as sole_writer
 from .log import LOG as LOG
 from .side_by_side import in_order as in_order
