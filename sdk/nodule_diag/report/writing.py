@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import jinja2
 
 
-SCRIPTS = ("evidence.js", "viewer.js", "start.js")
-"""What runs in the page, in order. The service's page imports the first two."""
+VIEWER = ("evidence.js", "viewer.js")
+"""The scripts of the viewer, in order; the service's page imports them too."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _cards(similar: Sequence[SimilarCase], index: CaseIndex) -> Iterator[Card]:
 
 def _script() -> str:
     """The scripts as one: a file of its own has no others to import, so that these lines are left out."""
-    lines = (line for name in SCRIPTS for line in _text(name).splitlines(keepends=True))
+    lines = (line for name in (*VIEWER, "start.js") for line in _text(name).splitlines(keepends=True))
     return "".join(line for line in lines if not line.startswith("import "))
 
 

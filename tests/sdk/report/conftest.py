@@ -13,6 +13,7 @@ from nodule_diag.ct.phantom import Phantom, chest_phantom
 from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.report.writing import write_report
 
+
 @pytest.fixture(scope="session")
 def chest() -> Phantom:
     return chest_phantom()

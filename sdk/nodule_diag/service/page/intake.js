@@ -5,6 +5,8 @@ import { button, byId, make, problemBox } from "./dom.js";
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 
+export const nameOf = (ct) => (ct.suggested?.length ? "Made-up chest" : ct.name);
+
 // The files of what was dropped; folders are gone through.
 async function dropped(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
@@ -50,7 +52,7 @@ export class Intake {
   async list() {
     const { cts } = await askJson("v1/cts");
     byId("held").hidden = cts.length === 0;
-    byId("held").querySelector("ul").replaceChildren(...cts.map((ct) => make("li", {}, button(ct.name, () => this.opened(ct)), make("span", { class: "quiet" }, ` ${ct.size_xyz.join(" × ")} voxels`))));
+    byId("held").querySelector("ul").replaceChildren(...cts.map((ct) => make("li", {}, button(nameOf(ct), () => this.opened(ct)), make("span", { class: "quiet" }, ` ${ct.size_xyz.join(" × ")} voxels`))));
     return cts;
   }
 

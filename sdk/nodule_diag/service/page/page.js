@@ -4,7 +4,7 @@ import { Problem, ask, askJson, predict } from "./api.js";
 import { failureBox, progressBox, resultBox, spoken } from "./diagnosis.js";
 import { button, byId, make, problemBox, warningList } from "./dom.js";
 import { Evidence } from "./evidence.js";
-import { Intake } from "./intake.js";
+import { Intake, nameOf } from "./intake.js";
 import { Viewer } from "./viewer.js";
 import { ServedVolume } from "./volume.js";
 
@@ -14,7 +14,7 @@ const HU_RANGE = [-1024, 3071];
 const CAM_OPACITY = 0.35;
 const CLOSE_UP_MM = 64;
 const TOOLS = { cross: "Cross", window: "Window", pan: "Move" };
-const DICOM = 'multipart/related; type="application/dicom"';
+const ZIP = "application/zip";
 
 const page = { about: null, ct: null, nodules: [], chosen: null, count: 0, viewer: null };
 const intake = new Intake({ opened: openCt, closed: () => showReading(), about: () => page.about });
@@ -38,12 +38,12 @@ function openCt(ct) {
   if (ct.id === page.ct?.id) return showReading();
   closeCt();
   Object.assign(page, { ct, count: ct.suggested?.length ?? 0 }); // the suggested ones have their numbers
-  byId("ct-name").textContent = `${ct.name}: ${ct.size_xyz.join(" × ")} voxels of ${ct.spacing_xyz_mm.map((mm) => Number(mm.toPrecision(3))).join(" × ")} mm`;
+  byId("ct-name").textContent = `${nameOf(ct)}: ${ct.size_xyz.join(" × ")} voxels of ${ct.spacing_xyz_mm.map((mm) => Number(mm.toPrecision(3))).join(" × ")} mm`;
   byId("ct-warnings").replaceChildren(...[warningList("Warnings about the CT", ct.warnings)].filter(Boolean));
   const suggested = ct.suggested ?? [];
   byId("suggested").replaceChildren(...(suggested.length
     ? [make("p", { class: "choices" }, make("span", { class: "quiet" }, "Try"), suggested.map((mm, k) => button(`Nodule ${k + 1}`, () => tryOut(mm, k + 1), { "aria-label": `Try nodule ${k + 1}` })))] : []));
-  byId("hint").textContent = suggested.length ? "A made-up chest with nodules. Try one, or click anywhere in the CT." : "Click on a nodule in the CT, then diagnose it.";
+  byId("hint").textContent = suggested.length ? "This chest is made up, and its nodules are known. Try one, or click anywhere in it." : "Click on a nodule in the CT, then diagnose it.";
   showReading();
   const views = document.querySelector(".views");
   const volume = new ServedVolume(ct, { changed: () => page.viewer.draw(), failed: show, busy: (is) => views.setAttribute("aria-busy", is) });
@@ -51,7 +51,7 @@ function openCt(ct) {
   else startViewer(volume);
   if (suggested.length) goTo(suggested[0]);
   draw();
-  say(`${ct.name} is open.`);
+  say(`${nameOf(ct)} is open.`);
 }
 
 function tryOut(mm, number) {
@@ -135,7 +135,7 @@ function diagnoseAt(mm, number) {
 
 function requestOf(nodules) {
   const options = byId("options").querySelector("form").elements, prevalence = Number(options.prevalence.value) / 100;
-  return { ct: page.ct.id, space: "lps", nodules: nodules.map(({ number, mm }) => ({ id: number, xyz: mm })), k: Number(options.k.value),
+  return { ct: page.ct.id, space: "lps", nodules: nodules.map(({ number, mm }) => ({ id: number, xyz: mm })), k: Number(options.k.value) || null,
     symmetries: Number(options.symmetries.value), prevalence: prevalence || null, no_lung_check: options.no_lung_check.checked };
 }
 
@@ -228,7 +228,7 @@ function drawResult(nodule) {
   byId("result").replaceChildren({
     running: () => progressBox(nodule, () => remove(nodule)),
     failed: () => failureBox(nodule, () => diagnose(nodule), () => remove(nodule)),
-    done: () => resultBox(nodule, { ctWarnings: page.ct.warnings, hasPictures: Boolean(page.about?.cases?.pictures) }),
+    done: () => resultBox(nodule, { ctWarnings: page.ct.warnings, hasPictures: Boolean(page.about?.cases?.pictured) }),
   }[nodule.state]());
 }
 
@@ -240,7 +240,7 @@ function drawDownloads() {
   const one = (words, name, accept) => button(words, (event) => save(event.currentTarget, name, accept));
   byId("downloads").querySelector("p").replaceChildren(
     one("Report", "report.html", "text/html"), one("3D Slicer", "nodules.mrk.json", "application/vnd.slicer.mrk+json"), one("JSON", "prediction.json", "application/json"),
-    ...(page.ct?.dicom ? [one("DICOM objects", "dicom.zip", DICOM)] : []));
+    ...(page.ct?.dicom ? [one("DICOM objects", "dicom.zip", ZIP)] : []));
 }
 
 // All nodules that are diagnosed, as a file.
