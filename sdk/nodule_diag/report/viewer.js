@@ -6,6 +6,8 @@
 //   describe(at)   what is known of a voxel, for the line below
 // An index is one of the CT's own axes: x to the patient's left, y to the back, z to the head.
 
+import { listen } from "./gestures.js";
+
 export const PLANES = [
   // across and down: which axis runs along the picture, and whether backwards; through: the axis that is scrolled.
   { name: "Axial", across: [0, false], down: [1, false], through: 2, letters: "RLAP" },
@@ -13,7 +15,6 @@ export const PLANES = [
   { name: "Sagittal", across: [1, false], down: [2, true], through: 0, letters: "APSI" },
 ];
 const OUTLINE = "#26e3ff", MARK = "#ffd166", DARK = "#000";
-const WHEEL_STEP = 80; // of a wheel's notch (100 or 120), or of a finger's way on a touchpad
 const ZOOM_MOST = 16;
 const FONT = "system-ui, sans-serif";
 
@@ -58,53 +59,8 @@ export class Viewer {
     box.append(canvas, slider.label);
     parent.append(box);
     const view = { plane, canvas, slider: slider.input, words: slider.words, zoom: 1, middle: [0, 0] };
-    this.listen(view);
+    listen(this, view);
     return view;
-  }
-
-  listen(view) {
-    const { plane, canvas } = view, touches = new Map(), place = (event) => [event.offsetX, event.offsetY];
-    let dragging = null, wheeled = 0;
-    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-    canvas.addEventListener("pointerdown", (event) => {
-      canvas.setPointerCapture(event.pointerId);
-      touches.set(event.pointerId, place(event));
-      dragging = { tool: [this.tool, "pan", "window"][event.button] ?? this.tool, from: place(event) };
-      if (dragging.tool === "cross") this.put(view, ...place(event));
-    });
-    canvas.addEventListener("pointermove", (event) => {
-      if (!touches.has(event.pointerId)) return;
-      const before = [...touches.values()], [x, y] = place(event);
-      touches.set(event.pointerId, [x, y]);
-      if (touches.size === 2) return this.pinch(view, before, [...touches.values()]);
-      const [dx, dy] = [x - dragging.from[0], y - dragging.from[1]];
-      dragging.from = [x, y];
-      if (dragging.tool === "cross") this.put(view, x, y);
-      if (dragging.tool === "pan") this.pan(view, dx, dy);
-      if (dragging.tool === "window") this.setWindow(this.window[0] + dy * 3 - dx * 2, this.window[1] + dy * 3 + dx * 2);
-    });
-    for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, (event) => touches.delete(event.pointerId));
-    canvas.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      if (event.ctrlKey) return this.zoom(Math.exp(-event.deltaY / 300), view, place(event));
-      wheeled += event.deltaMode ? Math.sign(event.deltaY) * WHEEL_STEP : event.deltaY;
-      if (Math.abs(wheeled) < WHEEL_STEP) return;
-      this.step(plane.through, Math.sign(wheeled));
-      wheeled = 0;
-    }, { passive: false });
-    canvas.addEventListener("keydown", (event) => {
-      const sign = ([, backwards]) => (backwards ? -1 : 1), last = this.volume.size[plane.through] - 1;
-      const does = {
-        ArrowLeft: () => this.step(plane.across[0], -sign(plane.across)), ArrowRight: () => this.step(plane.across[0], sign(plane.across)),
-        ArrowUp: () => this.step(plane.down[0], -sign(plane.down)), ArrowDown: () => this.step(plane.down[0], sign(plane.down)),
-        PageUp: () => this.step(plane.through, 1), PageDown: () => this.step(plane.through, -1),
-        Home: () => this.move(plane.through, 0), End: () => this.move(plane.through, last),
-        "+": () => this.zoom(1.25), "=": () => this.zoom(1.25), "-": () => this.zoom(0.8), 0: () => this.fit(),
-      }[event.key];
-      if (!does || event.ctrlKey || event.metaKey || event.altKey) return;
-      event.preventDefault();
-      does();
-    });
   }
 
   slider(text, min, max, step, value, changed) {

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import jinja2
 
 
-VIEWER = ("evidence.js", "viewer.js")
+VIEWER = ("evidence.js", "gestures.js", "viewer.js")
 """The scripts of the viewer, in order; the service's page imports them too."""
 
 

@@ -270,6 +270,7 @@ function drawAbout({ bundle, cases, runtime, intended_use: use }) {
 async function start() {
   page.about = await askJson("v1/about");
   drawAbout(page.about);
+  byId("keeps").hidden = !page.about.limits?.keeps;
   const phantom = (await intake.list()).find((ct) => ct.suggested?.length);
   if (phantom) openCt(phantom);
   else await intake.show(false);
