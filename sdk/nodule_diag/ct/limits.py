@@ -50,7 +50,7 @@ class ReadingLimits:
     watch: Callable[[float], None] = lambda _: None
 
 
-READING_LIMITS: ContextVar[ReadingLimits] = ContextVar("READING_LIMITS", default=ReadingLimits())
+READING_LIMITS: ContextVar[ReadingLimits] = ContextVar("READING_LIMITS", default=ReadingLimits())  # noqa: B039 - it is frozen
 """Of the thread, or task, that reads."""
 
 

@@ -121,7 +121,7 @@ def chosen_form(accept: str | None, forms: Iterable[str] = FORMS) -> str:
     """
     offered = list(forms)
     wanted = [
-        (float(quality[1]) if (quality := _Q.search(parameters)) else 1.0, kind.lower())
+        (float(told[1]) if (told := _Q.search(parameters)) else 1.0, kind.lower())
         for kind, parameters in _RANGE.findall(accept or "*/*")
     ]
     for quality, kind in sorted(wanted, key=lambda item: -item[0]):  # stable: the first named of equals

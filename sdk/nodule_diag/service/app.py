@@ -18,10 +18,10 @@ from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.errors import NoduleDiagError, UsageError
 from nodule_diag.service.gatekeeper import Gatekeeper, problem_response
 from nodule_diag.service.jobs import JobShelf
-from nodule_diag.service.metrics import Metrics
 from nodule_diag.service.problems import ServiceError
 from nodule_diag.service.routes_about import about_routes
 from nodule_diag.service.routes_cts import cts_routes
+from nodule_diag.service.routes_inference import inference_routes
 from nodule_diag.service.routes_jobs import job_routes
 from nodule_diag.service.routes_predictions import prediction_routes
 from nodule_diag.service.service import Service
@@ -43,7 +43,7 @@ def create_app(settings: Settings, diagnoser: Diagnoser, *, cases: str | PathLik
     Returns:
         The application; ``app.state.service`` is its :class:`Service`.
     """
-    service, metrics = Service(settings, diagnoser, cases=cases), Metrics()
+    service = Service(settings, diagnoser, cases=cases)
     jobs = JobShelf(count=settings.jobs, seconds=settings.job_s)
 
     @asynccontextmanager
@@ -67,15 +67,16 @@ def create_app(settings: Settings, diagnoser: Diagnoser, *, cases: str | PathLik
         lifespan=lifespan,
     )
     app.state.service = service
-    app.include_router(about_routes(service, metrics, app))
+    app.include_router(about_routes(service, app))
     app.include_router(cts_routes(service))
     app.include_router(prediction_routes(service, jobs))
     app.include_router(job_routes(service, jobs))
+    app.include_router(inference_routes(service))
     app.add_exception_handler(NoduleDiagError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
-    app.add_middleware(Gatekeeper, settings=settings, metrics=metrics)
-    metrics.watch(lambda: _gauges(service))
+    app.add_middleware(Gatekeeper, settings=settings, metrics=service.metrics)
+    service.metrics.watch(lambda: _gauges(service))
     if settings.demo:
         phantom = chest_phantom()
         suggested = tuple(nodule.center_xyz_mm for nodule in phantom.nodules)
@@ -105,7 +106,7 @@ def _gauges(service: Service) -> dict[str, float]:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, NoduleDiagError)  # noqa: S101 - how it is registered
-    return problem_response(error, request.state.request_id)
+    return problem_response(error, request.scope)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
@@ -113,11 +114,11 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     told = UsageError(f"{where}: {first['msg']}", hint="the interface is at /docs", code="request-invalid")
-    return problem_response(told, request.state.request_id)
+    return problem_response(told, request.scope)
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     code = {404: "no-such-route", 405: "method-not-allowed"}.get(error.status_code, "http")
     told = ServiceError(str(error.detail), status=error.status_code, code=code, hint="the interface is at /docs")
-    return problem_response(told, request.state.request_id)
+    return problem_response(told, request.scope)

@@ -20,7 +20,8 @@ from nodule_diag.service.problems import MEDIA_TYPE, ServiceError, problem, stat
 from nodule_diag.service.settings import LOOPBACK, Settings
 
 REQUESTS = logging.getLogger("nodule_diag.service")
-OPEN = ("/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
+HEALTH = ("/v2/health/live", "/v2/health/ready")
+OPEN = ("/", "/docs", "/openapi.json", *HEALTH)
 OPEN_BELOW = ("/assets/", "/docs/")
 """What is asked for without a token: the same for everyone, and nothing of anyone."""
 PAGE_POLICY = (
@@ -49,6 +50,7 @@ class Gatekeeper:
 
     def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
+        self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -61,6 +63,7 @@ class Gatekeeper:
         scope.setdefault("state", {})["request_id"] = request_id
         answered = _Answered(send, request_id, idle_s=self._settings.idle_s)
         started = time.perf_counter()
+        self._open += 1
         try:
             self._require_allowed(scope["path"], headers)
             await self._app(scope, receive, answered)
@@ -70,8 +73,9 @@ class Gatekeeper:
             if not isinstance(error, NoduleDiagError):
                 REQUESTS.error("a request failed by a bug: %s", type(error).__name__)
             if not answered.begun:
-                await problem_response(unforeseen(error), request_id)(scope, receive, answered)
+                await problem_response(unforeseen(error), scope)(scope, receive, answered)
         finally:
+            self._open -= 1
             route = getattr(scope.get("route"), "path", "unknown")
             seconds = time.perf_counter() - started
             self._metrics.request(scope["method"], route, answered.status, seconds)
@@ -94,7 +98,7 @@ class Gatekeeper:
         """Refuse strangers, and pages of other servers that a browser here has open.
 
         Raises:
-            ServiceError: ``host-refused``, ``origin-refused`` or ``token-refused``.
+            ServiceError: ``host-refused``, ``origin-refused``, ``token-refused`` or ``connections-full``.
         """
         host = headers.get("host", "")
         if self._settings.is_local and _name_of(host) not in LOOPBACK:  # another name that leads here: DNS rebinding
@@ -105,6 +109,14 @@ class Gatekeeper:
         if origin is not None and origin.partition("://")[2] != host:
             raise ServiceError(
                 "the request is from a page of another server", status=403, code="origin-refused", hint="ask from here"
+            )
+        if self._open > self._settings.connections and path not in HEALTH:
+            raise ServiceError(
+                "too many requests are open",
+                status=503,
+                code="connections-full",
+                hint="ask again later",
+                retry_after_s=1.0,
             )
         if self._settings.token is None or path in OPEN or path.startswith(OPEN_BELOW):
             return
@@ -118,8 +130,8 @@ class Gatekeeper:
             )
 
 
-def problem_response(error: NoduleDiagError, request_id: str) -> JSONResponse:
-    """An error as an answer."""
+def problem_response(error: NoduleDiagError, scope: Scope) -> JSONResponse:
+    """An error as an answer to a request; the Open Inference Protocol wants a field of its own for it."""
     headers = {"X-Problem-Code": error.code}
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:
@@ -127,7 +139,10 @@ def problem_response(error: NoduleDiagError, request_id: str) -> JSONResponse:
     status = status_of(error)
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(problem(error, request_id=request_id), status, headers, media_type=MEDIA_TYPE)
+    document = problem(error, request_id=scope["state"]["request_id"])
+    if scope["path"].startswith("/v2"):
+        document["error"] = document["detail"]
+    return JSONResponse(document, status, headers, media_type=MEDIA_TYPE)
 
 
 def _name_of(host: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -38,7 +38,7 @@ class Metrics:
         self._requests.labels(method if method in METHODS else "other", route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def prediction(self, nodules: int, timing_ms: dict[str, float]) -> None:
+    def prediction(self, nodules: int, timing_ms: Mapping[str, float]) -> None:
         """Count what a prediction took."""
         self._nodules.inc(nodules)
         for stage, ms in timing_ms.items():

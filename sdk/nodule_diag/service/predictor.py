@@ -14,6 +14,7 @@ from nodule_diag.ct import CTVolume, to_lps
 from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.errors import UsageError
 from nodule_diag.results import Diagnosis, Prediction
+from nodule_diag.service.metrics import Metrics
 from nodule_diag.service.requests import Question
 from nodule_diag.service.store import HeldCT
 from nodule_diag.service.work import Job
@@ -27,11 +28,12 @@ class Predictor:
 
     Args:
         diagnoser: What is loaded.
+        metrics: Counts the nodules.
         cases: The file of its case base, where it is not the bundle's own; a filter is applied to it.
     """
 
-    def __init__(self, diagnoser: Diagnoser, *, cases: str | PathLike[str] | None = None) -> None:
-        self.diagnoser = diagnoser
+    def __init__(self, diagnoser: Diagnoser, metrics: Metrics, *, cases: str | PathLike[str] | None = None) -> None:
+        self.diagnoser, self._metrics = diagnoser, metrics
         self._cases = cases
         self._variants: OrderedDict[tuple[int, str | None], Diagnoser] = OrderedDict()
         self._lock = threading.Lock()
@@ -47,6 +49,7 @@ class Predictor:
             return known[1]
         made = self._predict(held.read.ct, question, job)
         held.remember(question, made)
+        self._metrics.prediction(len(made.diagnoses), made.timing_ms)
         return made
 
     def diagnosis(self, held: HeldCT, question: Question, job: Job) -> Diagnosis:

@@ -15,7 +15,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from nodule_diag.errors import MissingExtraError
 from nodule_diag.report import VIEWER
-from nodule_diag.service.metrics import Metrics
 from nodule_diag.service.problems import ServiceError
 from nodule_diag.service.service import Service
 
@@ -23,7 +22,7 @@ SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
 """Files of Swagger UI (Apache-2.0), which the package fastapi-offline (MIT) carries."""
 
 
-def about_routes(service: Service, metrics: Metrics, app: FastAPI) -> APIRouter:
+def about_routes(service: Service, app: FastAPI) -> APIRouter:
     """The routes, for one service."""
     routes = APIRouter()
     diagnoser, settings = service.predictor.diagnoser, service.settings
@@ -61,7 +60,7 @@ def about_routes(service: Service, metrics: Metrics, app: FastAPI) -> APIRouter:
 
     @routes.get("/metrics", include_in_schema=False)
     def metrics_text() -> Response:
-        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     @routes.get("/v1/about", tags=["about"], summary="What answers here, and what it takes")
     def about() -> dict[str, Any]:

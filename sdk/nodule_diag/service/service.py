@@ -11,6 +11,8 @@ from fastapi import Request
 
 from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.process import LOG
+from nodule_diag.service.batching import BatchingBackend
+from nodule_diag.service.metrics import Metrics
 from nodule_diag.service.predictor import Predictor
 from nodule_diag.service.problems import ServiceError
 from nodule_diag.service.settings import Settings
@@ -34,15 +36,18 @@ class Service:
         cases: As for :class:`Predictor`.
 
     Attributes:
+        metrics: What is counted.
         ready: Whether it takes work.
     """
 
     def __init__(self, settings: Settings, diagnoser: Diagnoser, *, cases: str | PathLike[str] | None = None) -> None:
-        self.settings = settings
-        self.predictor = Predictor(diagnoser, cases=cases)
+        self.settings, self.metrics = settings, Metrics()
+        on_cpu = diagnoser.runtime.device == "cpu"
+        if not on_cpu:
+            diagnoser = diagnoser.sharing(through=BatchingBackend)
+        self.predictor = Predictor(diagnoser, self.metrics, cases=cases)
         self.sources = Sources(settings, threads=diagnoser.threads)
         self.store = CTStore(count=settings.cts, limit_bytes=settings.cts_bytes, expires_s=settings.expires_s)
-        on_cpu = diagnoser.runtime.device == "cpu"
         workers = settings.workers or (1 if on_cpu else GPU_WORKERS)
         self.work = WorkQueue(workers=workers, waiting=settings.queue, seconds=settings.work_s)
         self.gate = Gate(settings)

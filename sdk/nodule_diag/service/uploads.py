@@ -6,11 +6,12 @@ Starlette's own form parser writes what is larger than 1 MB into a temporary fol
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
 from io import BytesIO
+from typing import Any
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -151,7 +152,7 @@ async def receive(request: Request, counted: Counted, *, settings: Settings) -> 
     if not name:
         raise UsageError(
             "the request does not say what it sends",
-            hint='send multipart/form-data, JSON, or a file with Content-Disposition: attachment; filename="scan.nii.gz"',
+            hint='send a form, JSON, or a file with Content-Disposition: attachment; filename="scan.nii.gz"',
             code="body-unnamed",
         )
     received = Received()
@@ -190,7 +191,8 @@ class _Parts:
         self._name = self._value = b""
         self._headers: dict[str, str] = {}
 
-    def callbacks(self) -> Mapping[str, object]:
+    def callbacks(self) -> Any:  # noqa: ANN401 - a TypedDict of theirs
+        """What to call for what."""
         names = ("part_begin", "part_data", "part_end", "header_field", "header_value", "header_end", "end")
         return {f"on_{name}": getattr(self, f"_{name}") for name in names}
 
