@@ -268,7 +268,7 @@ def test_options_and_places_change_the_answer(opened: Any) -> None:
     moved = diagnosed(page, prevalence.blur)["nodules"][0]
     odds = first["malignancy"] / (1 - first["malignancy"]) * 5 / 95
     assert moved["malignancy"] == pytest.approx(odds / (1 + odds), abs=1e-4)
-    page.get_by_text("if 5 % of such nodules were malignant").wait_for()
+    page.locator(".answers").get_by_text("if 5 % of such nodules were malignant").wait_for()
     x = page.get_by_label("x", exact=True)
     x.fill("-82")
     x.press("Tab")
@@ -306,6 +306,59 @@ def test_a_file_is_chosen_by_its_input(opened: Any, tmp_path: Path) -> None:
     page.locator("#ct-name").filter(has_text="scan.nii.gz: 28 × 32 × 12 voxels").wait_for()
     settled(page)
     assert np.ptp(pixels(page.locator(".axial canvas"))) > 100
+
+
+def test_a_file_is_dropped(opened: Any, tmp_path: Path) -> None:
+    page = opened()
+    page.get_by_role("button", name="Try nodule 1").wait_for()
+    page.evaluate(
+        """bytes => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(bytes)], "dropped.nii.gz"));
+            for (const type of ["dragover", "drop"]) {
+                const how = { dataTransfer: transfer, bubbles: true, cancelable: true };
+                document.body.dispatchEvent(new DragEvent(type, how));
+            }
+        }""",
+        list(make.write(tmp_path / "scan.nii.gz").read_bytes()),
+    )
+    page.locator("#ct-name").filter(has_text="dropped.nii.gz: 28 × 32 × 12 voxels").wait_for()
+
+
+def test_a_busy_server_is_asked_again(opened: Any) -> None:
+    page = opened(refusals=True)
+    refused = []
+
+    def refuse_once(route: Any) -> None:
+        if refused:
+            route.continue_()
+        else:
+            refused.append(route.request.url)
+            problem = {"title": "Too Many Requests", "status": 429, "code": "queue-full", "detail": "full"}
+            route.fulfill(status=429, headers={"Retry-After": "1"}, body=json.dumps(problem))
+
+    page.route("**/v1/predictions", refuse_once)
+    page.get_by_role("button", name="Try nodule 1").click()
+    page.get_by_text("The server is busy; it is asked again in 1 s.").wait_for()
+    page.locator(".answers").wait_for()
+
+
+def test_without_its_events_a_job_is_looked_after(opened: Any) -> None:
+    page = opened(refusals=True)
+    page.route("**/events", lambda route: route.abort())
+    page.get_by_role("button", name="Try nodule 1").click()
+    page.locator(".answers").wait_for()
+
+
+def test_a_diagnosis_is_cancelled_on_the_server_too(opened: Any) -> None:
+    page = opened(refusals=True)
+    page.route("**/events", lambda _: None)  # never answered
+    page.get_by_role("button", name="Try nodule 1").click()
+    with page.expect_request(lambda request: request.method == "DELETE" and "/v1/jobs/" in request.url) as cancelled:
+        page.get_by_role("button", name="Cancel").click()
+    assert cancelled.value.response().status == 204
+    assert page.locator(".nodules li").count() == 0
+    page.locator("#diagnosis").wait_for(state="hidden")
 
 
 def test_errors_are_said_with_the_way_out(opened: Any, address: str, tmp_path: Path) -> None:

@@ -118,11 +118,15 @@ export async function predict(request, { onjob, onbusy, signal }) {
   signal.addEventListener("abort", cancel);
   try {
     let job = null;
-    for await (job of events(`${path}/events`, signal)) {
-      onjob(job);
-      if (ENDED.includes(job.state)) break;
+    try {
+      for await (job of events(`${path}/events`, signal)) {
+        onjob(job);
+        if (ENDED.includes(job.state)) break;
+      }
+    } catch (error) {
+      if (error.name === "AbortError" || error.status) throw error; // and not when the stream was cut: a proxy may do that
     }
-    while (!ENDED.includes(job?.state)) { // the stream was cut: a proxy may do that
+    while (!ENDED.includes(job?.state)) {
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
       onjob(job = await askJson(path, { signal }));
     }

@@ -44,7 +44,11 @@ export class Intake {
     byId("reading").hidden = byId("another").hidden = byId("ct-name").hidden = true;
     byId("back").hidden = !canGoBack;
     byId("intake-problem").replaceChildren();
-    await this.list();
+    try {
+      await this.list();
+    } catch (error) {
+      byId("intake-problem").replaceChildren(problemBox(error));
+    }
   }
 
   hide() { byId("intake").hidden = true; }

@@ -260,7 +260,7 @@ async function save(from, name, accept) {
   }
 }
 
-byId("another").addEventListener("click", () => intake.show().catch(show));
+byId("another").addEventListener("click", () => intake.show());
 
 function drawAbout({ bundle, cases, runtime, intended_use: use }) {
   byId("about").replaceChildren(make("details", {}, make("summary", {}, "About the model"),
