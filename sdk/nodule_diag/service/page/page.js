@@ -17,7 +17,7 @@ const TOOLS = { cross: "Cross", window: "Window", pan: "Move" };
 const ZIP = "application/zip";
 
 const page = { about: null, ct: null, nodules: [], chosen: null, count: 0, viewer: null };
-const intake = new Intake({ opened: openCt, closed: () => showReading(), about: () => page.about });
+const intake = new Intake({ opened: openCt, closed: () => { showReading(); byId("another").focus(); }, about: () => page.about });
 const say = (words) => { byId("said").textContent = words; };
 const place = (mm) => mm.map((value) => value.toFixed(1).replace("-", "−")).join(", ");
 
@@ -36,6 +36,7 @@ function show(problem) {
 
 function openCt(ct) {
   if (ct.id === page.ct?.id) return showReading();
+  const chosen = !byId("intake").hidden; // by whoever sits here, and not by the page
   closeCt();
   Object.assign(page, { ct, count: ct.suggested?.length ?? 0 }); // the suggested ones have their numbers
   byId("ct-name").textContent = `${nameOf(ct)}: ${ct.size_xyz.join(" × ")} voxels of ${ct.spacing_xyz_mm.map((mm) => Number(mm.toPrecision(3))).join(" × ")} mm`;
@@ -51,6 +52,7 @@ function openCt(ct) {
   else startViewer(volume);
   if (suggested.length) goTo(suggested[0]);
   draw();
+  if (chosen) page.viewer.views[0].canvas.focus();
   say(`${nameOf(ct)} is open.`);
 }
 
@@ -240,7 +242,7 @@ function drawDownloads() {
   const one = (words, name, accept) => button(words, (event) => save(event.currentTarget, name, accept));
   byId("downloads").querySelector("p").replaceChildren(
     one("Report", "report.html", "text/html"), one("3D Slicer", "nodules.mrk.json", "application/vnd.slicer.mrk+json"), one("JSON", "prediction.json", "application/json"),
-    ...(page.ct?.dicom ? [one("DICOM objects", "dicom.zip", ZIP)] : []));
+    ...(page.ct?.dicom ? [one("DICOM", "dicom.zip", ZIP)] : []));
 }
 
 // All nodules that are diagnosed, as a file.
@@ -260,7 +262,10 @@ async function save(from, name, accept) {
   }
 }
 
-byId("another").addEventListener("click", () => intake.show());
+byId("another").addEventListener("click", () => {
+  intake.show();
+  byId("files").focus();
+});
 
 function drawAbout({ bundle, cases, runtime, intended_use: use }) {
   byId("about").replaceChildren(make("details", {}, make("summary", {}, "About the model"),
