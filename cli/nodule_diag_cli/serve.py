@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nodule_diag.errors import MissingExtraError, UsageError
+from nodule_diag.errors import MissingExtraError
 from nodule_diag_cli import terminal
 from nodule_diag_cli.browser import has_browser, open_when_up
 from nodule_diag_cli.options import (
@@ -101,9 +101,4 @@ def serve(
     terminal.complain(f"serving on {address} (Ctrl-C ends it)")
     if open_page and has_browser():
         open_when_up(host, port, address)
-    try:
-        run(settings, diagnoser, cases=cases)
-    except OSError as error:
-        raise UsageError(
-            f"cannot listen on {shown}:{port}: {error.strerror or error}", hint="give another --host or --port"
-        ) from error
+    run(settings, diagnoser, cases=cases)

@@ -1,8 +1,7 @@
-"""What every request passes: its id, who it is from, headers that protect, patience, one log line and the metrics."""
+"""What every request passes: its id, who it is from, headers that protect, one log line and the metrics."""
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import logging
 import re
@@ -61,7 +60,7 @@ class Gatekeeper:
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
-        answered = _Answered(send, request_id, idle_s=self._settings.idle_s)
+        answered = _Answered(send, request_id)
         started = time.perf_counter()
         self._open += 1
         try:
@@ -151,10 +150,10 @@ def _name_of(host: str) -> str:
 
 
 class _Answered:
-    """``send``, with headers added, counted, and given up when the client takes nothing."""
+    """``send``, with headers added, and counted."""
 
-    def __init__(self, send: Send, request_id: str, *, idle_s: float) -> None:
-        self._send, self._request_id, self._idle_s = send, request_id, idle_s
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send, self._request_id = send, request_id
         self.begun, self.status, self.bytes, self.code = False, 500, 0, ""
 
     async def __call__(self, message: Message) -> None:
@@ -166,8 +165,4 @@ class _Answered:
             for name, value in PROTECTION.items():
                 headers.setdefault(name, value)
         self.bytes += len(message.get("body", b""))
-        try:
-            async with asyncio.timeout(self._idle_s):
-                await self._send(message)
-        except TimeoutError as error:
-            raise ClientDisconnect from error
+        await self._send(message)

@@ -115,7 +115,7 @@ def patches_of(inputs: dict[str, Array], *, masked: bool, most: int) -> NDArray[
     Raises:
         UsageError: ``inference-request``.
     """
-    wanted = {"patch"} if "patch" in inputs else {"hu", *REGION, *(("lung_mask",) if masked else ())}
+    wanted = {"hu", *REGION, *(("lung_mask",) if masked else ())} if "hu" in inputs else {"patch"}
     if set(inputs) != wanted:
         raise _refused(f"the inputs are {', '.join(sorted(inputs))}, not {', '.join(sorted(wanted))}")
     count = len(next(iter(inputs.values()))) if all(values.ndim for values in inputs.values()) else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from types import FrameType
 from typing import Any
 
@@ -12,6 +13,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from nodule_diag.diagnoser import Diagnoser
+from nodule_diag.errors import UsageError
+from nodule_diag.process import LOG
 from nodule_diag.service.app import create_app
 from nodule_diag.service.logs import log_as_json
 from nodule_diag.service.service import Service
@@ -19,6 +22,8 @@ from nodule_diag.service.settings import Settings
 
 FLUSH_S = 5
 """Seconds in which answers that are ready must have been taken, once work has ended."""
+BACKLOG = 2048
+"""Connections that may wait to be accepted, as uvicorn has it."""
 HEAD_BYTES = 32 * 1024
 """Of the head of a request."""
 REFUSED_AT = 4
@@ -34,13 +39,31 @@ def serve(settings: Settings, diagnoser: Diagnoser, *, cases: str | os.PathLike[
         cases: The file of its case base, where it is not the bundle's own.
 
     Raises:
-        OSError: When the address cannot be listened at.
+        UsageError: ``address-refused`` when the address cannot be listened at.
     """
     log_as_json()
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listening = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen at {settings.host}, port {settings.port}: {error.strerror or error}",
+            hint="give another --host or --port",
+            code="address-refused",
+        ) from error
+    with listening:
+        LOG.info("listening at port %d", listening.getsockname()[1])
+        server_of(settings, diagnoser, cases=cases).run(sockets=[listening])
+
+
+def server_of(
+    settings: Settings, diagnoser: Diagnoser, *, cases: str | os.PathLike[str] | None = None
+) -> uvicorn.Server:
+    """The server that :func:`serve` runs; same arguments."""
     app = create_app(settings, diagnoser, cases=cases)
 
     class ImpatientProtocol(_Impatient):
-        head_s = settings.idle_s
+        idle_s = settings.idle_s
 
     config = uvicorn.Config(
         app,
@@ -57,7 +80,7 @@ def serve(settings: Settings, diagnoser: Diagnoser, *, cases: str | os.PathLike[
         h11_max_incomplete_event_size=HEAD_BYTES,
         timeout_graceful_shutdown=FLUSH_S,
     )
-    _Server(config, app.state.service).run()
+    return _Server(config, app.state.service)
 
 
 class _Server(uvicorn.Server):
@@ -90,9 +113,10 @@ class _Server(uvicorn.Server):
 
 
 class _Impatient(H11Protocol):
-    """Hangs up on whoever does not send the head of a request in time; uvicorn would wait for ever."""
+    """Hangs up on whoever does not send the head of a request, or take an answer; uvicorn would wait for ever."""
 
-    head_s = 20.0
+    idle_s = 20.0
+    _untaken: asyncio.TimerHandle | None = None
     _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
@@ -107,8 +131,20 @@ class _Impatient(H11Protocol):
         super().on_response_complete()
         self._look()
 
+    def pause_writing(self) -> None:
+        """Called when much of an answer waits to be taken."""
+        super().pause_writing()
+        self._untaken = self.loop.call_later(self.idle_s, self.transport.abort)  # to close would wait for it
+
+    def resume_writing(self) -> None:
+        """Called when it has been taken."""
+        super().resume_writing()
+        self._stop_untaken()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        """Called at the end."""
         self._stop_waiting()
+        self._stop_untaken()
         super().connection_lost(exc)
 
     def _look(self) -> None:
@@ -116,9 +152,14 @@ class _Impatient(H11Protocol):
         if self.conn.their_state is not h11.IDLE:
             self._stop_waiting()
         elif self._patience is None and not self.transport.is_closing():
-            self._patience = self.loop.call_later(self.head_s, self.transport.close)
+            self._patience = self.loop.call_later(self.idle_s, self.transport.close)
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+    def _stop_untaken(self) -> None:
+        if self._untaken is not None:
+            self._untaken.cancel()
+            self._untaken = None

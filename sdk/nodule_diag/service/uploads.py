@@ -6,12 +6,13 @@ Starlette's own form parser writes what is larger than 1 MB into a temporary fol
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from email.message import Message
 from io import BytesIO
 from typing import Any
+from urllib.parse import unquote
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -25,6 +26,8 @@ JSON_BYTES = 2**20
 """Of a request that holds no CT."""
 NAME_LETTERS = 200
 RETRY_S = 10.0
+_EXTENDED_NAME = re.compile(r"filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
+"""Of RFC 6266, for names that are not ASCII. A form has none (RFC 7578)."""
 
 
 class Gate:
@@ -148,7 +151,9 @@ async def receive(request: Request, counted: Counted, *, settings: Settings) -> 
     """A form, or one raw file whose name is in Content-Disposition; errors as :func:`body_chunks`, and UsageError."""
     if media_type(request) == "multipart/form-data":
         return await _form(request, counted, settings)
-    name = _parameters(request.headers.get("content-disposition", "")).get("filename")
+    disposition = request.headers.get("content-disposition", "")
+    extended = _EXTENDED_NAME.search(disposition)
+    name = unquote(extended[1]) if extended else _parameters(disposition).get("filename")
     if not name:
         raise UsageError(
             "the request does not say what it sends",
@@ -229,13 +234,10 @@ class _Parts:
 
 def _parameters(header: str) -> dict[str, str]:
     """The parameters of a header such as ``form-data; name="file"; filename="scan.nii"``."""
-    message = Message()
-    message["x"] = header.replace("\r", " ").replace("\n", " ")
-    found = message.get_params(header="x", unquote=True) or []
-    told = {name.lower(): value for name, value in found[1:]}
-    if "filename" not in told and (name := message.get_filename()):  # filename*=UTF-8''...
-        told["filename"] = name
-    return told
+    from python_multipart.multipart import parse_options_header
+
+    _, told = parse_options_header(header.encode("utf-8", "replace"))
+    return {name.decode("utf-8", "replace").lower(): value.decode("utf-8", "replace") for name, value in told.items()}
 
 
 def file_name(given: str) -> str:

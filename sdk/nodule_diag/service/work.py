@@ -164,6 +164,12 @@ class WorkQueue:
         with self._changed:
             return len(self._waiting), len(self._running)
 
+    @property
+    def running(self) -> tuple[Job, ...]:
+        """What is being worked on."""
+        with self._changed:
+            return tuple(self._running)
+
     def require_room(self) -> None:
         """Refuse work that could not be taken.
 

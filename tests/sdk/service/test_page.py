@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +13,6 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-import uvicorn
 from numpy.typing import NDArray
 from skimage.io import imread
 
@@ -25,8 +22,7 @@ from chromium import serious
 from nodule_diag.bundle.bundle import Bundle
 from nodule_diag.ct.phantom import Phantom, chest_phantom
 from nodule_diag.diagnoser import Diagnoser
-from nodule_diag.service.app import create_app
-from nodule_diag.service.settings import Settings
+from service_client import Settings, listening
 
 pytestmark = pytest.mark.slow
 
@@ -38,19 +34,8 @@ BROWSER_TELLS = "Failed to load resource"  # what Chromium itself says of any st
 @contextmanager
 def serving(diagnoser: Diagnoser, **settings: Any) -> Iterator[str]:
     """The address of a service of its own."""
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(Settings(**settings), diagnoser), port=0, log_config=None, lifespan="on")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}/"
-    server.should_exit = True
-    thread.join(30)
-    assert not thread.is_alive()
+    with listening(Settings(**settings), diagnoser) as running:
+        yield f"http://127.0.0.1:{running.port}/"
 
 
 @pytest.fixture(scope="module")
