@@ -20,8 +20,11 @@ import ct_files as make
 from chromium import browser as browser
 from chromium import serious
 from nodule_diag.bundle.bundle import Bundle
+from nodule_diag.cases.base import CaseBase
+from nodule_diag.cases.retrieval import CaseIndex
 from nodule_diag.ct.phantom import Phantom, chest_phantom
 from nodule_diag.diagnoser import Diagnoser
+from nodule_diag.results.png import png_bytes
 from service_client import Settings, listening
 
 pytestmark = pytest.mark.slow
@@ -84,7 +87,7 @@ def opened(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
     for context in contexts:
         for page in context.pages:
             url, asked, wrong = page.nodule_diag_seen
-            assert [other for other in asked if not other.startswith((url, f"blob:{url}"))] == []
+            assert [other for other in asked if not other.startswith((url, f"blob:{url}", "about:blank"))] == []
             assert asked
             assert wrong == []
         context.close()
@@ -369,6 +372,21 @@ def test_errors_are_said_with_the_way_out(opened: Any, address: str, tmp_path: P
     page.get_by_role("heading", name="Open a chest CT").wait_for()
 
 
+def test_similar_cases_have_pictures(opened: Any, diagnoser: Diagnoser) -> None:
+    picture = png_bytes(np.full((8, 8), 77, np.uint8))
+    base, cases = CaseBase.of((), name="pictured", model_sha256=diagnoser.bundle.model_sha256), diagnoser.cases.cases
+    base.add(cases, pictures={case.case_id: {"axial": picture} for case in cases})
+    with serving(Diagnoser(diagnoser.bundle, diagnoser._backend, CaseIndex(base)), demo=True) as url:
+        page = opened(url)
+        diagnosed(page, page.get_by_role("button", name="Try nodule 1").click)
+        drawn = "count => [...document.querySelectorAll('.card img')].filter(i => i.naturalWidth).length === count"
+        page.wait_for_function(drawn, arg=6)
+        page.get_by_role("button", name="Show all 20").click()
+        page.wait_for_function(drawn, arg=20)
+        assert page.get_by_role("img", name="Picture of case").count() == 20
+        page.goto("about:blank")
+
+
 def test_a_token_is_asked_for(opened: Any, diagnoser: Diagnoser) -> None:
     with serving(diagnoser, demo=True, token=TOKEN) as url:
         page = opened(url, refusals=True)
@@ -380,7 +398,7 @@ def test_a_token_is_asked_for(opened: Any, diagnoser: Diagnoser) -> None:
         field.press("Enter")
         diagnosed(page, page.get_by_role("button", name="Try nodule 1").click)
         assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
-        page.close()
+        page.goto("about:blank")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
