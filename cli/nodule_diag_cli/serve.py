@@ -10,6 +10,7 @@ import typer
 
 from nodule_diag.errors import MissingExtraError
 from nodule_diag_cli import terminal
+from nodule_diag_cli.browser import has_browser, open_when_up
 from nodule_diag_cli.options import (
     BackendName,
     BackendOption,
@@ -41,6 +42,7 @@ def serve(
         Path | None, typer.Option(metavar="DIR", help="Keep every prediction there; without it, nothing is kept.")
     ] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Hold a made-up chest from the start.")] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page, where there is a browser.")] = False,
     bundle: BundleOption = None,
     cases: CasesOption = None,
     backend: BackendOption = BackendName.AUTO,
@@ -95,5 +97,8 @@ def serve(
         diagnoser = Diagnoser.load(bundle, cases=cases, backend=backend.value, device=device, precision=precision.value)
         diagnoser.warm_up()
     shown = f"[{host}]" if ":" in host else host
-    terminal.complain(f"serving on http://{shown}:{port} (Ctrl-C ends it)")
+    address = f"http://{shown}:{port}"
+    terminal.complain(f"serving on {address} (Ctrl-C ends it)")
+    if open_page and has_browser():
+        open_when_up(host, port, address)
     run(settings, diagnoser, cases=cases)

@@ -22,6 +22,16 @@ SHOWN_HU = (-1000.0, 500.0)
 """HU that become 0 and 255: both windows of the paper, in steps of 6 HU."""
 OUTSIDE_HU = -1000.0
 """What is shown outside the volume."""
+HEAT = (
+    (0.0, (66, 10, 104)),
+    (0.35, (147, 38, 103)),
+    (0.6, (221, 81, 58)),
+    (0.8, (252, 165, 10)),
+    (1.0, (252, 255, 164)),
+)
+"""The CAM's colours, dark to bright, so that they can be told apart without hue."""
+HEAT_OPACITY = 0.8
+"""How much of the CT is covered where the CAM is 1; where it is 0 nothing is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +84,7 @@ class Cube:
         return np.asarray(resample(fine.astype(np.float32)[None], (_linear(at, edge),) * 3)[0], dtype=np.float32)
 
     def for_viewer(self) -> dict[str, Any]:
-        """What the page's script draws: plain numbers, and bytes in base64, x fastest."""
+        """What the scripts draw: plain numbers, and bytes in base64, x fastest."""
         cam = self.diagnosis.cam
         return {
             "size": SIZE,
@@ -86,6 +96,8 @@ class Cube:
             "cam": _base64(as_bytes(cam.values, (0.0, 1.0))),
             "camStepMm": cam.spacing_mm,
             "noduleBits": _base64(np.packbits(self.diagnosis.segmentation.nodule)),
+            "heat": HEAT,
+            "heatOpacity": HEAT_OPACITY,
             "windows": {"lung": list(LUNG_WINDOW_HU), "mediastinum": list(MEDIASTINAL_WINDOW_HU)},
         }
 

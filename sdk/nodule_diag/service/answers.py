@@ -6,7 +6,8 @@ import re
 import secrets
 from collections.abc import Callable, Iterable
 from io import BytesIO
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from zipfile import ZIP_DEFLATED, ZipFile
 
 from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.errors import UsageError
@@ -16,7 +17,7 @@ from nodule_diag.service.problems import ServiceError
 from nodule_diag.service.store import ReadCT
 
 JSON, HTML = "application/json", "text/html"
-DICOM, MARKUPS = "multipart/related", "application/vnd.slicer.mrk+json"
+DICOM, MARKUPS, ZIP = "multipart/related", "application/vnd.slicer.mrk+json", "application/zip"
 
 
 class Answer(NamedTuple):
@@ -68,17 +69,20 @@ def _markups(made: Predicted) -> Answer:
     return Answer(positions_text(".mrk.json", made.prediction.diagnoses).encode(), MARKUPS)
 
 
-def _dicom(made: Predicted) -> Answer:
-    """RFC 2387, as DICOM PS3.18 section 8.6 has it: each part is one object."""
+def _objects(made: Predicted) -> dict[str, Any]:
     from nodule_diag.dicom_objects import dicom_objects
 
     if made.redact:
         raise UsageError(
             "redact leaves out whose CT it is, and DICOM objects say it", hint="leave one of them out", code="usage"
         )
-    objects = dicom_objects(made.read.ct, made.prediction, files=made.read.files)
+    return dicom_objects(made.read.ct, made.prediction, files=made.read.files)
+
+
+def _dicom(made: Predicted) -> Answer:
+    """RFC 2387, as DICOM PS3.18 section 8.6 has it: each part is one object."""
     boundary, body = secrets.token_hex(16), BytesIO()
-    for name, made_object in objects.items():
+    for name, made_object in _objects(made).items():
         head = f"--{boundary}\r\nContent-Type: application/dicom\r\nContent-Location: {name}\r\n\r\n"
         body.write(head.encode("ascii"))
         made_object.save_as(body, enforce_file_format=True)
@@ -87,7 +91,24 @@ def _dicom(made: Predicted) -> Answer:
     return Answer(body.getvalue(), f'{DICOM}; type="application/dicom"; boundary={boundary}')
 
 
-FORMS: dict[str, Callable[[Predicted], Answer]] = {JSON: _json, HTML: _html, DICOM: _dicom, MARKUPS: _markups}
+def _zip(made: Predicted) -> Answer:
+    """The DICOM objects for whoever has no program that takes them apart: as files."""
+    body = BytesIO()
+    with ZipFile(body, "w", ZIP_DEFLATED) as archive:
+        for name, made_object in _objects(made).items():
+            encoded = BytesIO()
+            made_object.save_as(encoded, enforce_file_format=True)
+            archive.writestr(name, encoded.getvalue())
+    return Answer(body.getvalue(), ZIP)
+
+
+FORMS: dict[str, Callable[[Predicted], Answer]] = {
+    JSON: _json,
+    HTML: _html,
+    DICOM: _dicom,
+    MARKUPS: _markups,
+    ZIP: _zip,
+}
 _RANGE = re.compile(r"\s*([\w.+*-]+/[\w.+*-]+)\s*((?:;[^,]*)?)")
 _Q = re.compile(r";\s*q\s*=\s*([01](?:\.\d{0,3})?)", re.IGNORECASE)
 

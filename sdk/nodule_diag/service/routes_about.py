@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from nodule_diag.errors import MissingExtraError
+from nodule_diag.report import VIEWER
 from nodule_diag.service.problems import ServiceError
 from nodule_diag.service.service import Service
 
@@ -67,7 +68,13 @@ def about_routes(service: Service, app: FastAPI) -> APIRouter:
         return {
             "bundle": {"name": manifest.name, "version": manifest.version, "sha256": diagnoser.bundle.sha256},
             "intended_use": manifest.intended_use,
-            "cases": {"name": known.name, "sha256": known.sha256, "count": known.count, "malignant": known.malignant},
+            "cases": {
+                "name": known.name,
+                "sha256": known.sha256,
+                "count": known.count,
+                "malignant": known.malignant,
+                "pictured": diagnoser.cases.cases.pictured,
+            },
             "runtime": diagnoser.runtime.to_dict(),
             "presence": manifest.presence is not None,
             "limits": {
@@ -111,8 +118,8 @@ def _has(module: str) -> bool:
 
 
 def _asset(name: str) -> Response:
-    """A file of the page."""
-    found = files("nodule_diag.service") / "page" / name
+    """A file of the page; its viewer is the report's."""
+    found = files("nodule_diag.report") / name if name in VIEWER else files("nodule_diag.service") / "page" / name
     if "/" in name or "\\" in name or name.startswith(".") or not found.is_file():
         raise _no_such_file(name)
     kind = guess_type(name)[0] or "application/octet-stream"

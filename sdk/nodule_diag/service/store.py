@@ -180,6 +180,7 @@ class CTStore:
             "origin_lps_mm": list(ct.origin_xyz_mm),
             "axes": [column.tolist() for column in np.asarray(ct.direction).T],
             "orientation": ct.stored_orientation,
+            "dicom": ct.dicom is not None,
             "warnings": list(ct.warnings),
             "expires_s": max(0, round(self._expires_s - (self._clock() - held.used))),
             "suggested": [list(point) for point in held.read.suggested],
