@@ -15,7 +15,7 @@ from nodule_diag.bundle import Bundle, ModelSpec, Preprocessing
 from nodule_diag.errors import UsageError
 from nodule_diag.process import write_bytes
 from nodule_diag_export.errors import ExportError
-from nodule_diag_export.graph import opset_of, with_metadata
+from nodule_diag_export.graph import opset_of, outputs_of, with_metadata
 
 from .graph import HuType, fuse, tensors_of
 from .parity import FusedParity, measure_fused
@@ -91,7 +91,8 @@ def _bare(path: Path, *, masked_input: bool) -> Source:
         data = path.read_bytes()
     except OSError as error:
         raise ExportError(f"{path} cannot be read: {error.strerror or error}", hint="check the path") from error
-    spec = ModelSpec(opset=opset_of(_parsed(data)))
+    network = _parsed(data)
+    spec = ModelSpec(opset=opset_of(network), outputs=outputs_of(network))
     return Source(network=data, spec=spec, preprocessing=Preprocessing(masked_input=masked_input))
 
 

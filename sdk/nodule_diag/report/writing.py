@@ -100,7 +100,7 @@ def _nodule(ct: CTVolume, diagnosis: Diagnosis, prevalence: float | None, index:
         "landscape": landscape(diagnosis, index),
         "landscape_size": (WIDTH, HEIGHT),
         "retrievals": words.retrievals(diagnosis),
-        "prior": words.prior(prevalence),
+        "prior": words.prior(prevalence, calibrated=diagnosis.calibrated),
         "score": words.score(diagnosis.expert_score),
         "faithfulness": words.faithfulness(diagnosis),
         "evidence_warning": words.evidence_warning(diagnosis),
