@@ -36,6 +36,7 @@ from nodule_diag_training.evaluation import (
     evaluate,
     lung,
     plot,
+    spread,
     symmetries,
 )
 from nodule_diag_training.experiments import (
@@ -73,6 +74,7 @@ app.command()(lung)
 app.command()(evaluate)
 app.command()(calibrate)
 app.command()(distance)
+app.command()(spread)
 app.command()(symmetries)
 app.command()(plot)
 

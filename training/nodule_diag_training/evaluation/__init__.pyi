@@ -23,3 +23,4 @@ from .metrics import mean_value as mean_value
 from .metrics import spearman as spearman
 from .similar_cases import RETRIEVED_CASES as RETRIEVED_CASES
 from .similar_cases import nearest_cases as nearest_cases
+from .spread_command import spread as spread

@@ -101,11 +101,12 @@ class _Run:
         """Nodules and lung of patients that it has not seen, and what is no lung at all."""
         nodules = some_of((n for n in self._nodules() if n.patient_id in self.held_out), HELD_OUT_PATCHES)
         lung = [n for n in self._data.nodules if isinstance(n, LungPlace) and n.patient_id in self.held_out_lung]
-        lung = [place for place in some_of(lung, LUNG_PATCHES) if isinstance(place, LungPlace)]
+        lung = lung[:: max(1, len(lung) // LUNG_PATCHES)]
         if not nodules:
             raise TrainingDataError(
                 f"{self.folder} left no patient out", hint="judge runs that were trained with --fold"
             )
+        asked = [*nodules, *lung]
         return [
             Seen(
                 case_id=nodule.case_id,
@@ -114,9 +115,7 @@ class _Run:
                 fold=fold,
                 distance=known.raw(row),
             )
-            for part in (nodules, lung)
-            if part
-            for nodule, row in zip(part, self._features(part), strict=True)
+            for nodule, row in zip(asked, self._features(asked), strict=True)
         ]
 
     def foreign(
