@@ -73,6 +73,7 @@ class Maker:
             "backend": runtime.label,
             "views": str(runtime.symmetries),
             "prevalence": f"{prevalence:g}",
+            "calibrated": "yes" if any(one.calibrated for one in self.prediction.diagnoses) else "no",
         }
 
     @property

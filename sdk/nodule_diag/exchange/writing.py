@@ -71,6 +71,7 @@ def _row(diagnosis: Diagnosis) -> dict[str, Any]:
         "diagnosis_balanced": diagnosis.diagnosis_balanced[SPACE],
         "base_rate": diagnosis.base_rate,
         "presence": diagnosis.presence,
+        "feature_distance": diagnosis.feature_distance,
         "in_lung": diagnosis.in_lung,
         "diameter_mm": diagnosis.segmentation.diameter_mm,
         "volume_mm3": diagnosis.segmentation.volume_mm3,

@@ -55,11 +55,11 @@ def compared_with(cases: CaseBaseIdentity) -> str:
     return f"only the {cases.count} diagnosed nodules with {cases.where}; {malignant}"
 
 
-def prior(prevalence: float | None) -> str:
-    """What the malignancy takes for granted."""
-    if prevalence is None:
-        return "if half of such nodules were malignant"
-    return f"if {100 * prevalence:.3g} % of such nodules were malignant"
+def prior(prevalence: float | None, *, calibrated: bool = False) -> str:
+    """What the malignancy takes for granted, and what it was held against."""
+    share = "half" if prevalence is None else f"{100 * prevalence:.3g} %"
+    against = ". It is calibrated on the diagnosed nodules of the model's own collection, and on nothing else"
+    return f"if {share} of such nodules were malignant{against if calibrated else ''}"
 
 
 def score(expert_score: float) -> str:

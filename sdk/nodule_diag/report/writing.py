@@ -107,7 +107,7 @@ def viewer_data(ct: CTVolume, diagnosis: Diagnosis) -> dict[str, Any]:
 
 def _sentences(diagnosis: Diagnosis) -> dict[str, str | None]:
     return {
-        "prior": words.prior(diagnosis.prevalence),
+        "prior": words.prior(diagnosis.prevalence, calibrated=diagnosis.calibrated),
         "score": words.score(diagnosis.expert_score),
         "faithfulness": words.faithfulness(diagnosis),
         "evidence_warning": words.evidence_warning(diagnosis),
