@@ -44,7 +44,7 @@ def label_of(nodule: NoduleRecord, labels: Labels, scenario: Scenario | None) ->
 
 
 def _diameter(nodule: NoduleRecord) -> float:
-    return nodule.diameter_mm
+    return math.nan if nodule.diameter_mm is None else nodule.diameter_mm
 
 
 def _mean_score(nodule: NoduleRecord) -> float:
