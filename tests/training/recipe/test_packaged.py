@@ -67,25 +67,6 @@ def test_one_command_trains_and_judges_a_fold_twice_with_equal_bytes(tmp_path, r
     assert not (one / CHECKPOINT).exists(), "a finished fold is judged and not trained again"
 
 
-@pytest.mark.slow
-def test_without_a_fold_everybody_is_judged_and_learned_from(tmp_path, root):
-    train(root, tmp_path)
-    _, _, provenance = load_model(tmp_path / "all" / MODEL)
-    assert provenance["patients"] == PATIENTS
-    assert provenance["lung"]["patients"] == ["L0", "L1"]
-    assert "held_out_patients" not in provenance
-    lung = json.loads((tmp_path / command.LUNG_REPORT).read_text())
-    assert lung["command"] == "nodule-diag train lung fold-0 fold-1 fold-2 --out lung.json"
-    asked = [a["patient_id"] for a in lung["answers"]]
-    assert {patient: asked.count(patient) for patient in asked} == {
-        **{f"P{patient}": 1 for patient in range(PATIENTS)},
-        **{"L0": 3, "L1": 6},  # three places each, asked about by one of the three folds, and by two
-    }
-    report = json.loads((tmp_path / command.REPORT).read_text())
-    assert report["folds"] == {"judged": [0, 1, 2], "of": 3}
-    assert {j["patient_id"] for j in report["judgements"]} == {f"P{patient}" for patient in range(PATIENTS)}
-
-
 def test_each_fold_is_judged_on_lung_that_it_has_not_seen(root):
     places = load_lung(root)
     for fold in range(3):
