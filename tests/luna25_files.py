@@ -95,6 +95,17 @@ def write_cts(folder: Path) -> None:
         sitk.WriteImage(image, str(folder / f"{own.series}.mha"))
 
 
+def metadata_of(image: sitk.Image) -> dict[str, np.ndarray]:
+    """Where an image lies, as the blocks' metadata say it: zyx, a step along each axis divided by the spacings."""
+
+    def point(index_zyx: np.ndarray) -> np.ndarray:
+        return np.array(image.TransformContinuousIndexToPhysicalPoint(index_zyx[::-1].tolist()))[::-1]
+
+    origin, spacing = point(np.zeros(3)), np.array(image.GetSpacing())[::-1]
+    steps = np.array([point(step) - origin for step in np.eye(3)])
+    return {"origin": origin, "spacing": spacing, "transform": steps / spacing}
+
+
 def write_blocks(folder: Path) -> None:
     """``image/`` and ``metadata/``: a block's middle voxel is the one nearest to the nodule."""
     for name in ("image", "metadata"):
@@ -104,5 +115,7 @@ def write_blocks(folder: Path) -> None:
         origin = ORIGIN_XYZ + (index - np.asarray(BLOCK_ZYX[::-1]) // 2) * SPACING_XYZ
         hu = hu_of(own, size_xyz=BLOCK_ZYX[::-1], origin_xyz=tuple(origin.tolist()))
         np.save(folder / "image" / f"{own.annotation}.npy", hu)
-        metadata = {"origin": origin[::-1].copy(), "spacing": np.asarray(SPACING_XYZ[::-1]), "transform": np.eye(3)}
-        np.save(folder / "metadata" / f"{own.annotation}.npy", metadata, allow_pickle=True)  # type: ignore[arg-type]
+        image = sitk.GetImageFromArray(hu)
+        image.SetSpacing(SPACING_XYZ)
+        image.SetOrigin(origin.tolist())
+        np.save(folder / "metadata" / f"{own.annotation}.npy", metadata_of(image), allow_pickle=True)  # type: ignore[arg-type]

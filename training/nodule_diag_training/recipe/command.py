@@ -116,16 +116,15 @@ def train_part(
         return
     learned, judged = lung_of_fold(places, fold)
     provenance: dict[str, object] = {"command": command}
-    nodules = list(data.nodules)
+    held_out = set() if fold is None else held_out_of(fold, data.nodules)
+    nodules = [n for n in data.nodules if n.patient_id not in held_out]
     if fold is not None:
-        held_out = held_out_of(fold, nodules)
-        nodules = [n for n in nodules if n.patient_id not in held_out]
         provenance |= {
             FOLD: fold, "folds": FOLDS, "split_seed": SPLIT_SEED,
             HELD_OUT: sorted(held_out), HELD_OUT_LUNG: judged,
         }  # fmt: skip
     if start is not None:
-        start.require_unseen(provenance.get(HELD_OUT, ()), provenance.get(HELD_OUT_LUNG, ()))
+        start.require_unseen(held_out, judged)
         provenance |= {STARTED_FROM: start.facts}
     nodules += learned
     voxels = with_lung(data, learned).voxels_of(nodules)
@@ -165,19 +164,20 @@ def packaged(
     keep_freed_memory()
     execution = Execution(device=device, compile=compile_model, workers=workers)
     scale = "" if steps_scale == 1.0 else f" --steps-scale {steps_scale:g}"
+    parts: dict[int | None, Start | None] = dict.fromkeys([*range(FOLDS), None] if fold is None else [fold])
     if finish:
         if fold is not None:
             raise UsageError(f"--fold is {fold}, and --finish knows its fold", hint="leave --fold out")
-        starts = [Start.read(folder) for folder in finish]
-        parts = {start.fold: start for start in starts}
-        if len(parts) < len(starts):
+        parts = {start.fold: start for start in map(Start.read, finish)}
+        if len(parts) < len(finish):
             raise UsageError("two of the runs to finish are of one fold", hint="give each fold once")
-    else:
-        parts = dict.fromkeys([*range(FOLDS), None] if fold is None else [fold])
     loaded, places = TrainingData.of(data), load_lung(data)
     for part, start in parts.items():
         folder = out / _name_of(part)
         config = RECIPE if start is None else finishing(start)
+        asked = "" if fold is None else f" --fold {fold}"
+        if start is not None:
+            asked = f" --finish {_name_of(part)}"
         train_part(
             folder,
             scaled(config, steps_scale),
@@ -185,9 +185,7 @@ def packaged(
             places,
             fold=part,
             execution=execution,
-            command="nodule-diag train packaged"
-            + (f" --finish {_name_of(part)}" if start else "" if fold is None else f" --fold {fold}")
-            + scale,
+            command=f"nodule-diag train packaged{asked}{scale}",
             start=start,
         )
         typer.echo(f"wrote {folder / MODEL}")

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from typer.testing import CliRunner
 
-from luna25_files import annotations, hu_of, write_blocks, write_cts, write_table
+from luna25_files import annotations, hu_of, metadata_of, write_blocks, write_cts, write_table
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import NoduleDiagError
 from nodule_diag_training.cli import app
@@ -173,13 +174,27 @@ def as_scalars(values: object) -> list[object]:
 )
 def test_metadata_are_read_as_whichever_arrays_they_are(tmp_path, protocol, of):
     """numpy writes protocol 3 or 4."""
-    transform = [[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, -1.0, 0.0]]  # rows: where z, y and x run to, zyx
-    value = {"origin": of([3.0, 2.0, 1.0]), "spacing": of([1.25, 0.5, 0.75]), "transform": of(transform)}
+    value = {"origin": of([3.0, 2.0, 1.0]), "spacing": of([1.25, 0.5, 0.75]), "transform": of(np.eye(3) * [1, -1, -1])}
     grid = read_block_grid(saved(tmp_path / "m.npy", value, protocol=protocol))
     assert grid.origin_xyz_mm == (1.0, 2.0, 3.0)
     assert grid.spacing_zyx_mm == (1.25, 0.5, 0.75)
-    columns = grid.direction.T.tolist()
-    assert columns == [[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], "where x, y and z run to, xyz"
+    np.testing.assert_array_equal(grid.direction, np.diag([-1.0, -1.0, 1.0]))
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.1])
+@pytest.mark.parametrize("axes", [[0, 1, 2], [1, 0, 2], [2, 0, 1]])
+def test_a_block_lies_where_simpleitk_says(tmp_path, axes, angle):
+    """Whatever the order, sign and tilt of the axes."""
+    turned = np.array([[np.cos(angle), -np.sin(angle), 0.0], [np.sin(angle), np.cos(angle), 0.0], [0.0, 0.0, 1.0]])
+    image = sitk.Image([4, 5, 6], sitk.sitkInt16)
+    image.SetSpacing((0.5, 0.75, 1.25))
+    image.SetOrigin((-20.0, 30.0, -400.0))
+    image.SetDirection((turned * [1, -1, -1])[:, axes].ravel().tolist())
+    grid = read_block_grid(saved(tmp_path / "m.npy", metadata_of(image)))
+    for index_xyz in ([0.0, 0.0, 0.0], [3.0, 1.5, 2.0], [0.5, 4.0, 5.0]):
+        scaled = np.array(index_xyz) * grid.spacing_zyx_mm[::-1]
+        point = grid.origin_xyz_mm + grid.direction @ scaled
+        assert point == pytest.approx(np.array(image.TransformContinuousIndexToPhysicalPoint(index_xyz)))
 
 
 class Runs:
@@ -218,6 +233,7 @@ CYCLE.append(CYCLE)
         None,
         [1, 2, 3],
         {},
+        {"origin": [1, 2, 3], "spacing": [1, 0, 1], "transform": np.eye(3)},
         {"origin": [1, 2], "spacing": [1, 1, 1], "transform": np.eye(3)},
         {"origin": [1, 2, float("nan")], "spacing": [1, 1, 1], "transform": np.eye(3)},
         {"origin": [1, 2, 10**400], "spacing": [1, 1, 1], "transform": np.eye(3)},

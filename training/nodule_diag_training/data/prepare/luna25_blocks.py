@@ -123,12 +123,16 @@ def read_block_grid(path: Path) -> BlockGrid:
         found = _unpickled(data)
         origin, spacing = (_numbers(found[name], (3,)) for name in ("origin", "spacing"))
         transform = _numbers(found["transform"], (3, 3))
+        if not spacing.min() > 0.0:
+            raise ValueError(f"its spacing is {spacing.tolist()} mm")
     except (OSError, EOFError, *DAMAGED) as error:
         raise TrainingDataError(f"{path} is no metadata of a LUNA25 block: {error}", hint=USE_CTS) from error
     z, y, x = spacing.tolist()
     oz, oy, ox = origin.tolist()
-    # Row i of the transform is where the array's axis i runs to; all are ordered zyx.
-    return BlockGrid(origin_xyz_mm=(ox, oy, oz), spacing_zyx_mm=(z, y, x), direction=transform[::-1, ::-1].T)
+    # Row i of the transform is a step along the array's axis i, in mm, each of its numbers divided by the spacing of
+    # that number's own axis; all are ordered zyx.
+    rows = transform * spacing / spacing[:, None]
+    return BlockGrid(origin_xyz_mm=(ox, oy, oz), spacing_zyx_mm=(z, y, x), direction=rows[::-1, ::-1].T)
 
 
 def _unpickled(data: bytes) -> dict[str, Any]:
