@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 import tempfile
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ def assemble(
     cases = cases_of(OnnxModel(exported.data, threads=options.threads), diagnosed_patches(data))
     model_sha256 = hashlib.sha256(exported.data).hexdigest()
     base = CaseBase.of(cases, name=data.name if data.stores else LIDC_CASES, model_sha256=model_sha256)
-    created = datetime.now(UTC).isoformat(timespec="seconds")
+    created = _now().isoformat(timespec="seconds")
     retrieval = RetrievalSpec(k=options.k)
     model = ModelSpec(opset=exported.opset, outputs=exported.outputs)
     from_cubes = sum(nodule.is_cube or nodule.twin is not None for nodule, _ in diagnosed_nodules(data.nodules))
@@ -195,3 +196,14 @@ def _counts(base: CaseBase) -> dict[str, int]:
         "diagnosed_themselves": counts.certain,
         "diagnosed_themselves_malignant": counts.certain_malignant,
     }
+
+
+def _now() -> datetime:
+    """Now; or the moment in SOURCE_DATE_EPOCH (seconds since 1970), with which a bundle comes out the same again."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not epoch:
+        return datetime.now(UTC)
+    try:
+        return datetime.fromtimestamp(int(epoch), UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise ExportError(f"SOURCE_DATE_EPOCH is {epoch!r}", hint="give seconds since 1970, or unset it") from error

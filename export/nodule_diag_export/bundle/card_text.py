@@ -75,6 +75,7 @@ KINDS = {
     "lidc": "nodules of LIDC-IDRI with the readers' masks and malignancy scores (unsure data)",
     "shared": "nodules of LIDC-IDRI with the readers' masks and malignancy scores, some with TCIA's diagnosis",
     "sure": "diagnosed nodules of CTs that its maker listed (sure data)",
+    "luna25": "nodules of LUNA25, in low-dose CTs of the National Lung Screening Trial, with its diagnoses (sure data)",
 }
 """What a store of ``train prepare`` holds."""
 LIDC_KINDS = ("lidc", "shared")
