@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nodule_diag.process import document_text
 from nodule_diag_cli import render, terminal
 from nodule_diag_cli.options import (
     BackendName,
@@ -25,7 +26,6 @@ from nodule_diag_cli.options import (
     SymmetriesOption,
     WhereOption,
 )
-from nodule_diag_cli.out import document_text
 
 if TYPE_CHECKING:
     from nodule_diag.fleet import Standing, Summary

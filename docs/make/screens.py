@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -125,7 +125,7 @@ def pacs(folder: Path, phantom: Phantom) -> None:
 
     from benchmarks.part_dicom import write_series
     from nodule_diag.pacs import Pacs
-    from orthanc import PASSWORD, USER, orthanc
+    from orthanc import PASSWORD, USER, orthanc  # type: ignore[import-not-found] # of the tests
 
     write_series(folder / "ct", phantom.ct)
     slices = [dcmread(path) for path in sorted((folder / "ct").iterdir())]
@@ -153,7 +153,7 @@ def pacs(folder: Path, phantom: Phantom) -> None:
 
 
 @contextmanager
-def scratch():  # noqa: ANN201 - a folder
+def scratch() -> Iterator[Path]:
     """A folder that is gone afterwards."""
     with tempfile.TemporaryDirectory() as name:
         yield Path(name)
