@@ -134,9 +134,13 @@ PARTS = {
     "growth": "Slices, nodules, batch and threads.",
     "dicom": "DICOM folders and zips, beside SimpleITK's reader.",
     "retrieval": "Case bases of 10^2 to 10^6, beside numpy and faiss.",
+    "serve": "The service: what 1 to 32 clients wait, beside the same call in process.",
 }
 """What there is, in the order of ``all`` and of the report."""
-ALONE = {"soak": "10,000 predictions in one process: memory, open files and answers. Takes twenty minutes."}
+ALONE = {
+    "soak": "10,000 predictions in one process: memory, open files and answers. Takes twenty minutes.",
+    "load": "Five minutes of 16 clients of the service, good, bad and gone: answers, memory and what is left.",
+}
 """Parts that measure no speed, and so are not of ``all`` and its report: docs/reliability.md shows them."""
 for _name, _help in (PARTS | ALONE).items():
     _add(_name, _help)
