@@ -1,4 +1,4 @@
-"""A browser to open pages with; a conftest or a test file that imports the fixtures has them."""
+"""A browser to open pages with: one of a run, which Playwright allows no second of."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if find_spec("hypothesis"):  # not where the wheel is tried out
     settings.load_profile("no deadline: machines are shared")
 
 if (TESTS / "bundle_factory.py").is_file():
-    pytest_plugins = ["bundle_factory"]
+    pytest_plugins = ["bundle_factory", "chromium"]
 
 
 @pytest.fixture(scope="session", autouse=True)

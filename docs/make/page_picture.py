@@ -21,6 +21,7 @@ from nodule_diag.service import Settings, create_app
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "plots" / "page.png"
 NODULE = 2  # of the phantom's three: 20 mm, grown onto the pleura
 WIDTH, HEIGHT = 1280, 800
+WAIT_MS = 300_000
 COLOURS = 128  # of the file's palette: a third of the size
 
 
@@ -29,6 +30,7 @@ def draw(address: str) -> bytes:
     with sync_playwright() as running:
         browser = running.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="dark")
+        page.set_default_timeout(WAIT_MS)
         page.goto(address)
         page.get_by_role("button", name=f"Try nodule {NODULE}").click()
         page.locator(".answers").wait_for()

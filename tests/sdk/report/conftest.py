@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chromium import browser as browser
 from nodule_diag.bundle.bundle import Bundle
 from nodule_diag.ct.phantom import Phantom, chest_phantom
 from nodule_diag.diagnoser import Diagnoser

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from skimage.io import imread
 
 import ct_files as make
-from chromium import browser as browser
 from chromium import serious
 from nodule_diag.bundle.bundle import Bundle
 from nodule_diag.cases.base import CaseBase

@@ -16,7 +16,7 @@ const CLOSE_UP_MM = 64;
 const TOOLS = { cross: "Cross", window: "Window", pan: "Move" };
 const ZIP = "application/zip";
 
-const page = { about: null, ct: null, nodules: [], chosen: null, count: 0, viewer: null };
+const page = { about: null, ct: null, nodules: [], chosen: null, count: 0, viewer: null, hidden: false }; // hidden: the evidence
 const intake = new Intake({ opened: openCt, closed: () => { showReading(); byId("another").focus(); }, about: () => page.about });
 const say = (words) => { byId("said").textContent = words; };
 const place = (mm) => mm.map((value) => value.toFixed(1).replace("-", "−")).join(", ");
@@ -131,7 +131,7 @@ function diagnoseAt(mm, number) {
   if (known) return known.state === "failed" ? diagnose(known) : choose(known);
   const nodule = { number: String(number ?? ++page.count), mm, abort: new AbortController() };
   page.nodules.push(nodule);
-  page.chosen = nodule;
+  Object.assign(page, { chosen: nodule, hidden: false });
   diagnose(nodule);
 }
 
@@ -153,7 +153,7 @@ async function diagnose(nodule) {
       onbusy: (seconds) => { nodule.waiting = `The server is busy; it is asked again in ${seconds} s.`; draw(); } });
     const view = await askJson("v1/maps", { method: "POST", json: request, signal: abort.signal });
     if (!now()) return;
-    Object.assign(nodule, { state: "done", document: document.nodules[0], all: document, view, evidence: new Evidence(view) });
+    Object.assign(nodule, { state: "done", document: document.nodules[0], view, evidence: new Evidence(view) });
     say(spoken(nodule));
   } catch (error) {
     if (error.name === "AbortError") return;
