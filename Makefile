@@ -1,4 +1,5 @@
 # make demo    set up, then run the main job on a phantom CT
+# make serve   set up, then serve predictions and a page with a phantom CT in it, at http://127.0.0.1:8000
 # make test    set up, then run the tests
 # make check   what CI runs: lint, types, import rules, tests, docs, and the built wheel in an environment without torch
 # make docs    builds the pages and the API reference as a site, into build/site
@@ -21,17 +22,23 @@ MINUTES ?= 30
 SEED ?= 1
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
+# Of `make serve`.
+PORT ?= 8000
 # Written when an environment is complete; older than pyproject.toml means: install again.
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
+SERVICE := $(VENV)/.installed-serve
 
-.PHONY: help demo test check lint types imports smoke lowest sbom docs fuzz pages toolchain clean
+.PHONY: help demo serve test check lint types imports smoke lowest sbom docs fuzz pages toolchain clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
 
 demo: $(RUNTIME)
 	$(BIN)/nodule-diag demo --out demo
+
+serve: $(SERVICE)
+	$(BIN)/nodule-diag serve --demo --port $(PORT)
 
 test: $(DEV)
 	$(PYTEST) -m "not slow"
@@ -71,8 +78,8 @@ LOWEST := build/lowest
 lowest: $(DEV)
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(BIN)/python tests/packaging/lowest.py > $(LOWEST)/lowest.txt
-	$(LOWEST)/bin/python -m pip install -c $(LOWEST)/lowest.txt -e '.[cpu,openvino,dicom,report]' \
-	  pytest pytest-xdist hypothesis onnx jsonschema scipy scikit-image nibabel grimp
+	$(LOWEST)/bin/python -m pip install -c $(LOWEST)/lowest.txt -e '.[cpu,openvino,dicom,report,serve]' \
+	  pytest pytest-xdist httpx hypothesis onnx jsonschema scipy scikit-image nibabel grimp
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" tests/sdk tests/cli
 
 # Dated by the last commit, so that two runs on one commit and one package index give equal bytes.
@@ -98,6 +105,10 @@ $(RUNTIME): pyproject.toml
 	@$(MAKE) --no-print-directory toolchain
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -e '.[cpu]'
+	@touch $@
+
+$(SERVICE): $(RUNTIME)
+	$(BIN)/python -m pip install -e '.[cpu,serve]'
 	@touch $@
 
 # torch on its own first, so that its version, and CPU or CUDA, is chosen here and not by a dependency.

@@ -97,15 +97,19 @@ def viewer_data(ct: CTVolume, diagnosis: Diagnosis) -> dict[str, Any]:
     Returns:
         The fields of :meth:`Cube.for_viewer`, and ``heat`` and ``heatOpacity``: the colours of the CAM.
     """
+    return _viewer(Cube.of(ct, diagnosis))
+
+
+def _viewer(cube: Cube) -> dict[str, Any]:
     from nodule_diag.report.pictures import HEAT, HEAT_OPACITY
 
-    return Cube.of(ct, diagnosis).for_viewer() | {"heat": HEAT, "heatOpacity": HEAT_OPACITY}
+    return cube.for_viewer() | {"heat": HEAT, "heatOpacity": HEAT_OPACITY}
 
 
 def _nodule(ct: CTVolume, diagnosis: Diagnosis, prevalence: float | None, index: CaseIndex) -> dict[str, Any]:
     """What the template needs of one nodule."""
     from nodule_diag.report.landscape import HEIGHT, WIDTH, landscape
-    from nodule_diag.report.pictures import HEAT, HEAT_OPACITY, overviews, planes
+    from nodule_diag.report.pictures import HEAT, overviews, planes
 
     cube = Cube.of(ct, diagnosis)
     return {
@@ -122,7 +126,7 @@ def _nodule(ct: CTVolume, diagnosis: Diagnosis, prevalence: float | None, index:
         "warnings": [text for text in diagnosis.warnings if text not in ct.warnings],
         "figures": figures(diagnosis.to_dict(), prevalence=prevalence),
         "cards": list(_cards(diagnosis.similar["machine+expert"], index)),
-        "viewer": cube.for_viewer() | {"heat": HEAT, "heatOpacity": HEAT_OPACITY},
+        "viewer": _viewer(cube),
         "size": SIZE,
         "step_mm": STEP_MM,
         "heat": HEAT,

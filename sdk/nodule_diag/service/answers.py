@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from io import BytesIO
 from typing import NamedTuple
 
+from fastapi.responses import Response
+
 from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.errors import UsageError
 from nodule_diag.process import document_text
@@ -17,6 +19,12 @@ from nodule_diag.service.store import ReadCT
 
 JSON, HTML = "application/json", "text/html"
 DICOM, MARKUPS = "multipart/related", "application/vnd.slicer.mrk+json"
+
+
+REPORT_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+)
+"""A report is a page by itself, which names the one script that it runs; from here it may not do more."""
 
 
 class Answer(NamedTuple):
@@ -29,6 +37,13 @@ class Answer(NamedTuple):
 
     body: bytes
     media_type: str
+
+    def response(self) -> Response:
+        """It, as what FastAPI sends."""
+        headers = {"Vary": "Accept"}
+        if self.media_type.startswith(HTML):
+            headers["Content-Security-Policy"] = REPORT_POLICY
+        return Response(self.body, media_type=self.media_type, headers=headers)
 
 
 class Predicted(NamedTuple):

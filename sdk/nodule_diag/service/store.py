@@ -181,7 +181,7 @@ class CTStore:
             "axes": [column.tolist() for column in np.asarray(ct.direction).T],
             "orientation": ct.stored_orientation,
             "warnings": list(ct.warnings),
-            "expires_s": max(0, round(self._expires_s - (self._clock() - held.used))),
+            "expires_s": max(0, round(self._expires_s - (0 if held.leases else self._clock() - held.used))),
             "suggested": [list(point) for point in held.read.suggested],
         }
 
