@@ -79,8 +79,8 @@ LOWEST := build/lowest
 lowest: $(DEV)
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(BIN)/python tests/packaging/lowest.py > $(LOWEST)/lowest.txt
-	$(LOWEST)/bin/python -m pip install -c $(LOWEST)/lowest.txt -e '.[cpu,openvino,dicom,report]' \
-	  pytest pytest-xdist hypothesis onnx jsonschema scipy scikit-image nibabel grimp
+	$(LOWEST)/bin/python -m pip install -c $(LOWEST)/lowest.txt -e '.[cpu,openvino,dicom,report,serve]' \
+	  pytest pytest-xdist httpx hypothesis onnx jsonschema scipy scikit-image nibabel grimp
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" tests/sdk tests/cli
 
 # Dated by the last commit, so that two runs on one commit and one package index give equal bytes.
