@@ -1,11 +1,12 @@
 # make demo    set up, then run the main job on a phantom CT
+# make serve   set up, then serve the page with a phantom CT, and open it: http://127.0.0.1:8000 (or PORT=)
 # make test    set up, then run the tests
 # make check   what CI runs: lint, types, import rules, tests, docs, and the built wheel in an environment without torch
 # make docs    builds the pages and the API reference as a site, into build/site
 # make lowest  runs the fast tests of SDK and command line with the lowest version of every dependency that is allowed
 # make sbom    writes build/sbom.cdx.json: what the base install with the extra cpu brings, and each one's licence
 # make fuzz    damages files of every format for MINUTES=30 and writes what came of it into docs/reliability.md
-# make pages   makes again what the pages show: the house, the README's picture and its printed prediction, reliability
+# make pages   makes again what the pages show: pictures, screenshots (they need Orthanc and Chromium), reliability
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -16,6 +17,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 # Test processes side by side; each with one thread, or they would take each other's cores.
 JOBS ?= auto
+PORT ?= 8000
 # Of `make fuzz`: how long, and of all its random choices.
 MINUTES ?= 30
 SEED ?= 1
@@ -23,15 +25,19 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # Written when an environment is complete; older than pyproject.toml means: install again.
 RUNTIME := $(VENV)/.installed-runtime
+SERVE := $(VENV)/.installed-serve
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo test check lint types imports smoke lowest sbom docs fuzz pages toolchain clean
+.PHONY: help demo serve test check lint types imports smoke lowest sbom docs fuzz pages toolchain clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
 
 demo: $(RUNTIME)
 	$(BIN)/nodule-diag demo --out demo
+
+serve: $(SERVE)
+	$(BIN)/nodule-diag serve --demo --open --port $(PORT)
 
 test: $(DEV)
 	$(PYTEST) -m "not slow"
@@ -64,6 +70,8 @@ pages: $(DEV)
 	$(BIN)/python docs/make/house.py
 	$(BIN)/python docs/make/picture.py
 	$(BIN)/python docs/make/report_picture.py
+	$(BIN)/python docs/make/screens.py
+	$(BIN)/python docs/make/page_picture.py
 	$(BIN)/python docs/make/readme_output.py
 	$(BIN)/python docs/make/reliability.py
 
@@ -98,6 +106,10 @@ $(RUNTIME): pyproject.toml
 	@$(MAKE) --no-print-directory toolchain
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -e '.[cpu]'
+	@touch $@
+
+$(SERVE): $(RUNTIME)
+	$(BIN)/python -m pip install -e '.[cpu,serve,dicom]'
 	@touch $@
 
 # torch on its own first, so that its version, and CPU or CUDA, is chosen here and not by a dependency.

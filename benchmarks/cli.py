@@ -129,16 +129,23 @@ def _add(name: str, help_text: str) -> None:
 PARTS = {
     "predict": "Each stage of a diagnosis, warm.",
     "cold": "The command in a fresh process: time and peak memory, beside the least it could take.",
+    "evidence": "A report: time and peak memory beyond the same command without one.",
     "peers": "File to answer, beside the paper to the letter and MONAI. Takes minutes.",
     "backends": "The network alone: every backend, torch, torch.compile, plain runtimes, and their answers.",
     "roofline": "The network's rate beside a measured matrix-product ceiling.",
     "growth": "Slices, nodules, batch and threads.",
     "dicom": "DICOM folders and zips, beside SimpleITK's reader.",
+    "cases": "A case base of 10,000 cases with free columns: list, filter, retrieval.",
     "retrieval": "Case bases of 10^2 to 10^6, beside numpy and faiss.",
+    "serve": "The service: what 1 to 32 clients wait, beside the same call in process.",
 }
 """What there is, in the order of ``all`` and of the report."""
-ALONE = {"soak": "10,000 predictions in one process: memory, open files and answers. Takes twenty minutes."}
-"""Parts that measure no speed, and so are not of ``all`` and its report: docs/reliability.md shows them."""
+ALONE = {
+    "batch": "CTs an hour by processes, threads and engine. Takes ten minutes.",
+    "soak": "10,000 predictions in one process: memory, open files and answers. Takes twenty minutes.",
+    "load": "Five minutes of 16 clients of the service, good, bad and gone: answers, memory and what is left.",
+}
+"""Parts that are not of ``all`` and its report: docs/what-to-buy.md, reliability.md and service.md show them."""
 for _name, _help in (PARTS | ALONE).items():
     _add(_name, _help)
 

@@ -7,7 +7,8 @@ The network, of a patch with lung channel L and mediastinal channel M, both 64x6
 - map = 8 * (mean of L over each 4x4x4 block - 0.5); logit = mean of the map (eq. 4); malignancy = sigmoid(logit);
 - cam = (malignancy - 0.5) * map, min-max normalised (eq. 6), 0 where it is flat;
 - segmentation = twice the mean of M over each 4x4x4 block, clipped to [0, 1]: 0.5 at -60 HU;
-- expert_score = 1 + 4 * sigmoid(8 * (mean of M - 0.25)).
+- expert_score = 1 + 4 * sigmoid(8 * (mean of M - 0.25));
+- features, where they are asked for = mean of L over each 4x4x64 column, 16x16 of them.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from nodule_diag.bundle.bundle import Bundle, write_bundle
-from nodule_diag.bundle.manifest import Manifest, ModelSpec, Preprocessing, PresenceSpec
+from nodule_diag.bundle.calibration import CalibrationSpec, FeatureDistanceSpec, PresenceSpec, SpreadSpec
+from nodule_diag.bundle.manifest import FEATURES, Manifest, ModelOutputs, ModelSpec, Preprocessing, TensorSpec
 from nodule_diag.cases.base import CaseBase
 from nodule_diag.cases.case import Case
+from nodule_diag.results.feature_distance import FeatureDistance
 
 OPSET = 17
 PATCH_SHAPE = ("B", 2, 64, 64, 64)
+TINY_OUTPUTS = ModelOutputs(features=TensorSpec(name="features", shape=("B", FEATURES)))
 OUTPUT_SHAPES: dict[str, tuple[str | int, ...]] = {
     "malignancy": ("B",),
     "logit": ("B",),
@@ -39,7 +43,11 @@ OUTPUT_SHAPES: dict[str, tuple[str | int, ...]] = {
 
 
 def tiny_model(
-    *, input_shape: Sequence[str | int] = PATCH_SHAPE, renamed: dict[str, str] | None = None, nan: bool = False
+    *,
+    input_shape: Sequence[str | int] = PATCH_SHAPE,
+    renamed: dict[str, str] | None = None,
+    nan: bool = False,
+    features: bool = False,
 ) -> onnx.ModelProto:
     """The network above.
 
@@ -47,6 +55,7 @@ def tiny_model(
         input_shape: What the file declares for ``patch``.
         renamed: Outputs that the file calls otherwise.
         nan: Makes the logit not a number.
+        features: Whether it gives them.
     """
     names = {name: (renamed or {}).get(name, name) for name in OUTPUT_SHAPES}
     constants = {
@@ -98,6 +107,10 @@ def tiny_model(
         ],
         initializer=[numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
+    if features:
+        graph.node.append(node("ReduceMean", ["lung"], ["columns"], axes=[3], keepdims=0))
+        graph.node.append(node("Flatten", ["columns"], ["features"], axis=1))
+        graph.output.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", FEATURES]))
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
 
 
@@ -110,6 +123,7 @@ def tiny_model_in_numpy(patch: np.ndarray) -> dict[str, Any]:
     cam = (malignancy - 0.5) * activation
     span = max(float(np.ptp(cam)), 1e-12)
     return {
+        "features": lung.mean(axis=2).ravel(),
         "logit": logit,
         "malignancy": malignancy,
         "expert_score": 1.0 + 4.0 / (1.0 + np.exp(-8.0 * (soft.mean() - 0.25))),
@@ -148,9 +162,21 @@ def tiny_parts(
     masked_input: bool = False,
     cases: Sequence[Case] | None = None,
     presence: PresenceSpec | None = None,
+    calibration: CalibrationSpec | None = None,
+    distance: FeatureDistance | None = None,
+    spread: SpreadSpec | None = None,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Manifest (without hashes) and files of a bundle."""
-    network = (model or tiny_model()).SerializeToString()
+    network = (model or tiny_model(features=distance is not None)).SerializeToString()
+    known, features = None, {}
+    if distance is not None:
+        known = FeatureDistanceSpec(
+            file="features.f32",
+            components=len(distance.components),
+            rest_variance=distance.rest_variance,
+            warn_above=distance.warn_above,
+        )
+        features = {known.file: distance.to_bytes()}
     base = tiny_base(cases, model_sha256=hashlib.sha256(network).hexdigest())
     manifest = Manifest(
         name="tiny",
@@ -159,11 +185,15 @@ def tiny_parts(
         license="Apache-2.0",
         intended_use="Tests. Not a medical device.",
         preprocessing=Preprocessing(masked_input=masked_input),
-        model=ModelSpec(opset=OPSET),
+        model=ModelSpec(opset=OPSET, outputs=TINY_OUTPUTS if distance is not None else ModelOutputs()),
         presence=presence,
+        calibration=calibration,
+        feature_distance=known,
+        spread=spread,
         training={"note": "never trained"},
     )
-    return manifest, {"model.onnx": network, "MODEL_CARD.md": b"# Tiny\n", "index/cases.sqlite": base.to_bytes()}
+    files = {"model.onnx": network, "MODEL_CARD.md": b"# Tiny\n", "index/cases.sqlite": base.to_bytes()}
+    return manifest, files | features
 
 
 def make_tiny_bundle(path: Path, **parts: Any) -> Bundle:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import permutations, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 import nibabel
 import numpy as np
@@ -157,14 +158,15 @@ def _jpeg_lossless(item: Dataset) -> bytes:
     return next(generate_frames(written.PixelData, number_of_frames=1))
 
 
-def save_slice(item: Dataset, path: Path) -> None:
+def save_slice(item: Dataset, path: Path | BinaryIO) -> None:
     """Write one data set as a DICOM file."""
     if not hasattr(item, "file_meta"):
         item.file_meta = FileMetaDataset()
         item.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     item.file_meta.MediaStorageSOPClassUID = item.SOPClassUID
     item.file_meta.MediaStorageSOPInstanceUID = item.SOPInstanceUID
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(path, Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     item.save_as(path, enforce_file_format=True)
 
 

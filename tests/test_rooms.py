@@ -10,7 +10,9 @@ import grimp
 import pytest
 
 ROOMS = {
-    "nodule_diag": "backends bundle cases ct dicom_objects exchange pacs preprocessing process report results",
+    "nodule_diag": (
+        "backends bundle cases ct dicom_objects exchange fleet pacs preprocessing process report results service"
+    ),
     "nodule_diag_training": "data engine evaluation experiments losses model recipe",
     "nodule_diag_export": "bundle engines fused graph parity winograd",
 }

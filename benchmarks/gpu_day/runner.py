@@ -152,7 +152,7 @@ class Runner:
         def start(name: str) -> subprocess.Popen[bytes]:
             files = ["--weights", str(day.out / f"{name}.safetensors"), "--log", str(day.work / f"{name}.json")]
             chosen = ["--part", name, "--mode", modes[name], "--until", f"{until:.3f}"]
-            return self._started(name, ["benchmarks.gpu_day.train", *chosen, *files, *options])
+            return self._started(name, ["benchmarks.gpu_day.part", *chosen, *files, *options])
 
         running = {name: start(name) for name in names}
         while running and time.time() < until + GRACE_S:

@@ -1,17 +1,12 @@
-"""One run of the day, in a process of its own: trains until its time is up, and writes its best weights as it goes.
-
-The schedule follows the clock. The first stage of the recipe gets ``FIRST_STAGE_SHARE`` of the time and the last the
-rest; the rate is the recipe's at the same share of its steps. Whatever the machine's speed, it ends where it should.
-"""
+"""One run of the day: it trains until its time is up, and writes its best weights as it goes."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -21,28 +16,20 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from benchmarks.gpu_day.carry import Carry, Part, read_carry
+from benchmarks.gpu_day.best import WEIGHTS, BestWeights, means_of
+from benchmarks.gpu_day.carry import Carry, Part
 from benchmarks.gpu_day.convolutions import Convolutions, use
 from benchmarks.gpu_day.draws import Draws, Tables
-from benchmarks.gpu_day.files import replace_file
 from benchmarks.gpu_day.patches import batch_of
 from benchmarks.gpu_day.prepared import Store, load_store
+from benchmarks.gpu_day.schedule import FIRST_STAGE_SHARE, Clock, rate_at
 from benchmarks.gpu_day.step import TERMS, Adam, Mode, Stepper, nodule_losses
 from nodule_diag.process import in_order
-from nodule_diag_training.config import Stage, TrainingConfig
+from nodule_diag_training.config import Stage
 from nodule_diag_training.data import once
-from nodule_diag_training.engine import (
-    FINAL_RATE_SHARE,
-    WARM_UP_SHARE,
-    StepLog,
-    ValidationLog,
-    labels_digest,
-    rated_parameters,
-)
+from nodule_diag_training.engine import StepLog, ValidationLog, labels_digest, rated_parameters
 from nodule_diag_training.model import build_model
 
-FIRST_STAGE_SHARE: Final = 0.3
-"""Of the time: as in the recipe, whose 40-cubes cost a quarter of its 64-cubes."""
 VALIDATE_EVERY: Final = 100
 PATIENCE: Final = 2000
 """Steps without a better value on the validation patients after which a run ends, once its rate is small: what falls
@@ -53,56 +40,6 @@ LOG_EVERY: Final = 10
 WRITE_EVERY_S: Final = 10.0
 AHEAD: Final = 8
 """Steps whose draws may be ready before their turn."""
-WEIGHTS = ("raw", "average")
-
-
-@dataclass
-class Clock:
-    """Where in the schedule a moment lies.
-
-    Attributes:
-        shares: Of the recipe's steps, of each stage.
-        begin: Of the stage, seconds of ``now``.
-        end: Of the stage.
-        stage: Its number.
-    """
-
-    shares: tuple[float, ...]
-    begin: float = 0.0
-    end: float = 0.0
-    stage: int = 0
-
-    def progress(self, now: float) -> float:
-        """0 at the first step, 1 at the last."""
-        within = min(max((now - self.begin) / max(self.end - self.begin, 1e-9), 0.0), 1.0)
-        return sum(self.shares[: self.stage]) + self.shares[self.stage] * within
-
-
-def rate_at(config: TrainingConfig, progress: float) -> float:
-    """``engine.optimiser.learning_rate`` of a share of the steps."""
-    if config.schedule == "constant":
-        return config.learning_rate
-    if progress < WARM_UP_SHARE:
-        return config.learning_rate * max(progress, 1e-3) / WARM_UP_SHARE
-    cosine = 0.5 * (1.0 + math.cos(math.pi * (progress - WARM_UP_SHARE) / (1.0 - WARM_UP_SHARE)))
-    return config.learning_rate * (FINAL_RATE_SHARE + (1.0 - FINAL_RATE_SHARE) * cosine)
-
-
-def means_of(values: Tensor, taught: Tensor, labels: Tensor, *, step: int, config: TrainingConfig) -> ValidationLog:
-    """``Validation.log`` of [4, N] losses: benign and malignant have equal say."""
-    sides = []
-    for side in (0.0, 1.0):
-        own = taught[0] * (labels == side)
-        if own.sum() > 0:
-            sides.append(float((values[0] * own).sum() / own.sum()))
-    classification = sum(sides) / max(1, len(sides))
-    cam, segmentation, score = (
-        float((values[row] * taught[row]).sum() / taught[row].sum().clamp_min(1.0)) for row in (1, 2, 3)
-    )
-    total = classification + cam + segmentation + config.score_weight * score
-    return ValidationLog(
-        step=step, total=total, classification=classification, cam=cam, segmentation=segmentation, score=score
-    )
 
 
 class DayRun:
@@ -160,9 +97,7 @@ class DayRun:
         self._called = torch.compile(self.model, dynamic=False) if compiled else self.model
         self._steps: list[int] = []
         self.log: list[StepLog] = []
-        self.validations: dict[str, list[ValidationLog]] = {name: [] for name in WEIGHTS}
-        self._best: dict[str, dict[str, Tensor]] = {}
-        self._best_log: dict[str, ValidationLog] = {}
+        self.best = BestWeights()
 
     def stepper(self) -> Stepper:
         """Takes steps with the present weights."""
@@ -226,7 +161,7 @@ class DayRun:
                             self._steps_done(number, step - first)
                             write(self)
                             written = time.monotonic()
-                        waited = step - max(log.step for log in self._best_log.values())
+                        waited = step - self.best.last_step
                         if waited > PATIENCE and rate < SMALL_RATE_SHARE * self.config.learning_rate:
                             say(f"{self.part.name}: no better for {PATIENCE} steps")
                             break
@@ -254,12 +189,7 @@ class DayRun:
         for name in WEIGHTS:
             if name == "average":
                 self._swap()
-            seen = self._measured(stepper, step=step)
-            self.validations[name].append(seen)
-            if name not in self._best_log or seen.total < self._best_log[name].total:
-                self._best_log[name] = seen
-                self._best[name] = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
-                better = True
+            better |= self.best.note(name, self._measured(stepper, step=step), self.model)
             if name == "average":
                 self._swap()
         return better
@@ -289,12 +219,7 @@ class DayRun:
 
     def weights(self) -> bytes:
         """The best weights so far, raw and average, in float16, as safetensors with ``facts``."""
-        tensors = {
-            f"{name}.{key}": value.to(torch.float16).cpu().contiguous()
-            for name, state in self._best.items()
-            for key, value in state.items()
-        }
-        return save_tensors(tensors, metadata={"day": json.dumps(self.facts())})
+        return save_tensors(self.best.tensors(), metadata={"day": json.dumps(self.facts())})
 
     def facts(self) -> dict[str, Any]:
         """For JSON: the configuration as it was run, the split, and the best values."""
@@ -313,14 +238,14 @@ class DayRun:
             "mode": f"{self.mode}, {self.convolutions} convolutions",
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
-            "best": {name: asdict(log) for name, log in self._best_log.items()},
+            "best": self.best.facts(),
         }
 
     def lines(self) -> dict[str, Any]:
         """For JSON: the log, as columns."""
         return {
             "log": _columns([asdict(line) for line in self.log]),
-            "validation": {name: _columns([asdict(line) for line in own]) for name, own in self.validations.items()},
+            "validation": {name: _columns([asdict(line) for line in own]) for name, own in self.best.looks.items()},
         }
 
 
@@ -332,53 +257,3 @@ def use_gpu_well() -> None:
     """Choose kernels by measuring them; a run by the clock is not its own repetition anyway."""
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.deterministic = False
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """A part, until its time is up."""
-    parser = argparse.ArgumentParser("python -m benchmarks.gpu_day.train")
-    parser.add_argument("--part", required=True)
-    parser.add_argument("--carried", type=Path, required=True)
-    parser.add_argument("--prepared", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--until", type=float, required=True, help="seconds of the clock since 1970")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--mode", default="graph")
-    parser.add_argument("--convolutions", default="direct")
-    parser.add_argument("--sizes", type=int, nargs="+")
-    parser.add_argument("--most-steps", type=int)
-    options = parser.parse_args(arguments)
-    use_gpu_well()
-    if options.device == "cpu":
-        torch.set_num_threads(1)
-    carry = read_carry(options.carried)
-    part = next(part for part in carry.parts if part.name == options.part)
-    sizes = None if options.sizes is None else tuple(options.sizes)
-    run = DayRun(
-        part,
-        carry,
-        options.prepared,
-        device=options.device,
-        mode=options.mode,
-        convolutions=options.convolutions,
-        sizes=sizes,
-    )
-
-    def write(own: DayRun) -> None:
-        replace_file(options.weights, own.weights())
-        replace_file(options.log, json.dumps({**own.facts(), **own.lines()}).encode())
-
-    try:
-        run.train(
-            seconds=options.until - time.time(),
-            most_steps=options.most_steps,
-            write=write,
-            say=lambda text: print(text, flush=True),
-        )
-    finally:
-        replace_file(options.log, json.dumps({**run.facts(), **run.lines()}).encode())
-
-
-if __name__ == "__main__":
-    main()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nodule_diag.errors import UsageError
+from nodule_diag.process import document_text
 from nodule_diag_cli import case_views, terminal
 from nodule_diag_cli.case_views import FileArgument
 from nodule_diag_cli.options import (
@@ -20,7 +21,6 @@ from nodule_diag_cli.options import (
     PrecisionName,
     PrecisionOption,
 )
-from nodule_diag_cli.out import document_text
 
 if TYPE_CHECKING:
     from nodule_diag.bundle import Bundle

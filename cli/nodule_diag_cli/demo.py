@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nodule_diag.process import document_text
 from nodule_diag_cli import out as out_folder
 from nodule_diag_cli import render, terminal
 from nodule_diag_cli.evidence import Evidence
@@ -47,7 +48,7 @@ def demo(
             folder.write(ct=result.ct, diagnoses=result.diagnoses, document=document)
     told = Evidence(report).write(result)
     if as_json:
-        terminal.write(out_folder.document_text(document))
+        terminal.write(document_text(document))
         return
     to = terminal.console()
     render.prediction(document, to=to)

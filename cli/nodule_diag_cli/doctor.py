@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nodule_diag.errors import NoduleDiagError, UsageError
+from nodule_diag.process import document_text
 from nodule_diag_cli import render, terminal
 from nodule_diag_cli.options import JsonOption
-from nodule_diag_cli.out import document_text
 
 if TYPE_CHECKING:
     from nodule_diag.backends import BackendStatus, Trial

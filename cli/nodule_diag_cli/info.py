@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from nodule_diag.process import document_text
 from nodule_diag_cli import render, terminal
 from nodule_diag_cli.options import BundleOption, JsonOption
-from nodule_diag_cli.out import document_text
 
 if TYPE_CHECKING:
     from rich.console import Console

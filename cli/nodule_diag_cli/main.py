@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 import typer
 
 from nodule_diag.errors import NoduleDiagError, bounded
+from nodule_diag.process import document_text
 from nodule_diag_cli import signals, terminal
+from nodule_diag_cli.batch import batch
 from nodule_diag_cli.cases import cases_app
 from nodule_diag_cli.demo import demo
 from nodule_diag_cli.doctor import doctor
 from nodule_diag_cli.extras import add_extras
 from nodule_diag_cli.grand_challenge import grand_challenge
 from nodule_diag_cli.info import info
-from nodule_diag_cli.out import document_text
 from nodule_diag_cli.points import XyzCommand
 from nodule_diag_cli.predict import predict
+from nodule_diag_cli.serve import serve
 from nodule_diag_cli.version import version_option
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ app.command(cls=XyzCommand)(predict)
 app.command()(info)
 app.command()(doctor)
 app.command()(demo)
+app.command()(batch)
+app.command()(serve)
 app.command()(grand_challenge)
 app.add_typer(cases_app, name="cases")
 add_extras(app)
@@ -61,6 +65,8 @@ class Fault(NamedTuple):
 def _run(arguments: list[str]) -> int:
     """Run one command, letting its failures through."""
     ended = typer.main.get_command(app).main(args=arguments, prog_name="nodule-diag", standalone_mode=False)
+    if ended == EXIT_INTERRUPTED:  # which Typer has made of Ctrl-C
+        raise KeyboardInterrupt
     return ended if isinstance(ended, int) else 0
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nodule_diag.errors import OutputError, UsageError
+from nodule_diag.process import document_text
 from nodule_diag_cli.signals import uninterrupted
 
 if TYPE_CHECKING:
@@ -44,11 +45,6 @@ _NOTE_AT, _NOTE = 148, b"nodule-diag: "
 def file_stem(nodule_id: str) -> str:
     """The part of a file name that stands for an id: letters, digits, ``_ . -``, never a path."""
     return _UNSAFE.sub("_", nodule_id).strip(".")[:MAX_STEM] or "_"
-
-
-def document_text(document: object) -> str:
-    """The one way a document is written: ASCII, which no terminal can spoil, and no NaN, which is no JSON."""
-    return json.dumps(document, allow_nan=False, indent=2) + "\n"
 
 
 class ResultFolder:

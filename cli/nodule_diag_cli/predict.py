@@ -12,6 +12,7 @@ import typer
 
 from nodule_diag.ct import FORMAT_NAMES
 from nodule_diag.errors import PacsError, UsageError
+from nodule_diag.process import document_text
 from nodule_diag_cli import out as out_folder
 from nodule_diag_cli import render, terminal
 from nodule_diag_cli.evidence import Evidence, Pacs
@@ -226,12 +227,12 @@ def predict(
             if redact:
                 text = Redaction(result.ct.path, dicomweb or "", study or "", series or "").text
                 said |= {"message": text(error.whole[0]), "hint": text(error.whole[1])}
-            terminal.write(out_folder.document_text({"error": said, "prediction": result.document}))
+            terminal.write(document_text({"error": said, "prediction": result.document}))
             raise typer.Exit(error.exit_code) from error
         render.prediction(result.document, to=terminal.console())
         raise
     if as_json:
-        terminal.write(out_folder.document_text(result.document))
+        terminal.write(document_text(result.document))
         return
     to = terminal.console()
     render.prediction(result.document, to=to)

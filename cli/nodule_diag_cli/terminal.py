@@ -92,13 +92,20 @@ def progress(message: str) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def bar(message: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on stderr; nothing where stderr is no terminal. Yields what takes a text, and how many of all."""
+def bar(message: str, *, remaining: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on stderr; nothing where stderr is no terminal. Yields what takes a text, and how many of all.
+
+    Args:
+        message: The first text.
+        remaining: Whether to show how long the rest takes at the pace of the last seconds.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     to = console(stderr=True)
-    shown = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*shown, console=to, transient=True, disable=not to.is_terminal) as made:
+    shown = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *shown, *[TimeRemainingColumn()] * remaining, console=to, transient=True, disable=not to.is_terminal
+    ) as made:
         task = made.add_task(printable(message), total=None)
         yield lambda text, done, total: made.update(task, description=printable(text), completed=done, total=total)
 

@@ -133,15 +133,20 @@ def _soak_text(soak: dict[str, Any]) -> str:
     missed = [one["name"] for one in soak["checks"] if not _holds(one)]
     lines = [
         f"**{'Every bound held.' if not missed else 'Missed: ' + '; '.join(missed)}** {_run(soak['environment'])}"
-        f" {soak['environment']['threads']} threads, {soak['wall_s'] / 60:.0f} minutes.",
+        f" Threads: {soak['environment']['threads']}. Minutes: {soak['wall_s'] / 60:.0f}.",
         "",
         "| what | " + " | ".join(str(row[0]) for row in table["rows"]) + " |",
         "|---|" + "---:|" * len(table["rows"]),
     ]
     for number, head in list(enumerate(heads))[1:]:
-        cells = [f"{row[number]:,}" if isinstance(row[number], int) else f"{row[number]:,.1f}" for row in table["rows"]]
+        cells = [_figure(row[number]) for row in table["rows"]]
         lines.append(f"| {head} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", f"The inputs: {soak['subject']}.", ""])
+    return "\n".join([*lines, "", f"{soak['subject']}.", ""])
+
+
+def _figure(value: float) -> str:
+    # Zero is added so that -0.0 reads 0.0.
+    return f"{value:,}" if isinstance(value, int) else f"{round(value, 1) + 0.0:,.1f}"
 
 
 def _holds(check: dict[str, Any]) -> bool:

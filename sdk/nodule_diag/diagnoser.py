@@ -6,7 +6,7 @@ Over 300 lines, a third of which document the one class that callers meet.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Sequence
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import nodule_diag
-from nodule_diag.backends import Backend, Outputs, SymmetricBackend, create_backend, require_views
+from nodule_diag.backends import Backend, Numbers, Outputs, SymmetricBackend, create_backend, require_views
 from nodule_diag.batch import Scan, ScanResult, predict_batch, predict_batch_async
 from nodule_diag.bundle import Bundle
 from nodule_diag.cases import CaseBase, CaseIndex, mean_label, require_k
@@ -38,7 +38,6 @@ from nodule_diag.results import (
     Diagnosis,
     Faithfulness,
     Prediction,
-    PresenceCalibration,
     Runtime,
     Segmentation,
     at_prevalence,
@@ -80,9 +79,9 @@ class Diagnoser:
         self.cases = cases
         self.threads = backend.threads
         self.symmetries = require_views(symmetries)
+        self._network = backend
         self._backend = backend if symmetries == 1 else SymmetricBackend(backend, views=symmetries)
-        known = bundle.manifest.presence
-        self._presence = None if known is None else PresenceCalibration(**known.model_dump())
+        self._numbers = Numbers(bundle)
         self.identity = BundleIdentity(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
         LOG.info("loaded %s: %s", self.identity.label, self.runtime.label)
 
@@ -131,6 +130,36 @@ class Diagnoser:
         index = CaseIndex(bundle if cases is None else cases)
         loaded = create_backend(bundle, name=backend, device=device, precision=precision, threads=count)
         return cls(bundle, loaded, index, symmetries=symmetries)
+
+    def sharing(
+        self,
+        *,
+        cases: CaseBase | None = None,
+        symmetries: int | None = None,
+        through: Callable[[Backend], Backend] | None = None,
+    ) -> Diagnoser:
+        """Another diagnoser on the network that this one has loaded, which costs no memory of the network's size.
+
+        Args:
+            cases: Another case base of the bundle's model.
+            symmetries: Views of each patch that are averaged.
+            through: What stands before the network from now on, as a queue that several callers share.
+
+        Raises:
+            CaseBaseError: When the case base is empty, or of another model.
+            UsageError: For a number of views that there is not.
+        """
+        return Diagnoser(
+            self.bundle,
+            self._network if through is None else through(self._network),
+            self.cases if cases is None else CaseIndex(cases.of_model(self.bundle)),
+            symmetries=self.symmetries if symmetries is None else symmetries,
+        )
+
+    @property
+    def network(self) -> Backend:
+        """What runs the network, one view at a time; safe to use from several threads."""
+        return self._network
 
     @property
     def runtime(self) -> Runtime:
@@ -196,9 +225,14 @@ class Diagnoser:
         exclude: Collection[str] = (),
         check_lung: bool = True,
         prevalence: float | None = None,
+        watch: Callable[[str], None] | None = None,
     ) -> Prediction:
-        """:meth:`predict`, with the time that each stage took. Same arguments and errors."""
-        stopwatch = Stopwatch(STAGES)
+        """:meth:`predict`, with the time that each stage took. Same arguments and errors.
+
+        ``watch``, where it is given, is called with the name of each stage when it begins, as often as it does. What it
+        raises ends the call.
+        """
+        stopwatch = Stopwatch(STAGES, watch)
         k = require_k(self.bundle.manifest.retrieval.k if k is None else k)
         prevalence = require_prevalence(prevalence)
         if np.size(points) == 0:
@@ -309,14 +343,17 @@ class Diagnoser:
         column, line, section = stored_voxel(ct, center_xyz_mm[None])[0].tolist()
         in_lung = mask.contains(center_xyz_mm) if mask is not None and call.check_lung else None
         segmentation = Segmentation(outputs.segmentation[row], (x, y, z), ct.direction)
-        presence = None if self._presence is None else self._presence.presence(outputs.segmentation[row])
-        absent = self._presence is not None and presence is not None and presence < self._presence.warn_below
+        told = self._numbers.of(outputs, row)
+        outside = cube_outside(ct, center_xyz_mm)
+        doubts = nodule_warnings(
+            in_lung, segmentation, outside=outside, absent=told.absent, unlike=told.unlike, spread=told.too_spread
+        )
         return Diagnosis(
             id=name,
             xyz_lps_mm=(x, y, z),
             voxel_xyz=(column, line, section),
             in_lung=in_lung,
-            malignancy=at_prevalence(malignancy, call.prevalence),
+            malignancy=at_prevalence(told.malignancy, call.prevalence),
             logit=float(outputs.logit[row]),
             expert_score=expert_score,
             diagnosis={space: mean_label(cases) for space, cases in similar.items()},
@@ -329,14 +366,13 @@ class Diagnoser:
             cam=Cam(outputs.cam[row], (x, y, z), ct.direction),
             faithfulness=Faithfulness.of(outputs.cam[row], outputs.segmentation[row]),
             prevalence=call.prevalence,
-            malignancy_spread=None if outputs.malignancy_spread is None else float(outputs.malignancy_spread[row]),
-            presence=presence,
+            calibrated=told.calibrated,
+            malignancy_spread=told.malignancy_spread,
+            presence=told.presence,
+            feature_distance=told.feature_distance,
             raw_cam=None if outputs.raw_cam is None else outputs.raw_cam[row],
             ct_planes=ct_planes(patch),
-            warnings=(
-                *call.warnings,
-                *nodule_warnings(in_lung, segmentation, outside=cube_outside(ct, center_xyz_mm), absent=absent),
-            ),
+            warnings=(*call.warnings, *doubts),
         )
 
 

@@ -84,6 +84,11 @@ def nrrd_long_line(folder):
     return changed(make.write(folder / "scan.nrrd"), b"encoding: raw", b"encoding: raw\n" + b"x" * 1500)
 
 
+@case("NRRD with a kind of 2,600 characters", "ct-damaged", "kinds", "9999")
+def nrrd_long_kind(folder):
+    return changed(make.write(folder / "scan.nrrd"), b"kinds: domain domain domain", b"kinds: " + b"9" * 2600)
+
+
 @case("NRRD with an endless header", "ct-damaged", "longer than any")
 def nrrd_endless(folder):
     return changed(make.write(folder / "scan.nrrd"), b"encoding: raw", b"encoding: raw\n# " + b"x" * 2**20)

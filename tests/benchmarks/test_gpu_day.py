@@ -31,8 +31,9 @@ from benchmarks.gpu_day.pack import pack
 from benchmarks.gpu_day.patches import batch_of, render
 from benchmarks.gpu_day.prepared import load_store, prepare
 from benchmarks.gpu_day.runner import REPORT, Day, Runner
+from benchmarks.gpu_day.schedule import rate_at
 from benchmarks.gpu_day.step import BETAS, Adam, Stepper, nodule_losses, total_of
-from benchmarks.gpu_day.train import DayRun, rate_at
+from benchmarks.gpu_day.train import DayRun
 from benchmarks.gpu_day.unpack import revision_of, unpack
 from nodule_diag_training.data import LungPlace, PairSource, TrainingData, TrainingDataError, once
 from nodule_diag_training.data.lidc import diagnosed

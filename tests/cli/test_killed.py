@@ -23,12 +23,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 import ct_files
 from bundle_factory import tiny_base
+from case_tables import phantom_table
 from guard import STRACE
+from nodule_diag.bundle import Bundle
+from nodule_diag.cases import rows
 from nodule_diag.cases.base import CaseBase
 from nodule_diag.ct.phantom import chest_phantom
+from nodule_diag.process import sweep_dead, write_bytes
 from nodule_diag_cli.demo import write_ct
 from nodule_diag_cli.out import opened
 
@@ -103,9 +108,9 @@ class Job:
 
 
 def drawn(moments: list[tuple[Moment, str]], count: int, *, written: str, seed: int) -> list[Moment]:
-    """Half of the moments evenly from the first to the last call that names what is written, the others at random."""
+    """Half of the moments evenly over the calls that name what is written, the others at random from the whole run."""
     names = [at for at, (_, text) in enumerate(moments) if written in text]
-    evenly = np.linspace(names[0], names[-1], count // 2).round().astype(int)
+    evenly = [names[int(at)] for at in np.linspace(0, len(names) - 1, count // 2).round()]
     rest = range(len(moments) // 10, len(moments))  # the first tenth starts Python
     return [moments[at][0] for at in (*evenly, *random.Random(seed).sample(rest, count - count // 2))]
 
@@ -180,8 +185,8 @@ def test_predict_out(tiny_bundle: Path, tmp_path: Path) -> None:
     assert min(found["first.nii"], found["second.nii"]) >= 2, "before and after the change"
 
 
-def test_adding_cases(tmp_path: Path) -> None:
-    """All of them or none: 20 times killed, 8 times asked to end."""
+def test_adding_cases_by_the_sdk(tmp_path: Path) -> None:
+    """All of them or none: 8 times killed, 4 times asked to end."""
     tiny_base().save(tmp_path / "old.sqlite")
 
     def make(place: Path) -> Job:
@@ -205,10 +210,179 @@ def test_adding_cases(tmp_path: Path) -> None:
             base.remove(["case-0000"])  # the next one's transaction takes away a journal that had nothing to play back
         assert {path.name for path in job.place.iterdir()} == {"cases.sqlite", "home", "tmp"}
 
-    plan = [(moment, signal.SIGKILL) for moment in drawn(moments, 20, written="cases.sqlite", seed=3)]
-    plan += [(moment, signal.SIGTERM) for moment in drawn(moments, 8, written="cases.sqlite", seed=4)]
+    plan = [(moment, signal.SIGKILL) for moment in drawn(moments, 8, written="cases.sqlite", seed=3)]
+    plan += [(moment, signal.SIGTERM) for moment in drawn(moments, 4, written="cases.sqlite", seed=4)]
     each(make, check, tmp_path, plan)
     assert found[60] > 3
+
+
+def test_cases_add(tiny_bundle: Path, tmp_path: Path) -> None:
+    """The cases of each CT come together: 20 times killed, 8 times asked to end. The same command goes on."""
+    table = phantom_table(tmp_path, count=2)
+    old = tiny_base(model_sha256=Bundle.open(tiny_bundle).model_sha256)
+    old.save(tmp_path / "old.sqlite")
+    words = (str(table), "--column", "age", "--bundle", str(tiny_bundle), "--backend", "onnxruntime")
+
+    def make(place: Path) -> Job:
+        shutil.copy(tmp_path / "old.sqlite", place / "cases.sqlite")
+        return Job(CLI, ("cases", "add", str(place / "cases.sqlite"), *words), place)
+
+    (tmp_path / "whole").mkdir()
+    whole = make(tmp_path / "whole")
+    moments = whole.moments()
+    done = rows_of(whole.place / "cases.sqlite")
+    assert len(done) == 64
+    found: Counter[int] = Counter()
+
+    def check(job: Job, _: int) -> None:
+        file = job.place / "cases.sqlite"
+        with CaseBase.edit(file) as base:  # plays a journal back
+            base.verify()
+        now = rows_of(file)
+        assert all(done[name] == row for name, row in now.items())
+        assert len(now) in {60, 62, 64}
+        found[len(now)] += 1
+        if int(job.place.name) % 4 == 0:
+            assert job.run("-o", os.devnull, "-e", "trace=none") == 0
+            assert rows_of(file) == done
+        with CaseBase.edit(file) as base:  # takes away a journal that had nothing to play back
+            base.remove(["case-0000"])
+        assert {path.name for path in job.place.iterdir()} == {"cases.sqlite", "home", "tmp"}
+
+    plan = [(moment, signal.SIGKILL) for moment in drawn(moments, 20, written="cases.sqlite", seed=7)]
+    plan += [(moment, signal.SIGTERM) for moment in drawn(moments, 8, written="cases.sqlite", seed=8)]
+    each(make, check, tmp_path, plan)
+    assert found[60] > 3
+    assert found[62] + found[64] > 3
+
+
+def rows_of(file: Path) -> dict[str, dict[str, object]]:
+    """The cases of a base by their ids."""
+    with CaseBase.open(file) as base:
+        return {row["case_id"]: row for row in rows(base)}
+
+
+def test_cases_build(tiny_bundle: Path, tmp_path: Path) -> None:
+    """A file that is whole or none, and what is done is kept: 6 times killed, 3 times asked to end."""
+    table = phantom_table(tmp_path, count=2)
+    words = (str(table), "--bundle", str(tiny_bundle), "--backend", "onnxruntime", "--out")
+
+    def make(place: Path) -> Job:
+        return Job(CLI, ("cases", "build", *words, str(place / "made.sqlite")), place)
+
+    (tmp_path / "whole").mkdir()
+    whole = make(tmp_path / "whole")
+    moments = whole.moments()
+    done = rows_of(whole.place / "made.sqlite")
+
+    def check(job: Job, _: int) -> None:
+        file = job.place / "made.sqlite"
+        if file.exists():
+            assert rows_of(file) == done
+            file.unlink()  # an existing file is not built over
+        assert {path.name for path in job.place.iterdir()} <= {"home", "tmp", ".made.sqlite.building"}
+        assert job.run("-o", os.devnull, "-e", "trace=none") == 0
+        assert rows_of(file) == done
+        assert {path.name for path in job.place.iterdir()} == {"made.sqlite", "home", "tmp"}
+
+    plan = [(moment, signal.SIGKILL) for moment in drawn(moments, 6, written="made.sqlite", seed=9)]
+    plan += [(moment, signal.SIGTERM) for moment in drawn(moments, 3, written="made.sqlite", seed=10)]
+    each(make, check, tmp_path, plan)
+
+
+def test_report_positions_and_dicom_objects(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Each file is the old one or the new one, whole: 16 times killed, 6 times asked to end."""
+    pytest.importorskip("highdicom")
+    pytest.importorskip("jinja2")
+    first, second = (dicom(tmp_path / name, named=name) for name in ("first", "second"))
+    words = ("--xyz", "14", "16", "6", "--space", "voxel", "--bundle", str(tiny_bundle), "--backend", "onnxruntime")
+
+    def job(ct: Path, place: Path) -> Job:
+        out = ("--report", "r.html", "--identity", "--positions-out", "p.csv", "--dicom-out", str(place / "objects"))
+        return Job(CLI, ("predict", str(ct), *words, *out), place)
+
+    (tmp_path / "old").mkdir()
+    assert job(first, tmp_path / "old").run("-o", os.devnull, "-e", "trace=none") == 0
+
+    def make(place: Path) -> Job:
+        for name in ("r.html", "p.csv"):
+            shutil.copy(tmp_path / "old" / name, place / name)
+        return job(second, place)
+
+    (tmp_path / "whole").mkdir()
+    whole = make(tmp_path / "whole")
+    moments = whole.moments()
+    objects = {path.name for path in (whole.place / "objects").iterdir()}
+    assert "measurements.dcm" in objects
+    ends: Counter[str] = Counter()
+
+    def check(job: Job, code: int) -> None:
+        page = (job.place / "r.html").read_text()
+        assert page.rstrip().endswith("</html>")
+        assert ("patient-first" in page) != ("patient-second" in page)
+        ends["second" if "patient-second" in page else "first"] += 1
+        assert (job.place / "p.csv").read_bytes() == (tmp_path / "old" / "p.csv").read_bytes()  # the same place
+        folder = job.place / "objects"
+        if code == -signal.SIGKILL:  # what it left beside its files goes with the next ones
+            for name in ("r.html", "p.csv"):
+                write_bytes(job.place / name, b"next")
+            if folder.exists():
+                sweep_dead(folder)
+        assert {path.name for path in job.place.iterdir()} <= {"r.html", "p.csv", "objects", "home", "tmp"}
+        there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        assert there <= objects
+        for name in there:
+            assert dcmread(folder / name).PatientName == "Patient^second"
+        if "measurements.dcm" in there or code != -signal.SIGKILL:
+            assert there in (objects, set())
+
+    plan = [(moment, signal.SIGKILL) for moment in drawn(moments, 16, written=".part.", seed=11)]
+    plan += [(moment, signal.SIGTERM) for moment in drawn(moments, 6, written=".part.", seed=12)]
+    each(make, check, tmp_path, plan)
+    assert min(ends.values()) >= 2
+
+
+def dicom(folder: Path, *, named: str) -> Path:
+    """A series of a patient."""
+    slices = ct_files.dicom_slices()
+    for item in slices:
+        item.PatientID, item.PatientName = f"patient-{named}", f"Patient^{named}"
+        item.PatientBirthDate, item.PatientSex = "", ""
+        item.StudyID, item.StudyDate, item.StudyTime, item.AccessionNumber = "1", "20260101", "120000", ""
+        item.ReferringPhysicianName, item.Manufacturer = "", "none"
+    return ct_files.save_series(folder, slices)
+
+
+def test_grand_challenge(tiny_bundle: Path, tmp_path: Path) -> None:
+    """The old answer or the new one: 6 times killed, 3 times asked to end."""
+    images = tmp_path / "input" / "images" / "chest-ct"
+    images.mkdir(parents=True)
+    ct_files.write(images / "1.2.3.mha", ct_files.image())
+    points = {"points": [{"name": "1", "point": [-10.0, 20.0, -115.0]}]}
+    (tmp_path / "input" / "nodule-locations.json").write_text(json.dumps(points))
+    name = "lung-nodule-malginancy-likelihoods.json"
+
+    def make(place: Path) -> Job:
+        (place / "output").mkdir()
+        (place / "output" / name).write_text("old")
+        words = ("--input", str(tmp_path / "input"), "--output", str(place / "output"), "--bundle", str(tiny_bundle))
+        return Job(CLI, ("grand-challenge", *words, "--backend", "onnxruntime"), place)
+
+    (tmp_path / "whole").mkdir()
+    whole = make(tmp_path / "whole")
+    moments = whole.moments()
+    done = (whole.place / "output" / name).read_text()
+    assert json.loads(done)["points"]
+
+    def check(job: Job, _: int) -> None:
+        file = job.place / "output" / name
+        assert file.read_text() in {"old", done}
+        write_bytes(file, b"next")
+        assert list(file.parent.iterdir()) == [file]
+
+    plan = [(moment, signal.SIGKILL) for moment in drawn(moments, 6, written=name, seed=13)]
+    plan += [(moment, signal.SIGTERM) for moment in drawn(moments, 3, written=name, seed=14)]
+    each(make, check, tmp_path, plan)
 
 
 def test_reading_a_zip(tiny_bundle: Path, tmp_path: Path) -> None:

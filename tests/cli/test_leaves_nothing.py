@@ -42,6 +42,7 @@ def ways(ct: Path, bundle: Path, named: Path) -> dict[str, tuple[str, tuple[obje
         "demo, no --out": (CLI, ("demo", *tiny, "--json")),
         "doctor": (CLI, ("doctor", "--json")),
         "predict_batch": (BATCH, (ct, bundle)),
+        "batch": (CLI, ("batch", named / "manifest.csv", *tiny, "--backend=onnxruntime", "--out", named / "out")),
         "cases build": (CLI, ("cases", "build", named / "table.csv", *tiny, "--out", named / "made.sqlite")),
         "CaseBase.add": (ADD, (named / "old.sqlite",)),
     }
@@ -63,6 +64,7 @@ def test_no_socket_and_no_file_that_nobody_named(way: str, phantom_ct: Path, tin
         folder.mkdir()
     tiny_base().save(named / "old.sqlite")
     (named / "table.csv").write_text(f"case_id,patient,label,path,x,y,z\na,p,1,{phantom_ct},-72,-18,-135\n")
+    (named / "manifest.csv").write_text(f"path,x,y,z\n{phantom_ct},-72,-18,-135\n")
     before = sorted(home.rglob("*"))
     code, words = ways(phantom_ct, tiny_bundle, named)[way]
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home / "tmp"), "OMP_NUM_THREADS": "1"}

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fuzz.oracle_dicom import dicom_contradiction
+from fuzz.oracle_pacs import fetched_contradiction, stored_contradiction
 from fuzz.oracle_plain import Volume, metaimage, nifti, nrrd
 from fuzz.readers import Answer
 from fuzz.seed import Files, Seed
@@ -172,6 +173,44 @@ def _points(seed: Seed, files: Files, good: Answer, found: Answer) -> Verdict:
     return Verdict(UNKNOWABLE)
 
 
+def _table(seed: Seed, files: Files, good: Answer, found: Answer) -> Verdict:
+    if found.value == good.value:
+        return Verdict(RIGHT)
+    ids = [case["case_id"] for case, *_ in found.value]
+    numbers = [case[key] for case, *_ in found.value for key in ("malignancy", "expert_score")]
+    numbers += [number for _, xyz, _ in found.value for number in xyz]
+    numbers += [one for case, *_ in found.value for one in case["columns"].values() if isinstance(one, float)]
+    if len(set(ids)) != len(ids) or not all(map(isfinite, numbers)):
+        return Verdict(WRONG, "a case that stands twice, or a number that is none")
+    if seed.entry.endswith("json"):
+        try:
+            json.loads(files[seed.entry].decode("utf-8-sig"), object_pairs_hook=_once)
+        except (ValueError, RecursionError) as error:
+            return Verdict(WRONG, f"JSON: {error}")
+    return Verdict(UNKNOWABLE)
+
+
+def _where(seed: Seed, files: Files, good: Answer, found: Answer) -> Verdict:
+    """A filter and its opposite part the cases: nothing is lost, nothing comes twice, and the base stays as it is."""
+    those, others, same, untouched = found.value
+    known = sorted(map(tuple, good.value[0] + good.value[1]))
+    if sorted(map(tuple, [*those, *others])) != known or not same or not untouched:
+        return Verdict(WRONG, "the filter and its opposite do not part the cases, or it changed them")
+    return Verdict(RIGHT if those == good.value[0] else UNKNOWABLE)
+
+
+def _fetched(seed: Seed, files: Files, good: Answer, found: Answer) -> Verdict:
+    if found.value == good.value:
+        return Verdict(RIGHT)
+    why, excused = fetched_contradiction(seed.files, files, good, found)
+    return _with_warnings(why, good, found, excused=excused)
+
+
+def _stored(seed: Seed, files: Files, _: Answer, __: Answer) -> Verdict:
+    why = stored_contradiction(seed.files, files)
+    return Verdict(WRONG, why) if why else Verdict(RIGHT)
+
+
 _RULES: dict[str, Callable[[Seed, Files, Answer, Answer], Verdict]] = {
     "nifti": _plain(nifti),
     "metaimage": _plain(metaimage),
@@ -182,4 +221,8 @@ _RULES: dict[str, Callable[[Seed, Files, Answer, Answer], Verdict]] = {
     "model": _model,
     "cases": _cases,
     "points": _points,
+    "table": _table,
+    "where": _where,
+    "fetched": _fetched,
+    "stored": _stored,
 }

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 Files = dict[str, bytes]
+LISTING, SERIES_FILE, OBJECT, STORED = "listing.http", "series.http", "object.http", "stored.http"
+"""Answers of a DICOMweb server (`fuzz.http_answers`)."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Seed:
     Attributes:
         name: Short, for ids.
         format: A row of the table in docs/reliability.md.
-        reader: What reads it: ``ct``, ``bundle``, ``model``, ``cases`` or ``points`` (`fuzz.readers`).
+        reader: What reads it: a key of `fuzz.readers.READERS`.
         entry: What the reader is given: a file of ``files``, or a folder of them.
         files: Content by path.
         ways: Names of the ways to damage it (`fuzz.ways`), as often as they are to be taken.

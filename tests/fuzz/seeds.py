@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import json
 import re
 import tempfile
 from collections.abc import Callable
@@ -27,6 +26,9 @@ from pydicom.uid import (
 import ct_files as make
 from bundle_factory import tiny_base, tiny_cases, tiny_parts
 from fuzz.seed import Files, Seed, zipped
+from fuzz.seeds_cases import filters, tables
+from fuzz.seeds_pacs import answers
+from fuzz.seeds_positions import marks, texts
 from nodule_diag.bundle import MANIFEST_NAME
 from nodule_diag.bundle.bundle import seal
 
@@ -39,7 +41,8 @@ def all_seeds() -> list[Seed]:
     """Every one of them."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        return [*_nifti(folder), *_metaimage(folder), *_nrrd(folder), *_dicom(folder), *_bundles(), *_points()]
+        scans = [*_nifti(folder), *_metaimage(folder), *_nrrd(folder), *_dicom(folder)]
+        return [*scans, *_bundles(), *texts(), *marks(folder), *tables(), *filters(), *answers(folder)]
 
 
 def _ct(name: str, form: str, files: Files, ways: str, rule: str, heads: dict[str, int]) -> Seed:
@@ -201,38 +204,3 @@ def _bundles() -> list[Seed]:
         Seed("model", "Bundle, hashes made right", "model", "bundle", files, ("rehashed",), "model", {}),
         Seed("cases", "Case base", "cases", "cases.sqlite", rows, ("bytes", "pages", "sql"), "cases", {}),
     ]
-
-
-def _points() -> list[Seed]:
-    rows = [("a", -20.5, 11.25, -130.0), ("b", 0.5, 20.0, -120.0), ("c", 3.0, 30.5, -1e2)]
-    entries = [{"id": name, "x": x, "y": y, "z": z} for name, x, y, z in rows]
-    control = [{"id": name, "label": name, "position": xyz, "positionStatus": "defined"} for name, *xyz in rows]
-    slicer = {
-        "@schema": "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
-        "markups-schema-v1.0.3.json#",
-        "markups": [{"type": "Fiducial", "coordinateSystem": "LPS", "coordinateUnits": "mm", "controlPoints": control}],
-    }
-    challenge = {
-        "name": "nodules",
-        "type": "Multiple points",
-        "points": [{"name": name, "point": xyz} for name, *xyz in rows],
-        "version": {"major": 1, "minor": 0},
-    }
-    fcsv = "# Markups fiducial file version = 4.11\n# CoordinateSystem = LPS\n"
-    fcsv += "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n"
-    fcsv += "".join(f"{name},{x},{y},{z},0,0,0,1,1,1,0,{name},,\n" for name, x, y, z in rows)
-    texts = {
-        "nodules.csv": "id,x,y,z\n" + "".join(f"{name},{x},{y},{z}\n" for name, x, y, z in rows),
-        "nodules.json": json.dumps(entries, indent=1),
-        "nodules.mrk.json": json.dumps(slicer, indent=1),
-        "nodules.fcsv": fcsv,
-        "luna.csv": "seriesuid,coordX,coordY,coordZ\n" + "".join(f"1.2.3,{x},{y},{z}\n" for _, x, y, z in rows),
-        "points.json": json.dumps(challenge, indent=1),
-    }
-    found = []
-    for name, text in texts.items():
-        ways = ("bytes", "text", "text") + ("json", "json") * name.endswith("json")
-        form = "Point file, JSON" if name.endswith("json") else "Point file, CSV"
-        data = text.encode()
-        found.append(Seed(f"points-{name}", form, "points", name, {name: data}, ways, "points", {name: len(data)}))
-    return found

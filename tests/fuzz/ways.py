@@ -13,13 +13,14 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from random import Random
-from typing import Any, Literal
+from typing import Literal
 
 from pydicom.encaps import encapsulate, generate_frames
 
-from fuzz import damage, elements
+from fuzz import damage, elements, ways_json
 from fuzz.bombs import bomb
 from fuzz.seed import Files, Seed, zipped
+from fuzz.ways_pacs import answer
 from fuzz.ways_sqlite import pages, sql
 from nodule_diag.bundle import MANIFEST_NAME
 
@@ -69,7 +70,7 @@ def _bytes(rng: Random, seed: Seed, others: list[bytes]) -> Files:
 
 
 def _text(rng: Random, seed: Seed, _: list[bytes]) -> Files:
-    name = next(iter(seed.heads))
+    name = rng.choice(list(seed.heads)) if len(seed.heads) > 1 else next(iter(seed.heads))
     data, head = seed.files[name], seed.heads[name]
     return {**seed.files, name: damage.damaged_text(rng, data[:head]) + data[head:]}
 
@@ -205,41 +206,13 @@ def _member(rng: Random, seed: Seed, _: list[bytes]) -> Files:
     return {seed.entry: zipped(inner)}
 
 
-def _json_edited(rng: Random, data: bytes) -> bytes:
-    """A value somewhere in a JSON document becomes another, goes, or moves; or its text is damaged."""
-    if rng.random() < 0.3:
-        return damage.damaged_text(rng, data)
-    document = json.loads(data)
-    spots: list[tuple[Any, Any]] = []
-
-    def walk(node: Any) -> None:
-        for key in node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
-            spots.append((node, key))
-            walk(node[key])
-
-    walk(document)
-    holder, key = rng.choice(spots)
-    other, other_key = rng.choice(spots)
-    new = rng.choice(
-        (None, True, "", "x" * 5000, [], {}, [[]], *damage.BOUNDARIES, -1, 0.5, 1e308, float("nan"), "nan")
-    )
-    kind = rng.randrange(4)
-    if kind == 0:
-        del holder[key]
-    elif kind == 1:
-        holder[key] = json.loads(json.dumps(other[other_key]))
-    else:
-        holder[key] = new
-    return json.dumps(document, indent=1).encode()
-
-
 def _json(rng: Random, seed: Seed, _: list[bytes]) -> Files:
-    return {seed.entry: _json_edited(rng, seed.files[seed.entry])}
+    return {seed.entry: ways_json.edited(rng, seed.files[seed.entry])}
 
 
 def _manifest(rng: Random, seed: Seed, _: list[bytes]) -> Files:
     name = f"{seed.entry}/{MANIFEST_NAME}"
-    return {**seed.files, name: _json_edited(rng, seed.files[name])}
+    return {**seed.files, name: ways_json.edited(rng, seed.files[name])}
 
 
 def _rehashed(rng: Random, seed: Seed, _: list[bytes]) -> Files:
@@ -272,4 +245,5 @@ WAYS: dict[str, Way] = {
     "pages": pages,
     "sql": sql,
     "bomb": bomb,
+    "answer": answer,
 }

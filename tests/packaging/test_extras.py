@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-RUNTIME_EXTRAS = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "engines", "dicom", "pacs", "report"}
+RUNTIME_EXTRAS = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "engines", "dicom", "pacs", "report", "ray"}
 EXTRAS = RUNTIME_EXTRAS | {"train", "export", "bench", "dev"}
 ONNX_RUNTIMES = {"onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"}
 NO_EXTRA = ""

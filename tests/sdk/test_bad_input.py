@@ -3,17 +3,19 @@
 import os
 import tempfile
 import tracemalloc
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
-from bad_inputs import CASES, POINTS, POSITIONS, BadInput, BadPoint, BadPositions, point_ct
+from bad_inputs import CASES, MANIFESTS, POINTS, POSITIONS, BadInput, BadPoint, BadPositions, point_ct
 from nodule_diag.ct import points as geometry
 from nodule_diag.ct.grid import MAX_SPACING_MM, WARN_SPACING_MM
 from nodule_diag.ct.reading import read_ct
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CoordinateError, CTError, NoduleDiagError, UsageError
 from nodule_diag.exchange import read_positions
+from nodule_diag.fleet import read_manifest
 
 UPDATE = "NODULE_DIAG_UPDATE_DOCS"
 MEMORY_BYTES = 64 * 2**20
@@ -50,6 +52,14 @@ def refused_positions(bad: BadPositions, folder: Path) -> NoduleDiagError:
     return caught.value
 
 
+def refused_manifest(bad: BadPositions, folder: Path) -> NoduleDiagError:
+    path = folder / bad.file
+    path.write_text(bad.text)
+    with pytest.raises(NoduleDiagError) as caught:
+        read_manifest(path)
+    return caught.value
+
+
 @pytest.mark.parametrize("bad", CASES, ids=lambda bad: bad.name)
 def test_refused_with_its_own_code_and_message(bad, tmp_path, capfd):
     error = refused(bad, tmp_path)
@@ -74,9 +84,13 @@ def test_point_refused(bad, tmp_path):
         assert words in f"{error} {error.hint}"
 
 
-@pytest.mark.parametrize("bad", POSITIONS, ids=lambda bad: bad.file)
-def test_positions_refused(bad, tmp_path):
-    error = refused_positions(bad, tmp_path)
+@pytest.mark.parametrize(
+    ("refusal", "bad"),
+    [(refused_positions, bad) for bad in POSITIONS] + [(refused_manifest, bad) for bad in MANIFESTS],
+    ids=lambda one: getattr(one, "file", ""),
+)
+def test_tables_refused(refusal, bad, tmp_path):
+    error = refusal(bad, tmp_path)
 
     assert (error.code, error.exit_code) == (bad.code, bad.exit_code)
     assert bad.says in str(error)
@@ -118,7 +132,11 @@ def test_archives_leave_nothing_behind(tmp_path, monkeypatch):
 
 def test_the_page_in_the_docs_is_true(tmp_path, repo_root):
     page = INTRODUCTION + _ct_table(tmp_path) + "\n## Coordinates\n\n" + _point_table(tmp_path)
-    page += "\n## Files of positions\n\n" + _positions_table(tmp_path)
+    for title, refusal, cases in (
+        ("Files of positions", refused_positions, POSITIONS),
+        ("Manifests of a batch", refused_manifest, MANIFESTS),
+    ):
+        page += f"\n## {title}\n\n" + _table(tmp_path, refusal, cases)
     target = repo_root / "docs" / "bad-input.md"
     if os.environ.get(UPDATE) == "1":
         target.write_text(page, encoding="utf-8")
@@ -141,9 +159,11 @@ def _point_table(tmp_path: Path) -> str:
     return "\n".join(rows) + "\n"
 
 
-def _positions_table(tmp_path: Path) -> str:
+def _table(
+    tmp_path: Path, refusal: Callable[[BadPositions, Path], NoduleDiagError], cases: Iterable[BadPositions]
+) -> str:
     rows = ["| Input | Exit | Code | Message | What to do |", "|---|---|---|---|---|"]
-    rows += [_row(bad.title, refused_positions(bad, tmp_path), tmp_path) for bad in POSITIONS]
+    rows += [_row(bad.title, refusal(bad, tmp_path), tmp_path) for bad in cases]
     return "\n".join(rows) + "\n"
 
 

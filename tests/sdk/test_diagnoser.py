@@ -15,7 +15,7 @@ import nodule_diag as nd
 from bundle_factory import make_tiny_bundle, tiny_cases, tiny_model_in_numpy
 from nodule_diag.backends.backend import Backend
 from nodule_diag.bundle.bundle import Bundle
-from nodule_diag.bundle.manifest import PresenceSpec
+from nodule_diag.bundle.calibration import PresenceSpec
 from nodule_diag.cases.base import CaseBase
 from nodule_diag.ct.gaps import SliceGap
 from nodule_diag.ct.phantom import Phantom, chest_phantom

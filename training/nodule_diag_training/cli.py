@@ -27,7 +27,18 @@ from nodule_diag_training.engine import (
     run_side_by_side,
     start_processes,
 )
-from nodule_diag_training.evaluation import FOLD, HELD_OUT, STORES, evaluate, lung, plot, symmetries
+from nodule_diag_training.evaluation import (
+    FOLD,
+    HELD_OUT,
+    STORES,
+    calibrate,
+    distance,
+    evaluate,
+    lung,
+    plot,
+    spread,
+    symmetries,
+)
 from nodule_diag_training.experiments import (
     DEFAULT_FOLDS,
     FoldRun,
@@ -61,6 +72,9 @@ app.command()(packaged)
 app.command()(ablate)
 app.command()(lung)
 app.command()(evaluate)
+app.command()(calibrate)
+app.command()(distance)
+app.command()(spread)
 app.command()(symmetries)
 app.command()(plot)
 

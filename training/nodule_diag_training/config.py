@@ -81,7 +81,8 @@ class TrainingConfig(BaseModel):
         head_mean_share: Share of these heads' gradient along the batch's mean pooled features that is kept. All nodules
             have that direction in common, and a step along it moves every output at once: at 1 it is what bounds the
             rate of the heads.
-        schedule: ``constant`` as in the paper, or ``one-cycle``: a tenth of the steps up, then a cosine to nearly 0.
+        schedule: ``constant`` as in the paper; ``one-cycle``: a tenth of the steps up, then a cosine to nearly 0; or
+            ``annealing``: a tenth up, while Adam's moments form, then straight down to 0.
         accumulate: Batches whose gradients are added up before a step; each batch has ``unsure_per_step`` and
             ``sure_per_step`` nodules.
         validation_share: Share of the training patients that is set aside to choose the best checkpoint (0.2 in the
@@ -117,7 +118,7 @@ class TrainingConfig(BaseModel):
     learning_rate: float = Field(default=1e-3, gt=0.0)
     head_rate: float = Field(default=1.0, gt=0.0)
     head_mean_share: float = Field(default=1.0, gt=0.0, le=1.0)
-    schedule: Literal["constant", "one-cycle"] = "constant"
+    schedule: Literal["constant", "one-cycle", "annealing"] = "constant"
     precision: Literal["fp32", "bf16"] = "fp32"
     accumulate: int = Field(default=1, ge=1)
     validation_share: float = Field(default=0.0, ge=0.0, lt=1.0)

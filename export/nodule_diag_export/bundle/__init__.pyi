@@ -6,6 +6,7 @@ from .case_base import replace_case_base as replace_case_base
 from .network import DEFAULT_IDENTITY as DEFAULT_IDENTITY
 from .network import Identity as Identity
 from .network import export_model as export_model
+from .numbers import NumberFiles as NumberFiles
 from .reduced import ReducedExport as ReducedExport
 from .reduced import add_precision as add_precision
 from .reduced import reduce_graph as reduce_graph

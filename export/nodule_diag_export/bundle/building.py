@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 import tempfile
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from nodule_diag_training.data import TrainingData
 
 from .index import cases_of
 from .model_card import CardFacts, CaseCounts, render
+from .numbers import NumberFiles, Numbers, read_numbers
 from .results import Results, read_results
 
 LIDC_CASES = "LIDC-IDRI with TCIA's diagnoses"
@@ -63,7 +65,7 @@ def export_bundle(
     results: Path,
     out: Path,
     data: TrainingData,
-    lung: Path | None = None,
+    numbers: NumberFiles | None = None,
     options: BundleOptions | None = None,
 ) -> Bundle:
     """Make the bundle of a finished model; the diagnosed nodules become its case base.
@@ -73,7 +75,7 @@ def export_bundle(
         results: What ``nodule-diag train evaluate`` wrote.
         out: A directory, or a ``.zip``.
         data: The nodules.
-        lung: What ``nodule-diag train lung`` wrote: with it the bundle says how likely there is a nodule at all.
+        numbers: The reports of what the bundle makes of the network's answers.
         options: Name, version, preprocessing and retrieval.
 
     Returns:
@@ -87,14 +89,14 @@ def export_bundle(
         OutputError: If it cannot be written.
     """
     settings = BundleOptions() if options is None else options
-    evaluation, without_nodule = read_results(results), None if lung is None else read_results(lung)
+    evaluation, made_of_answers = read_results(results), read_numbers(numbers or NumberFiles(), checkpoint=checkpoint)
     compared = cube_patches(data)
     exported = export_model(checkpoint, identity=settings.identity, nodules=list(compared), threads=settings.threads)
     archive = " --zip" if out.suffix == ".zip" else ""
     license_ = "" if settings.identity.license == LICENSE else f" --license {shlex.quote(settings.identity.license)}"
     command = (
         f"nodule-diag export bundle {checkpoint.name} --results {results.name}"
-        f"{'' if lung is None else f' --lung {lung.name}'} --out {out.name}{archive}"
+        f"{made_of_answers.options} --out {out.name}{archive}"
         f"{''.join(f' --store {store.name}' for store in data.stores)}"
         f" --name {settings.identity.name} --version {settings.identity.version}{license_}"
         f" --k {settings.k}{' --masked-input' if settings.masked_input else ''}"
@@ -104,7 +106,7 @@ def export_bundle(
             exported,
             data,
             evaluation=evaluation,
-            lung=without_nodule,
+            numbers=made_of_answers,
             out=Path(folder) / "bundle",
             options=settings,
             command=command,
@@ -124,7 +126,7 @@ def assemble(
     data: TrainingData,
     *,
     evaluation: Results,
-    lung: Results | None = None,
+    numbers: Numbers | None = None,
     out: Path,
     options: BundleOptions,
     command: str,
@@ -137,19 +139,20 @@ def assemble(
         BundleError: If what would be written is no valid bundle.
         OutputError: If it cannot be written.
     """
+    told = Numbers() if numbers is None else numbers
     cases = cases_of(OnnxModel(exported.data, threads=options.threads), diagnosed_patches(data))
     model_sha256 = hashlib.sha256(exported.data).hexdigest()
     base = CaseBase.of(cases, name=data.name if data.stores else LIDC_CASES, model_sha256=model_sha256)
-    created = datetime.now(UTC).isoformat(timespec="seconds")
+    created = _now().isoformat(timespec="seconds")
     retrieval = RetrievalSpec(k=options.k)
-    model = ModelSpec(opset=exported.opset)
+    model = ModelSpec(opset=exported.opset, outputs=exported.outputs)
     from_cubes = sum(nodule.is_cube or nodule.twin is not None for nodule, _ in diagnosed_nodules(data.nodules))
     card = render(
         CardFacts(
             identity=options.identity,
             created=created,
             results=evaluation,
-            lung=lung,
+            numbers=told.reports,
             counts=CaseCounts.of(base),
             from_cubes=from_cubes,
             k=options.k,
@@ -168,7 +171,10 @@ def assemble(
         preprocessing=Preprocessing(masked_input=options.masked_input),
         model=model,
         retrieval=retrieval,
-        presence=None if lung is None else lung.presence,
+        presence=told.presence,
+        calibration=told.calibration,
+        feature_distance=told.feature_distance,
+        spread=told.spread,
         training={
             **exported.provenance,
             "parity": exported.parity.to_dict(),
@@ -177,7 +183,7 @@ def assemble(
             "command": command,
         },
     )
-    files = {model.file: exported.data, MODEL_CARD_NAME: card.encode(), retrieval.cases: base.to_bytes()}
+    files = {model.file: exported.data, MODEL_CARD_NAME: card.encode(), retrieval.cases: base.to_bytes(), **told.files}
     return write_bundle(out, manifest=manifest, files=files)
 
 
@@ -190,3 +196,14 @@ def _counts(base: CaseBase) -> dict[str, int]:
         "diagnosed_themselves": counts.certain,
         "diagnosed_themselves_malignant": counts.certain_malignant,
     }
+
+
+def _now() -> datetime:
+    """Now; or the moment in SOURCE_DATE_EPOCH (seconds since 1970), with which a bundle comes out the same again."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not epoch:
+        return datetime.now(UTC)
+    try:
+        return datetime.fromtimestamp(int(epoch), UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise ExportError(f"SOURCE_DATE_EPOCH is {epoch!r}", hint="give seconds since 1970, or unset it") from error

@@ -49,6 +49,24 @@ The tables below are of lung without a nodule, of patients whose lung the judgin
 nodules above that have their real surroundings. Presence is how likely SegNet's map is that of a nodule; the warning's
 threshold is what 99 % of these nodules reach."""
 
+CALIBRATED = """\
+**P is calibrated** on the diagnosed nodules of the evaluation and on nothing else. LIDC-IDRI's are of few patients,
+most of whom were ill, and what holds for them need not hold for yours. `malignancy` is P after it; the logit, the
+similar cases and the CAM are the network's own. Below, benign and malignant weigh the same: as if half of all nodules
+were malignant."""
+
+DISTANCE = """\
+`feature_distance` says how far what the network sees is from what it was trained on: Mahalanobis' distance of its 256
+features along a few principal components, and the rest. 99 % of nodules of unseen patients stay below 1; what is above
+is warned of."""
+
+SPREAD = """\
+`malignancy_spread` is the standard deviation of P over turned views of a patch. The table says how it goes with
+errors."""
+
+NUMBERS = {"lung": LUNG, "calibration": CALIBRATED, "distance": DISTANCE, "spread": SPREAD}
+"""What is said before the tables on each number that the bundle makes of the answers."""
+
 LIDC_FOLDER = """\
 Nodules of LIDC-IDRI with the readers' masks and malignancy scores (unsure data) and, for some, a diagnosis published by
 TCIA (sure data)."""
@@ -57,6 +75,7 @@ KINDS = {
     "lidc": "nodules of LIDC-IDRI with the readers' masks and malignancy scores (unsure data)",
     "shared": "nodules of LIDC-IDRI with the readers' masks and malignancy scores, some with TCIA's diagnosis",
     "sure": "diagnosed nodules of CTs that its maker listed (sure data)",
+    "luna25": "nodules of LUNA25, in low-dose CTs of the National Lung Screening Trial, with its diagnoses (sure data)",
 }
 """What a store of ``train prepare`` holds."""
 LIDC_KINDS = ("lidc", "shared")

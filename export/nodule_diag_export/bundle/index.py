@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -29,7 +30,7 @@ def cases_of(model: OnnxModel, patches: Iterable[DiagnosedPatch]) -> list[Case]:
                 malignancy=float(np.clip(answer["malignancy"][0], 0.0, 1.0)),
                 expert_score=float(np.clip(answer["expert_score"][0], SCORE_MIN, SCORE_MAX)),
                 reader_scores=tuple(float(score) for score in entry.nodule.reader_scores),
-                diameter_mm=entry.nodule.diameter_mm,
+                diameter_mm=None if math.isnan(entry.nodule.diameter_mm) else entry.nodule.diameter_mm,
             )
         )
     return cases

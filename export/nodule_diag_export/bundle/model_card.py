@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nodule_diag.cases import CaseBase
@@ -11,7 +11,7 @@ from nodule_diag_export.bundle.network import INTENDED_USE, Identity
 from nodule_diag_export.parity import LOGIT_TOLERANCE, TOLERANCE, Parity
 
 from .card_history import of_cut_boxes, of_lidc, stages_of, table_cell, trained_on
-from .card_text import ATTRIBUTION, CUT_BOXES, FORBIDDEN, LIMITS, LUNG, METHOD, OPINION, OWN_DATA, TAKEN_OVER
+from .card_text import ATTRIBUTION, CUT_BOXES, FORBIDDEN, LIMITS, METHOD, NUMBERS, OPINION, OWN_DATA, TAKEN_OVER
 from .results import Results, Row, Section
 
 UNDEFINED = "not defined"
@@ -54,7 +54,7 @@ class CardFacts:
         identity: Name, version and licence.
         created: When, ISO 8601.
         results: The evaluation.
-        lung: What is said of lung without a nodule, where that was judged.
+        numbers: Reports on what is made of its answers: ``lung``, ``calibration``, ``distance``, ``spread``.
         counts: The case base.
         from_cubes: Cases of it that are seen with their own surroundings.
         k: Cases that make a diagnosis.
@@ -74,7 +74,7 @@ class CardFacts:
     provenance: Mapping[str, Any]
     model_sha256: str
     command: str
-    lung: Results | None = None
+    numbers: Mapping[str, Results] = field(default_factory=dict)
 
 
 def render(facts: CardFacts) -> str:
@@ -136,8 +136,8 @@ def _reaches(facts: CardFacts) -> str:
         parts.append(f"The models that were judged were trained otherwise than this one: {listed}.")
     took = "" if results.seconds is None else f" in {max(1, round(results.seconds / 60))} minutes"
     parts.append(f"Made{took} by:\n\n```\n{results.command}\n```")
-    if facts.lung is not None:
-        parts += [LUNG, *map(_section, facts.lung.sections), f"Made by:\n\n```\n{facts.lung.command}\n```"]
+    for name, report in facts.numbers.items():
+        parts += [NUMBERS[name], *map(_section, report.sections), f"Made by:\n\n```\n{report.command}\n```"]
     return "\n\n".join(parts)
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from nodule_diag.bundle import ModelOutputs
 from nodule_diag.errors import UsageError
 from nodule_diag_export.errors import ExportError
-from nodule_diag_export.graph import ExportGraph, opset_of, public_graph, trace, with_metadata
+from nodule_diag_export.graph import ExportGraph, opset_of, outputs_of, public_graph, trace, with_metadata
 from nodule_diag_export.parity import Parity, measure, require
 from nodule_diag_training.engine import load_model
 
@@ -60,12 +61,14 @@ class ExportedModel:
     Attributes:
         data: Its bytes.
         opset: Version of the standard operator set.
+        outputs: What the manifest says of its outputs.
         provenance: What it was trained on and how: JSON values only.
         parity: Its difference from the model in torch.
     """
 
     data: bytes = field(repr=False)
     opset: int
+    outputs: ModelOutputs
     provenance: dict[str, Any]
     parity: Parity
 
@@ -125,6 +128,7 @@ def export_model(
     return ExportedModel(
         data=described.SerializeToString(deterministic=True),
         opset=opset_of(described),
+        outputs=outputs_of(described),
         provenance=provenance,
         parity=parity,
     )

@@ -1,4 +1,4 @@
-"""Reads the JSON that ``nodule-diag train evaluate`` and ``train lung`` write: what the model card has to say."""
+"""Reads the JSON that ``nodule-diag train evaluate`` and its neighbours write: what the model card has to say."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import math
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, AliasChoices, Base64Bytes, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from nodule_diag.bundle import PresenceSpec
+from nodule_diag.bundle import CalibrationSpec, PresenceSpec, SpreadSpec
 from nodule_diag_export.errors import ExportError
 
-_HINT = "give the JSON that `nodule-diag train evaluate`, or for --lung `train lung`, wrote"
+_HINT = (
+    "give the JSON that `nodule-diag train evaluate` wrote; `train lung` for --lung, `train calibrate` for"
+    " --calibration, `train distance` for --distance, `train spread` for --spread"
+)
 
 
 class Row(BaseModel):
@@ -63,6 +66,26 @@ def _portable(command: str) -> str:
     return " ".join(Path(word).name if Path(word).is_absolute() else word for word in command.split(" "))
 
 
+class Features(BaseModel):
+    """What ``train distance`` fitted: :class:`nodule_diag.bundle.FeatureDistanceSpec`, and its file.
+
+    Attributes:
+        components: How many principal components.
+        rest_variance: Along each other direction.
+        warn_above: The distance that 99 % of held-out nodules stay below.
+        checkpoint_sha256: Of the model whose features they are.
+        data: The file, base64.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    components: int
+    rest_variance: float
+    warn_above: float
+    checkpoint_sha256: str
+    data: Base64Bytes
+
+
 class Results(BaseModel):
     """The evaluation of a model.
 
@@ -73,6 +96,9 @@ class Results(BaseModel):
         config: The configuration that was evaluated.
         seconds: How long that took.
         presence: How it is told from SegNet's map whether there is a nodule; only ``train lung`` finds that out.
+        calibration: What makes P a probability; only ``train calibrate``.
+        feature_distance: What the features looked like in training; only ``train distance``.
+        spread: From which spread on P is doubtful; only ``train spread``, where there is such a value.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -83,6 +109,9 @@ class Results(BaseModel):
     config: dict[str, JsonValue] = {}
     seconds: float | None = None
     presence: PresenceSpec | None = None
+    calibration: CalibrationSpec | None = None
+    feature_distance: Features | None = None
+    spread: SpreadSpec | None = None
 
 
 def _without_nan(value: object) -> object:

@@ -14,6 +14,7 @@ from nodule_diag_export.bundle import (
     DEFAULT_IDENTITY,
     BundleOptions,
     Identity,
+    NumberFiles,
     export_bundle,
     open_any,
     read_cases,
@@ -46,6 +47,20 @@ def bundle_command(
         Path | None,
         typer.Option("--lung", help="What `train lung` wrote: the bundle then gives presence.", show_default=False),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option("--calibration", help="What `train calibrate` wrote: P is calibrated.", show_default=False),
+    ] = None,
+    distance: Annotated[
+        Path | None,
+        typer.Option(
+            "--distance", help="What `train distance` wrote: patches unlike the training are told.", show_default=False
+        ),
+    ] = None,
+    spread: Annotated[
+        Path | None,
+        typer.Option("--spread", help="What `train spread` wrote: too large a spread is told.", show_default=False),
+    ] = None,
     data: Data = None,
     store: StoreOption = None,
     as_zip: Annotated[bool, typer.Option("--zip", help="Write OUT.zip instead of a directory.")] = False,
@@ -68,7 +83,8 @@ def bundle_command(
     )
     target = _zip_path(out, as_zip=as_zip)
     nodules = required_data(data, store)
-    bundle = export_bundle(checkpoint, results=results, out=target, data=nodules, lung=lung, options=options)
+    numbers = NumberFiles(lung=lung, calibration=calibration, distance=distance, spread=spread)
+    bundle = export_bundle(checkpoint, results=results, out=target, data=nodules, numbers=numbers, options=options)
     typer.echo(f"wrote {target}: {len(CaseBase.of_bundle(bundle))} cases, sha256 {bundle.sha256}")
 
 

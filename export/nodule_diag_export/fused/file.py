@@ -15,7 +15,7 @@ from nodule_diag.bundle import Bundle, Manifest, ModelSpec, Preprocessing
 from nodule_diag.errors import UsageError
 from nodule_diag.process import write_bytes
 from nodule_diag_export.errors import ExportError
-from nodule_diag_export.graph import opset_of, tensors_of, with_metadata
+from nodule_diag_export.graph import opset_of, outputs_of, tensors_of, with_metadata
 from nodule_diag_export.parity import TOLERANCE
 from nodule_diag_export.winograd import winograd_graph
 
@@ -98,7 +98,7 @@ def figures_of(manifest: Manifest) -> dict[str, str]:
         ``calibration_slope`` and ``calibration_intercept``, ``presence_scale``, ``presence_shift`` and
         ``presence_warn_below``; without those that the manifest lacks.
     """
-    parts = {"calibration": getattr(manifest, "calibration", None), "presence": manifest.presence}
+    parts = {"calibration": manifest.calibration, "presence": manifest.presence}
     return {
         f"{part}_{name}": repr(float(value))
         for part, spec in parts.items()
@@ -112,7 +112,8 @@ def _bare(path: Path, *, masked_input: bool) -> Source:
         data = path.read_bytes()
     except OSError as error:
         raise ExportError(f"{path} cannot be read: {error.strerror or error}", hint="check the path") from error
-    spec = ModelSpec(opset=opset_of(_parsed(data)))
+    network = _parsed(data)
+    spec = ModelSpec(opset=opset_of(network), outputs=outputs_of(network))
     return Source(network=data, spec=spec, preprocessing=Preprocessing(masked_input=masked_input))
 
 

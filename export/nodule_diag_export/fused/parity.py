@@ -9,7 +9,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nodule_diag.backends import FP32_SCORE_TOLERANCE, LOG_FATAL_ONLY, Node, check_tensors, import_runtime
+from nodule_diag.backends import (
+    FEATURES_TOLERANCE,
+    FP32_SCORE_TOLERANCE,
+    LOG_FATAL_ONLY,
+    Node,
+    check_tensors,
+    features_difference,
+    import_runtime,
+)
 from nodule_diag.bundle import ModelSpec
 from nodule_diag.ct import CTVolume, chest_phantom, index_from_lps, lps_from_index
 from nodule_diag.preprocessing import PATCH_SIZE, LungMask, extract_patches, lung_mask, patch_sampling
@@ -30,7 +38,7 @@ Tensors = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class FusedParity:
-    """Largest absolute differences between the fused graph and the SDK, by output.
+    """Largest absolute differences between the fused graph and the SDK, by output; of features by their length.
 
     Attributes:
         difference: By output: malignancy, logit, ...
@@ -182,14 +190,19 @@ def measure_fused(
             if array.shape != wanted[field].shape or not np.isfinite(array).all():
                 raise ParityError(f"{field} of the fused graph is not finite or has the shape {array.shape}")
             rows = certain if field == "cam" else slice(None)
-            worst = np.abs(array[rows] - wanted[field][rows]).max(initial=0.0)
-            difference[field] = max(difference[field], float(worst))
+            worst = (
+                features_difference(wanted[field], array)
+                if field == "features"
+                else np.abs(array[rows] - wanted[field][rows]).max(initial=0.0)
+            )
+            difference[field] = max(difference[field], float(worst or 0.0))
         nodules += len(points)
     return _required(FusedParity(difference=difference, nodules=nodules, tolerance=tolerance))
 
 
 def _required(parity: FusedParity) -> FusedParity:
-    limits = dict.fromkeys(parity.difference, parity.tolerance) | {"expert_score": parity.expert_score_tolerance}
+    limits = dict.fromkeys(parity.difference, parity.tolerance)
+    limits |= {"expert_score": parity.expert_score_tolerance, "features": FEATURES_TOLERANCE}
     missed = {field: value for field, value in parity.difference.items() if value > limits[field]}
     if missed:
         listed = ", ".join(f"{field} {value:.2e}" for field, value in missed.items())

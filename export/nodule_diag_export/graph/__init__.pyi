@@ -13,6 +13,7 @@ from .onnx_graph import trace as trace
 from .onnx_graph import with_metadata as with_metadata
 from .parsing import PRECISION_KEY as PRECISION_KEY
 from .parsing import opset_of as opset_of
+from .parsing import outputs_of as outputs_of
 from .parsing import parse_onnx as parse_onnx
 from .parsing import precision_of as precision_of
 from .parsing import tensors_of as tensors_of

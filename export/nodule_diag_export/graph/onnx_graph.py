@@ -53,7 +53,7 @@ class ExportGraph(nn.Module):
             )
         self.model = model
 
-    def forward(self, patch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, patch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Run the model.
 
         Args:
@@ -66,6 +66,7 @@ class ExportGraph(nn.Module):
                 scale ends at 1 and 5, so the score is clipped to it.
             segmentation: [B, 16, 16, 16], SEM in [0, 1].
             cam: [B, 16, 16, 16], CAM_c (eq. 6) min-max normalised; zeros where it is flat.
+            features: [B, 256], F_k of eq. 4, what RNet and CNet read.
             cam_raw: [B, 16, 16, 16], eq. 5, whose mean is the logit.
         """
         output = self.model(patch)
@@ -75,6 +76,7 @@ class ExportGraph(nn.Module):
             (SCORE_MIN + (SCORE_MAX - SCORE_MIN) * output.score).clamp(SCORE_MIN, SCORE_MAX),
             torch.sigmoid(output.segmentation_logit),
             class_cam(output.cam, output.logit),
+            output.pooled,
             output.cam,
         )
 
@@ -95,7 +97,7 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def trace(model: SynergicModel) -> ModelProto:
-    """The ONNX graph of a model, with the raw CAM as a sixth output.
+    """The ONNX graph of a model, with the raw CAM as a last output.
 
     Args:
         model: A trained model.

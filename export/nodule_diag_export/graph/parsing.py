@@ -1,4 +1,7 @@
-"""Which operators a graph speaks of. Needs no torch: graphs are lowered on machines that only run them."""
+"""Which operators a graph speaks of, and which outputs it has.
+
+Needs no torch: graphs are lowered on machines that only run them.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,24 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, ValueInfoProto, helper
 
+from nodule_diag.bundle import FEATURES, ModelOutputs, TensorSpec
 from nodule_diag_export.errors import ExportError
 
 PRECISION_KEY = "precision"
+FEATURES_OUTPUT = "features"
 
 
 def opset_of(proto: ModelProto) -> int:
     """Version of the standard operator set that a graph uses."""
     versions: list[int] = [entry.version for entry in proto.opset_import if entry.domain in {"", "ai.onnx"}]
     return versions[0]
+
+
+def outputs_of(proto: ModelProto) -> ModelOutputs:
+    """What a manifest says of a graph's outputs: the five, and the features where it has them."""
+    if all(output.name != FEATURES_OUTPUT for output in proto.graph.output):
+        return ModelOutputs()
+    return ModelOutputs(features=TensorSpec(name=FEATURES_OUTPUT, shape=("B", FEATURES)))
 
 
 def parse_onnx(data: bytes, *, name: str) -> ModelProto:

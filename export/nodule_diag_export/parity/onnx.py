@@ -10,7 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nodule_diag.backends import FP32_SCORE_TOLERANCE, FP32_TOLERANCE, import_runtime
+from nodule_diag.backends import (
+    FEATURES_TOLERANCE,
+    FP32_SCORE_TOLERANCE,
+    FP32_TOLERANCE,
+    features_difference,
+    import_runtime,
+)
 from nodule_diag.ct import ball_in_noise
 from nodule_diag.preprocessing import PATCH_SIZE
 from nodule_diag_export.errors import ExportError, ParityError
@@ -21,7 +27,7 @@ TOLERANCE = FP32_TOLERANCE
 """Largest difference of an answer from torch's: the same as between backends."""
 LOGIT_TOLERANCE = 1e-3
 """S has no bounds, and what its rounding is worth P says."""
-TOLERANCES = {"expert_score": FP32_SCORE_TOLERANCE, "logit": LOGIT_TOLERANCE}
+TOLERANCES = {"expert_score": FP32_SCORE_TOLERANCE, "logit": LOGIT_TOLERANCE, "features": FEATURES_TOLERANCE}
 """By output, where it is not :data:`TOLERANCE`."""
 MAPS = ("segmentation", "cam")
 RANDOM_BATCHES = (1, 5)
@@ -39,7 +45,7 @@ class Parity:
 
     Attributes:
         difference: By output: absolute of P, S and the expert score; of segmentation and CAM the mean over a patch's
-            cells, as between backends (:mod:`nodule_diag.backends.parity`).
+            cells, as between backends (:mod:`nodule_diag.backends.parity`), of the features by their length.
         largest_cell: Of any cell of a segmentation or CAM. It is told and not gated: min-max normalisation divides the
             rounding of a flat CAM by its small range.
         mean_cam: Largest difference of the logit from the mean of the raw CAM in the ONNX graph (eq. 4 and 5).
@@ -60,6 +66,7 @@ class Parity:
             "tolerance": TOLERANCE,
             "logit_tolerance": LOGIT_TOLERANCE,
             "expert_score_tolerance": FP32_SCORE_TOLERANCE,
+            "features_tolerance": FEATURES_TOLERANCE,
         }
 
     def missed(self) -> dict[str, float]:
@@ -131,6 +138,10 @@ def measure(graph: ExportGraph, data: bytes, *, nodules: Sequence[Float] = (), t
         for name in OUTPUTS:
             if not np.isfinite(found[name]).all() or found[name].shape != wanted[name].shape:
                 raise ParityError(f"{name} of the ONNX graph is not finite or has the shape {found[name].shape}")
+            if name == "features":
+                apart = features_difference(wanted[name], found[name]) or 0.0
+                difference[name] = max(difference[name], apart)
+                continue
             rows = certain if name == "cam" else slice(None)
             apart = np.abs(found[name][rows] - wanted[name][rows])
             if name in MAPS:

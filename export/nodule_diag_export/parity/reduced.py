@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from nodule_diag.backends import REDUCED_GATE, cases_in_common, import_runtime
+from nodule_diag.backends import REDUCED_GATE, cases_in_common, features_difference, import_runtime
 from nodule_diag.cases import CaseIndex
 from nodule_diag_export.errors import ParityError
-from nodule_diag_export.graph import OUTPUTS, Precision, emulated_graph
+from nodule_diag_export.graph import Precision, emulated_graph
 from nodule_diag_training.data import TrainingData
 
 from .onnx import OnnxModel, random_patches
@@ -23,8 +23,10 @@ GATES = {
     "expert_score": REDUCED_GATE.expert_score,
     "segmentation": REDUCED_GATE.maps,
     "cam": REDUCED_GATE.maps,
+    "features": REDUCED_GATE.features,
 }
-"""Largest absolute difference over the patches; for the maps, of each patch's mean absolute difference."""
+"""Largest absolute difference over the patches; for the maps, of each patch's mean absolute difference, for the
+features by their length."""
 OVERLAP_GATE = REDUCED_GATE.overlap
 """Smallest mean share of the K nearest cases of ``machine+expert`` that both graphs retrieve."""
 SYNTHETIC_PATCHES = 8
@@ -50,6 +52,7 @@ class ReducedParity:
             that within 0.01 of 0.5 only.
         overlap: Mean share of common cases among the K nearest; None where no case base was given.
         overlap_min: The smallest share of any patch.
+        features: Largest difference of the features by their length; None where the graph has no such output.
     """
 
     precision: Precision
@@ -63,6 +66,7 @@ class ReducedParity:
     cam_signs: int
     overlap: float | None
     overlap_min: float | None
+    features: float | None = None
 
     def to_dict(self) -> dict[str, object]:
         """For JSON, with the gates."""
@@ -110,13 +114,16 @@ def measure_reduced(
     reduced = OnnxModel(emulated_graph(proto, precision).SerializeToString(), threads=threads, optimised=False)
     worst = dict.fromkeys(("malignancy", "expert_score", "segmentation", "cam"), 0.0)
     signs, overlaps = 0, []
+    features: list[float] = []
     for patch in patches:
         wanted, found = reference.run(patch[None]), reduced.run(patch[None])
-        for name in OUTPUTS:
+        for name in reference.outputs:
             if not np.isfinite(found[name]).all():
                 raise ParityError(
                     f"{name} of the {precision} graph is not finite", hint="use bf16, which has the range of fp32"
                 )
+        if (apart := features_difference(wanted.get("features"), found.get("features"))) is not None:
+            features.append(apart)
         turned = bool((wanted["malignancy"][0] >= 0.5) != (found["malignancy"][0] >= 0.5))
         signs += turned
         for name in worst:
@@ -136,6 +143,7 @@ def measure_reduced(
         cam_signs=signs,
         overlap=float(np.mean(overlaps)) if overlaps else None,
         overlap_min=min(overlaps) if overlaps else None,
+        features=max(features, default=None),
         **worst,
     )
 
@@ -156,7 +164,7 @@ def require_reduced(parity: ReducedParity) -> None:
     Raises:
         ParityError: Naming every gate that it misses.
     """
-    measured = {name: float(getattr(parity, name)) for name in GATES}
+    measured = {name: float(getattr(parity, name) or 0.0) for name in GATES}
     missed = [
         f"{name} {value:.3g} (at most {GATES[name]:g})" for name, value in measured.items() if value > GATES[name]
     ]

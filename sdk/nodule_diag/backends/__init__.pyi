@@ -29,6 +29,7 @@ from .engines.store import write_engine as write_engine
 from .golden import golden_bytes as golden_bytes
 from .golden import golden_of as golden_of
 from .golden import golden_patches as golden_patches
+from .numbers import Numbers as Numbers
 from .onnxruntime import LOG_FATAL_ONLY as LOG_FATAL_ONLY
 from .onnxruntime import OnnxRuntimeBackend as OnnxRuntimeBackend
 from .onnxruntime import import_runtime as import_runtime
@@ -36,11 +37,13 @@ from .onnxruntime import telemetry_notice as telemetry_notice
 from .own_figures import FiguresRefusedError as FiguresRefusedError
 from .own_figures import read_figures as read_figures
 from .own_figures import save_figures as save_figures
+from .parity import FEATURES_TOLERANCE as FEATURES_TOLERANCE
 from .parity import FP32_SCORE_TOLERANCE as FP32_SCORE_TOLERANCE
 from .parity import FP32_TOLERANCE as FP32_TOLERANCE
 from .parity import REDUCED_GATE as REDUCED_GATE
 from .parity import cases_in_common as cases_in_common
 from .parity import compare as compare
+from .parity import features_difference as features_difference
 from .parity import gate_of as gate_of
 from .parity import infer_all as infer_all
 from .parity import misses as misses

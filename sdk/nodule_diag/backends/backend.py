@@ -33,7 +33,9 @@ class Outputs:
         segmentation: (N, 16, 16, 16) float32, zyx.
         cam: (N, 16, 16, 16) float32, zyx, min-max normalised CAM_c (eq. 6).
         raw_cam: (N, 16, 16, 16) float32, zyx, the CAM of eq. 5; None where the bundle's network does not give it.
+        features: (N, 256) float32, F_k of paper eq. 4; None likewise.
         malignancy_spread: (N,) float32, standard deviation of P over several views; None for one.
+        view_logits: (N, V) float32, S of each of the V views; None for one.
     """
 
     malignancy: NDArray[np.float32]
@@ -42,7 +44,9 @@ class Outputs:
     segmentation: NDArray[np.float32]
     cam: NDArray[np.float32]
     raw_cam: NDArray[np.float32] | None = None
+    features: NDArray[np.float32] | None = None
     malignancy_spread: NDArray[np.float32] | None = None
+    view_logits: NDArray[np.float32] | None = None
 
     def given(self) -> dict[str, NDArray[np.float32]]:
         """The arrays that are there, by field."""

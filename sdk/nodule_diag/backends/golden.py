@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodule_diag.backends.backend import Outputs
-from nodule_diag.bundle import Bundle, Golden
+from nodule_diag.bundle import FEATURES, Bundle, Golden
 from nodule_diag.errors import BundleError
 from nodule_diag.preprocessing import GRID_SIZE, LUNG_WINDOW_HU, MEDIASTINAL_WINDOW_HU, PATCH_SIZE
 
@@ -28,7 +28,7 @@ _NUMBERS = ("malignancy", "logit", "expert_score")
 _MAPS = ("segmentation", "cam")
 _MAP_SHAPE = (GRID_SIZE, GRID_SIZE, GRID_SIZE)
 _ROW = len(_NUMBERS) + len(_MAPS) * GRID_SIZE**3
-"""float32 numbers of a patch's answers in the file."""
+"""float32 numbers of a patch's answers in the file, to which the features come where the network gives them."""
 
 
 def golden_patches(seeds: Sequence[int]) -> NDArray[np.float32]:
@@ -73,8 +73,9 @@ def golden_of(seeds: Sequence[int], patches: NDArray[np.float32]) -> Golden:
 
 
 def golden_bytes(answers: Outputs) -> bytes:
-    """The file: for each patch P, S, the expert score, segmentation and CAM as little-endian float32, nothing else."""
-    columns = [getattr(answers, name).reshape(len(answers.logit), -1) for name in (*_NUMBERS, *_MAPS)]
+    """The file: for each patch P, S, the expert score, segmentation, CAM, features if any, little-endian float32."""
+    names = [name for name in (*_NUMBERS, *_MAPS, "features") if getattr(answers, name) is not None]
+    columns = [getattr(answers, name).reshape(len(answers.logit), -1) for name in names]
     return np.concatenate(columns, axis=1).astype("<f4").tobytes()
 
 
@@ -91,14 +92,19 @@ def read_golden(bundle: Bundle) -> tuple[NDArray[np.float32], Outputs] | None:
     patches, data = golden_patches(golden.seeds), bundle.read(golden.file)
     if _digest(patches) != golden.patches_sha256:
         raise _refused("this version of nodule-diag, or this CPU, makes other patches of their seeds")
-    if len(data) != 4 * _ROW * len(patches):
-        raise _refused(f"{golden.file} has {len(data)} bytes; {4 * _ROW * len(patches)} are {len(patches)} answers")
-    rows = np.frombuffer(data, "<f4").astype(np.float32).reshape(len(patches), _ROW)
+    row = _ROW + (0 if bundle.manifest.model.outputs.features is None else FEATURES)
+    if len(data) != 4 * row * len(patches):
+        raise _refused(f"{golden.file} has {len(data)} bytes; {4 * row * len(patches)} are {len(patches)} answers")
+    rows = np.frombuffer(data, "<f4").astype(np.float32).reshape(len(patches), row)
     if not np.isfinite(rows).all():
         raise _refused(f"{golden.file} holds what is no finite number")
     numbers = dict(zip(_NUMBERS, rows.T, strict=False))
-    maps = dict(zip(_MAPS, np.split(rows[:, len(_NUMBERS) :], len(_MAPS), axis=1), strict=True))
-    return patches, Outputs(**numbers, **{name: array.reshape(-1, *_MAP_SHAPE) for name, array in maps.items()})
+    maps = dict(zip(_MAPS, np.split(rows[:, len(_NUMBERS) : _ROW], len(_MAPS), axis=1), strict=True))
+    return patches, Outputs(
+        **numbers,
+        **{name: array.reshape(-1, *_MAP_SHAPE) for name, array in maps.items()},
+        features=rows[:, _ROW:] if row > _ROW else None,
+    )
 
 
 def _digest(patches: NDArray[np.float32]) -> str:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 FP32_TOLERANCE = 1e-4
 """Largest difference of an fp32 answer that runs from 0 to 1."""
+FEATURES_TOLERANCE = 1e-3
+"""Of the features, as a share of their length: their distance from the training's moves by a thousandth of itself."""
 FP32_SCORE_TOLERANCE = 1e-3
 """Of the expert score, from 1 to 5: rounding is worth four times as much there, and readers differ by whole points."""
 PROBE_SEED = 20221
@@ -39,12 +41,16 @@ class Gate:
     """Largest difference."""
     maps: float
     """Largest mean absolute difference of a CAM or a segmentation."""
+    features: float
+    """Largest difference of the features, by their length."""
     overlap: float = 0.9
     """Smallest share of similar cases in common."""
 
 
-FP32_GATE = Gate(malignancy=FP32_TOLERANCE, expert_score=FP32_SCORE_TOLERANCE, maps=FP32_TOLERANCE)
-REDUCED_GATE = Gate(malignancy=0.01, expert_score=0.05, maps=0.02)
+FP32_GATE = Gate(
+    malignancy=FP32_TOLERANCE, expert_score=FP32_SCORE_TOLERANCE, maps=FP32_TOLERANCE, features=FEATURES_TOLERANCE
+)
+REDUCED_GATE = Gate(malignancy=0.01, expert_score=0.05, maps=0.02, features=0.05)
 """For bf16 and fp16."""
 
 
@@ -61,11 +67,12 @@ def misses(figures: ParityFigures, *, precision: str) -> tuple[str, ...]:
         "expert_score": gate.expert_score,
         "segmentation": gate.maps,
         "cam": gate.maps,
+        "features": gate.features,
     }
     missed = [
         f"{name} differs by {getattr(figures, name):.2g}, allowed is {limit:g}"
         for name, limit in limits.items()
-        if getattr(figures, name) > limit
+        if (getattr(figures, name) or 0.0) > limit
     ]
     if figures.overlap < gate.overlap:
         missed.append(f"{figures.overlap:.0%} of the similar cases are the same, {gate.overlap:.0%} must be")
@@ -94,7 +101,16 @@ def compare(reference: Outputs, candidate: Outputs, *, precision: str, cases: Ca
         cam=_map_difference(candidate.cam[certain], reference.cam[certain]),
         cam_patches=int(certain.sum()),
         overlap=_overlap(reference, candidate, cases, k),
+        features=features_difference(reference.features, candidate.features),
     )
+
+
+def features_difference(wanted: NDArray[np.float32] | None, found: NDArray[np.float32] | None) -> float | None:
+    """Of (N, 256) features: length of the difference by length, where it is largest; None without one of the two."""
+    if wanted is None or found is None:
+        return None
+    lengths = np.maximum(np.linalg.norm(wanted, axis=1), np.finfo(np.float32).tiny)
+    return float((np.linalg.norm(found - wanted, axis=1) / lengths).max())
 
 
 def _map_difference(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:

@@ -67,9 +67,9 @@ def require_views(views: int) -> int:
 class SymmetricBackend:
     """A backend that asks another for several views of every patch.
 
-    S (eq. 4), segmentation and expert score are the means over the views, and P is the sigmoid of the mean S. A view
-    whose own class is not that of the mean S shows the other class's CAM_c; since eq. 6 only changes the map's
-    sign, its complement is the wanted one. The mean map is min-max normalised again. The spread is the standard
+    S (eq. 4), features, segmentation and expert score are the means over the views, and P is the sigmoid of the mean
+    S. A view whose own class is not that of the mean S shows the other class's CAM_c; since eq. 6 only changes the
+    map's sign, its complement is the wanted one. The mean map is min-max normalised again. The spread is the standard
     deviation of the views' own P.
     """
 
@@ -98,6 +98,8 @@ class SymmetricBackend:
             segmentation=self._mean(every["segmentation"]),
             cam=_normalised(self._mean(cams)),
             raw_cam=None if seen[0].raw_cam is None else self._mean(every["raw_cam"]),
+            features=None if seen[0].features is None else np.asarray(np.mean(every["features"], axis=0)),
+            view_logits=np.stack(every["logit"], axis=1),
             malignancy_spread=np.asarray(np.std(every["malignancy"], axis=0, dtype=np.float64), dtype=np.float32),
         )
 

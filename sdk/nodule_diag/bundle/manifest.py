@@ -16,7 +16,9 @@ from pydantic import (
     model_validator,
 )
 
+from nodule_diag.bundle.calibration import CalibrationSpec, FeatureDistanceSpec, PresenceSpec, SpreadSpec
 from nodule_diag.bundle.fields import Line, LongText, RelativePath, Sha256, Strict, require_apart
+from nodule_diag.bundle.parity import ParityRecord
 from nodule_diag.errors import BackendError
 from nodule_diag.preprocessing import (
     GRID_SIZE,
@@ -32,6 +34,8 @@ MANIFEST_NAME = "manifest.json"
 MODEL_CARD_NAME = "MODEL_CARD.md"
 MAX_K: Final = 10_000
 """Similar cases that may be asked for: each result holds so many for each space."""
+FEATURES: Final = 256
+"""How many features F_k (paper eq. 4) CNet and RNet read."""
 
 
 class Preprocessing(Strict):
@@ -72,8 +76,12 @@ def _require_shape(tensor: TensorSpec, sizes: tuple[int, ...]) -> None:
         raise ValueError(f"tensor {tensor.name} has shape {list(tensor.shape)}; expected {['B', *sizes]}")
 
 
+_MAP = (GRID_SIZE,) * 3
+_OUTPUT_SIZES = {"segmentation": _MAP, "cam": _MAP, "raw_cam": _MAP, "features": (FEATURES,)}
+
+
 class ModelOutputs(Strict):
-    """The five outputs, and one that a network may lack, each bound by name."""
+    """The five outputs, and two that a network may lack, each bound by name."""
 
     malignancy: TensorSpec = TensorSpec(name="malignancy", shape=("B",))
     logit: TensorSpec = TensorSpec(name="logit", shape=("B",))
@@ -81,6 +89,7 @@ class ModelOutputs(Strict):
     segmentation: TensorSpec = TensorSpec(name="segmentation", shape=("B", GRID_SIZE, GRID_SIZE, GRID_SIZE))
     cam: TensorSpec = TensorSpec(name="cam", shape=("B", GRID_SIZE, GRID_SIZE, GRID_SIZE))
     raw_cam: TensorSpec | None = None
+    features: TensorSpec | None = None
 
     def given(self) -> dict[str, TensorSpec]:
         """The outputs that this network has, by field."""
@@ -95,7 +104,7 @@ class ModelOutputs(Strict):
     def _known_shapes(self) -> Self:
         given = self.given()
         for field, spec in given.items():
-            _require_shape(spec, (GRID_SIZE,) * 3 if field in {"segmentation", "cam", "raw_cam"} else ())
+            _require_shape(spec, _OUTPUT_SIZES.get(field, ()))
         names = [spec.name for spec in given.values()]
         if len(set(names)) != len(names):
             raise ValueError(f"two outputs share a tensor name: {names}")
@@ -143,7 +152,7 @@ class ModelSpec(Strict):
         reduced: Graphs of reduced precision, each of which passed its gate when it was exported.
         winograd: The fp32 network with fewer products, where the bundle holds it.
         input: The one input.
-        outputs: The five outputs.
+        outputs: The five outputs, and those that not every network has.
     """
 
     file: RelativePath = "model.onnx"
@@ -193,58 +202,6 @@ class RetrievalSpec(Strict):
     cases: RelativePath = "index/cases.sqlite"
 
 
-class ParityFigures(Strict):
-    """How far a backend's answers are from the reference's; ``parity`` measures and judges them.
-
-    Attributes:
-        patches: How many were compared.
-        malignancy: Largest absolute difference of P.
-        expert_score: Largest absolute difference, on the scale 1..5.
-        segmentation: Mean absolute difference of the patch where that is largest.
-        cam: Likewise, of the patches whose CAM was compared.
-        cam_patches: How many those were: where P is 0.5 to within the gate, rounding decides the sign in eq. 6.
-        overlap: Share of the reference's similar cases that are found again: mean over patches, in the worst space.
-    """
-
-    patches: Annotated[int, Field(ge=1)]
-    malignancy: Annotated[float, Field(ge=0.0)]
-    expert_score: Annotated[float, Field(ge=0.0)]
-    segmentation: Annotated[float, Field(ge=0.0)]
-    cam: Annotated[float, Field(ge=0.0)]
-    cam_patches: Annotated[int, Field(ge=0)]
-    overlap: Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class ParityRecord(ParityFigures):
-    """Figures of one backend at one precision, measured when the bundle was made.
-
-    Attributes:
-        backend: Which; one that this version does not know is of no use to it, and no fault.
-        device: What kind of device it ran on.
-        precision: What it computed in.
-        runtime_version: Of the backend's runtime.
-    """
-
-    backend: Line
-    device: Literal["cpu", "cuda"]
-    precision: Literal["fp32", "bf16", "fp16"]
-    runtime_version: Line
-
-
-class PresenceSpec(Strict):
-    """What turns SegNet's map into how likely there is a nodule (:class:`nodule_diag.results.PresenceCalibration`).
-
-    Attributes:
-        scale: Of the evidence.
-        shift: Added to it.
-        warn_below: A lower presence is warned of.
-    """
-
-    scale: Annotated[float, Field(gt=0.0)]
-    shift: float
-    warn_below: Annotated[float, Field(ge=0.0, le=1.0)]
-
-
 class Golden(Strict):
     """Answers of the fp32 network to made-up nodules (:mod:`nodule_diag.backends.golden`).
 
@@ -257,6 +214,9 @@ class Golden(Strict):
     file: RelativePath
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=8, max_length=64)]
     patches_sha256: Sha256
+
+
+_NUMBERS = frozenset({"presence", "calibration", "feature_distance", "spread"})
 
 
 class Manifest(Strict):
@@ -273,6 +233,9 @@ class Manifest(Strict):
     expert_score_scale: ScoreScale = ScoreScale()
     retrieval: RetrievalSpec = RetrievalSpec()
     presence: PresenceSpec | None = None
+    calibration: CalibrationSpec | None = None
+    feature_distance: FeatureDistanceSpec | None = None
+    spread: SpreadSpec | None = None
     training: dict[str, JsonValue] = Field(default_factory=dict)
     parity: Annotated[tuple[ParityRecord, ...], Field(max_length=100)] = ()
     golden: Golden | None = None
@@ -282,14 +245,20 @@ class Manifest(Strict):
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Without presence where nothing is known of it, so that versions that do not know the field read it, too."""
+        """Without the numbers that it lacks, so that versions that do not know their fields read the manifest, too."""
         written: dict[str, object] = write(self)
-        return written if self.presence else {name: value for name, value in written.items() if name != "presence"}
+        return {name: value for name, value in written.items() if name not in _NUMBERS or value is not None}
+
+    @model_validator(mode="after")
+    def _has_features(self) -> Self:
+        if self.feature_distance is not None and self.model.outputs.features is None:
+            raise ValueError("feature_distance is of features, and the network gives none")
+        return self
 
     def required_files(self) -> tuple[str, ...]:
         """Every file that the rest of the manifest speaks of, without repeats."""
         named = [MODEL_CARD_NAME, self.model.file, self.retrieval.cases]
         named += [model.file for model in self.model.reduced.values()]
         named += [] if self.model.winograd is None else [self.model.winograd.file, self.model.winograd.kernels]
-        named += [] if self.golden is None else [self.golden.file]
+        named += [part.file for part in (self.golden, self.feature_distance) if part is not None]
         return tuple(dict.fromkeys(named))

@@ -351,8 +351,19 @@ class CaseBase:
     def having(self, table: str, case_ids: Sequence[str] | None) -> Iterable[Any]:
         """The rows of a table that speak of some cases, or of all."""
         if case_ids is None:
-            return self.fetch(f"SELECT * FROM {table} ORDER BY 1, 2")
+            return self._streamed(f"SELECT * FROM {table} ORDER BY 1, 2")
         return self._having(f"SELECT * FROM {table}", "case_id", case_ids)
+
+    def _streamed(self, statement: str) -> Iterator[Any]:
+        """The rows of a statement, a few at a time: a list of all of them keeps the garbage collector busy."""
+        with self._lock, guard(self.where):
+            rows = self._connection.execute(statement)
+        while True:
+            with self._lock, guard(self.where):
+                some = rows.fetchmany(CHUNK)
+            if not some:
+                return
+            yield from some
 
     def _having(self, select: str, column: str, values: Iterable[str]) -> Iterator[Any]:
         """Rows whose column has one of the values."""

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nodule_diag.bundle import require_plain_json
 from nodule_diag.cases.case import Case
 from nodule_diag.cases.identity import identity_faults, pseudonym
 from nodule_diag.errors import UsageError
@@ -158,6 +159,7 @@ def _csv_rows(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _json_rows(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
+        require_plain_json(text.encode())
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _fault(file, [f"it is not JSON: {error}"]) from error

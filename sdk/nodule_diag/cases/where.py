@@ -83,6 +83,8 @@ def parse_filter(text: str) -> Filter:
         raise UsageError(
             f"the filter has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read", code="where", hint=_HINT
         )
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError("the filter is not UTF-8", code="where", hint=_HINT)
     parser = _Parser(text)
     sql = parser.any_of(0)
     parser.expect_end()

@@ -1,4 +1,6 @@
+from .dicom.files import DicomFile as DicomFile
 from .dicom.files import MemoryFile as MemoryFile
+from .dicom.originals import dicom_files as dicom_files
 from .dicom.originals import slice_headers as slice_headers
 from .dicom.series import read_dicom_files as read_dicom_files
 from .dicom_source import DicomSource as DicomSource
@@ -6,7 +8,10 @@ from .dicom_source import SetAside as SetAside
 from .dicom_source import SliceIdentity as SliceIdentity
 from .formats.registry import FORMAT_NAMES as FORMAT_NAMES
 from .gaps import SliceGap as SliceGap
+from .limits import MAX_ARCHIVE_BYTES as MAX_ARCHIVE_BYTES
 from .limits import MAX_FILES as MAX_FILES
+from .limits import MAX_VOXELS as MAX_VOXELS
+from .limits import reading_limits as reading_limits
 from .made_up import ball_in_noise as ball_in_noise
 from .made_up import distance_from_middle as distance_from_middle
 from .made_up import made_up_ct as made_up_ct
@@ -22,5 +27,7 @@ from .points import require_inside as require_inside
 from .points import require_no_gap as require_no_gap
 from .points import stored_voxel as stored_voxel
 from .points import to_lps as to_lps
+from .reading import dicom_files_in_memory as dicom_files_in_memory
 from .reading import read_ct as read_ct
+from .reading import read_ct_in_memory as read_ct_in_memory
 from .volume import CTVolume as CTVolume

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nodule_diag.ct.grid import StoredGrid
+from nodule_diag.ct.limits import READING_LIMITS, check_allowed
 from nodule_diag.errors import CTError
 
 PADDING_FLOOR_HU = -1024
@@ -64,6 +65,8 @@ class HounsfieldArray:
     def __init__(self, grid: StoredGrid, *, path: str) -> None:
         self.stored_grid, self.grid = grid, grid.canonical()
         self.path = path
+        check_allowed(grid.size_xyz, path=path)
+        self._watch = READING_LIMITS.get().watch
         self._hu: npt.NDArray[Any] = np.empty(self.grid.size_xyz[::-1], dtype=np.int16)
         self._stored = self.grid.stored_view(self._hu)
         self._lowest, self._highest = np.inf, -np.inf
@@ -93,6 +96,7 @@ class HounsfieldArray:
             np.maximum(slab, PADDING_FLOOR_HU, out=target, casting="unsafe")
         else:
             np.copyto(target, slab, casting="unsafe")
+        self._watch((first_slice + len(slab)) / len(self._stored))
 
     def finish(self) -> npt.NDArray[Any]:
         """The finished array, read-only.

@@ -6,7 +6,10 @@ with what the file can hold, so that neither a damaged nor a hostile file makes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from math import prod
 
 from nodule_diag.ct.refusals import damaged, truncated
@@ -32,6 +35,54 @@ MAX_ARCHIVE_BYTES = 4 * 2**30
 
 MAX_FILE_BYTES = 3 * 2**30
 """One DICOM file, which may hold all slices of a CT as its frames: 1024 x 1024 x 1300 take 2.5 GiB."""
+
+
+@dataclass(frozen=True)
+class ReadingLimits:
+    """What whoever reads for others allows on top.
+
+    Attributes:
+        max_voxels: Of one volume.
+        watch: Called after every few slices with the share that is read, 0..1; what it raises ends the reading.
+    """
+
+    max_voxels: int = MAX_VOXELS
+    watch: Callable[[float], None] = lambda _: None
+
+
+READING_LIMITS: ContextVar[ReadingLimits] = ContextVar("READING_LIMITS", default=ReadingLimits())  # noqa: B039 - it is frozen
+"""Of the thread, or task, that reads."""
+
+
+@contextmanager
+def reading_limits(*, max_voxels: int = MAX_VOXELS, watch: Callable[[float], None] = lambda _: None) -> Iterator[None]:
+    """Limits for every CT that is read inside.
+
+    Args:
+        max_voxels: Of one volume; above it `read_ct` raises ``ct-too-large`` and allocates nothing.
+        watch: Called after every few slices with the share that is read, 0..1. What it raises ends the reading.
+    """
+    token = READING_LIMITS.set(ReadingLimits(max_voxels, watch))
+    try:
+        yield
+    finally:
+        READING_LIMITS.reset(token)
+
+
+def check_allowed(size_xyz: Sequence[int], *, path: str) -> None:
+    """Refuse a volume that is larger than whoever reads allows.
+
+    Raises:
+        CTError: ``ct-too-large``.
+    """
+    allowed = READING_LIMITS.get().max_voxels
+    if prod(size_xyz) > allowed:
+        shape = " x ".join(str(n) for n in size_xyz)
+        raise CTError(
+            f"{path} has {shape} voxels, over the limit of {allowed:,} here; nothing was allocated for it",
+            code="ct-too-large",
+            hint="give one chest CT, or ask whoever runs this for a higher limit",
+        )
 
 
 def check_size(size_xyz: Sequence[int], *, path: str) -> None:

@@ -1,17 +1,23 @@
-"""The one function that reads any supported file into a CT volume."""
+"""Reads any supported file, on a disk or in memory, into a CT volume."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
+from nodule_diag.ct.formats.ct_file import CTFile
 from nodule_diag.ct.formats.registry import ARCHIVE_SUFFIX, DICOM_FILE_SUFFIXES, PAIR_SUFFIXES, SUFFIXES, format_of
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CTError, UsageError
 from nodule_diag.process import LOG, resolve_threads
+
+if TYPE_CHECKING:
+    from nodule_diag.ct.dicom.files import DicomFile
 
 
 def read_ct(
@@ -38,22 +44,89 @@ def read_ct(
         UsageError: When ``series`` or ``acquisition`` is given for a format that has none, or ``threads`` is no number
             of threads.
     """
-    source = Path(path)
+    source, count = Path(path), resolve_threads(threads)
+    return _told(str(source), lambda: _read(source, series, acquisition, count))
+
+
+def read_ct_in_memory(
+    files: Mapping[str, bytes],
+    *,
+    series: str | None = None,
+    acquisition: int | None = None,
+    threads: int | None = None,
+) -> CTVolume:
+    """:func:`read_ct` for what was never on a disk, as an upload; nothing is written anywhere.
+
+    Args:
+        files: By name: a file of one of the formats, a header with the file that it names, one ``.zip`` of a DICOM
+            folder, or the DICOM files of a series.
+        series: As :func:`read_ct`.
+        acquisition: Likewise.
+        threads: Likewise.
+
+    Returns:
+        The volume; its ``path`` is the name of the file, or of the first.
+
+    Raises:
+        CTError: As :func:`read_ct`.
+        UsageError: Likewise.
+    """
     count = resolve_threads(threads)
+    if not files:
+        raise CTError("no file was given", code="ct-empty", hint=f"give a CT: {SUFFIXES}")
+    headed = next((name for name in files if format_of(name)), None)
+    name = headed or next(iter(files))
+    if headed is not None:
+        _require_no_series(headed, series, acquisition)
+    return _told(name, lambda: _read_in_memory(name, files, series, acquisition, count))
+
+
+def dicom_files_in_memory(files: Mapping[str, bytes]) -> list[DicomFile]:
+    """The DICOM files that :func:`read_ct_in_memory` takes a series from: those of a ``.zip``, or all that are given.
+
+    Raises:
+        CTError: As :func:`read_ct` for an archive.
+    """
+    from nodule_diag.ct.dicom.files import MemoryFile, members_of, printable_name
+
+    if len(files) == 1 and (name := next(iter(files))).lower().endswith(ARCHIVE_SUFFIX):
+        return members_of(Path(name), files[name])
+    return [MemoryFile(printable_name(name), Path(name), data=data) for name, data in files.items()]
+
+
+def _read_in_memory(
+    name: str, files: Mapping[str, bytes], series: str | None, acquisition: int | None, threads: int
+) -> CTVolume:
+    """Choose the reader."""
+    if empty := [other for other, data in files.items() if not data]:
+        raise CTError(f"{empty[0]} is empty", code="ct-empty", hint="copy or download the file again")
+    form = format_of(name)
+    if form is not None:
+        return form.read(CTFile(Path(name), files[name], beside=files))
+    if len(files) == 1 and not name.lower().endswith(ARCHIVE_SUFFIX):
+        _refuse_name(Path(name))
+    from nodule_diag.ct.dicom.series import read_dicom_files
+
+    found = dicom_files_in_memory(files)
+    return read_dicom_files(found, source=name, series=series, acquisition=acquisition, threads=threads)
+
+
+def _told(name: str, read: Callable[[], CTVolume]) -> CTVolume:
+    """Read, with what a file system or memory refuses as errors of ours, and tell the log."""
     started = perf_counter()
     try:
         # Headers of absurd numbers overflow on the way to the checks that refuse them.
         with np.errstate(over="ignore", invalid="ignore"):
-            ct = _read(source, series, acquisition, count)
+            ct = read()
     except OSError as error:
         raise CTError(
-            f"{source} cannot be read: {error.strerror or error}",
+            f"{name} cannot be read: {error.strerror or error}",
             code="ct-unreadable",
             hint="check the path and its permissions",
         ) from error
     except MemoryError as error:
         raise CTError(
-            f"{source} needs more memory than there is",
+            f"{name} needs more memory than there is",
             code="ct-too-large",
             hint="read it where more memory is free",
         ) from error
@@ -79,25 +152,35 @@ def _read(source: Path, series: str | None, acquisition: int | None, threads: in
         from nodule_diag.ct.dicom import series as dicom  # heavy
 
         return dicom.read(source, series=series, acquisition=acquisition, threads=threads)
+    form = format_of(name)
+    if form is None:
+        _refuse_name(source)
+    _require_no_series(str(source), series, acquisition)
+    return form.read(CTFile(source))
+
+
+def _refuse_name(source: Path) -> NoReturn:
+    """Say what a name that is of no format may be."""
+    name = source.name.lower()
     if name.endswith(DICOM_FILE_SUFFIXES):
         raise CTError(
             f"{source} is a single DICOM file; a CT is a folder of them",
             code="ct-single-dicom-file",
             hint="give the folder that holds the whole series, or a .zip of it",
         )
-    form = format_of(name)
-    if form is None:
-        pair = "convert the .hdr and .img pair to one .nii.gz file"
-        raise CTError(
-            f"{source} is of no supported format: {source.suffix or 'no extension'}",
-            code="ct-unsupported-format",
-            hint=pair if name.endswith(PAIR_SUFFIXES) else f"supported are {SUFFIXES}",
-        )
+    pair = "convert the .hdr and .img pair to one .nii.gz file"
+    raise CTError(
+        f"{source} is of no supported format: {source.suffix or 'no extension'}",
+        code="ct-unsupported-format",
+        hint=pair if name.endswith(PAIR_SUFFIXES) else f"supported are {SUFFIXES}",
+    )
+
+
+def _require_no_series(name: str, series: str | None, acquisition: int | None) -> None:
     for option, value in (("series", series), ("acquisition", acquisition)):
         if value is not None:
             raise UsageError(
-                f"{source} is not DICOM, so it has no {option} {value!r}",
+                f"{name} is not DICOM, so it has no {option} {value!r}",
                 code=f"{option}-not-dicom",
                 hint=f"leave --{option} out",
             )
-    return form.read(source)

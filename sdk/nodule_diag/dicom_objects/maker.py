@@ -14,6 +14,8 @@ from nodule_diag.results import Diagnosis, Prediction
 
 MANUFACTURER = "nodule-diag"
 ALGORITHM = "nodule-diag synergic model"
+CREATOR = "nodule-diag^"
+"""A person's name needs its ``^`` (PS3.5 6.2.1.1)."""
 FIRST_SERIES = 9100
 """Series numbers of the objects start here: far from those of scanners."""
 LONG_STRING = 64
@@ -62,12 +64,16 @@ class Maker:
         """What the answers depend on."""
         runtime = self.prediction.runtime
         prevalence = 0.5 if self.prediction.prevalence is None else self.prediction.prevalence
+        cases = self.prediction.cases
+        chosen = {} if cases.where is None else {"cases_where": cases.where}
         return {
             "model_sha256": self.prediction.bundle.sha256,
-            "case_base_sha256": self.prediction.cases.sha256,
+            "case_base_sha256": cases.sha256,
+            **chosen,
             "backend": runtime.label,
             "views": str(runtime.symmetries),
             "prevalence": f"{prevalence:g}",
+            "calibrated": "yes" if any(one.calibrated for one in self.prediction.diagnoses) else "no",
         }
 
     @property

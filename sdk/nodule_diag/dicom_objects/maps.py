@@ -1,67 +1,25 @@
-"""Segmentation (PS3.3 A.51), parametric map (A.75) and secondary capture (A.8) of a prediction."""
+"""Parametric map (PS3.3 A.75) and secondary capture (A.8) of a nodule."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from highdicom import PixelMeasuresSequence, PlaneOrientationSequence, PlanePositionSequence, VOILUTTransformation
 from highdicom.pm import ParametricMap, RealWorldValueMapping
 from highdicom.sc import SCImage
-from highdicom.seg import Segmentation, SegmentDescription
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom import Sequence as DicomSequence
 from pydicom.dataelem import DataElement
 
 from nodule_diag.dicom_objects import codes
-from nodule_diag.dicom_objects.maker import LONG_STRING, Maker
+from nodule_diag.dicom_objects.maker import CREATOR, LONG_STRING, Maker
 from nodule_diag.dicom_objects.source import Source
 from nodule_diag.results import Diagnosis, nodule_picture
 
 if TYPE_CHECKING:
     from nodule_diag.results import Cam
-
-CREATOR = "nodule-diag^"
-"""A person's name needs its ``^`` (PS3.5 6.2.1.1)."""
-
-
-def segmentation(source: Source, diagnoses: Sequence[Diagnosis], *, by: Maker) -> Segmentation:
-    """A binary segment a nodule, on the CT's own frames: the form that viewers draw in the right place."""
-    masks = np.zeros((len(source.frames), source.frames[0].rows, source.frames[0].columns, len(diagnoses)), np.uint8)
-    for segment, diagnosis in enumerate(diagnoses):
-        for mask, frame in zip(masks[..., segment], source.frames, strict=True):
-            part = frame.part_near(diagnosis.xyz_lps_mm)
-            inside = diagnosis.segmentation.holds(frame.points_xyz_mm(part))
-            mask[part] = inside.reshape(mask[part].shape)
-    descriptions = [
-        SegmentDescription(
-            segment_number=number,
-            segment_label=by.tracking_id(diagnosis),
-            segmented_property_category=codes.ABNORMALITY,
-            segmented_property_type=codes.NODULE,
-            algorithm_type="AUTOMATIC",
-            algorithm_identification=by.algorithm(),
-            tracking_uid=by.tracking_uid(diagnosis),
-            tracking_id=by.tracking_id(diagnosis),
-            anatomic_regions=[codes.LUNG],
-        )
-        for number, diagnosis in enumerate(diagnoses, start=1)
-    ]
-    made = Segmentation(
-        source.headers,
-        masks,
-        "BINARY",
-        descriptions,
-        content_label="NODULES",
-        content_description="Lung nodules, segmented",
-        content_creator_name=CREATOR,
-        **by.instance(0),
-        **by.equipment(),
-    )
-    made.SeriesDescription = "Lung nodules: segmentation"
-    return made
 
 
 def parametric_map(source: Source, diagnosis: Diagnosis, *, number: int, by: Maker) -> ParametricMap:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.ct import CTVolume, DicomSource, MemoryFile, slice_headers
+from nodule_diag.ct import CTVolume, DicomFile, DicomSource, slice_headers
 from nodule_diag.errors import UsageError
 from nodule_diag.results import HALF_EDGE_MM, Diagnosis
 
@@ -28,6 +28,10 @@ EMPTY_WHERE_UNKNOWN = (
     "StudyTime",
 )
 """Type 2 attributes (PS3.3 C.7.1.1, C.7.2.1), which must be there and may be empty."""
+
+
+PLACES = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+"""Functional groups that say where a frame lies (PS3.3 C.7.6.16.2)."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Source:
         return str(self.headers[0].FrameOfReferenceUID)
 
 
-def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[MemoryFile] | None = None) -> Source:
+def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[DicomFile] | None = None) -> Source:
     """Read the headers round the nodules.
 
     Raises:
@@ -123,7 +127,7 @@ def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[M
     if "ImageOrientationPatient" in headers[0]:  # alike within the reader's tolerance; highdicom wants the same digits
         for header in headers:
             header.ImageOrientationPatient = headers[0].ImageOrientationPatient
-    frames = [frame for header in headers for frame in _frames(header)]
+    frames = [frame for header in headers for frame in frames_in(header)]
     return Source(headers, frames)
 
 
@@ -150,8 +154,14 @@ def _complete(header: Dataset, dicom: DicomSource) -> None:
         for name in ("PixelMeasuresSequence", "PlaneOrientationSequence"):  # highdicom looks for them there alone
             if name not in shared and name in own:
                 setattr(shared, name, own[name].value)
-    elif "SliceThickness" not in header:  # type 2
-        header.SliceThickness = None
+        for frame in (shared, *header.PerFrameFunctionalGroupsSequence):
+            for name in PLACES:
+                for group in frame.get(name) or []:
+                    _shorten(group)
+    else:
+        _shorten(header)
+        if "SliceThickness" not in header:  # type 2
+            header.SliceThickness = None
     # Of one series, so that all its slices get the same.
     made_up = {
         "StudyInstanceUID": dicom.study_uid,
@@ -163,7 +173,18 @@ def _complete(header: Dataset, dicom: DicomSource) -> None:
             setattr(header, keyword, known or generate_uid(entropy_srcs=[keyword, dicom.slices[0].sop_uid]))
 
 
-def _frames(header: Dataset) -> list[Frame]:
+def _shorten(group: Dataset) -> None:
+    """Give numbers the 16 characters that they may have (PS3.5 6.2), which not every CT keeps to."""
+    from pydicom.valuerep import DS
+
+    for keyword in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "SliceThickness"):
+        if (value := group.get(keyword)) is not None:
+            numbers = [DS(float(number), auto_format=True) for number in ([value] if group[keyword].VM == 1 else value)]
+            setattr(group, keyword, numbers[0] if len(numbers) == 1 else numbers)
+
+
+def frames_in(header: Dataset) -> list[Frame]:
+    """The pictures of a file, in their order."""
     if "PerFrameFunctionalGroupsSequence" not in header:
         return [_frame(header, plane=header, turned=header, sampled=header)]
     (shared,) = header.SharedFunctionalGroupsSequence

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nodule_diag.ct import CTVolume, MemoryFile
+from nodule_diag.ct import CTVolume, DicomFile
 from nodule_diag.errors import MissingExtraError, OutputError
-from nodule_diag.process import write_bytes
+from nodule_diag.process import sweep_dead, write_bytes
 from nodule_diag.results import Prediction
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ OURS = re.compile(r"(?:measurements|segmentation|cam_\d+|pictures_\d+)\.dcm")
 
 
 def dicom_objects(
-    ct: CTVolume, prediction: Prediction, *, files: Sequence[MemoryFile] | None = None
+    ct: CTVolume, prediction: Prediction, *, files: Sequence[DicomFile] | None = None
 ) -> dict[str, Dataset]:
     """Make the objects of a prediction.
 
@@ -47,17 +48,17 @@ def dicom_objects(
     except ImportError as error:
         raise MissingExtraError("highdicom", "dicom") from error
     from nodule_diag.dicom_objects.maker import Maker
-    from nodule_diag.dicom_objects.maps import parametric_map, secondary_capture, segmentation
+    from nodule_diag.dicom_objects.maps import parametric_map, secondary_capture
     from nodule_diag.dicom_objects.report import structured_report
+    from nodule_diag.dicom_objects.segmentation import segmentation
     from nodule_diag.dicom_objects.source import source_of
 
     diagnoses = prediction.diagnoses
     source = source_of(ct, diagnoses, files=files)
     maker = Maker(prediction, source.headers[0].SeriesInstanceUID)
     objects: dict[str, Dataset] = {"measurements.dcm": structured_report(source, diagnoses, by=maker)}
-    segmented = [diagnosis for diagnosis in diagnoses if diagnosis.segmentation.nodule.any()]
-    if segmented:  # a segment without a voxel has no frame, and is refused by the standard
-        objects["segmentation.dcm"] = segmentation(source, segmented, by=maker)
+    if (segments := segmentation(source, diagnoses, by=maker)) is not None:
+        objects["segmentation.dcm"] = segments
     for number, diagnosis in enumerate(diagnoses, start=1):
         objects[f"cam_{number}.dcm"] = parametric_map(source, diagnosis, number=number, by=maker)
         objects[f"pictures_{number}.dcm"] = secondary_capture(source, diagnosis, number=number, by=maker)
@@ -83,7 +84,7 @@ def write_dicom_objects(folder: str | os.PathLike[str], ct: CTVolume, prediction
 
 
 def save_dicom_objects(folder: str | os.PathLike[str], objects: Mapping[str, Dataset]) -> list[Path]:
-    """Write objects that were made, each whole or not at all.
+    """Write objects that were made, each whole or not at all; the measurements last, so that they stand for all.
 
     Args:
         folder: Where to; made where it is missing.
@@ -109,6 +110,10 @@ def save_dicom_objects(folder: str | os.PathLike[str], objects: Mapping[str, Dat
         buffer = BytesIO()
         made.save_as(buffer, enforce_file_format=True)
         files[Path(folder, name)] = buffer.getvalue()
-    for path, data in files.items():
-        write_bytes(path, data)
+    sweep_dead(Path(folder))
+    with ExitStack() as undo:
+        for path, data in reversed(files.items()):
+            undo.callback(path.unlink, missing_ok=True)
+            write_bytes(path, data)
+        undo.pop_all()
     return list(files)

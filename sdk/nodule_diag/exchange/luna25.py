@@ -84,6 +84,8 @@ def answer_grand_challenge(
         for at, (one, place) in enumerate(zip(points, places, strict=True))
     ]
     target = Path(output_folder) / LIKELIHOODS
+    with suppress(OSError):  # what hinders it is told when the file is written
+        target.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(target, (json.dumps({**HEAD, "points": answers}, allow_nan=False, indent=2) + "\n").encode())
     return Answered(target, len(points), tuple(failures))
 

@@ -40,41 +40,68 @@ def is_fcsv(text: str) -> bool:
     return bool(re.match(r"# (Markups fiducial file version|CoordinateSystem)\b", text.lstrip("\ufeff \r\n")))
 
 
+class Table:
+    """A CSV: comma, semicolon or tab between cells; decimal commas where no comma stands between them.
+
+    Iterating gives the rows below the head that have as many cells as it, and the line that each ends in.
+
+    Attributes:
+        path: The file.
+        names: Of the columns, as they are written.
+        faults: What is wrong, each with its line; grows while rows and numbers are read.
+        delimiter: Between cells.
+
+    Raises:
+        UsageError: When it has no first row.
+    """
+
+    def __init__(self, path: Path, text: str) -> None:
+        head = next((line for line in text.splitlines() if line.strip()), "")
+        said = re.fullmatch(r"sep=(.)", head.strip())  # what Excel writes for itself
+        self.path, self.delimiter, self.faults = path, said[1] if said else max(",;\t", key=head.count), list[str]()
+        self._rows = _rows(text, self.delimiter, self.faults)
+        self._separators: set[str] = set()
+        if said:
+            next(self._rows, None)
+        names = next(self._rows, None)
+        if names is None:
+            raise refused(path, self.faults or ["no nodule in it"])
+        self.names = [cell.strip() for cell in names.cells]
+
+    def __iter__(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """Where each row stands, and its cells."""
+        for line, cells in self._rows:
+            if len(cells) == len(self.names):
+                yield f"line {line}", cells
+            else:
+                self.faults.append(f"line {line}: {len(cells)} cells instead of {len(self.names)}")
+        if len(self._separators) > 1 and not self.faults:
+            self.faults.append("decimal points and decimal commas stand in it")
+
+    def point(self, cells: Sequence[str], at: Sequence[int], place: str) -> XYZ | None:
+        """Three cells as numbers; None where a fault was added."""
+        self._separators.update(sign for sign in ".," for column in at if sign in cells[column])
+        return _point(cells, at, place, self.faults, comma=self.delimiter != ",")
+
+
 def read_table(path: Path, text: str) -> PositionFile:
-    """Read a CSV: comma, semicolon or tab between cells; decimal commas where no comma stands between them.
+    """Read a CSV.
 
     Raises:
         UsageError: all faults at once, each with its line.
     """
-    head = next((line for line in text.splitlines() if line.strip()), "")
-    said = re.fullmatch(r"sep=(.)", head.strip())  # what Excel writes for itself
-    delimiter = said[1] if said else max(",;\t", key=head.count)
-    faults: list[str] = []
-    rows = _rows(text, delimiter, faults)
-    if said:
-        next(rows, None)
-    names = next(rows, None)
-    if names is None:
-        raise refused(path, faults or ["no nodule in it"])
-    columns = _columns(path, names.cells, delimiter)
+    table = Table(path, text)
+    columns = _columns(path, table.names, table.delimiter)
     xyz = [columns[name] for name in (LUNA if LUNA[0] in columns else PLAIN)]
     called = next((columns[name] for name in IDS if name in columns), None)
     series = next((columns[name] for name in SERIES if name in columns), None)
     marks: list[Mark] = []
-    separators: set[str] = set()
-    for line, cells in rows:
-        place = f"line {line}"
-        if len(cells) != len(names.cells):
-            faults.append(f"{place}: {len(cells)} cells instead of {len(names.cells)}")
-            continue
-        separators.update(sign for sign in ".," for column in xyz if sign in cells[column])
-        point = _point(cells, xyz, place, faults, comma=delimiter != ",")
+    for place, cells in table:
+        point = table.point(cells, xyz, place)
         name = None if called is None else cells[called].strip() or None
         marks.append(Mark(place, point, name, "" if series is None else cells[series].strip()))
-    if len(separators) > 1 and not faults:
-        faults.append("decimal points and decimal commas stand in it")
-    if faults or not marks:
-        raise refused(path, faults or ["no nodule in it"])
+    if table.faults or not marks:
+        raise refused(path, table.faults or ["no nodule in it"])
     luna = LUNA[0] in columns
     text_format = "a list with LUNA's columns" if luna else "a CSV"
     return PositionFile(path, text_format, "lps" if luna else None, tuple(marks), names_are_ids=True)

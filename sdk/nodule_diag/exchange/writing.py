@@ -71,6 +71,7 @@ def _row(diagnosis: Diagnosis) -> dict[str, Any]:
         "diagnosis_balanced": diagnosis.diagnosis_balanced[SPACE],
         "base_rate": diagnosis.base_rate,
         "presence": diagnosis.presence,
+        "feature_distance": diagnosis.feature_distance,
         "in_lung": diagnosis.in_lung,
         "diameter_mm": diagnosis.segmentation.diameter_mm,
         "volume_mm3": diagnosis.segmentation.volume_mm3,
@@ -117,6 +118,17 @@ def require_positions_format(path: str | os.PathLike[str]) -> str:
     return found
 
 
+def positions_text(form: str, diagnoses: Sequence[Diagnosis]) -> str:
+    """What :func:`write_positions` writes into a file whose name ends in ``form``.
+
+    Raises:
+        UsageError: when there is nothing to write.
+    """
+    if not diagnoses:
+        raise UsageError("there are no nodules to write", hint="give at least one diagnosis")
+    return FORMATS[form](diagnoses)
+
+
 def write_positions(path: str | os.PathLike[str], diagnoses: Sequence[Diagnosis]) -> None:
     """Write nodules with their figures, whole or not at all.
 
@@ -129,7 +141,5 @@ def write_positions(path: str | os.PathLike[str], diagnoses: Sequence[Diagnosis]
         UsageError: for another ending, or nothing to write.
         OutputError: when it cannot be written.
     """
-    text = FORMATS[require_positions_format(path)]
-    if not diagnoses:
-        raise UsageError("there are no nodules to write", hint="give at least one diagnosis")
-    write_bytes(path, text(diagnoses).encode())
+    text = positions_text(require_positions_format(path), diagnoses)
+    write_bytes(path, text.encode())

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import requests
 from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
 
 from nodule_diag.errors import PacsError
 
 DENIED, NOT_FOUND, CONFLICT, FULL = (401, 403), (404, 410), (400, 409), (507,)
+ODD = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, NotImplementedError),
+    *(EOFError, SyntaxError, InvalidDicomError, struct.error, zlib.error),  # SyntaxError: XML's
+)
+"""What dicomweb-client and pydicom raise for an answer that was cut off, or is no such answer."""
 
 
 @contextmanager
@@ -42,6 +50,12 @@ def typed(url: str, *, doing: str) -> Iterator[None]:
         ) from error
     except PacsError:
         raise
+    except requests.exceptions.TooManyRedirects as error:
+        raise PacsError(
+            f"{url} does not answer itself while {doing}: {_short(error)}",
+            hint="give the address that it sends on to, if you trust it",
+            code="pacs-failed",
+        ) from error
     except (requests.exceptions.RequestException, ConnectionError) as error:
         raise PacsError(
             f"the connection to {url} failed while {doing}: {_short(error)}",
@@ -69,10 +83,9 @@ def _refused(url: str, doing: str, response: requests.Response | None) -> PacsEr
 def _reasons(response: requests.Response) -> str:
     """Why each object was refused, from the body of an answer to STOW (PS3.18 10.5)."""
     try:
-        answer = Dataset.from_json(_first(response.json()))
-    except (ValueError, TypeError, KeyError, AttributeError):
+        return failed_objects(Dataset.from_json(_first(response.json())))
+    except (requests.exceptions.RequestException, *ODD):  # the body may be cut off, too
         return ""
-    return failed_objects(answer)
 
 
 def _first(document: object) -> str:
@@ -86,6 +99,11 @@ def failed_objects(answer: Dataset) -> str:
         for item in answer.get("FailedSOPSequence", None) or []
     ]
     return f": not stored: {', '.join(failed)}" if failed else ""
+
+
+def stored_objects(answer: Dataset) -> set[str]:
+    """The UIDs of the objects that an answer to STOW says are stored."""
+    return {str(item.get("ReferencedSOPInstanceUID", "")) for item in answer.get("ReferencedSOPSequence", None) or []}
 
 
 def _short(error: Exception) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,26 +11,19 @@ from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nodule_diag.ct import MAX_FILES, CTVolume, MemoryFile, read_dicom_files
 from nodule_diag.errors import MissingExtraError, PacsError, UsageError
+from nodule_diag.process import quiet_pydicom
 
 if TYPE_CHECKING:
-    import requests
     from pydicom import Dataset
 
 CONNECT_S, READ_S = 10.0, 60.0
 """How long a server may take to accept a connection, and between two pieces of an answer."""
-TRIES = 3
 BROKEN = ("pacs-unreachable", "pacs-timeout")
 """Errors after which the same may be asked again."""
-BACKOFF_S = 0.5
-BUSY = (502, 503, 504)
-"""Answers of a server, or of what stands before it, that may be gone in a second."""
-TOKEN, USER, PASSWORD = (f"NODULE_DIAG_DICOMWEB_{name}" for name in ("TOKEN", "USER", "PASSWORD"))
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _Answer = TypeVar("_Answer")
 _UID = re.compile(r"[0-9.]{1,64}")
 
@@ -68,13 +60,17 @@ class Pacs:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = _checked(url)
         try:
             from dicomweb_client import DICOMwebClient
+
+            from nodule_diag.pacs.account import checked_address
+            from nodule_diag.pacs.session import session
         except ImportError as error:
             raise MissingExtraError("dicomweb-client", "pacs") from error
-        self._client = DICOMwebClient(self.url, session=_session(), timeout=(CONNECT_S, READ_S))
-        logging.getLogger("retrying").addHandler(logging.NullHandler())  # it would print every failure to stderr
+        self.url = checked_address(url)
+        self._client = DICOMwebClient(self.url, session=session(), timeout=(CONNECT_S, READ_S))
+        for name in ("retrying", "dicomweb_client"):  # they would print failures and a server's own warnings to stderr
+            logging.getLogger(name).addHandler(logging.NullHandler())
         self._client.set_http_retry_params(retry=False)  # its own wait half a minute for a closed port
 
     def fetch(self, study: str, series: str, *, progress: Callable[[int, int], None] | None = None) -> FetchedSeries:
@@ -98,20 +94,20 @@ class Pacs:
         for uid in (study, series):
             _require_uid(uid)
         where = f"{self.url} series {series}"
-        expected = self._instances(study, series)
-        came: dict[str, bytes] = {}
-        self._fetch_series(study, series, expected, came, progress)
-        for missing in [uid for uid in expected if uid not in came]:
-            self._fetch_one(study, series, missing, came)
-        lost = [uid for uid in expected if uid not in came]
-        if lost:
+        coming = _Coming(where, self._instances(study, series), progress)
+        self._fetch_series(study, series, coming)
+        for uid in coming.missing:
+            self._fetch_one(study, series, uid, coming)
+        if lost := coming.missing:
             raise PacsError(
-                f"{where}: {len(expected) - len(lost)} of {len(expected)} objects came; missing are"
+                f"{where}: {len(coming.came)} of {len(coming.expected)} objects came; missing are"
                 f" {', '.join(lost[:3])}{' and others' if len(lost) > 3 else ''}",
                 hint="try again; nothing was kept",
                 code="pacs-incomplete",
             )
-        return FetchedSeries(where, tuple(MemoryFile(uid, Path(where), data=came[uid]) for uid in expected))
+        return FetchedSeries(
+            where, tuple(MemoryFile(uid, Path(where), data=coming.came[uid]) for uid in coming.expected)
+        )
 
     def store(self, objects: Iterable[Dataset]) -> None:
         """Store objects, and look at what the server says of each.
@@ -119,17 +115,21 @@ class Pacs:
         Raises:
             PacsError: ``pacs-refused`` when one was not stored, with the server's reason; or another.
         """
-        from nodule_diag.pacs.faults import failed_objects
+        from nodule_diag.pacs.faults import failed_objects, stored_objects
 
         kept = list(objects)
-        answer = self._asked(f"storing {len(kept)} objects", lambda: self._client.store_instances(kept))
-        if failed := failed_objects(answer):
+
+        def ask() -> tuple[str, set[str]]:
+            answer = self._client.store_instances(kept)
+            return failed_objects(answer), stored_objects(answer)
+
+        failed, told = self._asked(f"storing {len(kept)} objects", ask)
+        if failed:
             raise PacsError(
                 f"{self.url} did not store everything{failed}",
                 hint="look into the server's log; what was stored has the same UIDs when it is sent again",
                 code="pacs-refused",
             )
-        told = {str(item.get("ReferencedSOPInstanceUID", "")) for item in answer.get("ReferencedSOPSequence") or []}
         if untold := [str(item.SOPInstanceUID) for item in kept if str(item.SOPInstanceUID) not in told]:
             raise PacsError(
                 f"{self.url} does not say that it stored {len(untold)} of {len(kept)} objects: {', '.join(untold[:3])}",
@@ -142,59 +142,58 @@ class Pacs:
         uids: dict[str, None] = {}
         while len(uids) <= MAX_FILES:  # a server that knows no offset gives the same again
             before = len(uids)
-            search = partial(self._client.search_for_instances, study, series, offset=before or None)
-            page = self._asked(f"finding series {series} of study {study}", search)
-            uids |= dict.fromkeys(str(uid) for item in page for uid in (item.get("00080018") or {}).get("Value") or [])
+            search = partial(self._listed, study, series, offset=before or None)
+            uids |= dict.fromkeys(self._asked(f"finding series {series} of study {study}", search))
             if len(uids) == before:
                 break
+        if len(uids) > MAX_FILES:
+            raise PacsError(
+                f"{self.url} lists more than {MAX_FILES:,} objects in series {series}",
+                hint="check that the series is one CT",
+                code="pacs-too-large",
+            )
         if not uids:
             raise PacsError(
                 f"{self.url} has no series {series} in study {study}", hint="check both UIDs", code="pacs-not-found"
             )
         return list(uids)
 
-    def _fetch_series(
-        self,
-        study: str,
-        series: str,
-        expected: Sequence[str],
-        came: dict[str, bytes],
-        progress: Callable[[int, int], None] | None,
-    ) -> None:
-        """All objects in one answer. The last one that came may have lost its end, so it is asked for again."""
-        from nodule_diag.pacs.faults import typed
+    def _listed(self, study: str, series: str, *, offset: int | None) -> list[str]:
+        """One page of the UIDs."""
+        page = self._client.search_for_instances(study, series, offset=offset)
+        return [_listed_uid(item) for item in page]
 
-        wanted = set(expected)
-        last = ""
+    def _fetch_series(self, study: str, series: str, coming: _Coming) -> None:
+        """All objects in one answer, as far as it goes."""
+        from nodule_diag.pacs.faults import ODD, typed
+
         try:
-            with typed(self.url, doing=f"fetching series {series}"), suppress(*_cut()):
+            with quiet_pydicom(), typed(self.url, doing=f"fetching series {series}"), suppress(*ODD):
                 for dataset in self._client.iter_series(study, series, media_types=AS_STORED):
-                    uid = str(dataset.SOPInstanceUID)
-                    if uid in wanted:
-                        came[uid], last = _file(dataset), uid
-                        if progress is not None:
-                            progress(len(came), len(expected))
+                    coming.take(dataset)
         except PacsError as error:
             if error.code not in BROKEN:
                 raise
-        came.pop(last, None)
 
-    def _fetch_one(self, study: str, series: str, uid: str, came: dict[str, bytes]) -> None:
-        with suppress(*_cut()):
-            came[uid] = self._asked(
-                f"fetching object {uid}",
-                lambda: _file(self._client.retrieve_instance(study, series, uid, media_types=AS_STORED)),
-            )
+    def _fetch_one(self, study: str, series: str, uid: str, coming: _Coming) -> None:
+        from nodule_diag.pacs.faults import ODD
+
+        def ask() -> None:
+            with suppress(*ODD):
+                coming.take(self._client.retrieve_instance(study, series, uid, media_types=AS_STORED))
+
+        self._asked(f"fetching object {uid}", ask)
 
     def _asked(self, doing: str, ask: Callable[[], _Answer]) -> _Answer:
         """The answer to what is safe to ask again: searching, fetching, and storing under UIDs that stay the same."""
-        from nodule_diag.pacs.faults import typed
+        from nodule_diag.pacs.faults import ODD, typed
+        from nodule_diag.pacs.session import BACKOFF_S, TRIES
 
         for attempt in range(1, TRIES + 1):
             try:
-                with typed(self.url, doing=doing):
+                with quiet_pydicom(), typed(self.url, doing=doing):
                     return ask()
-            except (AttributeError, TypeError, KeyError) as error:
+            except ODD as error:
                 raise PacsError(
                     f"{self.url} answered something else than it should while {doing}",
                     hint="check that the address is the DICOMweb root",
@@ -207,97 +206,77 @@ class Pacs:
         raise AssertionError("the last attempt returns or raises")
 
 
+class _Coming:
+    """The objects of a series, as they come.
+
+    Args:
+        where: The server and the series, for messages.
+        expected: Their UIDs.
+        progress: Called with how many have come, and of how many.
+    """
+
+    def __init__(self, where: str, expected: Sequence[str], progress: Callable[[int, int], None] | None) -> None:
+        self.expected = expected
+        self.came: dict[str, bytes] = {}
+        self._wanted = frozenset(expected)
+        self._where, self._progress, self._bytes = where, progress, 0
+
+    @property
+    def missing(self) -> list[str]:
+        """UIDs of those that have not come."""
+        return [uid for uid in self.expected if uid not in self.came]
+
+    def take(self, dataset: Dataset) -> None:
+        """Keep an object, if it is one of them.
+
+        Raises:
+            PacsError: ``pacs-too-large``.
+            EOFError: When it is not whole.
+        """
+        from nodule_diag.pacs.session import MAX_OBJECT_BYTES, too_large
+
+        uid = str(dataset.SOPInstanceUID)
+        if uid not in self._wanted or uid in self.came:
+            return
+        self.came[uid] = _file(dataset)
+        self._bytes += len(self.came[uid])
+        if self._bytes > MAX_OBJECT_BYTES:
+            raise too_large(self._where, MAX_OBJECT_BYTES)
+        if self._progress is not None:
+            self._progress(len(self.came), len(self.expected))
+
+
 AS_STORED = (("application/dicom", "*"),)
 """In whatever transfer syntax the server holds it."""
 
 
-def _cut() -> tuple[type[Exception], ...]:
-    """What dicomweb-client and pydicom raise for an object that was cut off; it is then found missing."""
-    from pydicom.errors import InvalidDicomError
+def _listed_uid(item: dict[str, Any]) -> str:
+    """The UID of an object in a listing.
 
-    return EOFError, ValueError, KeyError, AttributeError, InvalidDicomError
+    Raises:
+        ValueError: Where there is not one: that object could not be missed.
+    """
+    (uid,) = item["00080018"]["Value"]
+    if not isinstance(uid, str) or not _UID.fullmatch(uid):
+        raise ValueError(f"{str(uid)[:80]!r} is no UID")
+    return uid
 
 
 def _file(dataset: Dataset) -> bytes:
-    """A dataset as a DICOM file."""
+    """A dataset as a DICOM file.
+
+    Raises:
+        EOFError: When its pixels are not all there, which pydicom does not mind.
+    """
+    from pydicom.pixels.utils import get_expected_length
+
+    if "PixelData" in dataset and not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        there, promised = len(dataset.PixelData), get_expected_length(dataset)
+        if there < promised:
+            raise EOFError(f"{there:,} of {promised:,} bytes of pixels")
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
-
-
-def _session() -> requests.Session:
-    import requests
-    from requests.adapters import HTTPAdapter
-    from urllib3.util import Retry
-
-    session = requests.Session()
-    again = Retry(
-        total=TRIES - 1,
-        connect=0,  # `_asked` asks again
-        read=False,
-        backoff_factor=BACKOFF_S,
-        status_forcelist=BUSY,
-        allowed_methods=("GET",),
-        raise_on_status=False,
-    )
-    session.hooks["response"].append(_without_parameters)
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(max_retries=again))
-    if token := os.environ.get(TOKEN):
-        session.auth = _Bearer(token)
-    elif user := os.environ.get(USER):
-        session.auth = (user, os.environ.get(PASSWORD, ""))
-    return session
-
-
-def _without_parameters(response: requests.Response, *_: object, **__: object) -> None:
-    """dicomweb-client reads an answer of the plain type alone, and takes any other for an empty one."""
-    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if kind.endswith(("json", "xml")):
-        response.headers["Content-Type"] = kind
-
-
-class _Bearer:
-    """Beats an account in ~/.netrc, which a header would not."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
-
-
-def _checked(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - a number that is none is found out here
-    except ValueError as error:
-        raise UsageError(
-            f"{url!r} is not the address of a DICOMweb server ({error})",
-            hint="give its root, such as https://pacs.example/dicom-web",
-            code="pacs-url",
-        ) from error
-    if parts.username or parts.password:
-        raise UsageError(
-            "the address of the DICOMweb server holds an account, which others can read on the command line",
-            hint=f"set {USER} and {PASSWORD}, or write the account into ~/.netrc",
-            code="pacs-url",
-        )
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise UsageError(
-            f"{url!r} is not the address of a DICOMweb server",
-            hint="give its root, such as https://pacs.example/dicom-web",
-            code="pacs-url",
-        )
-    secret = os.environ.get(TOKEN) or os.environ.get(USER)
-    if secret and parts.scheme == "http" and parts.hostname not in LOOPBACK:
-        raise UsageError(
-            f"{url} is not encrypted, and an account would be sent there for all to read",
-            hint="give its https:// address",
-            code="pacs-url",
-        )
-    return url.rstrip("/")
 
 
 def _require_uid(uid: str) -> None:

@@ -1,10 +1,13 @@
+from .atomic import sweep_dead as sweep_dead
 from .atomic import sync_folder as sync_folder
 from .atomic import write_bytes as write_bytes
 from .atomic import writing as writing
 from .children import ChildDiedError as ChildDiedError
+from .children import ChildLateError as ChildLateError
 from .children import ChildRefusedError as ChildRefusedError
 from .children import Children as Children
 from .children import NoChildError as NoChildError
+from .documents import document_text as document_text
 from .lock import sole_writer as sole_writer
 from .log import LOG as LOG
 from .side_by_side import in_order as in_order
@@ -12,6 +15,7 @@ from .stopwatch import Stopwatch as Stopwatch
 from .switches import filter_threads as filter_threads
 from .switches import quiet_itk as quiet_itk
 from .switches import quiet_pydicom as quiet_pydicom
+from .threads import available_cores as available_cores
 from .threads import resolve_threads as resolve_threads
 from .zip_archive import SERVED_COMPRESSION as SERVED_COMPRESSION
 from .zip_archive import open_zip as open_zip

@@ -40,7 +40,11 @@ class NoChildError(RuntimeError):
 
 
 class ChildDiedError(RuntimeError):
-    """A request ended the child that worked on it, or took too long."""
+    """A request ended the child that worked on it."""
+
+
+class ChildLateError(ChildDiedError):
+    """A request took too long, and its child was ended."""
 
 
 class ChildRefusedError(ValueError):
@@ -63,6 +67,9 @@ class Children:
         self._work, self._cpu_s = work, cpu_s
         self._free = threading.Semaphore(at_most)
         self._idle: list[_Child] = []
+        self._lock = threading.Lock()
+        self._busy: set[_Child] = set()
+        self._stopped = False
 
     def __enter__(self) -> Children:
         """The children themselves; none is started yet."""
@@ -75,29 +82,43 @@ class Children:
         while self._idle:
             self._idle.pop().end()
 
-    def ask(self, request: bytes, *, memory_bytes: int, answer_bytes: int) -> tuple[bytes, str]:
+    def stop(self) -> None:
+        """Kill the children that are at work, from any thread: who waits for one is told that it died."""
+        with self._lock:
+            self._stopped = True
+            for child in self._busy:
+                child.kill()
+
+    def ask(
+        self, request: bytes, *, memory_bytes: int, answer_bytes: int, cpu_s: int | None = None
+    ) -> tuple[bytes, str]:
         """Have a request answered.
 
         Args:
             request: As the work takes it.
             memory_bytes: How much the work may allocate; on Linux.
             answer_bytes: Longest answer that is taken.
+            cpu_s: Another number of seconds than that of all requests.
 
         Returns:
             The answer, and what libraries printed meanwhile.
 
         Raises:
             ChildRefusedError: If the work raised an error, which is named.
-            ChildDiedError: If the child died or took too long.
+            ChildDiedError: If the child died, or was stopped; ``ChildLateError`` if it took too long.
             NoChildError: If none can be started.
         """
+        limits = {"memory_bytes": memory_bytes, "answer_bytes": answer_bytes, "cpu_s": cpu_s or self._cpu_s}
         with self._free:
+            if self._stopped:
+                raise ChildDiedError("it was stopped")
             try:
                 child = self._idle.pop()
             except IndexError:
                 child = _Child(self._work)
             try:
-                answer = child.ask(request, memory_bytes=memory_bytes, answer_bytes=answer_bytes, cpu_s=self._cpu_s)
+                with self._at_work(child):
+                    answer = child.ask(request, **limits)
             except ChildRefusedError:
                 self._idle.append(child)
                 raise
@@ -106,6 +127,18 @@ class Children:
                 raise
             self._idle.append(child)
             return answer
+
+    @contextmanager
+    def _at_work(self, child: _Child) -> Iterator[None]:
+        with self._lock:
+            if self._stopped:
+                raise ChildDiedError("it was stopped")
+            self._busy.add(child)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy.remove(child)
 
 
 class _Child:
@@ -155,13 +188,13 @@ class _Child:
                 self._requests.flush()
             head = self._answers.read(ANSWER.size)
             if len(head) < ANSWER.size:
-                raise ChildDiedError(self._why())
+                raise self._died()
             kind, count = ANSWER.unpack(head)
             if count > max(answer_bytes, SAID_BYTES):
                 raise ChildDiedError(f"it answered with {count:,} bytes, where {answer_bytes:,} were due")
             answer = self._answers.read(count)
             if len(answer) < count:
-                raise ChildDiedError(self._why())
+                raise self._died()
         finally:
             late.cancel()
         if kind:
@@ -172,16 +205,20 @@ class _Child:
         self._late = True
         self._process.kill()
 
-    def _why(self) -> str:
+    def kill(self) -> None:
+        """End the process; whoever waits for its answer is told so."""
+        self._process.kill()
+
+    def _died(self) -> ChildDiedError:
         """What ended the child."""
         status = self._process.wait()
         if self._late or (os.name == "posix" and status == -signal.SIGXCPU):
-            return "it took too long"
+            return ChildLateError("it took too long")
         if status < 0:
             with suppress(ValueError):
-                return f"it was ended by {signal.Signals(-status).name}"
+                return ChildDiedError(f"it was ended by {signal.Signals(-status).name}")
         said = self.printed().splitlines()
-        return f"it ended with status {status}" + (f" ({said[-1]})" if said else "")
+        return ChildDiedError(f"it ended with status {status}" + (f" ({said[-1]})" if said else ""))
 
     def printed(self) -> str:
         """What was printed since the request was sent."""

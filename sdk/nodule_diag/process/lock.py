@@ -13,12 +13,14 @@ from nodule_diag.errors import OutputError
 if sys.platform == "win32":
     import msvcrt
 
-    def _try_lock(descriptor: int) -> None:
+    def try_lock(descriptor: int) -> None:
+        """Lock an open file, or raise PermissionError where another process has it."""
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 else:
     import fcntl
 
-    def _try_lock(descriptor: int) -> None:
+    def try_lock(descriptor: int) -> None:
+        """Lock an open file, or raise BlockingIOError where another process has it."""
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -49,7 +51,7 @@ def _locked(file: Path, of: Path) -> int:
         except OSError as error:
             raise OutputError(f"cannot write in {of}: {error.strerror or error}", hint="name another folder") from error
         try:
-            _try_lock(descriptor)
+            try_lock(descriptor)
             if os.path.samestat(os.fstat(descriptor), file.stat()):
                 return descriptor
         except FileNotFoundError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -12,15 +12,19 @@ class Stopwatch:
 
     Args:
         stages: Their names.
+        watch: Called with a stage's name when it begins; what it raises is let through.
     """
 
-    def __init__(self, stages: Sequence[str]) -> None:
+    def __init__(self, stages: Sequence[str], watch: Callable[[str], None] | None = None) -> None:
         self._start = perf_counter()
         self._ms = dict.fromkeys(stages, 0.0)
+        self._watch = watch
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
         """Add the block's time to a stage."""
+        if self._watch is not None:
+            self._watch(stage)
         start = perf_counter()
         try:
             yield

@@ -59,9 +59,9 @@ def quiet_itk() -> Iterator[None]:
 @_Shared
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Silences pydicom's warnings inside the block."""
+    """Silences the warnings of pydicom, and of dicomweb-client, which stands on it, inside the block."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pydicom")
+        warnings.filterwarnings("ignore", module="pydicom|dicomweb_client")
         yield
 
 

@@ -36,6 +36,11 @@ def resolve_threads(threads: int | None = None) -> int:
     wished = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if wished.isdecimal() and 1 <= int(wished) <= MAX_THREADS:
         return int(wished)
+    return available_cores()
+
+
+def available_cores() -> int:
+    """Every core this process may run on, and no more than its container's share of CPU time, rounded up."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota()
     return cores if quota is None else min(cores, math.ceil(quota))

@@ -9,6 +9,7 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import nullcontext
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -93,11 +94,11 @@ def _check_directory(file: BinaryIO) -> None:
         raise zipfile.BadZipFile(f"its directory counts {count:,} files and does not hold as many")
 
 
-def read_member(path: Path, entry: zipfile.ZipInfo, count: int, *, check: bool) -> bytes:
+def read_member(source: Path | bytes, entry: zipfile.ZipInfo, count: int, *, check: bool) -> bytes:
     """The beginning of a member.
 
     Args:
-        path: The archive.
+        source: The archive, or its bytes.
         entry: The member, as the directory has it, compressed in one of `SERVED_COMPRESSION`.
         count: Bytes wanted; fewer are returned where the member is shorter. No more than these are kept in memory.
         check: Whether to go on to the member's end and verify its size and checksum.
@@ -109,7 +110,7 @@ def read_member(path: Path, entry: zipfile.ZipInfo, count: int, *, check: bool) 
     # One byte beyond the end: there must be none.
     wanted = entry.file_size + 1 if check else min(count, entry.file_size)
     parts, kept, done, checksum = [], 0, 0, 0
-    for chunk in _chunks(path, entry, wanted):
+    for chunk in _chunks(source, entry, wanted):
         done += len(chunk)
         if check:
             checksum = isal_zlib.crc32(chunk, checksum)
@@ -121,11 +122,11 @@ def read_member(path: Path, entry: zipfile.ZipInfo, count: int, *, check: bool) 
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _chunks(path: Path, entry: zipfile.ZipInfo, wanted: int) -> Iterator[bytes]:
+def _chunks(source: Path | bytes, entry: zipfile.ZipInfo, wanted: int) -> Iterator[bytes]:
     """``wanted`` bytes of a member, in blocks; fewer where its data end."""
     inflater = isal_zlib.decompressobj(wbits=-15) if entry.compress_type == zipfile.ZIP_DEFLATED else None
     left = entry.compress_size
-    with path.open("rb", buffering=0) as file:
+    with BytesIO(source) if isinstance(source, bytes) else source.open("rb", buffering=0) as file:
         _seek_data(file, entry)
         while wanted > 0:
             block = inflater.unconsumed_tail if inflater else b""

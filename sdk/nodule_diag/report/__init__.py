@@ -1,7 +1,7 @@
 """One page that a person can judge a prediction by: pictures, evidence and similar cases, in a file of its own.
 
 It opens offline, asks no server for anything, and prints.
-Doors: ``report_html``, ``write_report``, ``identity_of``.
+Doors: ``VIEWER``, ``report_html``, ``write_report``, ``identity_of``, ``viewer_data``.
 """
 
 import lazy_loader

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nodule_diag.ct import CTVolume, index_from_lps
 from nodule_diag.preprocessing import LUNG_WINDOW_HU, MEDIASTINAL_WINDOW_HU, PATCH_SPACING_MM, bspline_matrix, resample
-from nodule_diag.results import Diagnosis
+from nodule_diag.results import HALF_EDGE_MM, Diagnosis
 
 SIZE = 80
 """Voxels along an edge."""
@@ -22,6 +22,16 @@ SHOWN_HU = (-1000.0, 500.0)
 """HU that become 0 and 255: both windows of the paper, in steps of 6 HU."""
 OUTSIDE_HU = -1000.0
 """What is shown outside the volume."""
+HEAT = (
+    (0.0, (66, 10, 104)),
+    (0.35, (147, 38, 103)),
+    (0.6, (221, 81, 58)),
+    (0.8, (252, 165, 10)),
+    (1.0, (252, 255, 164)),
+)
+"""The CAM's colours, dark to bright, so that they can be told apart without hue."""
+HEAT_OPACITY = 0.8
+"""How much of the CT is covered where the CAM is 1; where it is 0 nothing is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +69,11 @@ class Cube:
     @cached_property
     def cam(self) -> NDArray[np.float32]:
         """(80, 80, 80) the CAM on the same grid, 0..1; 0 beyond the 32 mm that the network sees."""
-        values: NDArray[np.float32] = self.diagnosis.cam.sample(self._points_xyz_mm)
-        return values.reshape(SIZE, SIZE, SIZE)
+        cam, offsets = self.diagnosis.cam, offsets_mm()
+        last = len(cam.values) - 1
+        at = np.clip(offsets / cam.spacing_mm + last / 2, 0, last)  # as `Cam.sample` does, along one axis at a time
+        weights = _linear(at, last + 1) * (np.abs(offsets) <= HALF_EDGE_MM)[:, None]
+        return np.asarray(resample(cam.values[None], (weights,) * 3)[0], dtype=np.float32)
 
     @cached_property
     def nodule(self) -> NDArray[np.float32]:
@@ -68,19 +81,10 @@ class Cube:
         fine = self.diagnosis.segmentation.nodule
         edge = len(fine)
         at = offsets_mm() / PATCH_SPACING_MM + (edge - 1) / 2  # index of each voxel in the nodule's own 0.5 mm grid
-        weights = np.maximum(1.0 - np.abs(at[:, None] - np.arange(edge)), 0.0).astype(np.float32)
-        return np.asarray(resample(fine.astype(np.float32)[None], (weights, weights, weights))[0], dtype=np.float32)
-
-    @property
-    def _points_xyz_mm(self) -> NDArray[np.float64]:
-        """(512000, 3) LPS mm of the voxels, z slowest."""
-        z, y, x = np.meshgrid(*(offsets_mm(),) * 3, indexing="ij")
-        offset = np.stack([x, y, z], axis=-1).reshape(-1, 3)
-        cam = self.diagnosis.cam
-        return np.asarray(offset @ cam.direction.T + np.asarray(cam.center_xyz_mm))
+        return np.asarray(resample(fine.astype(np.float32)[None], (_linear(at, edge),) * 3)[0], dtype=np.float32)
 
     def for_viewer(self) -> dict[str, Any]:
-        """What the page's script draws: plain numbers, and bytes in base64, x fastest."""
+        """What the scripts draw: plain numbers, and bytes in base64, x fastest."""
         cam = self.diagnosis.cam
         return {
             "size": SIZE,
@@ -92,6 +96,8 @@ class Cube:
             "cam": _base64(as_bytes(cam.values, (0.0, 1.0))),
             "camStepMm": cam.spacing_mm,
             "noduleBits": _base64(np.packbits(self.diagnosis.segmentation.nodule)),
+            "heat": HEAT,
+            "heatOpacity": HEAT_OPACITY,
             "windows": {"lung": list(LUNG_WINDOW_HU), "mediastinum": list(MEDIASTINAL_WINDOW_HU)},
         }
 
@@ -99,6 +105,11 @@ class Cube:
 def offsets_mm() -> NDArray[np.float64]:
     """(80,) millimetres from the position to each voxel along any axis: -23.7 .. 23.7."""
     return np.asarray((np.arange(SIZE) - (SIZE - 1) / 2) * STEP_MM)
+
+
+def _linear(at: NDArray[np.float64], size: int) -> NDArray[np.float32]:
+    """(N, size) how much each of ``size`` samples counts at N places between them; nothing beyond the last."""
+    return np.maximum(1.0 - np.abs(at[:, None] - np.arange(size)), 0.0).astype(np.float32)
 
 
 def as_bytes(values: NDArray[np.floating[Any]], shown: tuple[float, float]) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nodule_diag.ct import CTVolume, MemoryFile, slice_headers
+from nodule_diag.ct import CTVolume, DicomFile, slice_headers
 
 LINES = {
     "Patient": "PatientName",
@@ -17,7 +17,7 @@ LINES = {
 """What is shown, and which attribute of the CT holds it."""
 
 
-def identity_of(ct: CTVolume, *, files: Sequence[MemoryFile] | None = None) -> dict[str, str]:
+def identity_of(ct: CTVolume, *, files: Sequence[DicomFile] | None = None) -> dict[str, str]:
     """Read who the patient is: from the CT's first slice, for a volume keeps nothing of it.
 
     Args:

@@ -11,23 +11,13 @@ from numpy.typing import NDArray
 
 from nodule_diag.ct import CTVolume, index_from_lps
 from nodule_diag.preprocessing import LUNG_WINDOW_HU
-from nodule_diag.report.cube import Cube, as_bytes
+from nodule_diag.report.cube import HEAT, HEAT_OPACITY, Cube, as_bytes
 from nodule_diag.results import PLANES, png_bytes, three_planes
 
 LETTERS = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
 """What lies to the left, right, top and bottom: right, left, anterior, posterior, superior, inferior."""
 OVERVIEW_PIXELS = 320
 """Longest edge of the picture of the whole chest."""
-HEAT = (
-    (0.0, (66, 10, 104)),
-    (0.35, (147, 38, 103)),
-    (0.6, (221, 81, 58)),
-    (0.8, (252, 165, 10)),
-    (1.0, (252, 255, 164)),
-)
-"""The CAM's colours, dark to bright, so that they can be told apart without hue."""
-HEAT_OPACITY = 0.8
-"""How much of the CT is covered where the CAM is 1; where it is 0 nothing is."""
 
 
 @dataclass(frozen=True)

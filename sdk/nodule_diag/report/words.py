@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nodule_diag.results import SPACES, Diagnosis, Space
+from nodule_diag.results import SPACES, CaseBaseIdentity, Diagnosis, Space
 
 SPACE_NAMES: Mapping[Space, str] = {
     "machine+expert": "by P and score together",
@@ -47,11 +47,19 @@ def retrievals(diagnosis: Diagnosis) -> list[Retrieval]:
     ]
 
 
-def prior(prevalence: float | None) -> str:
-    """What the malignancy takes for granted."""
-    if prevalence is None:
-        return "if half of such nodules were malignant"
-    return f"if {100 * prevalence:.3g} % of such nodules were malignant"
+def compared_with(cases: CaseBaseIdentity) -> str:
+    """Which cases stand behind every share: all of a case base, or those that a filter chose."""
+    malignant = f"{100 * cases.malignant / cases.count:.0f} % of them malignant"
+    if cases.where is None:
+        return f"{cases.count} diagnosed nodules, {malignant}"
+    return f"only the {cases.count} diagnosed nodules with {cases.where}; {malignant}"
+
+
+def prior(prevalence: float | None, *, calibrated: bool = False) -> str:
+    """What the malignancy takes for granted, and what it was held against."""
+    share = "half" if prevalence is None else f"{100 * prevalence:.3g} %"
+    against = ". It is calibrated on the diagnosed nodules of the model's own collection, and on nothing else"
+    return f"if {share} of such nodules were malignant{against if calibrated else ''}"
 
 
 def score(expert_score: float) -> str:

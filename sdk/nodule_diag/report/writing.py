@@ -17,11 +17,15 @@ from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.errors import MissingExtraError
 from nodule_diag.process import write_bytes
 from nodule_diag.report import words
-from nodule_diag.report.cube import SIZE, STEP_MM, Cube
+from nodule_diag.report.cube import HEAT, SIZE, STEP_MM, Cube
 from nodule_diag.results import DISCLAIMER, Diagnosis, Prediction, SimilarCase, figures
 
 if TYPE_CHECKING:
     import jinja2
+
+
+VIEWER = ("evidence.js", "gestures.js", "viewer.js")
+"""The scripts of the viewer, in order; the service's page imports them too."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def report_html(
 ) -> str:
     """The page that :func:`write_report` writes; same arguments and errors."""
     template = _template()
-    script = _text("viewer.js")
+    script = _script()
     manifest = diagnoser.bundle.manifest
     # The page runs this script and no other: a text that came through unescaped would still do nothing.
     script_hash = b64encode(sha256(script.encode()).digest()).decode("ascii")
@@ -80,17 +84,40 @@ def report_html(
         ct=ct,
         prediction=prediction,
         manifest=manifest,
-        base_rate=diagnoser.cases.base_rate,
+        compared_with=words.compared_with(prediction.cases),
         disclaimer=DISCLAIMER,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         cube_mm=SIZE * STEP_MM,
     )
 
 
+def viewer_data(ct: CTVolume, diagnosis: Diagnosis) -> dict[str, Any]:
+    """What a page with a viewer of its own needs of a nodule, beside the prediction document.
+
+    Args:
+        ct: The CT.
+        diagnosis: Of one nodule in it.
+
+    Returns:
+        Plain numbers and texts: what ``evidence.js`` and ``viewer.js`` draw, with bytes in base64, and ``words``: the
+        report's sentences ``prior``, ``score``, ``faithfulness`` and ``evidence_warning`` (None without a cause).
+    """
+    return Cube.of(ct, diagnosis).for_viewer() | {"words": _sentences(diagnosis)}
+
+
+def _sentences(diagnosis: Diagnosis) -> dict[str, str | None]:
+    return {
+        "prior": words.prior(diagnosis.prevalence, calibrated=diagnosis.calibrated),
+        "score": words.score(diagnosis.expert_score),
+        "faithfulness": words.faithfulness(diagnosis),
+        "evidence_warning": words.evidence_warning(diagnosis),
+    }
+
+
 def _nodule(ct: CTVolume, diagnosis: Diagnosis, prevalence: float | None, index: CaseIndex) -> dict[str, Any]:
     """What the template needs of one nodule."""
     from nodule_diag.report.landscape import HEIGHT, WIDTH, landscape
-    from nodule_diag.report.pictures import HEAT, HEAT_OPACITY, overviews, planes
+    from nodule_diag.report.pictures import overviews, planes
 
     cube = Cube.of(ct, diagnosis)
     return {
@@ -100,14 +127,11 @@ def _nodule(ct: CTVolume, diagnosis: Diagnosis, prevalence: float | None, index:
         "landscape": landscape(diagnosis, index),
         "landscape_size": (WIDTH, HEIGHT),
         "retrievals": words.retrievals(diagnosis),
-        "prior": words.prior(prevalence),
-        "score": words.score(diagnosis.expert_score),
-        "faithfulness": words.faithfulness(diagnosis),
-        "evidence_warning": words.evidence_warning(diagnosis),
+        **_sentences(diagnosis),
         "warnings": [text for text in diagnosis.warnings if text not in ct.warnings],
         "figures": figures(diagnosis.to_dict(), prevalence=prevalence),
         "cards": list(_cards(diagnosis.similar["machine+expert"], index)),
-        "viewer": cube.for_viewer() | {"heat": HEAT, "heatOpacity": HEAT_OPACITY},
+        "viewer": cube.for_viewer(),
         "size": SIZE,
         "step_mm": STEP_MM,
         "heat": HEAT,
@@ -119,6 +143,12 @@ def _cards(similar: Sequence[SimilarCase], index: CaseIndex) -> Iterator[Card]:
         pictures = index.cases.pictures(case.case_id)
         picture = next(iter(pictures.values()), b"")
         yield Card(case, "data:image/png;base64," + b64encode(picture).decode("ascii") if picture else "")
+
+
+def _script() -> str:
+    """The scripts as one: a file of its own has no others to import, so that these lines are left out."""
+    lines = (line for name in (*VIEWER, "start.js") for line in _text(name).splitlines(keepends=True))
+    return "".join(line for line in lines if not line.startswith("import "))
 
 
 def _text(name: str) -> str:

@@ -1,7 +1,9 @@
+from .calibration import Calibration as Calibration
 from .diagnosis import Cam as Cam
 from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis import Faithfulness as Faithfulness
 from .diagnosis import SimilarCase as SimilarCase
+from .feature_distance import FeatureDistance as FeatureDistance
 from .identity import BundleIdentity as BundleIdentity
 from .identity import CaseBaseIdentity as CaseBaseIdentity
 from .identity import Runtime as Runtime

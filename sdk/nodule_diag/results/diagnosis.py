@@ -119,7 +119,7 @@ class Diagnosis:
         voxel_xyz: The nearest voxel of the file as stored, x, y, z.
         in_lung: Whether the position lies in the lung mask; None where that was not to be checked.
         malignancy: CNet's probability P, for benign and malignant equally likely; with ``prevalence`` set, for that
-            share of malignant nodules.
+            share of malignant nodules. Calibrated where the bundle says how; ``logit`` is not.
         logit: S of paper eq. 4, CNet's output before the sigmoid: the mean of the CAM of eq. 5, which is not
             :attr:`cam` (that one is turned over and rescaled by eq. 6). No prevalence moves it.
         expert_score: RNet's score on the readers' scale, 1..5.
@@ -133,8 +133,11 @@ class Diagnosis:
         cam: The class activation map.
         faithfulness: CAM over the nodule and over the background.
         prevalence: The share of malignant nodules that ``malignancy`` is for; None for one half, as in training.
+        calibrated: Whether ``malignancy`` was held against diagnoses (:class:`nodule_diag.results.Calibration`).
         malignancy_spread: Standard deviation of P over the symmetries, before any prevalence; None for one view.
         presence: How likely there is a nodule at all, 0..1; None for a bundle that was not trained to tell.
+        feature_distance: How far the network's features are from those of its training: 99 % of nodules are below 1;
+            None for a bundle that cannot tell.
         raw_cam: (16, 16, 16) float32, zyx, the CAM of eq. 5, whose mean is ``logit``; None for a bundle whose network
             has no such output. The packaged one has none, and ``cam`` and ``logit`` leave its scale open.
         ct_planes: (3, 64, 64) uint8, 12 kB: the lung window of the network's input, axial, coronal and sagittal
@@ -159,8 +162,10 @@ class Diagnosis:
     cam: Cam
     faithfulness: Faithfulness
     prevalence: float | None = None
+    calibrated: bool = False
     malignancy_spread: float | None = None
     presence: float | None = None
+    feature_distance: float | None = None
     raw_cam: NDArray[np.float32] | None = None
     ct_planes: NDArray[np.uint8] | None = None
     warnings: tuple[str, ...] = ()
@@ -193,7 +198,9 @@ class Diagnosis:
             "voxel_xyz": list(self.voxel_xyz),
             "in_lung": self.in_lung,
             "presence": self.presence,
+            "feature_distance": self.feature_distance,
             "malignancy": self.malignancy,
+            "calibrated": self.calibrated,
             "logit": self.logit,
             "malignancy_spread": self.malignancy_spread,
             "expert_score": self.expert_score,

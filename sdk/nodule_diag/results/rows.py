@@ -42,11 +42,12 @@ def figures(nodule: Mapping[str, Any], *, prevalence: float | None) -> list[Figu
     balanced, plain = nodule["diagnosis_balanced"], nodule["diagnosis"]
     found, rate = len(nodule["similar"]["machine+expert"]), nodule["base_rate"]
     faith, segmentation = nodule["faithfulness"], nodule["segmentation"]
+    calibrated = "calibrated, " if nodule.get("calibrated") else ""
     before = "half" if prevalence is None else f"{100 * prevalence:.3g} %"
     in_lung = {True: "yes", False: "NO", None: "-"}[nodule["in_lung"]]
     x, y, z = (f"{value:.2f}" for value in nodule["xyz_lps_mm"])
     rows = [
-        Figure("Malignancy, 0..1", _share(nodule["malignancy"]), f"if {before} were malignant"),
+        Figure("Malignancy, 0..1", _share(nodule["malignancy"]), f"{calibrated}if {before} were malignant"),
         Figure("  spread", _share(nodule["malignancy_spread"], digits=3), "over views, if half were"),
         Figure("Expert score", f"{nodule['expert_score']:.1f}", "1 unlikely, 5 suspicious"),
         Figure("Similar cases", _share(balanced["machine+expert"]), "malignant, 0.50 is neutral"),
@@ -59,6 +60,7 @@ def figures(nodule: Mapping[str, Any], *, prevalence: float | None) -> list[Figu
         Figure("  CAM on nodule", _share(faith["cam_nodule"]), "its mean, 0 to 1"),
         Figure("  CAM elsewhere", _share(faith["cam_background"]), "its mean, 0 to 1"),
         Figure("Presence", _share(nodule["presence"]), "chance that it is one"),
+        Figure("Unlike training", _share(nodule.get("feature_distance")), "99 % of nodules: below 1"),
         Figure("Warnings", str(len(nodule["warnings"])) if nodule["warnings"] else "none", "each stands below"),
         Figure("In lung", in_lung, "not checked" if nodule["in_lung"] is None else "by the lung mask"),
         Figure("Position x, mm", x, "LPS, to patient's left"),
@@ -66,8 +68,8 @@ def figures(nodule: Mapping[str, Any], *, prevalence: float | None) -> list[Figu
         Figure("Position z, mm", z, "LPS, to the head"),
     ]
     # A bundle that cannot tell, or a single view, has no such figure for any nodule.
-    absent = {"  spread": nodule["malignancy_spread"], "Presence": nodule["presence"]}
-    return [row for row in rows if row.label not in absent or absent[row.label] is not None]
+    optional = {"  spread": "malignancy_spread", "Presence": "presence", "Unlike training": "feature_distance"}
+    return [row for row in rows if row.label not in optional or nodule.get(optional[row.label]) is not None]
 
 
 def _share(value: float | None, *, digits: int = 2) -> str:

@@ -16,11 +16,21 @@ CUBE_OUTSIDE = 0.1
 OUTSIDE_LUNG = "the position is outside the lung mask"
 NOTHING_SEGMENTED = "no nodule was segmented at the position: volume and diameter are 0"
 NO_NODULE = "what lies at the position looks like lung without a nodule: 99 % of nodules have a higher presence"
+UNLIKE_TRAINING = (
+    "the surroundings of the position look like nothing that the network was trained on: 99 % of nodules are nearer"
+)
+TOO_SPREAD = "P depends on how the patch is turned: nodules with such a spread were judged wrongly twice as often"
 TOUCHES_EDGE = "the segmented nodule reaches the edge of the 32 mm cube: volume and diameter are lower bounds"
 
 
 def nodule_warnings(
-    in_lung: bool | None, segmentation: Segmentation, *, outside: float = 0.0, absent: bool = False
+    in_lung: bool | None,
+    segmentation: Segmentation,
+    *,
+    outside: float = 0.0,
+    absent: bool = False,
+    unlike: bool = False,
+    spread: bool = False,
 ) -> Iterator[str]:
     """The warnings of one nodule; none of them names a patient, so that they can be logged.
 
@@ -29,6 +39,8 @@ def nodule_warnings(
         segmentation: SegNet's map.
         outside: Share of the cube that lies outside the CT.
         absent: Whether presence is below the bundle's threshold.
+        unlike: Whether the network's features are further from those of its training than 99 % of nodules.
+        spread: Whether P varies more over the symmetries than the bundle allows.
     """
     if outside > CUBE_OUTSIDE:
         yield f"the cube round the position lies {100 * outside:.0f} % outside the CT: the network saw air there"
@@ -36,6 +48,10 @@ def nodule_warnings(
         yield OUTSIDE_LUNG
     if absent:
         yield NO_NODULE
+    if unlike:
+        yield UNLIKE_TRAINING
+    if spread:
+        yield TOO_SPREAD
     offset_mm = segmentation.offset_mm
     if offset_mm is None:
         yield NOTHING_SEGMENTED

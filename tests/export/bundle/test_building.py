@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from base64 import b64decode, b64encode
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,10 @@ from nodule_diag.backends import create_backend, golden_patches, infer_all
 from nodule_diag.backends.golden import read_golden
 from nodule_diag.bundle.bundle import Bundle
 from nodule_diag.cases.retrieval import CaseIndex
+from nodule_diag.ct.made_up import made_up_ct
+from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.errors import BundleError, OutputError
+from nodule_diag.results import FeatureDistance
 from nodule_diag_export.bundle import building as bundle_module
 from nodule_diag_export.bundle.building import BundleOptions, export_bundle
 from nodule_diag_export.bundle.network import Identity
@@ -212,3 +218,100 @@ def test_the_command_does_it_all(checkpoint, tiny_lidc, results_json, tmp_path):
     assert training["parity"]["nodule_patches"] == 2  # the cubes
     difference = training["parity"]["difference"]
     assert max(value for name, value in difference.items() if name != "logit") <= 1e-4
+
+
+def distance_report(checkpoint: Path) -> dict[str, object]:
+    """What ``train distance`` writes, of made-up features."""
+    rng = np.random.default_rng(0)
+    fitted = FeatureDistance.fit(rng.normal(size=(40, 256)), components=4)
+    found = {
+        "components": 4,
+        "rest_variance": fitted.rest_variance,
+        "warn_above": 20.0,
+        "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "data": b64encode(fitted.to_bytes()).decode(),
+    }
+    rows = [{"metric": "Warned of: noise", "value": 1.0, "n": 4}]
+    sections = [{"title": "Distance", "rows": rows}]
+    return {"sections": sections, "command": "train distance f", "feature_distance": found}
+
+
+def invoked(exported, results_json, data: Path, folder: Path, **reports: dict[str, object]):
+    arguments = [str(exported.checkpoint), "--results", str(results_json), "--out", str(folder / "b"), "--threads", "2"]
+    for name, report in reports.items():
+        (folder / f"{name}.json").write_text(json.dumps(report))
+        arguments += [f"--{name}", str(folder / f"{name}.json")]
+    return CliRunner().invoke(app, ["bundle", *arguments, "--data", str(data)])
+
+
+@pytest.mark.usefixtures("ready")
+def test_calibration_distance_and_spread_go_into_the_bundle(built, exported, tiny_lidc, results_json, tmp_path):
+    rows = [{"metric": "Brier score of P, after", "value": 0.25, "n": 4}]
+    calibration = {
+        "sections": [{"title": "P calibrated", "rows": rows}],
+        "command": "train calibrate e",
+        "calibration": {"slope": 0.25, "intercept": -0.5},
+    }
+    spread = {
+        "sections": [{"title": "Spread", "rows": [{"metric": "Spread of P, mean", "value": 0.1, "n": 4}]}],
+        "command": "train spread f",
+        "spread": {"views": 8, "warn_above": 0.125},
+    }
+    distance = distance_report(exported.checkpoint)
+    result = invoked(
+        exported, results_json, tiny_lidc, tmp_path, calibration=calibration, distance=distance, spread=spread
+    )
+    assert result.exit_code == 0, result.output
+    bundle = Bundle.open(tmp_path / "b")
+    assert bundle.manifest.calibration.model_dump() == calibration["calibration"]
+    assert bundle.manifest.spread.model_dump() == spread["spread"]
+    assert bundle.manifest.feature_distance.file == "features.f32"
+    assert bundle.read("features.f32") == b64decode(distance["feature_distance"]["data"])
+    assert bundle.manifest.model.outputs.features.shape == ("B", 256)
+    command = str(bundle.manifest.training["command"])
+    assert " --calibration calibration.json --distance distance.json --spread spread.json --out b " in command
+    card = bundle.read("MODEL_CARD.md").decode()
+    for said in (
+        "### P calibrated",
+        "### Distance",
+        "### Spread",
+        "calibrated** on the diagnosed nodules",
+        "train spread f",
+    ):
+        assert said in card
+    # Calibration changes no case: the case base is what it is without.
+    assert bundle.read("index/cases.sqlite") == built.read("index/cases.sqlite")
+    assert bundle.read("model.onnx") == built.read("model.onnx")
+    loaded = Diagnoser.load(bundle, device="cpu", threads=2)
+    (nodule,) = loaded.predict(made_up_ct(), [(0.0, 0.0, 0.0)])
+    assert nodule.malignancy == pytest.approx(1 / (1 + np.exp(0.5 - 0.25 * nodule.logit)), abs=1e-6)
+    assert nodule.feature_distance is not None
+
+
+@pytest.mark.usefixtures("ready")
+def test_a_spread_that_was_not_found_is_told_and_warns_of_nothing(exported, tiny_lidc, results_json, tmp_path):
+    rows = [{"metric": "Spread of P, mean", "value": 0.1, "n": 4}]
+    spread = {"sections": [{"title": "Spread", "rows": rows}], "command": "train spread f", "spread": None}
+    result = invoked(exported, results_json, tiny_lidc, tmp_path, spread=spread)
+    assert result.exit_code == 0, result.output
+    bundle = Bundle.open(tmp_path / "b")
+    assert bundle.manifest.spread is None
+    assert "### Spread" in bundle.read("MODEL_CARD.md").decode()
+
+
+@pytest.mark.usefixtures("ready")
+def test_reports_of_something_else_are_refused(exported, tiny_lidc, results_json, tmp_path):
+    plain = json.loads(results_json.read_text())
+    for name, what in (("calibration", "calibration"), ("distance", "feature_distance"), ("lung", "presence")):
+        result = invoked(exported, results_json, tiny_lidc, tmp_path, **{name: plain})
+        assert isinstance(result.exception, ExportError)
+        assert f"says nothing of {what}" in str(result.exception)
+    other = distance_report(exported.checkpoint)
+    other["feature_distance"]["checkpoint_sha256"] = 64 * "0"
+    result = invoked(exported, results_json, tiny_lidc, tmp_path, distance=other)
+    assert result.exception.code == "distance-of-another"
+    short = distance_report(exported.checkpoint)
+    short["feature_distance"]["data"] = b64encode(b"1234").decode()
+    result = invoked(exported, results_json, tiny_lidc, tmp_path, distance=short)
+    assert result.exception.code == "results-unreadable"
+    assert not (tmp_path / "b").exists()

@@ -21,43 +21,15 @@ from nodule_diag_export.parity.onnx import OnnxModel
 from nodule_diag_export.parity.real_patches import diagnosed_patches
 from nodule_diag_training.cli import app as train_app
 from nodule_diag_training.config import Stage, TrainingConfig
-from nodule_diag_training.data.case import Case, Preprocessing
-from nodule_diag_training.data.regions import Region
-from nodule_diag_training.data.store import NoduleStore
 from nodule_diag_training.data.training_data import TrainingData
 from nodule_diag_training.evaluation import metrics
-from tiny_nodules import make_voxels
-
-PATIENTS = 6
+from tiny_stores import PATIENTS, fill
 
 
 def invoke(app, *arguments: object) -> str:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == 0, (result.output, result.exception)
     return result.output
-
-
-def fill(path: Path, *, sure: bool) -> Path:
-    """Nodules with outlines and scores, or with a diagnosis and nothing else; a patient each."""
-    store = NoduleStore(path, preprocessing=Preprocessing(kind="sure" if sure else "lidc"))
-    for number in range(PATIENTS):
-        voxels = make_voxels(seed=number + 10 * sure, radius=4.0 + number, extension=0)
-        case = Case(
-            case_id=f"{path.name}-{number}",
-            patient_id=f"{path.name}-patient-{number}",
-            kind="sure" if sure else "lidc",
-            source="ct",
-            reader_scores=() if sure else (1 + number % 5, 1 + number % 5, 3),
-            diameter_mm=4.0 + number,
-            in_paper_cohort=not sure,
-            malignant=number % 2 if sure else None,
-            method="resection" if sure else "",
-            mask_known=not sure,
-        )
-        occupancy = None if sure else voxels.occupancy
-        region = Region(channels=voxels.channels, occupancy=occupancy, center=voxels.center, extension=0)
-        store.add(case, region, fingerprint="")
-    return store.path
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def test_the_file_passes_the_checker_and_has_the_bundles_tensors(exported):
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
         for value in [*proto.graph.input, *proto.graph.output]
     }
-    assert list(shapes) == ["patch", "malignancy", "logit", "expert_score", "segmentation", "cam"]
+    assert list(shapes) == ["patch", "malignancy", "logit", "expert_score", "segmentation", "cam", "features"]
     batch = shapes["patch"][0]
     assert isinstance(batch, str)
     assert shapes["patch"] == [batch, 2, 64, 64, 64]
@@ -120,7 +120,8 @@ def test_any_batch_answers_as_torch_does(exported, model, batch):
         wanted = dict(zip((*OUTPUTS, RAW_CAM), exported.graph(torch.from_numpy(patches)), strict=True))
     assert tuple(found) == OUTPUTS
     for name, array in found.items():
-        assert array.shape == ((batch,) if name in OUTPUTS[:3] else (batch, *GRID))
+        sizes = () if name in OUTPUTS[:3] else (256,) if name == "features" else GRID
+        assert array.shape == (batch, *sizes)
         np.testing.assert_allclose(array, wanted[name].numpy(), atol=TOLERANCE, rtol=0, err_msg=name)
 
 

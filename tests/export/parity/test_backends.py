@@ -10,7 +10,7 @@ from bundle_factory import make_tiny_bundle
 from nodule_diag.backends import create_backend
 from nodule_diag.backends.parity import misses
 from nodule_diag.bundle.bundle import Bundle, write_bundle
-from nodule_diag.bundle.manifest import ParityRecord
+from nodule_diag.bundle.parity import ParityRecord
 from nodule_diag_export.cli import app
 from nodule_diag_export.parity.backends import record_parity
 from nodule_diag_export.parity.real_patches import cube_patches

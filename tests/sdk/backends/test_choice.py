@@ -24,7 +24,8 @@ from nodule_diag.backends.backend import BackendStatus, Outputs
 from nodule_diag.backends.own_figures import figures_path, save_figures
 from nodule_diag.backends.parity import FP32_GATE, REDUCED_GATE, compare, misses
 from nodule_diag.bundle.bundle import Bundle, write_bundle
-from nodule_diag.bundle.manifest import Manifest, ParityFigures, ParityRecord
+from nodule_diag.bundle.manifest import Manifest
+from nodule_diag.bundle.parity import ParityFigures, ParityRecord
 from nodule_diag.cases.retrieval import CaseIndex
 from nodule_diag.errors import BackendError, MissingExtraError
 

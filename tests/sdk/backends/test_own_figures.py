@@ -24,7 +24,7 @@ from nodule_diag.backends.own_figures import (
     save_figures,
 )
 from nodule_diag.bundle.bundle import Bundle
-from nodule_diag.bundle.manifest import ParityRecord
+from nodule_diag.bundle.parity import ParityRecord
 from nodule_diag.errors import BackendError, OutputError
 
 RECORD = ParityRecord(

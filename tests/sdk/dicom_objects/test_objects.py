@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,12 +15,15 @@ from pydicom import Dataset, dcmread
 
 import ct_files as make
 from dicom_in_every_position import predicted, series
-from made_diagnosis import made_prediction
+from enhanced_ct import concatenation
+from made_diagnosis import ball, made_diagnosis, made_prediction
 from nodule_diag.ct.reading import read_ct
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.dicom_objects.source import EMPTY_WHERE_UNKNOWN
 from nodule_diag.dicom_objects.writing import dicom_objects, write_dicom_objects
 from nodule_diag.errors import CTError, MissingExtraError, OutputError, UsageError
+from nodule_diag.results.diagnosis import Cam
+from nodule_diag.results.segmentation import Segmentation
 
 Saved = Callable[[list[Any]], CTVolume]
 
@@ -101,6 +105,84 @@ def test_a_ct_may_lack_what_it_should_have(saved: Saved, keyword: str) -> None:
     for item in made.values():
         assert keyword in item or keyword == "FrameOfReferenceUID"
     assert len({item.StudyInstanceUID for item in made.values()}) == 1
+
+
+def test_a_nodule_between_two_slices_has_no_segment(saved: Saved) -> None:
+    """Slices of 5 mm: a nodule of 4 mm covers no pixel's centre."""
+    ct = saved(make.dicom_slices(make.chest_hu((12, 64, 60)), spacing=(0.9, 1.1, 5.0)))
+    z = ct.origin_xyz_mm[2] + 27.5
+    small, large = (
+        made_diagnosis(
+            id=name,
+            xyz_lps_mm=(at := (10.0, 40.0, z)),
+            segmentation=Segmentation(ball(radius), at, ct.direction),
+            cam=Cam(ball(radius), at, ct.direction),
+        )
+        for name, radius in (("small", 2.2), ("large", 9.0))
+    )
+    assert "segmentation.dcm" not in dicom_objects(ct, made_prediction(small))
+    made = dicom_objects(ct, made_prediction(small, large))
+    assert [s.SegmentLabel for s in made["segmentation.dcm"].SegmentSequence] == ["Nodule large"]
+    assert {"cam_1.dcm", "cam_2.dcm", "measurements.dcm"} < set(made)
+
+
+@pytest.mark.parametrize("size", [(61, 63), (60, 64)], ids=["frames end within a byte", "whole bytes"])
+def test_three_segments_of_which_two_overlap(saved: Saved, size: tuple[int, int]) -> None:
+    """highdicom's own reader finds each mask where it was put."""
+    from highdicom.seg import Segmentation as Read
+
+    columns, rows = size
+    ct = saved(make.dicom_slices(make.chest_hu((40, rows, columns)), spacing=(0.9, 1.1, 1.5)))
+    prediction = predicted(ct, count=3)
+    made = dicom_objects(ct, prediction)["segmentation.dcm"]
+    assert made.SegmentsOverlap == "YES"
+    slices = ct.dicom.slices
+    masks = Read.from_dataset(made).get_pixels_by_source_instance(
+        [identity.sop_uid for identity in slices], ignore_spatial_locations=True, assert_missing_frames_are_empty=True
+    )
+    index = np.stack(np.meshgrid(np.arange(columns), np.arange(rows), indexing="xy"), axis=-1).reshape(-1, 2)
+    for plane, identity in zip(masks, slices, strict=True):
+        points = np.array(identity.position_xyz_mm) + np.c_[index * (0.9, 1.1), np.zeros(len(index))]
+        for segment, diagnosis in enumerate(prediction.diagnoses):
+            expected = diagnosis.segmentation.holds(points).reshape(rows, columns)
+            np.testing.assert_array_equal(plane[..., segment] > 0, expected)
+    heights = {}
+    for frame in made.PerFrameFunctionalGroupsSequence:
+        segment, place = frame.FrameContentSequence[0].DimensionIndexValues
+        assert segment == frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        position = tuple(frame.PlanePositionSequence[0].ImagePositionPatient)
+        assert heights.setdefault(place, position) == position  # one place, one number, whichever the segment
+    assert len(set(heights.values())) == len(heights)
+
+
+def test_segments_that_lie_apart(saved: Saved) -> None:
+    ct = saved(series())
+    first, _ = predicted(ct).diagnoses
+    x, y, z = first.xyz_lps_mm
+    aside = (x + 18.0, y, z)
+    second = replace(first, id="aside", xyz_lps_mm=aside, segmentation=Segmentation(ball(5.0), aside, ct.direction))
+    assert dicom_objects(ct, made_prediction(first, second))["segmentation.dcm"].SegmentsOverlap == "NO"
+
+
+@pytest.mark.slow
+def test_many_nodules_take_little_memory() -> None:
+    """20 nodules on 400 slices of 512 x 512: all masks together would be 2 GiB, and the process may take one."""
+    ended = subprocess.run(
+        [sys.executable, Path(__file__).parents[2] / "many_segments.py"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    segments, frames = map(int, ended.stdout.split())
+    assert segments == 20
+    assert frames > 20 * 10
+
+
+def test_a_concatenation_is_refused(saved: Saved) -> None:
+    """Several multi-frame files: neither a segmentation nor a map can refer to them together."""
+    ct = saved(concatenation(series(), 15, 22))
+    with pytest.raises(UsageError, match="several multi-frame files") as caught:
+        dicom_objects(ct, predicted(ct))
+    assert caught.value.code == "multi-frame-concatenation"
+    assert caught.value.exit_code == 2
 
 
 def test_from_a_zip(saved: Saved, tmp_path: Path) -> None:

@@ -3,95 +3,53 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import SimpleITK as sitk
 
 from dicom_in_every_position import LYING, predicted, series
+from enhanced_ct import enhanced
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.dicom_objects.writing import write_dicom_objects
+from other_programs import assert_cam, assert_segments, dciodvfy_errors, program, run
 
 pytestmark = pytest.mark.slow
 
 Saved = Callable[[list[Any]], CTVolume]
 
 
-def program(name: str, package: str) -> str:
-    """A program of another project; CI must have it."""
-    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
-    if found is None:
-        if os.environ.get("NODULE_DIAG_TOOLS") == "required":
-            pytest.fail(f"CI has no {name}: .ci/run installs {package}")
-        pytest.skip(f"no {name}: install {package}")
-    return found
+def classic(lying: str) -> list[Any]:
+    return series(lying)
 
 
-def run(*command: object) -> str:
-    ended = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, timeout=120)
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout + ended.stderr
+def multi_frame(lying: str) -> list[Any]:
+    return [enhanced(series(lying))]
 
 
-def points_of(image: sitk.Image) -> np.ndarray:
-    """(N, 3) LPS mm of an image's voxels, z slowest."""
-    index = np.stack(np.meshgrid(*(np.arange(n) for n in image.GetSize()), indexing="ij"), axis=-1)
-    index = index.transpose(2, 1, 0, 3).reshape(-1, 3)
-    direction = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
-    return np.array(image.GetOrigin()) + index @ direction.T
+def multi_frame_turned_each(lying: str) -> list[Any]:
+    """Each frame says itself how it lies; they come in the other order."""
+    return [enhanced(series(lying)[::-1], shared=())]
 
 
+@pytest.mark.parametrize("made", [classic, multi_frame, multi_frame_turned_each])
 @pytest.mark.parametrize("lying", LYING)
-def test_dciodvfy_finds_no_error(saved: Saved, tmp_path: Path, lying: str) -> None:
-    judge = program("dciodvfy", "dicom3tools (apt)")
-    ct = saved(series(lying))
-    for file in write_dicom_objects(tmp_path / "objects", ct, predicted(ct)):
-        ended = subprocess.run([judge, str(file)], capture_output=True, text=True, check=False, timeout=60)
-        errors = [line for line in ended.stderr.splitlines() if line.startswith("Error")]
-        assert errors == [], file.name
-
-
-@pytest.mark.parametrize("lying", LYING)
-def test_dcmqi_finds_every_voxel_in_its_place(saved: Saved, tmp_path: Path, lying: str) -> None:
-    reader = program("segimage2itkimage", "dcmqi (pip)")
-    ct = saved(series(lying))
+def test_form_and_place(saved: Saved, tmp_path: Path, lying: str, made: Callable[[str], list[Any]]) -> None:
+    """dciodvfy finds no error, and dcmqi every voxel in its place."""
+    ct = saved(made(lying))
     prediction = predicted(ct)
-    write_dicom_objects(tmp_path / "objects", ct, prediction)
-    read = tmp_path / "read"
-    read.mkdir()
-
-    run(reader, "--inputDICOM", tmp_path / "objects/segmentation.dcm", "--outputDirectory", read)
+    for file in write_dicom_objects(tmp_path / "objects", ct, prediction):
+        assert dciodvfy_errors(file) == [], file.name
+    (read := tmp_path / "read").mkdir()
+    assert_segments(tmp_path / "objects/segmentation.dcm", prediction.diagnoses, read)
     for number, diagnosis in enumerate(prediction.diagnoses, start=1):
-        image = sitk.ReadImage(str(read / f"{number}.nrrd"))
-        voxels = sitk.GetArrayFromImage(image).ravel() > 0
-        wanted = diagnosis.segmentation.holds(points_of(image))
-        # A voxel whose centre lies on a face of the 0.5 mm grid may fall to either side by rounding.
-        certain = np.ones(len(wanted), dtype=bool)
-        for shift in np.vstack([np.eye(3), -np.eye(3)]) * 1e-3:
-            certain &= diagnosis.segmentation.holds(points_of(image) + shift) == wanted
-        assert voxels.sum() > 50
-        assert np.count_nonzero(voxels[certain] != wanted[certain]) == 0
-
-    for number, diagnosis in enumerate(prediction.diagnoses, start=1):
-        run(
-            program("paramap2itkimage", "dcmqi (pip)"),
-            "--inputDICOM", tmp_path / f"objects/cam_{number}.dcm", "--outputDirectory", read,
-        )  # fmt: skip
-        image = sitk.ReadImage(str(read / "pmap.nrrd"))
-        values = sitk.GetArrayFromImage(image).ravel()
-        assert image.GetSize() == (16, 16, 16)
-        np.testing.assert_allclose(values, diagnosis.cam.sample(points_of(image)), atol=1e-4)
+        assert_cam(tmp_path / f"objects/cam_{number}.dcm", diagnosis, read)
 
 
-def test_dcmqi_reads_the_same_numbers(saved: Saved, tmp_path: Path) -> None:
-    ct = saved(series())
+@pytest.mark.parametrize("made", [classic, multi_frame])
+def test_dcmqi_reads_the_same_numbers(saved: Saved, tmp_path: Path, made: Callable[[str], list[Any]]) -> None:
+    ct = saved(made("axial"))
     prediction = predicted(ct)
     write_dicom_objects(tmp_path, ct, prediction)
     run(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nodule_diag.process import ChildDiedError, ChildRefusedError, Children, NoChildError
+from nodule_diag.process import ChildDiedError, ChildLateError, ChildRefusedError, Children, NoChildError
 from nodule_diag.process.children import PYTHON_VARIABLE, python
 
 MIB = 2**20
@@ -47,11 +47,29 @@ def test_a_death_is_an_error_and_the_next_request_has_a_new_child(children, requ
 
 @linux
 def test_time_is_limited(children):
-    with pytest.raises(ChildDiedError, match="too long"):
+    with pytest.raises(ChildLateError, match="too long"):
         children.ask(b"loop:", **ENOUGH)
-    with pytest.raises(ChildDiedError, match="too long"):
+    with pytest.raises(ChildLateError, match="too long"):
         children.ask(b"sleep:", **ENOUGH)
+    with pytest.raises(ChildLateError, match="too long"):
+        children.ask(b"sleep:", cpu_s=1, **ENOUGH)
     assert children.ask(b"echo:still here", **ENOUGH)[0] == b"still here"
+
+
+def test_children_are_stopped_from_another_thread():
+    """Whoever waits is told so, and nobody can ask any more."""
+    with Children("child_work:worker", at_most=2, cpu_s=600) as children, ThreadPoolExecutor(2) as pool:
+        children.ask(b"pid:", **ENOUGH)
+        asked = [pool.submit(children.ask, b"sleep:", **ENOUGH) for _ in range(2)]
+        while len(children._busy) < 2:
+            time.sleep(0.01)
+        children.stop()
+        for one in asked:
+            with pytest.raises(ChildDiedError, match="SIGKILL") as ended:
+                one.result()
+            assert not isinstance(ended.value, ChildLateError)
+        with pytest.raises(ChildDiedError, match="stopped"):
+            children.ask(b"pid:", **ENOUGH)
 
 
 @linux

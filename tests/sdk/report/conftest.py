@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from chromium import browser as browser
 from nodule_diag.bundle.bundle import Bundle
 from nodule_diag.ct.phantom import Phantom, chest_phantom
 from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.report.writing import write_report
-
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="session")
@@ -35,18 +30,3 @@ def phantom_report(chest: Phantom, diagnoser: Diagnoser, tmp_path_factory: pytes
     points = np.array([nodule.center_xyz_mm for nodule in chest.nodules])
     write_report(path, chest.ct, diagnoser.predict_timed(chest.ct, points), diagnoser=diagnoser)
     return path
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Chromium; in CI it must be there."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
-    program = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if program is None:
-        if os.environ.get("NODULE_DIAG_TOOLS") == "required":
-            pytest.fail("CI has no chromium: .ci/run installs it")
-        pytest.skip("no chromium: apt-get install chromium")
-    with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()

@@ -117,6 +117,19 @@ def test_prior_is_said() -> None:
     assert words.prior(0.05) == "if 5 % of such nodules were malignant"
 
 
+def test_a_filter_of_the_cases_is_said(diagnoser: Diagnoser) -> None:
+    """Beside the counts, in the table of shares and in the provenance; escaped like all that comes from outside."""
+    prediction = diagnoser.predict_timed(ball_ct(), [(0.0, 0.0, 0.0)])
+    whole = writing.report_html(ball_ct(), prediction, diagnoser=diagnoser)
+    assert "142 diagnosed nodules, 80 % of them malignant" in whole
+    assert "of all 142 cases" in whole
+    chosen = replace(prediction.cases, where="expert_score < 4", count=50, malignant=20)
+    text = writing.report_html(ball_ct(), replace(prediction, cases=chosen), diagnoser=diagnoser)
+    assert "only the 50 diagnosed nodules with expert_score &lt; 4; 40 % of them malignant" in text
+    assert "of the chosen 142 cases" in text  # the diagnosis is of all
+    assert "chosen from the whole by <code>expert_score &lt; 4</code>" in text
+
+
 def test_cube_of_a_linear_field_is_that_field() -> None:
     """HU = 2 x + 4 y + 6 z - 300, which any spline keeps: a flipped or shifted axis would show."""
     grid = np.stack(np.meshgrid(*(np.arange(80.0) - 40,) * 3, indexing="ij"))  # z, y, x in mm
@@ -157,6 +170,17 @@ def test_cam_and_nodule_lie_on_the_same_grid() -> None:
     assert (cube.nodule[distance > 7.0] < 0.5).all()
     assert (cube.cam[distance < 4.0] > 0.5).all()
     assert (cube.cam[distance > 8.5] < 0.5).all()
+
+
+def test_cam_of_the_cube_is_the_cam_at_its_voxels() -> None:
+    """A CAM without any symmetry, in an oblique scan: `Cam.sample` says what each voxel must have."""
+    turn = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
+    cam = Cam(np.random.default_rng(0).random((16, 16, 16), dtype=np.float32), (5.0, 6.0, 7.0), turn)
+    cube = Cube(np.zeros((SIZE,) * 3, np.float32), made_diagnosis(xyz_lps_mm=cam.center_xyz_mm, cam=cam))
+    offset = (np.arange(SIZE) - (SIZE - 1) / 2) * STEP_MM
+    z, y, x = np.meshgrid(offset, offset, offset, indexing="ij")
+    points = np.stack([x, y, z], axis=-1).reshape(-1, 3) @ turn.T + cam.center_xyz_mm
+    np.testing.assert_allclose(cube.cam.ravel(), cam.sample(points), atol=1e-6)
 
 
 def test_outline_goes_round_what_is_inside() -> None:

@@ -6,14 +6,19 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from nodule_diag.errors import UsageError
 from nodule_diag_training.cli import app
 from nodule_diag_training.config import Stage, TrainingConfig
+from nodule_diag_training.data import TrainingDataError
 from nodule_diag_training.data.lung import load_lung
 from nodule_diag_training.engine.checkpoint import CHECKPOINT, MODEL, load_model
+from nodule_diag_training.engine.runlog import LOG, read_log
 from nodule_diag_training.recipe import command
 from nodule_diag_training.recipe.command import RECIPE, lung_of_fold, scaled
+from nodule_diag_training.recipe.finish import Start
 
 PATIENTS = 9
 SMALL = RECIPE.model_copy(
@@ -62,25 +67,6 @@ def test_one_command_trains_and_judges_a_fold_twice_with_equal_bytes(tmp_path, r
     assert not (one / CHECKPOINT).exists(), "a finished fold is judged and not trained again"
 
 
-@pytest.mark.slow
-def test_without_a_fold_everybody_is_judged_and_learned_from(tmp_path, root):
-    train(root, tmp_path)
-    _, _, provenance = load_model(tmp_path / "all" / MODEL)
-    assert provenance["patients"] == PATIENTS
-    assert provenance["lung"]["patients"] == ["L0", "L1"]
-    assert "held_out_patients" not in provenance
-    lung = json.loads((tmp_path / command.LUNG_REPORT).read_text())
-    assert lung["command"] == "nodule-diag train lung fold-0 fold-1 fold-2 --out lung.json"
-    asked = [a["patient_id"] for a in lung["answers"]]
-    assert {patient: asked.count(patient) for patient in asked} == {
-        **{f"P{patient}": 1 for patient in range(PATIENTS)},
-        **{"L0": 3, "L1": 6},  # three places each, asked about by one of the three folds, and by two
-    }
-    report = json.loads((tmp_path / command.REPORT).read_text())
-    assert report["folds"] == {"judged": [0, 1, 2], "of": 3}
-    assert {j["patient_id"] for j in report["judgements"]} == {f"P{patient}" for patient in range(PATIENTS)}
-
-
 def test_each_fold_is_judged_on_lung_that_it_has_not_seen(root):
     places = load_lung(root)
     for fold in range(3):
@@ -95,3 +81,47 @@ def test_a_scaled_recipe_keeps_every_stage():
     assert [stage.steps for stage in scaled(TrainingConfig(), 0.25).stages] == [250]
     assert [stage.steps for stage in scaled(RECIPE, 1e-9).stages] == [1, 1]
     assert scaled(RECIPE, 1.0) == RECIPE
+
+
+def test_a_finished_run_goes_on_from_its_weights_with_the_rate_falling_to_zero(tmp_path, root):
+    train(root, tmp_path / "first", "--fold", "1")
+    start = tmp_path / "first" / "fold-1"
+    train(root, tmp_path / "last", "--finish", str(start))
+    folder = tmp_path / "last" / "fold-1"
+    model, config, provenance = load_model(folder / MODEL)
+    first, first_config, first_provenance = load_model(start / MODEL)
+    log = read_log(folder / LOG)
+    assert config.schedule == "annealing"
+    assert [stage.size for stage in config.stages] == [36], "whole patches alone"
+    assert config.learning_rate == read_log(start / LOG)[-1].learning_rate
+    assert log[-1].learning_rate < log[0].learning_rate <= config.learning_rate
+    assert provenance["held_out_patients"] == first_provenance["held_out_patients"]
+    assert provenance["started_from"] == {"config": first_config.model_dump(mode="json"), **first_provenance}
+    assert provenance["command"] == f"nodule-diag train packaged --finish fold-1 --steps-scale {SCALE}"
+    moved = [torch.dist(own, other).item() for own, other in zip(model.parameters(), first.parameters(), strict=True)]
+    assert 0.0 < max(moved) < 0.1, "it began there"
+    assert (folder / command.REPORT).exists()
+
+
+def test_a_run_is_not_finished_for_a_fold_whose_patients_it_saw(tmp_path, root):
+    train(root, tmp_path, "--fold", "1")
+    start = Start.read(tmp_path / "fold-1")
+    held_out = start.provenance["held_out_patients"]
+    start.require_unseen(held_out, ["L0"])
+    for patients, lung in (([*held_out, "other"], []), (held_out, ["L1"])):
+        with pytest.raises(UsageError, match="trained on 1 of the patients"):
+            start.require_unseen(patients, lung)
+
+
+def test_what_cannot_be_finished_is_refused(tmp_path, root):
+    train(root, tmp_path, "--fold", "1")
+    start = str(tmp_path / "fold-1")
+    for arguments, refusal in (
+        (("--fold", "1", "--finish", start), "--finish knows its fold"),
+        (("--finish", start, "--finish", start), "are of one fold"),
+    ):
+        with pytest.raises(UsageError, match=refusal):
+            train(root, tmp_path / "last", *arguments)
+    (tmp_path / "fold-1" / "log.csv").unlink()
+    with pytest.raises(TrainingDataError, match="learning rate at step 2"):
+        train(root, tmp_path / "last", "--finish", start)

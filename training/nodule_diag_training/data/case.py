@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +14,10 @@ from .nodule import UNKNOWN_METHOD, Certainty, Nodule, SureLabel
 from .regions import REGION_SIZE
 from .voxels import EXTENSION
 
-Kind = Literal["lidc", "sure", "voi", "cube"]
-StoreKind = Literal["lidc", "sure", "shared"]
+Kind = Literal["lidc", "sure", "luna25", "voi", "cube"]
+StoreKind = Literal["lidc", "sure", "luna25", "shared"]
+PLACED = ("sure", "luna25")
+"""Kinds whose nodules lie where a table says, in a CT of its own name."""
 
 
 class Preprocessing(BaseModel):
@@ -42,7 +45,7 @@ class Case(BaseModel):
         source: The CT or VOI, as a name for people.
         center_xyz_mm: LPS mm; None for VOIs and cubes.
         reader_scores: Malignancy 1..5 of each reader; empty where nobody scored it.
-        diameter_mm: Volume-equivalent, or as given.
+        diameter_mm: Volume-equivalent, or as given; None where nobody measured it.
         in_paper_cohort: Solid, MAD <= 0.6, of LUNA16's nodules.
         malignant: Diagnosis, 1 or 0; None where there is none.
         method: How it was diagnosed; empty where nobody said.
@@ -59,7 +62,7 @@ class Case(BaseModel):
     source: str
     center_xyz_mm: tuple[float, float, float] | None = None
     reader_scores: tuple[int, ...] = ()
-    diameter_mm: float
+    diameter_mm: float | None
     in_paper_cohort: bool = False
     malignant: int | None = None
     method: str = ""
@@ -73,7 +76,7 @@ class Case(BaseModel):
         One that was moved with its CT, or whose position was corrected, is the same.
         """
         elsewhere = self.center_xyz_mm != other.center_xyz_mm and Path(self.source).name != Path(other.source).name
-        return self.patient_id != other.patient_id or (elsewhere and self.kind == "sure")
+        return self.patient_id != other.patient_id or (elsewhere and self.kind in PLACED)
 
     def nodule(self) -> Nodule:
         """As training takes it; a nodule out of a CT counts as a cube, since its surroundings are real."""
@@ -88,7 +91,7 @@ class Case(BaseModel):
             image=source,
             mask=source if self.kind == "voi" else None,
             reader_scores=self.reader_scores,
-            diameter_mm=self.diameter_mm,
+            diameter_mm=math.nan if self.diameter_mm is None else self.diameter_mm,
             in_paper_cohort=self.in_paper_cohort,
             sure=sure,
             twin=self.twin,

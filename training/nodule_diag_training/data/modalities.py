@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from nodule_diag.preprocessing import PATCH_SPACING_MM, bspline_matrix, resample
 from nodule_diag_training.model import GRID_STRIDE
 
+from .nodule import TrainingDataError
 from .patches import Sample
 from .voxels import linear_matrix
 
@@ -37,10 +38,13 @@ def cube_side(diameter_mm: float, *, size: int) -> int:
     """Side in voxels of the cube of a nodule, for patches of ``size``.
 
     Raises:
-        ValueError: If the diameter is not above 0.
+        TrainingDataError: If the diameter is not above 0, or nobody measured it.
     """
     if not diameter_mm > 0.0:
-        raise ValueError(f"a nodule's diameter is above 0, not {diameter_mm} mm")
+        raise TrainingDataError(
+            f"a nodule's diameter is above 0, not {diameter_mm} mm",
+            hint="leave nodules without a size out of runs whose input is not '64'",
+        )
     cells = int(np.ceil(diameter_mm / PATCH_SPACING_MM / GRID_STRIDE))
     return min(max(cells * GRID_STRIDE, MINIMUM_SIDE), size)
 

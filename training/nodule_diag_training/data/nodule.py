@@ -49,7 +49,7 @@ class Nodule:
         image: VOI ``.nii.gz`` or cube ``.npz``.
         mask: The VOI's mask; None for a cube, which holds its own.
         reader_scores: Malignancy 1..5, one for each reader; empty where nobody scored it, and then no score is learned.
-        diameter_mm: Volume-equivalent diameter of the reader mask.
+        diameter_mm: Volume-equivalent diameter of the reader mask; NaN where nobody measured it.
         in_paper_cohort: Solid, MAD <= 0.6, one of LUNA16's 1186.
         sure: Its diagnosis, where there is one.
         twin: The case_id of the same nodule in the other form (VOI or cube), if there is one.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from .case import Preprocessing, StoreKind
+from .case import PLACED, Preprocessing, StoreKind
 from .lidc.diagnosed import COLLECTION, load_nodules
 from .nodule import Nodule, TrainingDataError
 from .store import StoredCase, read_description, read_store
@@ -115,7 +115,7 @@ def _stored(paths: Sequence[Path]) -> TrainingData:
                 other = found[case.case_id].folder.parents[1]
                 raise TrainingDataError(f"{case.case_id} is in {other} and in {path}", hint="give each nodule once")
             found[case.case_id] = stored
-            if case.kind == "sure" and case.center_xyz_mm is not None:
+            if case.kind in PLACED and case.center_xyz_mm is not None:
                 same = placed.setdefault((case.patient_id, case.source, case.center_xyz_mm), case.case_id)
                 if same != case.case_id:
                     raise TrainingDataError(

@@ -22,6 +22,8 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     if step < warm_up:
         return config.learning_rate * (step + 1) / warm_up
     progress = (step - warm_up) / max(1, config.steps - warm_up)
+    if config.schedule == "annealing":
+        return config.learning_rate * (1.0 - progress)
     cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
     return config.learning_rate * (FINAL_RATE_SHARE + (1.0 - FINAL_RATE_SHARE) * cosine)
 

@@ -1,6 +1,7 @@
 """Judging a trained model on nodules that it has not seen, out of fold, with intervals over patients.
 
-Its commands are ``evaluate``, ``lung``, ``symmetries`` and ``plot``.
+Its commands are ``evaluate``, ``calibrate``, ``distance``, ``lung``, ``spread``, ``symmetries`` and
+``plot``.
 Doors: these, ``Estimate``, ``auc`` and ``dice``, ``nearest_cases`` (eq. 13).
 """
 

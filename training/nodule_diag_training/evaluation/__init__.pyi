@@ -1,3 +1,4 @@
+from .calibrate_command import calibrate as calibrate
 from .commands import evaluate as evaluate
 from .commands import plot as plot
 from .commands import symmetries as symmetries
@@ -5,6 +6,7 @@ from .crossval import FOLD as FOLD
 from .crossval import HELD_OUT as HELD_OUT
 from .crossval import HELD_OUT_LUNG as HELD_OUT_LUNG
 from .crossval import STORES as STORES
+from .distance_command import distance as distance
 from .judgement import batches_of as batches_of
 from .judgement import judge as judge
 from .lung_command import lung as lung
@@ -21,3 +23,4 @@ from .metrics import mean_value as mean_value
 from .metrics import spearman as spearman
 from .similar_cases import RETRIEVED_CASES as RETRIEVED_CASES
 from .similar_cases import nearest_cases as nearest_cases
+from .spread_command import spread as spread

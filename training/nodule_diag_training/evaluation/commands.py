@@ -49,7 +49,7 @@ def evaluate(
     sections = sections_of(results)
     report = {
         "sections": [section.to_dict() for section in sections],
-        "command": f"nodule-diag train evaluate {' '.join(map(shown, runs))}{_shown_stores(store)}"
+        "command": f"nodule-diag train evaluate {' '.join(map(shown, runs))}{shown_stores(store)}"
         f" --symmetries {symmetries} --out {shown(out)}",
         "folds": {"judged": sorted({j.fold for r in results for j in r.judgements}), "of": provenance["folds"]},
         "config": config.model_dump(mode="json"),
@@ -83,7 +83,7 @@ def symmetries(
     section = symmetry_gain(run_folder / MODEL, TrainingData.of(data, store or ()), views=require_views(views))
     report = {
         "sections": [section.to_dict()],
-        "command": f"nodule-diag train symmetries {shown(run_folder)}{_shown_stores(store)} --views {views}"
+        "command": f"nodule-diag train symmetries {shown(run_folder)}{shown_stores(store)} --views {views}"
         f" --out {shown(out)}",
         "seconds": time.perf_counter() - begin,
     }
@@ -122,7 +122,8 @@ def plot(
     plt.close(figure)
 
 
-def _shown_stores(stores: Sequence[Path] | None) -> str:
+def shown_stores(stores: Sequence[Path] | None) -> str:
+    """Stores as a report's command names them."""
     return "".join(f" --store {shown(path)}" for path in stores or ())
 
 

@@ -62,6 +62,7 @@ class TorchBackend:
                 expert_score=(1.0 + 4.0 * output.score).numpy(),
                 segmentation=torch.sigmoid(output.segmentation_logit).numpy(),
                 cam=class_cam(output.cam, output.logit).numpy(),
+                features=output.pooled.numpy(),
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -174,7 +175,7 @@ def _facts(nodule: Nodule, output: SynergicOutput, i: int) -> NoduleRecord:
         patient_id=nodule.patient_id,
         form="cube" if nodule.is_cube else "voi",
         in_paper_cohort=nodule.in_paper_cohort,
-        diameter_mm=nodule.diameter_mm,
+        diameter_mm=None if math.isnan(nodule.diameter_mm) else nodule.diameter_mm,
         reader_scores=nodule.reader_scores,
         label=None if sure is None else 1 if sure.malignant else 0,
         certainty=None if sure is None else sure.certainty,

@@ -67,7 +67,7 @@ class NoduleRecord(_Frozen):
         patient_id: Whose it is.
         form: With its own surroundings (``cube``) or laid onto another patient's (``voi``).
         in_paper_cohort: Whether it belongs to the paper's unsure data.
-        diameter_mm: Of the reader mask.
+        diameter_mm: Of the reader mask; None where nobody measured it.
         reader_scores: Malignancy 1..5, one for each reader; empty where nobody scored it.
         label: Diagnosis, 1 malignant, 0 benign.
         certainty: ``nodule`` where the diagnosis is this nodule's without doubt.
@@ -82,7 +82,7 @@ class NoduleRecord(_Frozen):
     patient_id: str
     form: Literal["voi", "cube"]
     in_paper_cohort: bool
-    diameter_mm: Float32
+    diameter_mm: Float32 | None
     reader_scores: tuple[int, ...]
     label: Literal[0, 1] | None = None
     certainty: Certainty | None = None

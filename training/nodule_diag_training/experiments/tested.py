@@ -44,7 +44,7 @@ def label_of(nodule: NoduleRecord, labels: Labels, scenario: Scenario | None) ->
 
 
 def _diameter(nodule: NoduleRecord) -> float:
-    return nodule.diameter_mm
+    return math.nan if nodule.diameter_mm is None else nodule.diameter_mm
 
 
 def _mean_score(nodule: NoduleRecord) -> float:
@@ -84,11 +84,12 @@ def yardsticks(records: Sequence[FoldRecord], labels: Labels, scenario: Scenario
 
     Where scores are the labels their mean says nothing; a reader is then measured against the others' side.
     """
-    found = [Yardstick(title="diameter alone", auc=pooled_auc(scored(records, labels, scenario, score=_diameter)))]
+    measured = _known(scored(records, labels, scenario, score=_diameter))
+    found = [Yardstick(title="diameter alone", auc=pooled_auc(measured))]
     if labels == "scores":
         found.append(Yardstick(title="one reader against the others", auc=pooled_auc([*_one(records, scenario)])))
         return found
-    read = [s for s in scored(records, labels, scenario, score=_mean_score) if math.isfinite(s.score)]
+    read = _known(scored(records, labels, scenario, score=_mean_score))
     single = [
         Scored(label=label, score=float(score), patient_id=nodule.patient_id, fold=record.fold)
         for record in records
@@ -101,6 +102,10 @@ def yardsticks(records: Sequence[FoldRecord], labels: Labels, scenario: Scenario
         Yardstick(title="readers' mean score", auc=pooled_auc(read)),
         Yardstick(title="a single reader's score", auc=pooled_auc(single)),
     ]
+
+
+def _known(found: Sequence[Scored]) -> list[Scored]:
+    return [own for own in found if math.isfinite(own.score)]
 
 
 def _one(records: Sequence[FoldRecord], scenario: Scenario | None) -> Iterator[Scored]:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from nodule_diag.errors import UsageError
 from nodule_diag_training.config import PACKAGED, Stage, TrainingConfig
 from nodule_diag_training.data import (
     LungPlace,
@@ -22,6 +23,8 @@ from nodule_diag_training.data import (
 from nodule_diag_training.engine import MODEL, Execution, Run, StepLog, keep_freed_memory, load_model
 from nodule_diag_training.evaluation import FOLD, HELD_OUT, HELD_OUT_LUNG, evaluate, lung
 from nodule_diag_training.options import DEFAULT_DATA, DataOption
+
+from .finish import STARTED_FROM, Start, finishing
 
 FOLDS = 3
 SPLIT_SEED = 0
@@ -101,29 +104,35 @@ def finished(folder: Path, config: TrainingConfig) -> bool:
 
 def train_part(
     folder: Path, config: TrainingConfig, data: TrainingData, places: list[LungPlace], *,
-    fold: int | None, execution: Execution, command: str,
+    fold: int | None, execution: Execution, command: str, start: Start | None = None,
 ) -> None:  # fmt: skip
     """Train a fold, or on everybody, unless its finished model is there already.
 
     Raises:
         TrainingDataError: If the folder holds another run.
+        UsageError: If ``start`` was trained on patients that the fold holds out.
     """
     if finished(folder, config):
         return
     learned, judged = lung_of_fold(places, fold)
     provenance: dict[str, object] = {"command": command}
-    nodules = list(data.nodules)
+    held_out = set() if fold is None else held_out_of(fold, data.nodules)
+    nodules = [n for n in data.nodules if n.patient_id not in held_out]
     if fold is not None:
-        held_out = held_out_of(fold, nodules)
-        nodules = [n for n in nodules if n.patient_id not in held_out]
         provenance |= {
             FOLD: fold, "folds": FOLDS, "split_seed": SPLIT_SEED,
             HELD_OUT: sorted(held_out), HELD_OUT_LUNG: judged,
         }  # fmt: skip
+    if start is not None:
+        start.require_unseen(held_out, judged)
+        provenance |= {STARTED_FROM: start.facts}
     nodules += learned
     voxels = with_lung(data, learned).voxels_of(nodules)
     with progress(config.steps, title=folder.name) as show:
-        run = Run(folder, config=config, nodules=nodules, voxels=voxels, provenance=provenance, execution=execution)
+        run = Run(
+            folder, config=config, nodules=nodules, voxels=voxels, provenance=provenance, execution=execution,
+            initial=None if start is None else start.weights,
+        )  # fmt: skip
         run.train(on_step=show)
 
 
@@ -138,6 +147,14 @@ def packaged(
     steps_scale: Annotated[
         float, typer.Option("--steps-scale", min=0.0, help="Share of the recipe's steps, to try it out.")
     ] = 1.0,
+    finish: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--finish",
+            help="Instead of training from scratch, bring the run in this folder to its end: from its best weights,"
+            " with the rate falling to zero. May be given for several folds.",
+        ),
+    ] = None,
     data: DataOption = DEFAULT_DATA,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
     compile_model: Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")] = False,
@@ -146,23 +163,39 @@ def packaged(
     """Train and judge the packaged model by its recipe, from scratch; a repeated command goes on."""
     keep_freed_memory()
     execution = Execution(device=device, compile=compile_model, workers=workers)
-    config = scaled(RECIPE, steps_scale)
-    loaded, places = TrainingData.of(data), load_lung(data)
     scale = "" if steps_scale == 1.0 else f" --steps-scale {steps_scale:g}"
-    for part in [*range(FOLDS), None] if fold is None else [fold]:
-        folder = out / (EVERYBODY if part is None else f"fold-{part}")
-        command = f"nodule-diag train packaged{'' if fold is None else f' --fold {fold}'}{scale}"
+    parts: dict[int | None, Start | None] = dict.fromkeys([*range(FOLDS), None] if fold is None else [fold])
+    if finish:
+        if fold is not None:
+            raise UsageError(f"--fold is {fold}, and --finish knows its fold", hint="leave --fold out")
+        parts = {start.fold: start for start in map(Start.read, finish)}
+        if len(parts) < len(finish):
+            raise UsageError("two of the runs to finish are of one fold", hint="give each fold once")
+    loaded, places = TrainingData.of(data), load_lung(data)
+    for part, start in parts.items():
+        folder = out / _name_of(part)
+        config = RECIPE if start is None else finishing(start)
+        asked = "" if fold is None else f" --fold {fold}"
+        if start is not None:
+            asked = f" --finish {_name_of(part)}"
         train_part(
             folder,
-            config,
+            scaled(config, steps_scale),
             loaded,
             places,
             fold=part,
             execution=execution,
-            command=command,
+            command=f"nodule-diag train packaged{asked}{scale}",
+            start=start,
         )
         typer.echo(f"wrote {folder / MODEL}")
-    runs = [out / f"fold-{own}" for own in (range(FOLDS) if fold is None else [fold])]
-    reports = out if fold is None else runs[0]
+    runs = [out / _name_of(part) for part in parts if part is not None]
+    if not runs:
+        return
+    reports = out if len(runs) > 1 else runs[0]
     lung(reports / LUNG_REPORT, runs, data)
     evaluate(runs, out=reports / REPORT, data=data, store=None, symmetries=1)
+
+
+def _name_of(fold: int | None) -> str:
+    return EVERYBODY if fold is None else f"fold-{fold}"

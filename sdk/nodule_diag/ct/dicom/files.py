@@ -10,6 +10,7 @@ import os
 import stat
 import zipfile
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from nodule_diag.ct.limits import MAX_ARCHIVE_BYTES, MAX_FILE_BYTES, MAX_FILES
@@ -35,6 +36,10 @@ class DicomFile:
     member: zipfile.ZipInfo | None = None
 
     @property
+    def _archive(self) -> Path | bytes:
+        return self.path
+
+    @property
     def size(self) -> int:
         """Bytes, inflated where they are compressed; no more are ever read."""
         return self.member.file_size if self.member else self.path.stat().st_size
@@ -55,7 +60,7 @@ class DicomFile:
                 file.seek(start)
                 return memoryview(file.read(count))
         try:
-            return memoryview(read_member(self.path, self.member, start + count, check=check))[start:]
+            return memoryview(read_member(self._archive, self.member, start + count, check=check))[start:]
         except zipfile.BadZipFile as error:
             raise CTError(
                 f"{self.path} is damaged: {self.name!r} cannot be unpacked ({error})",
@@ -86,6 +91,24 @@ class MemoryFile(DicomFile):
         return memoryview(self.data)[start : start + count]
 
 
+@dataclass(frozen=True, repr=False)
+class MemberFile(DicomFile):
+    """A file in an archive that was never on a disk.
+
+    Attributes:
+        name: Its place in the archive, for messages.
+        path: What the archive is called, for messages.
+        member: Which of the archive's.
+        archive: All bytes of the archive.
+    """
+
+    archive: bytes = b""
+
+    @property
+    def _archive(self) -> Path | bytes:
+        return self.archive
+
+
 def files_in(folder: Path) -> list[DicomFile]:
     """All regular files under a folder, in a fixed order. Links are followed, and no folder is entered twice.
 
@@ -105,7 +128,7 @@ def files_in(folder: Path) -> list[DicomFile]:
         for name in sorted(names):
             path = Path(parent, name)
             if not name.startswith(".") and path.is_file():
-                found.append(DicomFile(_printable(str(path.relative_to(folder))), path))
+                found.append(DicomFile(printable_name(str(path.relative_to(folder))), path))
         if max(len(found), len(entered)) > MAX_FILES:
             raise CTError(
                 f"{folder} holds over {MAX_FILES:,} files or folders",
@@ -119,22 +142,23 @@ def _refuse(error: OSError) -> None:
     raise error
 
 
-def _printable(name: str) -> str:
+def printable_name(name: str) -> str:
     """A name fit for a message on any terminal: control characters and bytes of another encoding are escaped."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
-def members_of(path: Path) -> list[DicomFile]:
+def members_of(path: Path, data: bytes | None = None) -> list[DicomFile]:
     """The files of an archive in the order of its directory, which has been found harmless.
 
     Args:
         path: The ``.zip``.
+        data: Its bytes, where it was never on a disk.
 
     Raises:
         CTError: ``ct-truncated``, or one of ``ct-archive-*``.
     """
     try:
-        with open_zip(path) as archive:
+        with open_zip(path if data is None else BytesIO(data)) as archive:
             entries = archive.infolist()
     except zipfile.BadZipFile as error:
         raise CTError(
@@ -166,7 +190,9 @@ def members_of(path: Path) -> list[DicomFile]:
             code="ct-archive-too-large",
             hint="pack one CT series alone",
         )
-    return [DicomFile(_printable(entry.filename), path, entry) for entry in files]
+    if data is None:
+        return [DicomFile(printable_name(entry.filename), path, entry) for entry in files]
+    return [MemberFile(printable_name(entry.filename), path, entry, archive=data) for entry in files]
 
 
 def _check_entry(entry: zipfile.ZipInfo, path: Path) -> None:

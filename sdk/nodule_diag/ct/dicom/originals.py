@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +16,16 @@ from nodule_diag.errors import CTError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+
+def dicom_files(path: str | os.PathLike[str]) -> list[DicomFile]:
+    """The files of a DICOM folder, or of a ``.zip`` of one.
+
+    Raises:
+        CTError: As `read_ct`.
+    """
+    where = Path(path)
+    return files_in(where) if where.is_dir() else members_of(where)
 
 
 def slice_headers(
@@ -36,9 +47,7 @@ def slice_headers(
     """
     import pydicom
 
-    if files is None:
-        files = files_in(Path(ct.path)) if Path(ct.path).is_dir() else members_of(Path(ct.path))
-    found = {file.name: file for file in files}
+    found = {file.name: file for file in (dicom_files(ct.path) if files is None else files)}
     headers: dict[str, Dataset] = {}
     for identity in slices:
         name = (

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from io import BufferedReader
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nodule_diag.ct.formats.byte_stream import ByteStream, Packing, is_gzip, read_voxels
-from nodule_diag.ct.formats.data_file import data_file
+from nodule_diag.ct.formats.ct_file import CTFile
 from nodule_diag.ct.formats.text_header import TextHeader, header_lines
 from nodule_diag.ct.grid import StoredGrid
 from nodule_diag.ct.hounsfield import HounsfieldArray
@@ -46,25 +45,25 @@ _DATA_AT_END = -1
 """HeaderSize of a data file whose voxels are its last bytes."""
 
 
-def read(path: Path) -> CTVolume:
+def read(source: CTFile) -> CTVolume:
     """Read a MetaImage file.
 
     Args:
-        path: The ``.mha``, or the ``.mhd`` beside its data file.
+        source: The ``.mha``, or the ``.mhd`` beside its data file.
 
     Raises:
         CTError: When it is damaged, or no CT that can be diagnosed from.
     """
-    name = str(path)
-    header, header_bytes = _read_header(path)
+    name = str(source)
+    header, header_bytes = _read_header(source)
     _check_meaning(header)
     grid = _grid(header)
     dtype = _dtype(header)
     local = header.get("ElementDataFile").upper() == "LOCAL"
-    data = path if local else data_file(path, header.get("ElementDataFile"))
+    data = source if local else source.data_file(header.get("ElementDataFile"))
     promised = prod(grid.size_xyz) * dtype.itemsize
-    with data.open("rb") as file:
-        start, stored = _place(header, header_bytes if local else 0, promised, data.stat().st_size)
+    with data.open() as file:
+        start, stored = _place(header, header_bytes if local else 0, promised, data.size)
         file.seek(start)
         packing = _packing(header, file, stored)
         check_payload(promised, stored, compressed=packing is not None, path=name)
@@ -73,10 +72,10 @@ def read(path: Path) -> CTVolume:
     return CTVolume.from_voxels(voxels)
 
 
-def _read_header(path: Path) -> tuple[TextHeader, int]:
+def _read_header(source: CTFile) -> tuple[TextHeader, int]:
     """The ``Key = value`` lines up to ElementDataFile, which ends a header, and their length in bytes."""
-    header = TextHeader(str(path))
-    with path.open("rb") as file:
+    header = TextHeader(str(source))
+    with source.open() as file:
         for line in header_lines(file, header.path):
             key, _, value = (part.strip() for part in line.partition("="))
             if key in _FIELDS:

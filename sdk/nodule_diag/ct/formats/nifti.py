@@ -8,13 +8,13 @@ the volume. The tests compare it with SimpleITK and with nibabel.
 from __future__ import annotations
 
 from math import isfinite, prod
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from nodule_diag.ct.formats.byte_stream import ByteStream, is_gzip, read_voxels
+from nodule_diag.ct.formats.ct_file import CTFile
 from nodule_diag.ct.grid import StoredGrid
 from nodule_diag.ct.hounsfield import HounsfieldArray
 from nodule_diag.ct.limits import check_payload, check_size
@@ -61,24 +61,24 @@ _Header = np.void
 """A record of one of the layouts."""
 
 
-def read(path: Path) -> CTVolume:
+def read(source: CTFile) -> CTVolume:
     """Read a NIfTI file.
 
     Args:
-        path: The file.
+        source: The file.
 
     Raises:
         CTError: When it is damaged, or no CT that can be diagnosed from.
     """
-    name = str(path)
-    with path.open("rb") as file:
+    name = str(source)
+    with source.open() as file:
         compressed = is_gzip(file)
         stream = ByteStream(file, packing="gzip" if compressed else None, path=name)
         header, order = _read_header(stream, name)
         size = _size(header, name)
         dtype, offset = _voxels(header, order, name)
         affine, notes = _lps_affine(header, size, name)
-        check_payload(prod(size) * dtype.itemsize, path.stat().st_size, compressed=compressed, path=name)
+        check_payload(prod(size) * dtype.itemsize, source.size, compressed=compressed, path=name)
         columns = affine[:, :3]
         spacing = np.linalg.norm(columns, axis=0)
         grid = StoredGrid.checked(

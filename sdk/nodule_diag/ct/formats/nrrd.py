@@ -10,13 +10,12 @@ from __future__ import annotations
 import re
 from io import SEEK_CUR, BufferedReader
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nodule_diag.ct.formats.byte_stream import ByteStream, Packing, read_voxels
-from nodule_diag.ct.formats.data_file import data_file
+from nodule_diag.ct.formats.ct_file import CTFile
 from nodule_diag.ct.formats.text_header import MAX_LINE_BYTES, TextHeader, header_lines
 from nodule_diag.ct.grid import StoredGrid
 from nodule_diag.ct.hounsfield import HounsfieldArray
@@ -31,6 +30,7 @@ _FIELDS = (
     *("min", "max", "old min", "old max", "endian", "encoding", "line skip", "byte skip", "sample units"),
     *("space units", "space origin", "measurement frame", "data file"),
 )
+_WORD_AN_AXIS = ("spacings", "thicknesses", "axis mins", "axis maxs", "centers", "centerings", "kinds")
 _FIELD_OF = {written: field for field in _FIELDS for written in (field, field.replace(" ", ""))}
 
 _VOXEL_TYPES = {
@@ -62,26 +62,26 @@ _DATA_AT_END = -1
 """The byte skip of raw voxels that are the last bytes of their file."""
 
 
-def read(path: Path) -> CTVolume:
+def read(source: CTFile) -> CTVolume:
     """Read an NRRD file.
 
     Args:
-        path: The file, with its voxels in it or beside it.
+        source: The file, with its voxels in it or beside it.
 
     Raises:
         CTError: When it is damaged, or no CT that can be diagnosed from.
     """
-    name = str(path)
-    header, header_bytes = _read_header(path)
+    name = str(source)
+    header, header_bytes = _read_header(source)
     grid, notes = _grid(header)
     dtype, packing = _voxels(header)
     detached = "data file" in header
-    data = data_file(path, header.get("data file")) if detached else path
+    data = source.data_file(header.get("data file")) if detached else source
     promised = prod(grid.size_xyz) * dtype.itemsize
-    with data.open("rb") as file:
+    with data.open() as file:
         file.seek(0 if detached else header_bytes)
         _skip_lines(file, header)
-        stored = data.stat().st_size - file.tell()
+        stored = data.size - file.tell()
         skipped = _skipped(header, "byte skip", least=0 if packing else _DATA_AT_END, most=_MAX_SKIPPED_BYTES)
         if skipped == _DATA_AT_END:
             skipped = max(stored - promised, 0)
@@ -99,10 +99,10 @@ def read(path: Path) -> CTVolume:
     return CTVolume.from_voxels(voxels, warnings=notes)
 
 
-def _read_header(path: Path) -> tuple[TextHeader, int]:
+def _read_header(source: CTFile) -> tuple[TextHeader, int]:
     """The ``field: value`` lines up to the empty one, and their length in bytes."""
-    header = TextHeader(str(path))
-    with path.open("rb") as file:
+    header = TextHeader(str(source))
+    with source.open() as file:
         if not _MAGIC.fullmatch(file.readline(64)):
             raise other_format(header.path, "an NRRD", "it does not start with NRRD0001 to NRRD0005")
         for line in header_lines(file, header.path):
@@ -115,7 +115,7 @@ def _read_header(path: Path) -> tuple[TextHeader, int]:
             elif not (line.startswith("#") or ":=" in line):
                 raise damaged(header.path, f"its header has the line {quoted(line)}, which is no field")
             if field == "data file" and value.split()[:1] == ["LIST"]:
-                data_file(path, value.strip())  # which refuses it, before the names that follow are taken for fields
+                source.data_file(value.strip())  # which refuses it before the names that follow are taken for fields
     if "data file" not in header:
         raise truncated(header.path, "its header does not end")
     return header, 0
@@ -126,6 +126,9 @@ def _grid(header: TextHeader) -> tuple[StoredGrid, tuple[str, ...]]:
     size = header.wholes("sizes")
     if header.whole("dimension") != len(size):
         raise damaged(header.path, f"it has {header.get('dimension')} dimensions and {len(size)} sizes")
+    for field in _WORD_AN_AXIS:
+        if field in header and len(header.get(field).split(maxsplit=len(size))) != len(size):
+            raise header.wrong(field)
     to_lps, space_axes, notes = _space(header)
     missing = [field for field in ("space directions", "space origin") if field not in header]
     if missing:

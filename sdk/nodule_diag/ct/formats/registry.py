@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nodule_diag.ct.formats.ct_file import CTFile
     from nodule_diag.ct.volume import CTVolume
 
 
@@ -18,20 +18,20 @@ class Format:
     Attributes:
         name: What people call it.
         suffixes: Of its files, in lower case.
-        module: Has a ``read(path)``. Imported when first used.
+        module: Has a ``read(file)``. Imported when first used.
     """
 
     name: str
     suffixes: tuple[str, ...]
     module: str
 
-    def read(self, path: Path) -> CTVolume:
+    def read(self, file: CTFile) -> CTVolume:
         """Read a file.
 
         Raises:
             CTError: When it is damaged, or no CT that can be diagnosed from.
         """
-        volume: CTVolume = import_module(self.module).read(path)
+        volume: CTVolume = import_module(self.module).read(file)
         return volume
 
 

@@ -9,68 +9,15 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.sequence import Sequence
 
 import ct_files as make
 from dicom_exports import AXIAL, assert_is_the_field, exported
+from enhanced_ct import concatenation, enhanced
 from nodule_diag.ct.reading import read_ct
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.errors import CTError
 
 HU = make.chest_hu((12, 40, 48))
-
-
-def group(**values) -> Sequence:
-    item = Dataset()
-    for name, value in values.items():
-        setattr(item, name, value)
-    return Sequence([item])
-
-
-def enhanced(slices, *, shared=("PixelMeasuresSequence", "PlaneOrientationSequence"), **contents) -> Dataset:
-    """An Enhanced CT of classic slices, by the standard's functional groups (PS3.3, A.38); no code of a library.
-
-    Args:
-        slices: Classic.
-        shared: Which groups all frames share.
-        contents: For FrameContentSequence: a value for each frame.
-    """
-    first = slices[0]
-    item = Dataset()
-    for element in first:
-        if element.keyword not in _PER_SLICE:
-            item.add(element)
-    item.SOPClassUID, item.SOPInstanceUID = uid.EnhancedCTImageStorage, f"{first.SeriesInstanceUID}.1000"
-    item.NumberOfFrames = len(slices)
-    groups = []
-    for number, one in enumerate(slices):
-        own = Dataset()
-        frame = {name: values[number] for name, values in contents.items()}
-        own.FrameContentSequence = group(DimensionIndexValues=[number + 1], **frame)
-        own.PlanePositionSequence = group(ImagePositionPatient=one.ImagePositionPatient)
-        own.PlaneOrientationSequence = group(ImageOrientationPatient=one.ImageOrientationPatient)
-        own.PixelMeasuresSequence = group(PixelSpacing=one.PixelSpacing, SliceThickness=one.SliceThickness)
-        own.PixelValueTransformationSequence = group(
-            RescaleSlope=one.RescaleSlope, RescaleIntercept=one.RescaleIntercept, RescaleType="HU"
-        )
-        own.CTImageFrameTypeSequence = group(FrameType=one.get("ImageType", ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]))
-        own.CTReconstructionSequence = group(ConvolutionKernel=one.get("ConvolutionKernel", "B31f"))
-        groups.append(own)
-    common = Dataset()
-    for name in shared:
-        setattr(common, name, groups[0][name].value)
-        for own in groups:
-            delattr(own, name)
-    item.SharedFunctionalGroupsSequence = Sequence([common])
-    item.PerFrameFunctionalGroupsSequence = Sequence(groups)
-    item.PixelData = b"".join(one.PixelData for one in slices)
-    return item
-
-
-_PER_SLICE = {
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "RescaleSlope"),
-    *("RescaleIntercept", "InstanceNumber", "PixelData", "ConvolutionKernel", "AcquisitionNumber", "ImageType"),
-}
 
 
 @pytest.fixture(scope="module")
@@ -205,14 +152,7 @@ def test_two_kernels_in_one_file(tmp_path):
 
 
 def test_a_concatenation(tmp_path, truth):
-    slices = make.dicom_slices(HU)
-    parts = []
-    for number, part in enumerate((slices[:5], slices[5:9], slices[9:])):
-        item = enhanced(part)
-        item.SOPInstanceUID += f".{number}"
-        item.ConcatenationUID, item.InConcatenationNumber = f"{make.UID_ROOT}.50", number + 1
-        item.InConcatenationTotalNumber = 3
-        parts.append(item)
+    parts = concatenation(make.dicom_slices(HU), 5, 9)
     ct = read_ct(saved(tmp_path / "series", *parts[::-1]))
     same(ct, truth)
     assert ct.warnings == ()

@@ -17,6 +17,8 @@ from nodule_diag_training.data.prepare.sources import SharedSource, lidc_sources
 from nodule_diag_training.data.store import NoduleStore
 from nodule_diag_training.options import DEFAULT_DATA, DataOption
 
+from .luna25_sources import luna25_sources
+from .luna25_table import read_luna25_table
 from .prepare import Source, Summary, prepare
 from .sure_table import read_sure_table
 
@@ -68,6 +70,21 @@ def sure(
 ) -> None:
     """Diagnosed nodules of your own CTs, in any format that predict reads."""
     _fill(out, "sure", sure_sources(read_sure_table(csv)), unit="CT")
+
+
+@app.command()
+def luna25(
+    csv: Annotated[
+        Path, typer.Option("--csv", help="LUNA25_Public_Training_Development_Data.csv, or a part of its rows.")
+    ],
+    images: Annotated[
+        Path,
+        typer.Option("--images", help="Folder of <SeriesInstanceUID>.mha, or of the blocks (image/, metadata/)."),
+    ],
+    out: OutOption,
+) -> None:
+    """LUNA25's public training set: diagnosed nodules of low-dose CTs, without outlines, scores or sizes."""
+    _fill(out, "luna25", luna25_sources(read_luna25_table(csv), images), unit="image")
 
 
 @app.command()

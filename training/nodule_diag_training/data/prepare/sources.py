@@ -129,34 +129,21 @@ def lidc_sources(root: Path, nodules: Sequence[LidcNodule]) -> list[LidcSource]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SureSource:
-    """A CT and its diagnosed nodules. Their masks are unknown: a ball of the given radius is no outline."""
+class DiagnosedSource:
+    """A CT and its diagnosed nodules. Their masks are unknown: a ball of the given radius is no outline.
+
+    Attributes:
+        path: The CT.
+        cases: Its nodules, with their positions.
+    """
 
     path: Path
-    rows: tuple[SureRow, ...]
+    cases: tuple[Case, ...]
 
     @property
     def name(self) -> str:
         """The CT."""
         return str(self.path)
-
-    @property
-    def cases(self) -> Sequence[Case]:
-        """One for each row."""
-        return tuple(
-            Case(
-                case_id=row.case_id,
-                patient_id=row.patient,
-                kind="sure",
-                source=str(self.path),
-                center_xyz_mm=row.center_xyz_mm,
-                diameter_mm=row.diameter_mm,
-                malignant=row.malignant,
-                method=row.method,
-                mask_known=False,
-            )
-            for row in self.rows
-        )
 
     def files(self) -> Iterable[Path]:
         """The CT's file, or all files of its folder.
@@ -170,22 +157,37 @@ class SureSource:
 
     def open(self) -> Extract:
         """Read the CT."""
-        ct = _as_scanned(read_ct(self.path))
-
-        def extract(case: Case) -> tuple[Case, Region]:
-            if case.center_xyz_mm is None:
-                raise TrainingDataError(f"{case.case_id} has no position")
-            return case, cut_region(ct, case.center_xyz_mm, mask=None)
-
-        return extract
+        return cut_at_center(_as_scanned(read_ct(self.path)))
 
 
-def sure_sources(rows: Sequence[SureRow]) -> list[SureSource]:
+def cut_at_center(ct: CTVolume) -> Extract:
+    """Cuts a nodule whose position is known, and whose mask is not, out of a CT."""
+
+    def extract(case: Case) -> tuple[Case, Region]:
+        if case.center_xyz_mm is None:
+            raise TrainingDataError(f"{case.case_id} has no position")
+        return case, cut_region(ct, case.center_xyz_mm, mask=None)
+
+    return extract
+
+
+def sure_sources(rows: Sequence[SureRow]) -> list[DiagnosedSource]:
     """One for each CT, so that it is read once."""
-    by_path: dict[Path, list[SureRow]] = {}
+    by_path: dict[Path, list[Case]] = {}
     for row in rows:
-        by_path.setdefault(row.path, []).append(row)
-    return [SureSource(path=path, rows=tuple(own)) for path, own in by_path.items()]
+        case = Case(
+            case_id=row.case_id,
+            patient_id=row.patient,
+            kind="sure",
+            source=str(row.path),
+            center_xyz_mm=row.center_xyz_mm,
+            diameter_mm=row.diameter_mm,
+            malignant=row.malignant,
+            method=row.method,
+            mask_known=False,
+        )
+        by_path.setdefault(row.path, []).append(case)
+    return [DiagnosedSource(path=path, cases=tuple(own)) for path, own in by_path.items()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nodule_diag_training.data.nodule import TrainingDataError
+from nodule_diag_training.data.prepare.table import LONGEST_TEXT, RowFault, TableError, TableRow, read_rows
 
 REQUIRED = ("path", "x", "y", "z", "label", "patient")
 SIZES = {"radius": 2.0, "diameter": 1.0}
@@ -18,10 +17,6 @@ LABELS = {"0": 0, "benign": 0, "1": 1, "malignant": 1}
 DIAMETER_FROM_MM = 3.0
 DIAMETER_BELOW_MM = 30.0
 """The nodules that the paper takes (4.1); a larger one does not fit the network's cube."""
-FAULTS_IN_MESSAGE = 20
-TEXTS = ("patient", "method")
-LONGEST_TEXT = 200
-"""What a bundle's case base takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,72 +50,10 @@ class SureRow:
         return self.name or f"{self.patient}/{self.path.name}@{x:g},{y:g},{z:g}"
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
-class RowFault:
-    """What is wrong in one place of the table.
-
-    Attributes:
-        line: In the file, where the header is 1.
-        column: Its name.
-        message: What is wrong, with the value.
-    """
-
-    line: int
-    column: str
-    message: str
-
-    def __str__(self) -> str:
-        """As a line of the error."""
-        return f"line {self.line}, {self.column}: {self.message}"
-
-
-class SureTableError(TrainingDataError):
-    """A table of diagnosed nodules with faults, all of which are in ``faults``."""
+class SureTableError(TableError):
+    """Of a table of diagnosed nodules."""
 
     code = "sure-table"
-
-    def __init__(self, path: Path, faults: tuple[RowFault, ...]) -> None:
-        self.faults = faults
-        shown = [str(fault) for fault in faults[:FAULTS_IN_MESSAGE]]
-        if len(faults) > FAULTS_IN_MESSAGE:
-            shown.append(f"and {len(faults) - FAULTS_IN_MESSAGE} more")
-        super().__init__(
-            f"{path} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:\n  " + "\n  ".join(shown),
-            hint="correct these rows; nothing was prepared",
-        )
-
-
-class _Row:
-    """The cells of a row, and the faults found in them."""
-
-    def __init__(self, line: int, cells: Mapping[str, str | None], faults: list[RowFault]) -> None:
-        self._line = line
-        self._cells = cells
-        self._faults = faults
-
-    def fault(self, column: str, message: str) -> None:
-        self._faults.append(RowFault(line=self._line, column=column, message=message))
-
-    def text(self, column: str, *, required: bool = True) -> str:
-        value = (self._cells.get(column) or "").strip()
-        if required and not value:
-            self.fault(column, "is empty")
-        if column in TEXTS and len(value) > LONGEST_TEXT:
-            self.fault(column, f"is longer than {LONGEST_TEXT} characters")
-        return value
-
-    def number(self, column: str) -> float:
-        text = self.text(column)
-        if not text:
-            return math.nan
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            self.fault(column, f"{text!r} is not a finite number")
-            return math.nan
-        return value
 
 
 def read_sure_table(path: Path) -> list[SureRow]:
@@ -134,22 +67,13 @@ def read_sure_table(path: Path) -> list[SureRow]:
         SureTableError: With every fault of every row.
         TrainingDataError: If the file cannot be read, lacks a column or has no rows.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            names = [name.strip().lower() for name in reader.fieldnames or ()]
-            reader.fieldnames = names
-            size = _check_columns(path, names)
-            rows = [(reader.line_num, cells) for cells in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TrainingDataError(f"{path} cannot be read: {error}", hint="give a CSV file in UTF-8") from error
-    if not rows:
-        raise TrainingDataError(f"{path} has no rows", hint="give one row for each nodule")
     faults: list[RowFault] = []
-    parsed = [_parse(line, cells, size, path.parent, faults) for line, cells in rows]
+    names, rows = read_rows(path, faults)
+    size = _check_columns(path, names)
+    parsed = [_parse(row, size, path.parent) for row in rows]
     _check_together(parsed, faults)
     if faults:
-        raise SureTableError(path, tuple(sorted(faults)))
+        raise SureTableError(path, faults)
     return parsed
 
 
@@ -171,10 +95,7 @@ def _check_columns(path: Path, names: list[str]) -> str:
     return sizes[0]
 
 
-def _parse(line: int, cells: Mapping[str, str | None], size: str, folder: Path, faults: list[RowFault]) -> SureRow:
-    row = _Row(line, cells, faults)
-    if None in cells.values() or None in cells:
-        row.fault("row", "has another number of cells than the header")
+def _parse(row: TableRow, size: str, folder: Path) -> SureRow:
     name = row.text("path")
     ct = (folder / name).resolve()
     if name and not ct.exists():
@@ -187,13 +108,13 @@ def _parse(line: int, cells: Mapping[str, str | None], size: str, folder: Path, 
     if label and label.lower() not in LABELS:
         row.fault("label", f"{label!r} is none of {', '.join(LABELS)}")
     return SureRow(
-        line=line,
+        line=row.line,
         path=ct,
         center_xyz_mm=center,
         diameter_mm=diameter,
         malignant=LABELS.get(label.lower(), -1),
-        patient=row.text("patient"),
-        method=row.text("method", required=False),
+        patient=row.text("patient", longest=LONGEST_TEXT),
+        method=row.text("method", required=False, longest=LONGEST_TEXT),
         name=row.text("case", required=False),
     )
 

@@ -1,0 +1,195 @@
+"""``bench batch``: CTs an hour by processes and threads, and Ray beside the local engine: the whole command.
+
+Every way runs in a process of its own, in turns. A rate is that of the answers once every worker has given two: what
+loading costs does not count in a study of thousands, and stands in a column of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks.child import ChildError, run_module
+from benchmarks.part_predict import around
+from benchmarks.results import Cell, Check, Column, Plot, Table
+from benchmarks.session import Findings
+from benchmarks.subject import Bench
+
+TITLE = "Many CTs: processes, threads and engines"
+CTS, CTS_A_CORE = 24, 3
+"""At least so many, and so many for each core; quick takes only the latter."""
+ROUNDS, QUICK_ROUNDS = 3, 1
+MORE_NODULES = 4
+LEAST_GAIN = 1.7
+"""Of two processes over one."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a batch is run.
+
+    Attributes:
+        engine: ``local`` or ``ray``.
+        workers: Processes.
+        threads: Of each.
+        nodules: Of each CT.
+    """
+
+    engine: str
+    workers: int
+    threads: int
+    nodules: int = 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one run took.
+
+    Attributes:
+        cts_per_hour: Once every worker has given two answers.
+        start_s: Until the first worker was ready, and from the last answer to the end.
+        cpu_s: Of a CT, over all processes; None where they are not this one's.
+        peak_mib: Of the largest process; likewise.
+    """
+
+    cts_per_hour: float
+    start_s: float
+    cpu_s: float | None
+    peak_mib: float | None
+
+
+def ways(cores: int) -> list[Way]:
+    """One process and one thread first, then up to as many as there are cores."""
+    counts = sorted({2**power for power in range(cores.bit_length()) if 2**power <= cores} | {cores})
+    found = [Way("local", count, 1) for count in counts]
+    found += [Way("local", 1, cores)] * (cores > 1)
+    found += [Way("ray", cores, 1)] * bool(find_spec("ray"))
+    return [*found, Way("local", cores, 1, MORE_NODULES)]
+
+
+def run(bench: Bench) -> Findings:
+    """All ways in turns."""
+    quick = bench.settings.quick
+    count = max(CTS_A_CORE * bench.settings.threads, 0 if quick else CTS)
+    plan = ways(bench.settings.threads)
+    manifests = {nodules: _manifest(bench, count, nodules) for nodules in sorted({way.nodules for way in plan})}
+    found: dict[Way, list[Batch]] = defaultdict(list)
+    notes = [] if find_spec("ray") else ["Ray is not installed: pip install 'nodule-diag[ray]'"]
+    for _ in range(QUICK_ROUNDS if quick else ROUNDS):
+        for way in list(plan):
+            try:
+                found[way].append(_batch(bench, way, manifests[way.nodules], count))
+            except ChildError as error:
+                if way.engine != "ray":
+                    raise
+                notes.append(f"Left out: {error}")  # it starts on no machine that is too busy for it
+                plan.remove(way)
+                found.pop(way, None)
+    return Findings(title=TITLE, tables=(_table(found, count),), checks=tuple(_checks(found)), notes=tuple(notes))
+
+
+def _manifest(bench: Bench, count: int, nodules: int) -> Path:
+    """The subject under many names: each is read from its file, which is in memory after the first."""
+    folder = bench.folder / f"nodules-{nodules}"
+    folder.mkdir()
+    suffix = "".join(bench.subject.path.suffixes)
+    lines = ["path,x,y,z"]
+    for number in range(count):
+        name = f"ct{number:03}{suffix}"
+        (folder / name).symlink_to(bench.subject.path.absolute())
+        lines += [",".join(map(str, (name, *point))) for point in around(bench.subject.xyz_mm, nodules)]
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder / "manifest.csv"
+
+
+def _batch(bench: Bench, way: Way, manifest: Path, count: int) -> Batch:
+    out = bench.folder / "out"
+    words = ["--engine", way.engine, "--workers", str(way.workers), "--threads", str(way.threads), "--json"]
+    words += [] if bench.settings.bundle is None else ["--bundle", str(bench.settings.bundle)]
+    done = run_module(["nodule_diag_cli", "batch", str(manifest), "--out", str(out), *words])
+    written = sorted(path.stat().st_mtime_ns for path in (out / "cts").iterdir())
+    shutil.rmtree(out)
+    said = json.loads(done.stdout)
+    mine = way.engine == "local"
+    return Batch(
+        cts_per_hour=steady_rate(written, way.workers),
+        start_s=done.wall_s - said["seconds"],
+        cpu_s=done.cpu_s / count if mine else None,
+        peak_mib=done.peak_mib if mine else None,
+    )
+
+
+def steady_rate(written_ns: Sequence[int], workers: int) -> float:
+    """CTs an hour, from the times at which answers were written, in order."""
+    warm = 2 * workers
+    return (len(written_ns) - warm) * 3600e9 / max(1, written_ns[-1] - written_ns[warm - 1])
+
+
+def gain(found: dict[Way, list[Batch]], way: Way, over: Way) -> float:
+    """How many times as many CTs an hour: the median over rounds, since within one both met the same machine."""
+    rounds = zip(found[way], found[over], strict=True)
+    return statistics.median(one.cts_per_hour / other.cts_per_hour for one, other in rounds)
+
+
+def _table(found: dict[Way, list[Batch]], count: int) -> Table:
+    first = next(iter(found))
+    rows: list[tuple[Cell, ...]] = []
+    for way, batches in found.items():
+        rate = statistics.median(one.cts_per_hour for one in batches)
+        rows.append(
+            (
+                f"{way.engine}, {way.workers} x {way.threads}, {way.nodules} a CT",
+                *(way.engine, way.workers, way.threads, way.nodules),
+                *(rate, rate * way.nodules),
+                gain(found, way, first) if way.nodules == first.nodules else None,
+                *(_median([getattr(one, name) for one in batches]) for name in ("cpu_s", "peak_mib", "start_s")),
+            )
+        )
+    columns = {
+        "way": "way",
+        "engine": "engine",
+        "workers": "processes",
+        "threads": "threads of each",
+        "nodules": "nodules a CT",
+        "cts": "CTs an hour",
+        "nodules_an_hour": "nodules an hour",
+        "gain": "times one process",
+        "cpu_s": "CPU s a CT",
+        "peak_mib": "largest process, MiB",
+        "start_s": "start and end, s",
+    }
+    return Table(
+        name="batch",
+        title="CTs an hour",
+        columns=tuple(Column(key=key, label=label) for key, label in columns.items()),
+        rows=tuple(rows),
+        note=f"Medians of {len(found[first])} rounds of {count} CTs; 'times one process' is that of the rounds.",
+        plot=Plot(kind="bars", x="way", y=("cts",), y_label="CTs an hour"),
+    )
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _checks(found: dict[Way, list[Batch]]) -> list[Check]:
+    one, two = Way("local", 1, 1), Way("local", 2, 1)
+    if two not in found:
+        return []
+    more = [b.cpu_s / a.cpu_s for a, b in zip(found[one], found[two], strict=True) if a.cpu_s and b.cpu_s]
+    return [
+        Check(name="two processes, times one", value=gain(found, two, one), rule="at least", limit=LEAST_GAIN),
+        Check(
+            name="two processes, CPU time of a CT, times that of one",
+            value=statistics.median(more),
+            rule="at most",
+            limit=2 / LEAST_GAIN,
+        ),
+    ]

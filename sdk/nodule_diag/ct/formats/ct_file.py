@@ -1,0 +1,77 @@
+"""The file of a CT, on a disk or in memory, and the one that a header names as the place of its voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BufferedReader, BytesIO
+from pathlib import Path
+from typing import cast
+
+from nodule_diag.ct.refusals import quoted
+from nodule_diag.errors import CTError
+
+
+@dataclass(frozen=True, repr=False)
+class CTFile:
+    """A file of one of the formats.
+
+    Attributes:
+        path: Where it is, or what it is called.
+        data: Its bytes, where it was never on a disk.
+        beside: The files that came with it, by name; a header in memory can name no other.
+    """
+
+    path: Path
+    data: bytes | None = None
+    beside: Mapping[str, bytes] | None = None
+
+    def __str__(self) -> str:
+        """For messages."""
+        return str(self.path)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.path.stat().st_size if self.data is None else len(self.data)
+
+    def open(self) -> BufferedReader:
+        """Open it at its first byte."""
+        if self.data is None:
+            return self.path.open("rb")
+        return BufferedReader(cast("BufferedReader", BytesIO(self.data)))  # which shares the bytes
+
+    def data_file(self, name: str) -> CTFile:
+        """Where the voxels of a detached header lie: one file, in the header's own folder.
+
+        A header is text that anyone can write, so its words may not lead out of its folder. What lies in the folder was
+        put there by someone who could have put the voxels there: a link is followed, wherever it points.
+
+        Args:
+            name: The file as the header names it.
+
+        Raises:
+            CTError: ``ct-detached-data`` or ``ct-missing-data-file``.
+        """
+        named = Path(name)
+        # MetaImage and NRRD also know lists of files and patterns such as ct%03d.raw, one file a slice: nothing in them
+        # tells whether a slice is missing, or another CT's, so they are refused as a folder of pictures would be.
+        several = name.split(maxsplit=1)[:1] == ["LIST"] or "%" in name
+        if several or not name or "\0" in name or named.is_absolute() or named.drive or ".." in named.parts:
+            raise CTError(
+                f"{self} takes its voxels from {quoted(name)}, which is not one file in its own folder",
+                code="ct-detached-data",
+                hint="store the CT as one .mha, .nrrd or .nii.gz file",
+            )
+        data = self.path.parent / named
+        if self.data is not None:
+            held = (self.beside or {}).get(name)
+            if held is not None:
+                return CTFile(data, held)
+        elif data.is_file():
+            return CTFile(data)
+        raise CTError(
+            f"{self} takes its voxels from {quoted(name)}, which does not exist",
+            code="ct-missing-data-file",
+            hint=f"keep the {self.path.suffix} and its data file together",
+        )

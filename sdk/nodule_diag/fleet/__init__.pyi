@@ -1,0 +1,9 @@
+from .manifest import ListedCT as ListedCT
+from .manifest import Manifest as Manifest
+from .manifest import read_manifest as read_manifest
+from .order import BatchOptions as BatchOptions
+from .order import Limits as Limits
+from .running import ENGINES as ENGINES
+from .running import Standing as Standing
+from .running import run_batch as run_batch
+from .summary import Summary as Summary

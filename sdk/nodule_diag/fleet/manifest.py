@@ -1,0 +1,179 @@
+"""The manifest of a batch: a CSV with a row a nodule, whose rows of one CT are diagnosed together.
+
+Columns are ``path, x, y, z``, and where wanted ``id``, ``series``, ``acquisition`` and ``space``; any other column
+comes back in the table of results. All faults are told at once, before any CT is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from nodule_diag.ct import Space
+from nodule_diag.exchange import Table, read_bytes, refused, text_of
+from nodule_diag.fleet.columns import RESULT_COLUMNS
+from nodule_diag.process import LOG
+
+NEEDED, OPTIONAL = ("path", "x", "y", "z"), ("id", "series", "acquisition", "space")
+HINT = "it needs the columns path, x, y, z; id, series, acquisition and space may stand there too: docs/batch.md"
+SPACES: tuple[Space, ...] = get_args(Space)
+MAX_STEM, DIGEST = 60, 16
+"""Characters of a CT's file name, and hexadecimal digits of what tells it from all others, in its result's name."""
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+_ENDING = re.compile(r"(\.(nii|mh[ad]|nrrd|nhdr|zip|gz))+$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ListedCT:
+    """A CT of a manifest, and what is asked of it.
+
+    Attributes:
+        path: Where it is, absolute.
+        told: The same as the manifest has it.
+        series: Which series of a DICOM folder.
+        acquisition: Which volume of a DICOM series.
+        space: What the points are given in.
+        ids: A name for each nodule, unlike all others of this CT.
+        points: Its nodules, x, y, z.
+        rows: Which rows of the manifest they are, from 0.
+    """
+
+    path: str
+    told: str
+    series: str | None = None
+    acquisition: int | None = None
+    space: Space = "lps"
+    ids: tuple[str, ...] = ()
+    points: tuple[tuple[float, float, float], ...] = ()
+    rows: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What its result is called: the same for equal cells of a manifest, and for no others."""
+        stem = _UNSAFE.sub("_", _ENDING.sub("", Path(self.told).name)).strip("_")[:MAX_STEM] or "ct"
+        return f"{stem}-{_digest([self.told, self.series, self.acquisition])[:DIGEST]}"
+
+    @property
+    def asked(self) -> str:
+        """A hash of all that is asked of it."""
+        return _digest([self.told, self.series, self.acquisition, self.space, self.ids, self.points])
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What was read from a manifest.
+
+    Attributes:
+        path: The file.
+        columns: Its columns, in order.
+        rows: Its cells, a row a nodule.
+        cts: Its CTs, in the order of their first rows.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    cts: tuple[ListedCT, ...]
+
+
+class _Place(NamedTuple):
+    """What tells one CT from another."""
+
+    told: str
+    series: str | None
+    acquisition: int | None
+
+
+@dataclass
+class _Gathered:
+    """The rows of a CT so far."""
+
+    space: Space
+    where: str
+    ids: list[str] = field(default_factory=list)
+    points: list[tuple[float, float, float]] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+
+
+def read_manifest(path: str | os.PathLike[str]) -> Manifest:
+    """Read a manifest.
+
+    Args:
+        path: A CSV. CTs are meant relative to its folder.
+
+    Raises:
+        UsageError: With every fault, each with the line where it stands.
+    """
+    source = Path(path)
+    table = Table(source, text_of(source, read_bytes(source)))
+    at = _columns(table)
+    rows: list[tuple[str, ...]] = []
+    cts: dict[_Place, _Gathered] = {}
+    for where, cells in table:
+        point = table.point(cells, [at[axis] for axis in "xyz"], where)
+        place, space = _place(table, at, cells, where)
+        gathered = cts.setdefault(place, _Gathered(space, where))
+        if gathered.space != space:
+            table.faults.append(f"{where}: space {space} where {gathered.where} has {gathered.space} for the same CT")
+        gathered.ids.append((cells[at["id"]].strip() if "id" in at else "") or str(len(gathered.ids) + 1))
+        gathered.points.append(point or (0.0, 0.0, 0.0))
+        gathered.rows.append(len(rows))
+        rows.append(tuple(cell.strip() for cell in cells))
+    for place, gathered in cts.items():
+        twice = [name for name, count in Counter(gathered.ids).items() if count > 1]
+        table.faults += [f"the id {name!r} stands more than once for {place.told}" for name in twice]
+    if table.faults or not rows:
+        raise refused(source, table.faults or ["no nodule in it"], hint=HINT)
+    LOG.info("a manifest of %d nodules in %d CTs", len(rows), len(cts))
+    return Manifest(source, tuple(table.names), tuple(rows), tuple(_listed(source, *one) for one in cts.items()))
+
+
+def _columns(table: Table) -> dict[str, int]:
+    """Where each column that means something is."""
+    names = [name.lower() for name in table.names]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    faults = [f"no column {name}" for name in NEEDED if name not in names]
+    faults += [f"a column {name!r} stands more than once" for name in twice]
+    faults += [f"a column {name!r} is what a result is called: rename it" for name in names if name in RESULT_COLUMNS]
+    if faults:
+        raise refused(table.path, [f"the first line: {fault}" for fault in faults], hint=HINT)
+    return {name: names.index(name) for name in (*NEEDED, *OPTIONAL) if name in names}
+
+
+def _place(table: Table, at: dict[str, int], cells: Any, where: str) -> tuple[_Place, Space]:  # noqa: ANN401 - cells
+    """Which CT a row is of, and the frame of its point."""
+    cell = {name: cells[at[name]].strip() if name in at else "" for name in ("path", "series", "acquisition", "space")}
+    if not cell["path"] or "\0" in cell["path"]:
+        table.faults.append(f"{where}: it names no CT")
+    number = cell["acquisition"]
+    if number and not (number.isascii() and number.isdecimal()):
+        table.faults.append(f"{where}: acquisition = {number[:40]!r} is not a whole number")
+        number = ""
+    space = next((one for one in SPACES if one == (cell["space"].lower() or "lps")), None)
+    if space is None:
+        table.faults.append(f"{where}: space = {cell['space'][:40]!r} is none of {', '.join(SPACES)}")
+    return _Place(cell["path"], cell["series"] or None, int(number) if number else None), space or "lps"
+
+
+def _listed(source: Path, place: _Place, gathered: _Gathered) -> ListedCT:
+    where = os.path.abspath(source.parent / place.told)  # noqa: PTH100 - a link stays one, and ".." goes
+    return ListedCT(
+        path=where,
+        told=place.told,
+        series=place.series,
+        acquisition=place.acquisition,
+        space=gathered.space,
+        ids=tuple(gathered.ids),
+        points=tuple(gathered.points),
+        rows=tuple(gathered.rows),
+    )
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -1,0 +1,102 @@
+"""What a batch is asked for, in a form that goes to other processes and machines."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from nodule_diag.errors import UsageError
+from nodule_diag.process import resolve_threads
+from nodule_diag.results import require_prevalence
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How every CT is diagnosed; the fields are arguments of :meth:`Diagnoser.load` and :meth:`Diagnoser.predict`.
+
+    Attributes:
+        bundle: A bundle's path; None for the packaged one.
+        cases: A case base's path; None for the bundle's own.
+        where: A filter of the cases.
+        backend: ``auto`` is settled once, for all workers.
+        device: Likewise.
+        precision: Likewise.
+        threads: Of each worker.
+        symmetries: Views of each patch.
+        k: How many similar cases; None for the bundle's number.
+        prevalence: Share of malignant nodules that ``malignancy`` is wanted for; None for one half.
+        check_lung: Whether to say if the positions lie in the lungs.
+        redact: Whether to leave paths, file names and UIDs out of the results.
+    """
+
+    bundle: str | None = None
+    cases: str | None = None
+    where: str | None = None
+    backend: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int = 1
+    symmetries: int = 1
+    k: int | None = None
+    prevalence: float | None = None
+    check_lung: bool = True
+    redact: bool = False
+
+    def settled(self) -> BatchOptions:
+        """With absolute paths: other processes may stand in another folder.
+
+        Raises:
+            UsageError: For options that mean nothing.
+        """
+        resolve_threads(self.threads)
+        require_prevalence(self.prevalence)
+        files = {name: getattr(self, name) for name in ("bundle", "cases")}
+        places = {name: os.path.abspath(path) for name, path in files.items() if path is not None}  # noqa: PTH100
+        return replace(self, **places)
+
+    def as_chosen(self, runtime: dict[str, Any]) -> BatchOptions:
+        """With what ``auto`` chose in the first worker, for all others."""
+        chosen = {name: str(runtime[name]) for name in ("backend", "device", "precision")}
+        return replace(self, **chosen)  # type: ignore[arg-type] # all of them are text
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one CT may take before it is given up.
+
+    Attributes:
+        cpu_s: Seconds of CPU time; four times as many by the clock.
+        memory_bytes: What its worker may allocate for it beyond what it holds when it is ready, on Linux.
+    """
+
+    cpu_s: int = 600
+    memory_bytes: int = 1024 * GIB
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.cpu_s <= 10**6 or not 2**20 <= self.memory_bytes <= 2**50:
+            raise UsageError(
+                f"a CT cannot be limited to {self.cpu_s} s and {self.memory_bytes:,} bytes",
+                hint="give at least one second and 1 MiB",
+            )
+
+
+@dataclass(frozen=True)
+class Order:
+    """All that a worker needs to know.
+
+    Attributes:
+        options: How to diagnose.
+        limits: Of a CT.
+        work: ``module:function`` of the child process, for :class:`nodule_diag.process.Children`.
+    """
+
+    options: BatchOptions
+    limits: Limits
+    work: str = "nodule_diag.fleet.judging:start"
+
+    def load_request(self) -> dict[str, Any]:
+        """What makes a child ready."""
+        return {"load": asdict(self.options)}

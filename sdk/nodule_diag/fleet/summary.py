@@ -1,0 +1,83 @@
+"""What came of a batch: counts, failures by code, and who failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+SUMMARY_SCHEMA = "nodule-diag/batch-summary/1"
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Nodules of a CT that have no diagnosis.
+
+    Attributes:
+        result: The file of the CT's answer.
+        path: The CT, as the manifest has it.
+        ids: The nodules.
+        code: Of the error.
+        message: Likewise.
+        hint: Likewise.
+    """
+
+    result: str
+    path: str
+    ids: tuple[str, ...]
+    code: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a batch.
+
+    Attributes:
+        cts: In the manifest.
+        nodules: Likewise.
+        there: CTs whose results stood there already.
+        failed: In the order of the manifest.
+        seconds: That the other CTs took, from the first worker being ready.
+        engine: ``local`` or ``ray``.
+        workers: How many; 0 where there was nothing to do.
+    """
+
+    cts: int
+    nodules: int
+    there: int
+    failed: tuple[Failed, ...]
+    seconds: float
+    engine: str
+    workers: int
+
+    @property
+    def codes(self) -> dict[str, tuple[int, int]]:
+        """How many CTs and nodules failed, by code, the most frequent first."""
+        counts: dict[str, tuple[int, int]] = {}
+        for one in self.failed:
+            cts, nodules = counts.get(one.code, (0, 0))
+            counts[one.code] = (cts + 1, nodules + len(one.ids))
+        return dict(sorted(counts.items(), key=lambda item: (-item[1][0], item[0])))
+
+    @property
+    def cts_per_hour(self) -> float | None:
+        """Of this run; None where it had nothing to do."""
+        done = self.cts - self.there
+        return done * 3600.0 / self.seconds if done and self.seconds > 0 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``batch --json`` prints."""
+        failed = sum(len(one.ids) for one in self.failed)
+        rate = self.cts_per_hour
+        return {
+            "schema": SUMMARY_SCHEMA,
+            "cts": {"total": self.cts, "there": self.there, "failed": len({one.result for one in self.failed})},
+            "nodules": {"total": self.nodules, "diagnosed": self.nodules - failed, "failed": failed},
+            "failures": [{"code": code, "cts": cts, "nodules": nodules} for code, (cts, nodules) in self.codes.items()],
+            "failed": [{**vars(one), "ids": list(one.ids)} for one in self.failed],
+            "engine": self.engine,
+            "workers": self.workers,
+            "seconds": round(self.seconds, 3),
+            "cts_per_hour": None if rate is None else round(rate, 1),
+        }

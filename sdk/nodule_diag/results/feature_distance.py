@@ -1,0 +1,98 @@
+"""Does a patch look like anything that the network was trained on? A distance in the space of its features.
+
+The features are F_k of eq. 4, the 256 numbers that CNet and RNet read. A few principal components of those of the
+training patches span what nodules differ in. The distance is Mahalanobis' along these, and along all other directions
+together the distance from their span, in units of what is usual there: the likelihood of probabilistic principal
+component analysis (Tipping and Bishop 1999). That an unusual input shows in Mahalanobis' distance is Lee et al. 2018;
+that it often shows in the directions which vary least, Kamoi and Kobayashi 2020.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FeatureDistance:
+    """What the features of training patches look like.
+
+    Attributes:
+        mean: (D,).
+        variances: (K,), along each component, above 0.
+        components: (K, D), of length 1 and at right angles to each other.
+        rest_variance: Mean variance along each of the other D - K directions, above 0.
+        warn_above: The distance that 99 % of the nodules on which it was judged stay below.
+    """
+
+    mean: Float
+    variances: Float
+    components: Float
+    rest_variance: float
+    warn_above: float
+
+    @classmethod
+    def fit(cls, features: NDArray[np.floating], *, components: int) -> FeatureDistance:
+        """Principal components of features, (N, D), of N > ``components`` patches; ``warn_above`` is left at 1."""
+        rows = np.asarray(features, dtype=np.float64)
+        mean = rows.mean(axis=0)
+        _, singular, axes = np.linalg.svd(rows - mean, full_matrices=False)
+        variances = singular**2 / (len(rows) - 1)
+        rest = float(variances[components:].sum()) / (rows.shape[1] - components)
+        return cls(
+            mean=mean,
+            variances=variances[:components],
+            components=axes[:components],
+            rest_variance=rest,
+            warn_above=1.0,
+        )
+
+    def raw(self, features: NDArray[np.floating]) -> float:
+        """The distance of one patch's features, (D,): its square has a mean of D over the training patches."""
+        away = np.asarray(features, dtype=np.float64) - self.mean
+        along = self.components @ away
+        rest = max(float(away @ away) - float(along @ along), 0.0)  # rounding may put it below 0
+        return float(np.sqrt((along**2 / self.variances).sum() + rest / self.rest_variance))
+
+    def of(self, features: NDArray[np.floating]) -> float:
+        """The same as a multiple of ``warn_above``: 99 % of nodules are below 1."""
+        return self.raw(features) / self.warn_above
+
+    def to_bytes(self) -> bytes:
+        """Mean, variances and components, one after the other, as little-endian float32."""
+        return b"".join(part.astype("<f4").tobytes() for part in (self.mean, self.variances, self.components))
+
+    @classmethod
+    def from_bytes(
+        cls, data: bytes, *, size: int, components: int, rest_variance: float, warn_above: float
+    ) -> FeatureDistance:
+        """What :meth:`to_bytes` wrote.
+
+        Args:
+            data: The bytes.
+            size: D.
+            components: K.
+            rest_variance: As the attribute.
+            warn_above: As the attribute.
+
+        Raises:
+            ValueError: If there are more or fewer bytes, a number is not finite, or a variance not above 0.
+        """
+        wanted = 4 * (size + components + components * size)
+        if len(data) != wanted:
+            raise ValueError(f"it has {len(data)} bytes; {components} components of {size} features take {wanted}")
+        numbers = np.frombuffer(data, "<f4").astype(np.float64)
+        mean, variances, axes = np.split(numbers, [size, size + components])
+        if not np.isfinite(numbers).all() or variances.min() <= 0.0:
+            raise ValueError("it holds what is no finite number, or no variance above 0")
+        return cls(
+            mean=mean,
+            variances=variances,
+            components=axes.reshape(components, size),
+            rest_variance=rest_variance,
+            warn_above=warn_above,
+        )

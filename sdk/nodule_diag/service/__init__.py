@@ -1,0 +1,9 @@
+"""The SDK over HTTP: CTs held in memory, predictions, jobs, the Open Inference Protocol, metrics and a page.
+
+Nothing of a patient is written to a disk, and no log says whose CT it was. docs/service.md is the interface.
+Doors: ``Settings``, ``read_token``, ``create_app``, ``serve``.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,145 @@
+"""A prediction in the form that the client accepts: document, report, DICOM objects or Slicer's markups."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from typing import Any, NamedTuple
+from zipfile import ZIP_DEFLATED, ZipFile
+
+from nodule_diag.diagnoser import Diagnoser
+from nodule_diag.errors import UsageError
+from nodule_diag.process import document_text
+from nodule_diag.results import Prediction, prediction_document
+from nodule_diag.service.problems import ServiceError
+from nodule_diag.service.store import ReadCT
+
+JSON, HTML = "application/json", "text/html"
+DICOM, MARKUPS, ZIP = "multipart/related", "application/vnd.slicer.mrk+json", "application/zip"
+
+
+class Answer(NamedTuple):
+    """What is sent.
+
+    Attributes:
+        body: Its bytes.
+        media_type: With its parameters.
+    """
+
+    body: bytes
+    media_type: str
+
+
+class Predicted(NamedTuple):
+    """What an answer is made of.
+
+    Attributes:
+        read: The CT.
+        read_ms: How long reading it took, where this request did.
+        prediction: The diagnoses.
+        diagnoser: What made them.
+        redact: Whether names and UIDs are left out.
+    """
+
+    read: ReadCT
+    read_ms: float
+    prediction: Prediction
+    diagnoser: Diagnoser
+    redact: bool
+
+
+def _json(made: Predicted) -> Answer:
+    document = prediction_document(made.read.ct, made.prediction, read_ms=made.read_ms, redact=made.redact)
+    return Answer(document_text(document).encode("ascii"), JSON)
+
+
+def _html(made: Predicted) -> Answer:
+    from nodule_diag.report import report_html
+
+    return Answer(
+        report_html(made.read.ct, made.prediction, diagnoser=made.diagnoser).encode(), "text/html; charset=utf-8"
+    )
+
+
+def _markups(made: Predicted) -> Answer:
+    from nodule_diag.exchange import positions_text
+
+    return Answer(positions_text(".mrk.json", made.prediction.diagnoses).encode(), MARKUPS)
+
+
+def _objects(made: Predicted) -> dict[str, Any]:
+    from nodule_diag.dicom_objects import dicom_objects
+
+    if made.redact:
+        raise UsageError(
+            "redact leaves out whose CT it is, and DICOM objects say it", hint="leave one of them out", code="usage"
+        )
+    return dicom_objects(made.read.ct, made.prediction, files=made.read.files)
+
+
+def _dicom(made: Predicted) -> Answer:
+    """RFC 2387, as DICOM PS3.18 section 8.6 has it: each part is one object."""
+    boundary, body = secrets.token_hex(16), BytesIO()
+    for name, made_object in _objects(made).items():
+        head = f"--{boundary}\r\nContent-Type: application/dicom\r\nContent-Location: {name}\r\n\r\n"
+        body.write(head.encode("ascii"))
+        made_object.save_as(body, enforce_file_format=True)
+        body.write(b"\r\n")
+    body.write(f"--{boundary}--\r\n".encode("ascii"))
+    return Answer(body.getvalue(), f'{DICOM}; type="application/dicom"; boundary={boundary}')
+
+
+def _zip(made: Predicted) -> Answer:
+    """The DICOM objects for whoever has no program that takes them apart: as files."""
+    body = BytesIO()
+    with ZipFile(body, "w", ZIP_DEFLATED) as archive:
+        for name, made_object in _objects(made).items():
+            encoded = BytesIO()
+            made_object.save_as(encoded, enforce_file_format=True)
+            archive.writestr(name, encoded.getvalue())
+    return Answer(body.getvalue(), ZIP)
+
+
+FORMS: dict[str, Callable[[Predicted], Answer]] = {
+    JSON: _json,
+    HTML: _html,
+    DICOM: _dicom,
+    MARKUPS: _markups,
+    ZIP: _zip,
+}
+_RANGE = re.compile(r"\s*([\w.+*-]+/[\w.+*-]+)\s*((?:;[^,]*)?)")
+_Q = re.compile(r";\s*q\s*=\s*([01](?:\.\d{0,3})?)", re.IGNORECASE)
+
+
+def chosen_form(accept: str | None, forms: Iterable[str] = FORMS) -> str:
+    """The form that a client likes best (RFC 9110, 12.5.1); the document where it says nothing.
+
+    Raises:
+        ServiceError: ``not-acceptable`` (406).
+    """
+    offered = list(forms)
+    wanted = [
+        (float(told[1]) if (told := _Q.search(parameters)) else 1.0, kind.lower())
+        for kind, parameters in _RANGE.findall(accept or "*/*")
+    ]
+    for quality, kind in sorted(wanted, key=lambda item: -item[0]):  # stable: the first named of equals
+        for form in offered if quality > 0 else ():
+            if kind in (form, "*/*", f"{form.partition('/')[0]}/*"):
+                return form
+    raise ServiceError(
+        f"none of {accept!r} is offered",
+        status=406,
+        code="not-acceptable",
+        hint=f"Accept one of {', '.join(offered)}",
+    )
+
+
+def answer(made: Predicted, form: str) -> Answer:
+    """Write a prediction.
+
+    Raises:
+        NoduleDiagError: When it cannot be: ``not-dicom``, or a missing extra.
+    """
+    return FORMS[form](made)

@@ -1,0 +1,107 @@
+"""What a client may ask for; nothing is converted, and a field that is not known is an error."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
+
+from nodule_diag.errors import UsageError
+
+Text = Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PathReference(_Asked):
+    """A CT below the folder of ``--root``."""
+
+    path: Text
+    series: Text | None = None
+    acquisition: int | None = None
+
+
+class Series(_Asked):
+    """Which series of which server."""
+
+    url: Text
+    study: Text
+    series: Text
+
+
+class DicomwebReference(_Asked):
+    """A CT in a PACS that the service may ask."""
+
+    dicomweb: Series
+    acquisition: int | None = None
+
+
+Reference = PathReference | DicomwebReference
+
+
+class CTRequest(RootModel[Reference]):
+    """Where a CT is."""
+
+
+class Nodule(_Asked):
+    """One position."""
+
+    xyz: tuple[float, float, float]
+    id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+
+
+class Question(_Asked):
+    """What is asked of a CT; the defaults are the command line's."""
+
+    nodules: Annotated[list[Nodule], Field(min_length=1)]
+    space: Literal["lps", "ras", "voxel"] = "lps"
+    k: Annotated[int, Field(ge=1)] | None = None
+    symmetries: Literal[1, 8, 48] = 1
+    prevalence: float | None = None
+    where: Text | None = None
+    no_lung_check: bool = False
+    redact: bool = False
+
+    def ids(self) -> list[str]:
+        """What the nodules are called; their numbers where nothing is said."""
+        return [nodule.id or str(number) for number, nodule in enumerate(self.nodules, start=1)]
+
+    def key(self) -> str:
+        """Equal for questions with the same diagnoses."""
+        return self.model_dump_json(exclude={"redact", "ct"})
+
+    def apart_from_nodules(self) -> str:
+        """Equal for questions whose diagnoses of the same position are the same."""
+        return self.model_dump_json(exclude={"redact", "ct", "nodules"})
+
+
+class PredictionRequest(Question):
+    """A question, and the CT: its id in the store, or where it is. Left out where the request holds the CT itself."""
+
+    ct: Text | Reference | None = None
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parsed(kind: type[Model], data: bytes | str) -> Model:
+    """A request's JSON as what it must be.
+
+    Raises:
+        UsageError: ``request-damaged`` or ``request-invalid``, with the field that is wrong.
+    """
+    try:
+        given: Any = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the request is no JSON: {error}", hint="send JSON", code="request-damaged") from error
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the request"
+        raise UsageError(
+            f"{where}: {first['msg']}", hint="the interface is at /docs", code="request-invalid"
+        ) from error

@@ -1,0 +1,139 @@
+"""Where a CT of a request comes from: an upload, a path below ``--root``, or a PACS that the service may ask."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from nodule_diag.ct import dicom_files, dicom_files_in_memory, read_ct, read_ct_in_memory, reading_limits
+from nodule_diag.errors import NoduleDiagError
+from nodule_diag.service.problems import ServiceError
+from nodule_diag.service.requests import DicomwebReference, PathReference, Reference
+from nodule_diag.service.settings import Settings
+from nodule_diag.service.store import ReadCT
+from nodule_diag.service.work import Job
+
+HEADER_SUFFIXES = (".mhd", ".nhdr")
+"""Of files that name another one beside them."""
+
+
+class Sources:
+    """Reads CTs.
+
+    Args:
+        settings: Which folder and servers may be asked, and how large a CT may be.
+        threads: That reading may use.
+    """
+
+    def __init__(self, settings: Settings, *, threads: int) -> None:
+        self._settings, self._threads = settings, threads
+
+    def uploaded(
+        self, files: Mapping[str, bytes], job: Job, *, series: str | None = None, acquisition: int | None = None
+    ) -> ReadCT:
+        """Read what was sent; errors as `read_ct_in_memory`."""
+        started = time.perf_counter()
+        with reading_limits(max_voxels=self._settings.ct_voxels, watch=lambda share: job.at("read", share)):
+            ct = read_ct_in_memory(files, series=series, acquisition=acquisition, threads=self._threads)
+        read_ms = (time.perf_counter() - started) * 1000
+        if ct.dicom is None:
+            return ReadCT(ct, read_ms=read_ms)
+        size = sum(map(len, files.values()))
+        return ReadCT(ct, dicom_files_in_memory(files), files_bytes=size, read_ms=read_ms)
+
+    def referred(self, reference: Reference, job: Job) -> ReadCT:
+        """Read what is named.
+
+        Raises:
+            ServiceError: ``no-root``, ``path-outside-root`` or ``dicomweb-not-allowed``.
+            NoduleDiagError: As `read_ct` and `Pacs.fetch`.
+        """
+        with reading_limits(max_voxels=self._settings.ct_voxels, watch=lambda share: job.at("read", share)):
+            if isinstance(reference, PathReference):
+                return self._below_root(reference)
+            return self._fetched(reference, job)
+
+    def check(self, reference: Reference) -> None:
+        """Refuse what must not be read, before it is queued; errors as :meth:`referred`."""
+        if isinstance(reference, PathReference):
+            self._path(reference.path)
+        else:
+            self._require_allowed(reference.dicomweb.url)
+
+    def _below_root(self, reference: PathReference) -> ReadCT:
+        path = self._path(reference.path)
+        started = time.perf_counter()
+        try:
+            ct = read_ct(path, series=reference.series, acquisition=reference.acquisition, threads=self._threads)
+        except NoduleDiagError as error:  # which names where the folder of --root is
+            error.message = error.message.replace(str(path), reference.path)
+            raise
+        read_ms = (time.perf_counter() - started) * 1000
+        files = None if ct.dicom is None else dicom_files(path)
+        return ReadCT(replace(ct, path=reference.path), files, read_ms=read_ms)
+
+    def _path(self, given: str) -> Path:
+        """Where a path below the root leads, which must be below the root too, whatever links are on the way."""
+        if self._settings.root is None:
+            raise ServiceError(
+                "no paths are taken here", status=403, code="no-root", hint="send the CT, or start with --root DIR"
+            )
+        root = self._settings.root.resolve()
+        try:
+            path = (root / given).resolve()
+            inside = path.is_relative_to(root) and "\0" not in given
+            inside = inside and all(_within(root, entry) for entry in _reached(path))
+        except (OSError, ValueError, RuntimeError):  # a loop of links, a name of no file system
+            inside = False
+        if not inside:
+            raise ServiceError(
+                "the path leads out of the folder that CTs may be taken from",
+                status=403,
+                code="path-outside-root",
+                hint="give a path below that of --root, without links to elsewhere",
+            )
+        return path
+
+    def _fetched(self, reference: DicomwebReference, job: Job) -> ReadCT:
+        from nodule_diag.pacs import Pacs
+
+        wanted = reference.dicomweb
+        self._require_allowed(wanted.url)
+        started = time.perf_counter()
+        fetched = Pacs(wanted.url).fetch(
+            wanted.study, wanted.series, progress=lambda have, of: job.at("read", 0.5 * have / of)
+        )
+        ct = fetched.read(acquisition=reference.acquisition, threads=self._threads)
+        size = sum(file.size for file in fetched.files)
+        return ReadCT(ct, fetched.files, files_bytes=size, read_ms=(time.perf_counter() - started) * 1000)
+
+    def _require_allowed(self, url: str) -> None:
+        """Only whoever runs the service says which servers it asks, with its account and from its network."""
+        if url.rstrip("/") not in {allowed.rstrip("/") for allowed in self._settings.dicomweb}:
+            raise ServiceError(
+                "this PACS is not one that the service may ask",
+                status=403,
+                code="dicomweb-not-allowed",
+                hint="start the service with --dicomweb URL",
+            )
+
+
+def _reached(path: Path) -> list[Path]:
+    """The links that reading a path could follow."""
+    if path.is_dir():
+        found = []
+        for parent, folders, names in os.walk(path):
+            found += [entry for name in (*folders, *names) if (entry := Path(parent, name)).is_symlink()]
+        return found
+    if path.name.lower().endswith(HEADER_SUFFIXES):
+        return [entry for entry in path.parent.iterdir() if entry.is_symlink()]
+    return []
+
+
+def _within(root: Path, link: Path) -> bool:
+    """Whether a link leads to a plain file below the root; one to a folder could lead on."""
+    target = link.resolve()
+    return target.is_relative_to(root) and not target.is_dir()

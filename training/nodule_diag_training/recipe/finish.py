@@ -1,0 +1,107 @@
+"""The recipe's last stage: from a run's best weights, with the rate falling to zero.
+
+A run that its patience ended has its best weights from the middle of the schedule, where the rate still shakes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from torch import Tensor
+
+from nodule_diag.errors import UsageError
+from nodule_diag_training.config import Stage, TrainingConfig
+from nodule_diag_training.data import TrainingDataError
+from nodule_diag_training.engine import LOG, MODEL, load_model, read_log
+from nodule_diag_training.evaluation import FOLD, HELD_OUT, HELD_OUT_LUNG
+
+FINISH_STEPS: Final = 160
+FINISH_LOOKS: Final = 4
+"""At the validation patients, evenly, the last at the end."""
+STARTED_FROM: Final = "started_from"
+"""In a model's provenance: configuration and provenance of the run whose weights it began with."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Start:
+    """A finished run to go on from.
+
+    Attributes:
+        folder: The run's.
+        config: Of it.
+        weights: Those it kept.
+        provenance: Of these.
+    """
+
+    folder: Path
+    config: TrainingConfig
+    weights: Mapping[str, Tensor]
+    provenance: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Start:
+        """That of a run folder.
+
+        Raises:
+            TrainingDataError: If it holds no finished model.
+        """
+        model, config, provenance = load_model(folder / MODEL)
+        return cls(folder=folder, config=config, weights=model.state_dict(), provenance=provenance)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the provenance of what begins with it."""
+        return {"config": self.config.model_dump(mode="json"), **self.provenance}
+
+    @property
+    def fold(self) -> int | None:
+        """Which it held out; None for everybody's model."""
+        fold: int | None = self.provenance.get(FOLD)
+        return fold
+
+    def require_unseen(self, held_out: Collection[str], lung: Collection[str] = ()) -> None:
+        """Refuse to judge on these patients what this run has learned from.
+
+        Raises:
+            UsageError: If it learned from any of them.
+        """
+        for key, patients in ((HELD_OUT, held_out), (HELD_OUT_LUNG, lung)):
+            if leaked := set(patients) - set(self.provenance.get(key, ())):
+                raise UsageError(
+                    f"{self.folder} was trained on {len(leaked)} of the patients that are to be held out",
+                    hint="start from a run of the same fold and number of folds",
+                )
+
+    def rate(self) -> float:
+        """The learning rate at the step that its weights are of.
+
+        Raises:
+            TrainingDataError: If the run has no log of that step.
+        """
+        best = self.provenance.get("best", {})
+        step = best.get("step", self.config.steps - 1)
+        rates = {line.step: line.learning_rate for line in read_log(self.folder / LOG)}
+        if step not in rates:
+            raise TrainingDataError(
+                f"{self.folder / LOG} does not say the learning rate at step {step}",
+                hint="give a run folder with its log",
+            )
+        return rates[step]
+
+
+def finishing(start: Start, *, steps: int = FINISH_STEPS) -> TrainingConfig:
+    """The configuration that brings a run to its end: its own, on whole patches, from its rate to zero."""
+    stage = Stage(size=start.config.stages[-1].size, steps=steps)
+    every = max(1, steps // FINISH_LOOKS)
+    return start.config.model_copy(
+        update={
+            "stages": (stage,),
+            "schedule": "annealing",
+            "learning_rate": start.rate(),
+            "validate_every": every,
+            "checkpoint_every": max(1, every // 2),
+        }
+    )
