@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import tarfile
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ pytest.importorskip("onnxruntime", reason="needs the cpu extra")
 import onnxruntime
 from examples.cpp.write_mhd import write_mhd as write_mhd_to
 
+from needed_tools import lacks, require
 from nodule_diag.ct import CTVolume
 from nodule_diag_export.fused import export_fused, open_source
 
@@ -32,19 +32,6 @@ HEADERS_SHA512 = (
 HEADERS_FOLDER = "ios-arm64/onnxruntime.framework/Headers/"
 HEADERS_VARIABLE = "NODULE_DIAG_ORT_HEADERS"
 """A folder that has them already."""
-
-
-def lacks(what: str) -> None:
-    """Skip, or fail where CI was to bring it."""
-    if os.environ.get("NODULE_DIAG_TOOLS") == "required":
-        pytest.fail(f"CI has no {what}: .ci/run installs it")
-    pytest.skip(f"no {what}")
-
-
-def require(*programs: str) -> None:
-    for program in programs:
-        if shutil.which(program) is None:
-            lacks(program)
 
 
 @pytest.fixture(scope="session")

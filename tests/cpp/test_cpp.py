@@ -15,6 +15,7 @@ import pytest
 
 import guard
 from bundle_factory import make_tiny_bundle
+from needed_tools import require
 from nodule_diag.bundle import PresenceSpec
 from nodule_diag.ct import CTVolume, chest_phantom, lps_from_index, read_ct
 from nodule_diag.diagnoser import Diagnoser
@@ -189,6 +190,23 @@ def test_the_phantom_under_sanitizers(sanitized, packaged_fused, write_mhd, phan
     ended = sanitized.run("sample_c", packaged_fused)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("lidc-synergic ")
+
+
+def test_c_sharp_says_the_same_as_c(built, packaged_fused, repo_root, tmp_path):
+    require("mcs", "mono")
+    source = repo_root / "examples" / "cpp"
+    program = tmp_path / "sample.exe"
+    command = ["mcs", "-warnaserror", f"-out:{program}", source / "Sample.cs", source / "NoduleDiag.cs"]
+    compiled = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert compiled.returncode == 0, compiled.stdout + compiled.stderr
+    ended = subprocess.run(
+        ["mono", program, packaged_fused], capture_output=True, text=True, timeout=300,
+        env=os.environ | {"LD_LIBRARY_PATH": str(built.folder)},
+    )  # fmt: skip
+    answer, refusal = ended.stdout.splitlines()
+    assert answer == built.run("sample_c", packaged_fused).stdout.partition(": ")[2].strip()
+    assert refusal.startswith("coordinate-outside: the position (1000.00, 0.00, 0.00) mm LPS")
+    assert ended.returncode == 3
 
 
 BROKEN_HEADERS = {

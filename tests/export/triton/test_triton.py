@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bundle_factory import make_tiny_bundle
+from needed_tools import lacks
 from nodule_diag.errors import OutputError
 from nodule_diag_export.cli import app
 from nodule_diag_export.fused import open_source
@@ -45,8 +46,7 @@ def triton_python(tmp_path_factory):
     pip = [sys.executable, "-m", "pip", f"--python={python}", "install", "-q", "tritonclient[grpc]"]
     done = subprocess.run(pip, capture_output=True, text=True, timeout=600)
     if done.returncode != 0:
-        why = f"tritonclient cannot be installed: {done.stderr[-300:]}"
-        pytest.fail(why) if os.environ.get("NODULE_DIAG_TOOLS") == "required" else pytest.skip(why)
+        lacks(f"tritonclient from the package index: {done.stderr[-300:]}")
     return python
 
 
