@@ -152,7 +152,7 @@ def run_batch(
 
 
 def _plan(ready: dict[str, Any], options: BatchOptions) -> dict[str, Any]:
-    """What all answers of a folder are of; a filter may name someone, and is told by its hash where that is unwanted."""
+    """What all answers of a folder are of. A filter may name someone: where it must not, its hash stands there."""
     said = {name: getattr(options, name) for name in PLANNED}
     if not (options.redact and options.where):
         return {**ready, "options": said}

@@ -1,8 +1,8 @@
 """What a process does and not what it is about: threads, CPU quota, work side by side, children, files written whole.
 
 Nothing here knows of CTs or networks.
-Doors: ``resolve_threads``, ``available_cores``, ``filter_threads``, ``in_order``, ``Children``, ``Stopwatch``, ``write_bytes``,
-``sole_writer``.
+Doors: ``resolve_threads``, ``available_cores``, ``filter_threads``, ``in_order``, ``Children``, ``Stopwatch``,
+``write_bytes``, ``sole_writer``.
 """
 
 import lazy_loader
