@@ -14,7 +14,7 @@ ROOMS = {
         "backends bundle cases ct dicom_objects exchange fleet pacs preprocessing process report results service"
     ),
     "nodule_diag_training": "data engine evaluation experiments losses model recipe",
-    "nodule_diag_export": "bundle engines fused graph parity winograd",
+    "nodule_diag_export": "bundle engines fused graph parity triton winograd",
 }
 NAMES = tuple(f"{package}.{room}" for package, rooms in ROOMS.items() for room in rooms.split())
 MEASURES_IMPORTS = "benchmarks.yardstick"

@@ -29,7 +29,7 @@ How many nodules an hour does a machine diagnose? `nodule-diag bench batch` meas
 files on disk to results on disk. A rate is that of the batch once every process works, without start and end.
 
 """
-GPU = "| any GPU | | | | **not measured** | | | |"
+GPU = "| any GPU | | | | | **not measured** | | | |"
 READING = """
 - **Processes x threads**: take one thread a process and as many processes as there are cores, as `batch` does
   by itself. The rows of one process with all threads show what the other way gives.
@@ -50,9 +50,9 @@ def page(parts: Sequence[Part]) -> str:
     lines = [
         "## Measured",
         "",
-        "| machine | engine | processes x threads | nodules a CT | CTs an hour | nodules an hour |"
+        "| machine | engine | cores | processes x threads | nodules a CT | CTs an hour | nodules an hour |"
         f" {STUDY:,} CTs take | largest process |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for part in parts:
         lines += [_line(part, row) for row in _rows(part)]
@@ -76,8 +76,9 @@ def _line(part: Part, row: dict[str, Cell]) -> str:
     rate, peak = float(row["cts"] or 0), row["peak_mib"]
     days = STUDY / rate / 24
     cells = (
-        f"{part.environment.cpu}, {part.environment.cores} cores",
+        part.environment.cpu,
         row["engine"],
+        row["cores"],
         f"{row['workers']} x {row['threads']}",
         row["nodules"],
         number(rate),
@@ -104,7 +105,7 @@ def _verdict(holds: bool) -> str:
 
 def _cost(part: Part) -> list[str]:
     """What a CT and a nodule cost in time of a core, from the rows of all cores with few and more nodules."""
-    rows = [row for row in _rows(part) if row["engine"] == "local" and row["threads"] == 1]
+    rows = [row for row in _rows(part) if row["engine"] == "local" and row["workers"] == row["cores"]]
     cost = {
         (row["workers"], row["nodules"]): float(row["workers"] or 0) * 3600 / float(row["cts"] or 0) for row in rows
     }
