@@ -152,11 +152,7 @@ def run_batch(
 
 
 def _plan(ready: dict[str, Any], options: BatchOptions) -> dict[str, Any]:
-<<<<<<< HEAD
     """What all answers of a folder are of. A filter may name someone: its hash stands for it where that is unwanted."""
-=======
-    """What all answers of a folder are of. A filter may name someone: where it must not, its hash stands there."""
->>>>>>> fleet
     said = {name: getattr(options, name) for name in PLANNED}
     if not (options.redact and options.where):
         return {**ready, "options": said}
