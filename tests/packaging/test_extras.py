@@ -11,7 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-RUNTIME_EXTRAS = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "engines", "dicom", "pacs", "report", "ray"}
+BACKENDS = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "engines"}
+RUNTIME_EXTRAS = BACKENDS | {"dicom", "pacs", "ray", "report", "serve"}
 EXTRAS = RUNTIME_EXTRAS | {"train", "export", "bench", "dev"}
 ONNX_RUNTIMES = {"onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"}
 NO_EXTRA = ""
@@ -31,9 +32,10 @@ def requirements(wheel_metadata):
     lines = [Requirement(line) for line in wheel_metadata.get_all("Requires-Dist")]
     base = required_names(lines, extra=NO_EXTRA)
     adds = {extra: required_names(lines, extra=extra) - base for extra in EXTRAS}
-    for extra, other in (("export", "train"), ("bench", "export"), ("tensorrt-rtx", "engines")):
-        if THIS in adds[extra]:  # nodule-diag[train], nodule-diag[export], nodule-diag[engines]
-            adds[extra] = adds[extra] - {THIS} | adds[other]
+    for line in lines:  # nodule-diag[train] in the extra export; those that are named come before those that name them
+        if line.name == THIS:
+            (extra,) = [extra for extra in EXTRAS if line.marker.evaluate({"extra": extra})]
+            adds[extra] = (adds[extra] - {THIS}).union(*(adds[other] for other in line.extras))
     return {NO_EXTRA: base} | adds
 
 
@@ -98,7 +100,7 @@ def test_uv_knows_that_cpu_and_gpu_conflict(repo_root):
 
 # For each package: the extras with which its third-party imports must be complete.
 IMPORTS_MAY_NEED = {
-    "sdk": ("cpu", "openvino", "tensorrt", "tensorrt-rtx", "dicom", "pacs", "report"),
+    "sdk": ("cpu", "openvino", "tensorrt", "tensorrt-rtx", "dicom", "pacs", "report", "serve", "ray"),
     "cli": (),
     "training": ("train",),
     "export": ("export",),

@@ -20,7 +20,7 @@ from nodule_diag_training.options import DEFAULT_DATA, DataOption, StoreOption
 from .commands import shown, shown_stores, write_report
 from .crossval import HELD_OUT
 from .presence import TorchBackend, whole_patches
-from .spread import Turned, errors_double_above, spread_section
+from .turned_views import Turned, errors_double_above, spread_section
 
 SIDES = "12/45"
 
