@@ -14,6 +14,8 @@ import marked_files
 from guard import STRACE, watched
 
 CLI = "import sys; sys.argv[0] = 'nodule-diag'; from nodule_diag_cli.main import main; main()"
+# As without the extra pacs: pydicom imports requests where it is, whose urllib3 tries on import whether ::1 can be bound.
+NO_PACS = f"import sys; sys.modules['requests'] = None; {CLI}"
 BATCH = """
 import sys, nodule_diag as nd
 diagnoser = nd.Diagnoser.load(sys.argv[2], backend="onnxruntime")
@@ -41,11 +43,11 @@ def ways(ct: Path, bundle: Path, named: Path) -> dict[str, tuple[str, tuple[obje
         # The tiny network has no convolutions, so nothing to transform.
         "predict, winograd": (CLI, ("predict", ct, *NODULE, "--backend=winograd", "--out", named / "out")),
         "predict, report and positions": (
-            CLI,
+            NO_PACS,
             ("predict", ct, *NODULE, *tiny, "--report", named / "r.html", "--positions-out", named / "p.csv"),
         ),
         "predict, DICOM objects": (
-            CLI,
+            NO_PACS,
             ("predict", named / "series", *VOXEL, *tiny, "--report", named / "r.html", "--dicom-out", named / "out"),
         ),
         "grand-challenge": (CLI, ("grand-challenge", "--input", named / "in", "--output", named, *tiny)),

@@ -13,7 +13,10 @@ import tomllib
 from pathlib import Path
 
 EXTRAS = ("cpu", "openvino", "dicom", "report", "pacs", "serve")
-TOOLS = ("pytest", "pytest-xdist", "hypothesis", "onnx", "jsonschema", "scipy", "scikit-image", "nibabel", "grimp")
+TOOLS = (
+    *("pytest", "pytest-xdist", "hypothesis", "onnx", "jsonschema", "scipy", "scikit-image", "nibabel", "grimp"),
+    *("pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg"),  # the tests write with them
+)
 TESTS = (
     *("tests/sdk/bundle", "tests/sdk/backends/test_onnxruntime_binding.py", "tests/sdk/backends/test_openvino.py"),
     *("tests/sdk/backends/test_onnx_file.py", "tests/sdk/backends/test_answers.py", "tests/sdk/cases/test_base.py"),
