@@ -89,14 +89,20 @@ class Marked:
         return middle + radius * (np.outer(np.cos(turn), along[0]) + np.outer(np.sin(turn), along[1]))
 
 
+def with_patient(slices: list[Dataset], name: str = "Phantom^One") -> list[Dataset]:
+    """The slices with what DICOM wants of a patient and a study."""
+    for item in slices:
+        item.PatientName, item.PatientBirthDate, item.PatientSex = name, "", ""
+        item.StudyID, item.StudyDate, item.StudyTime, item.AccessionNumber = "1", "20260101", "120000", ""
+        item.ReferringPhysicianName, item.Manufacturer = "", "none"
+    return slices
+
+
 def marked_series(folder: Path, *, tilt_deg: float = 0.0) -> Marked:
     """A series with its marks; turned about the left-right axis where ``tilt_deg`` is given."""
     c, s = np.cos(np.deg2rad(tilt_deg)), np.sin(np.deg2rad(tilt_deg))
     slices = make.dicom_slices(make.chest_hu(SHAPE_ZYX), spacing=SPACING_XYZ, column=(0, c, s))
-    for item in slices:
-        item.PatientName, item.PatientBirthDate, item.PatientSex = "Phantom^One", "", ""
-        item.StudyID, item.StudyDate, item.StudyTime, item.AccessionNumber = "1", "20260101", "120000", ""
-        item.ReferringPhysicianName, item.Manufacturer = "", "none"
+    with_patient(slices)
     saved = make.save_series(folder / "series", slices)
     series = Marked(saved, slices, np.zeros(3), np.zeros(3))
     points = (series.lps(14.3, 17.6, 9), series.lps(31.2, 24.1, 6))

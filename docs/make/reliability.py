@@ -44,7 +44,7 @@ make fuzz MINUTES=30                                       # writes results/reli
 cd tests && python -m fuzz --replay 1/nrrd-gzip/158        # one file again: seed of the run, good file, number
 ```
 
-- **Good files** are small and made by code (`tests/fuzz/seeds.py`). No scan of a patient is among them.
+- **Good files** are small and made by code (`tests/fuzz/seeds*.py`). No scan of a patient is among them.
 - **Damage** is what discs, copies, programs and attackers do: bits flip, sectors are lost, files end early, fields
   hold boundary values, lines come twice, sequences nest 40,000 deep, few bytes unpack to 400 MiB. Inside compressed
   files it is done before packing, so that checksums are right and the inner parser is reached.
@@ -77,7 +77,11 @@ file. Everything else is judged by the rule of its format:
 | bundle | a file's sha256 is not the manifest's, or a key of the manifest stands twice |
 | network | P, score, CAM or segmentation lie outside their range |
 | case base | SQLite's integrity check, constraints or length fail |
-| point file | a point is not finite; a key of a JSON object stands twice |
+| point file, DICOM marks | a point is not finite; a key of a JSON object stands twice |
+| table of cases | a case stands twice; a number is not finite; a key of a JSON object stands twice |
+| filter of cases | it and its opposite do not part the cases, or the case base has changed |
+| DICOMweb, fetched | an object that the server lists is not in the CT; or a rule of DICOM series |
+| DICOMweb, stored | the answer does not say that the object was stored |
 
 A memory that was never written gives another answer each time: what differs from the good file's is read twice.
 

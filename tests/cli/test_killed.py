@@ -29,6 +29,7 @@ import ct_files
 from bundle_factory import tiny_base
 from case_tables import phantom_table
 from guard import STRACE
+from marked_files import with_patient
 from nodule_diag.bundle import Bundle
 from nodule_diag.cases import rows
 from nodule_diag.cases.base import CaseBase
@@ -344,12 +345,9 @@ def test_report_positions_and_dicom_objects(tiny_bundle: Path, tmp_path: Path) -
 
 def dicom(folder: Path, *, named: str) -> Path:
     """A series of a patient."""
-    slices = ct_files.dicom_slices()
+    slices = with_patient(ct_files.dicom_slices(), f"Patient^{named}")
     for item in slices:
-        item.PatientID, item.PatientName = f"patient-{named}", f"Patient^{named}"
-        item.PatientBirthDate, item.PatientSex = "", ""
-        item.StudyID, item.StudyDate, item.StudyTime, item.AccessionNumber = "1", "20260101", "120000", ""
-        item.ReferringPhysicianName, item.Manufacturer = "", "none"
+        item.PatientID = f"patient-{named}"
     return ct_files.save_series(folder, slices)
 
 

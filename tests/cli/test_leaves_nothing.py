@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import ct_files
+import marked_files
 from guard import STRACE, watched
 
 CLI = "import sys; sys.argv[0] = 'nodule-diag'; from nodule_diag_cli.main import main; main()"
+# As without the extra pacs: pydicom imports requests where it is, whose urllib3 tries on import whether ::1 can be bound.
+NO_PACS = f"import sys; sys.modules['requests'] = None; {CLI}"
 BATCH = """
 import sys, nodule_diag as nd
 diagnoser = nd.Diagnoser.load(sys.argv[2], backend="onnxruntime")
@@ -26,6 +30,7 @@ with CaseBase.edit(sys.argv[1]) as base:
 assert len(CaseBase.open(sys.argv[1])) == 120
 """
 PLAIN = {"PATH": os.environ["PATH"], "HOME": os.devnull}
+VOXEL = ("--xyz", "14", "16", "6", "--space", "voxel")
 NODULE = ("--xyz", "-72", "-18", "-135")
 
 
@@ -37,6 +42,15 @@ def ways(ct: Path, bundle: Path, named: Path) -> dict[str, tuple[str, tuple[obje
         "predict, openvino": (CLI, ("predict", ct, *NODULE, *tiny, "--backend=openvino", "--out", named / "out")),
         # The tiny network has no convolutions, so nothing to transform.
         "predict, winograd": (CLI, ("predict", ct, *NODULE, "--backend=winograd", "--out", named / "out")),
+        "predict, report and positions": (
+            NO_PACS,
+            ("predict", ct, *NODULE, *tiny, "--report", named / "r.html", "--positions-out", named / "p.csv"),
+        ),
+        "predict, DICOM objects": (
+            NO_PACS,
+            ("predict", named / "series", *VOXEL, *tiny, "--report", named / "r.html", "--dicom-out", named / "out"),
+        ),
+        "grand-challenge": (CLI, ("grand-challenge", "--input", named / "in", "--output", named, *tiny)),
         "predict, auto, no --out": (CLI, ("predict", ct, *NODULE, "--json")),
         "demo": (CLI, ("demo", *tiny, "--out", named / "out")),
         "demo, no --out": (CLI, ("demo", *tiny, "--json")),
@@ -62,7 +76,15 @@ def test_no_socket_and_no_file_that_nobody_named(way: str, phantom_ct: Path, tin
     named, home, scratch = (tmp_path / name for name in ("named", "home", "scratch"))
     for folder in (named, home, scratch, home / "tmp", home / "work"):
         folder.mkdir()
+    if "DICOM" in way or "report" in way:
+        pytest.importorskip("highdicom")
+        pytest.importorskip("jinja2")
     tiny_base().save(named / "old.sqlite")
+    ct_files.save_series(named / "series", marked_files.with_patient(ct_files.dicom_slices()))
+    images = named / "in" / "images" / "chest-ct"
+    images.mkdir(parents=True)
+    ct_files.write(images / "1.2.3.mha", ct_files.image())
+    (named / "in" / "nodule-locations.json").write_text('{"points": [{"name": "1", "point": [-10, 20, -115]}]}')
     (named / "table.csv").write_text(f"case_id,patient,label,path,x,y,z\na,p,1,{phantom_ct},-72,-18,-135\n")
     (named / "manifest.csv").write_text(f"path,x,y,z\n{phantom_ct},-72,-18,-135\n")
     before = sorted(home.rglob("*"))
@@ -73,7 +95,8 @@ def test_no_socket_and_no_file_that_nobody_named(way: str, phantom_ct: Path, tin
     assert found.network == ()
     assert found.outside(named) == []
     assert sorted(home.rglob("*")) == before
-    assert bool(found.outside()) == ("--out" in words or way == "CaseBase.add"), "the watch sees something"
+    writes = any(str(word).endswith(("-out", "--out", "--report", "--output")) for word in words)
+    assert bool(found.outside()) == (writes or way == "CaseBase.add"), "the watch sees something"
     if way == "doctor":
         assert json.loads(found.out)["telemetry"] == {"off": True, "reason": ""}
     if not STRACE:
