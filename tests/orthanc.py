@@ -40,12 +40,15 @@ def _require_orthanc() -> str:
 
 
 @contextmanager
-def orthanc(folder: Path, *, largest_file: int | None = None) -> Iterator[str]:
+def orthanc(
+    folder: Path, *, largest_file: int | None = None, running: list[subprocess.Popen[bytes]] | None = None
+) -> Iterator[str]:
     """Run a server; yields its DICOMweb address.
 
     Args:
         folder: Empty; the server keeps everything there.
         largest_file: Bytes above which its writes fail, as they do on a full disk.
+        running: Takes the server's process, for who wants to kill it.
     """
     program, port = _require_orthanc(), free_port()
     settings = {
@@ -69,6 +72,8 @@ def orthanc(folder: Path, *, largest_file: int | None = None) -> Iterator[str]:
 
     log = (folder / "log").open("wb")
     server = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=log, stderr=log, preexec_fn=limited)
+    if running is not None:
+        running.append(server)
     try:
         _wait_for(port, server, folder / "log")
         yield f"http://127.0.0.1:{port}/dicom-web"

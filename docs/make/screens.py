@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
 
@@ -125,23 +126,24 @@ def pacs(folder: Path, phantom: Phantom) -> None:
 
     from benchmarks.part_dicom import write_series
     from nodule_diag.pacs import Pacs
-    from orthanc import PASSWORD, USER, orthanc  # type: ignore[import-not-found] # of the tests
 
+    server = import_module("orthanc")  # of the tests
     write_series(folder / "ct", phantom.ct)
     slices = [dcmread(path) for path in sorted((folder / "ct").iterdir())]
     for item in slices:
         item.PatientName, item.StudyDescription, item.SeriesDescription = "Phantom", "Chest CT of a phantom", "Chest"
         item.SeriesNumber, item.StudyDate = 1, "20261126"
-    os.environ |= {"NODULE_DIAG_DICOMWEB_USER": USER, "NODULE_DIAG_DICOMWEB_PASSWORD": PASSWORD}
+    os.environ |= {"NODULE_DIAG_DICOMWEB_USER": server.USER, "NODULE_DIAG_DICOMWEB_PASSWORD": server.PASSWORD}
     (folder / "orthanc").mkdir()
-    with orthanc(folder / "orthanc") as url, sync_playwright() as running:
+    with server.orthanc(folder / "orthanc") as url, sync_playwright() as running:
         Pacs(url).store(slices)
         study, series = slices[0].StudyInstanceUID, slices[0].SeriesInstanceUID
         where = " ".join(f"--xyz {x:.2f} {y:.2f} {z:.2f}" for x, y, z in [phantom.nodules[1].center_xyz_mm])
         typed(folder, f"nodule-diag predict --dicomweb {url} --study {study} --series {series} {where} --store")
         browser = running.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         context = browser.new_context(
-            viewport={"width": WIDTH, "height": HEIGHT}, http_credentials={"username": USER, "password": PASSWORD}
+            viewport={"width": WIDTH, "height": HEIGHT},
+            http_credentials={"username": server.USER, "password": server.PASSWORD},
         )
         page = context.new_page()
         root = url.removesuffix("/dicom-web")

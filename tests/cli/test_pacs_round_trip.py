@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydicom import dcmread, uid
 from nodule_diag import Diagnoser
 from nodule_diag.bundle.bundle import Bundle
 from nodule_diag.ct.reading import read_ct
+from nodule_diag.errors import PacsError
 from nodule_diag.pacs.account import PASSWORD, USER
 from nodule_diag.pacs.server import Pacs
 from orthanc import PASSWORD as SECRET
@@ -35,7 +37,8 @@ def test_there_and_back(command: Any, data_root: Path, tmp_path: Path, monkeypat
     monkeypatch.setenv(USER, WHO)
     monkeypatch.setenv(PASSWORD, SECRET)
     (tmp_path / "orthanc").mkdir()
-    with orthanc(tmp_path / "orthanc") as url:
+    running: list[subprocess.Popen[bytes]] = []
+    with orthanc(tmp_path / "orthanc", running=running) as url:
         pacs = Pacs(url)
         pacs.store(slices)
         before = {item["0020000E"]["Value"][0] for item in pacs._client.search_for_series(study)}
@@ -47,6 +50,14 @@ def test_there_and_back(command: Any, data_root: Path, tmp_path: Path, monkeypat
         assert ended.code == 0, ended.err
         found = {item["0020000E"]["Value"][0] for item in pacs._client.search_for_series(study)} - {series}
         fetched = [file.data for uid in found for file in pacs.fetch(study, uid).files]
+
+        def kill(have: int, _: int) -> None:
+            if have == 5:  # 70 MB are on their way
+                running[0].kill()
+
+        with pytest.raises(PacsError) as caught:
+            pacs.fetch(study, series, progress=kill)
+        assert (caught.value.code, caught.value.exit_code) == ("pacs-unreachable", 6)
     files = {}
     for data in fetched:
         kind = dcmread(BytesIO(data)).SOPClassUID

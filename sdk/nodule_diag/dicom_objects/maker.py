@@ -54,9 +54,9 @@ class Maker:
     def equipment(self) -> dict[str, Any]:
         """What segmentations and maps say besides."""
         return {
-            "manufacturer_model_name": self.prediction.bundle.label[:LONG_STRING],
-            "software_versions": self.prediction.runtime.sdk_version[:LONG_STRING],
-            "device_serial_number": self.prediction.bundle.sha256[:LONG_STRING],
+            "manufacturer_model_name": long_string(self.prediction.bundle.label),
+            "software_versions": long_string(self.prediction.runtime.sdk_version),
+            "device_serial_number": long_string(self.prediction.bundle.sha256),
         }
 
     @property
@@ -79,7 +79,7 @@ class Maker:
     @property
     def version(self) -> str:
         """SDK and model."""
-        return f"{self.prediction.runtime.sdk_version}, {self.prediction.bundle.label}"[:LONG_STRING]
+        return long_string(f"{self.prediction.runtime.sdk_version}, {self.prediction.bundle.label}")
 
     def algorithm(self) -> AlgorithmIdentificationSequence:
         """For images."""
@@ -108,9 +108,14 @@ class Maker:
     def tracking_id(self, diagnosis: Diagnosis) -> str:
         """The nodule's name."""
         name = "".join(c if c.isprintable() and c != "\\" else "_" for c in diagnosis.id)
-        return f"Nodule {name}"[:LONG_STRING]
+        return long_string(f"Nodule {name}")
 
     def uid(self, what: str, *, lasting: bool = False) -> str:
         """A UID that is the same for all who ask for the same in this run; ``lasting``: in every run."""
         run = [] if lasting else [self.run]
         return str(generate_uid(entropy_srcs=[self.series_uid, what, *run]))
+
+
+def long_string(text: str) -> str:
+    """As much of a text as an LO holds, whether a reader counts characters, as the standard does, or bytes."""
+    return text.encode()[:LONG_STRING].decode(errors="ignore")

@@ -14,7 +14,7 @@ from pydicom import Sequence as DicomSequence
 from pydicom.dataelem import DataElement
 
 from nodule_diag.dicom_objects import codes
-from nodule_diag.dicom_objects.maker import CREATOR, LONG_STRING, Maker
+from nodule_diag.dicom_objects.maker import CREATOR, Maker, long_string
 from nodule_diag.dicom_objects.source import Source
 from nodule_diag.results import Diagnosis, nodule_picture
 
@@ -57,7 +57,7 @@ def parametric_map(source: Source, diagnosis: Diagnosis, *, number: int, by: Mak
         **by.equipment(),
     )
     made.BodyPartExamined = "CHEST"
-    made.SeriesDescription = f"Class activation map: {by.tracking_id(diagnosis)}"[:LONG_STRING]
+    made.SeriesDescription = long_string(f"Class activation map: {by.tracking_id(diagnosis)}")
     made.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = _lung()
     _sort_frames(made, along=cam.direction[:, 2])
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -141,11 +142,12 @@ def _complete(header: Dataset, dicom: DicomSource) -> None:
     """Fill in what an object must take over and the CT lacks."""
     from pydicom import Dataset
     from pydicom.uid import generate_uid
+    from pydicom.valuerep import DS
 
     header.decode()
     header.SpecificCharacterSet = "ISO_IR 192"  # an id may have any letter
     for keyword in EMPTY_WHERE_UNKNOWN:
-        if keyword not in header:
+        if keyword not in header or not _usable(keyword, str(header[keyword].value)):
             setattr(header, keyword, "")
     if "PerFrameFunctionalGroupsSequence" in header:
         if not header.get("SharedFunctionalGroupsSequence"):
@@ -160,8 +162,8 @@ def _complete(header: Dataset, dicom: DicomSource) -> None:
                     _shorten(group)
     else:
         _shorten(header)
-        if "SliceThickness" not in header:  # type 2
-            header.SliceThickness = None
+        if header.get("SliceThickness") is None:  # the segmentation needs one (PS3.3 C.7.6.16.2.1, type 1C)
+            header.SliceThickness = DS(_slice_distance_mm(dicom), auto_format=True)
     # Of one series, so that all its slices get the same.
     made_up = {
         "StudyInstanceUID": dicom.study_uid,
@@ -171,6 +173,26 @@ def _complete(header: Dataset, dicom: DicomSource) -> None:
     for keyword, known in made_up.items():
         if not header.get(keyword):
             setattr(header, keyword, known or generate_uid(entropy_srcs=[keyword, dicom.slices[0].sop_uid]))
+
+
+def _usable(keyword: str, text: str) -> bool:
+    """Whether what the CT says can be taken over: dates, times and the sex are held to the standard's forms."""
+    from pydicom.valuerep import DA, TM
+
+    try:
+        if keyword.endswith("Date"):
+            return text == "" or bool(re.fullmatch(r"\d{8}", text) and DA(text))
+        if keyword.endswith("Time"):
+            return text == "" or bool(re.fullmatch(r"\d{2,6}(\.\d{1,6})?", text) and TM(text))
+    except ValueError:
+        return False
+    return keyword != "PatientSex" or text in {"", "F", "M", "O"}
+
+
+def _slice_distance_mm(dicom: DicomSource) -> float:
+    """The usual one."""
+    heights = np.array([identity.position_xyz_mm for identity in dicom.slices]) @ _normal(dicom)
+    return float(np.median(np.diff(heights)))
 
 
 def _shorten(group: Dataset) -> None:

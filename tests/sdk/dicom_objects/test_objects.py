@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -183,6 +184,50 @@ def test_a_concatenation_is_refused(saved: Saved) -> None:
         dicom_objects(ct, predicted(ct))
     assert caught.value.code == "multi-frame-concatenation"
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("PatientSex", "X"), ("PatientBirthDate", "unknown"), ("StudyDate", "20261341"), ("StudyTime", "25:61")],
+)
+def test_what_the_standard_does_not_allow_is_left_empty(saved: Saved, keyword: str, value: str) -> None:
+    slices = series()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # pydicom's, of the value
+        for item in slices:
+            setattr(item, keyword, value)
+        ct = saved(slices)
+        made = dicom_objects(ct, predicted(ct))
+    assert {str(item[keyword].value or "") for item in made.values()} == {""}
+
+
+def test_a_slice_without_a_thickness_has_the_distance_of_the_slices(saved: Saved) -> None:
+    slices = series()
+    for item in slices:
+        del item.SliceThickness
+    ct = saved(slices)
+    shared = dicom_objects(ct, predicted(ct))["segmentation.dcm"].SharedFunctionalGroupsSequence[0]
+    assert shared.PixelMeasuresSequence[0].SliceThickness == pytest.approx(1.5)
+
+
+def test_a_long_name_is_cut_to_what_every_reader_takes(saved: Saved) -> None:
+    """dicom3tools counts bytes where the standard counts characters; no letter is cut in two."""
+    ct = saved(series())
+    prediction = predicted(ct, count=1)
+    made = dicom_objects(ct, made_prediction(replace(prediction.diagnoses[0], id="<b>\\" + "漢" * 40)))
+    label = made["segmentation.dcm"].SegmentSequence[0].SegmentLabel
+    assert label == "Nodule <b>_" + "漢" * 17
+    assert len(made["cam_1.dcm"].SeriesDescription.encode()) <= 64
+
+
+def test_a_filter_of_the_cases_stands_in_the_objects(saved: Saved) -> None:
+    ct = saved(series())
+    prediction = predicted(ct, count=1)
+    filtered = replace(prediction, cases=replace(prediction.cases, where="age > 60"))
+    texts = [
+        item.TextValue for item in items(dicom_objects(ct, filtered)["measurements.dcm"]) if item.ValueType == "TEXT"
+    ]
+    assert "cases_where=age > 60" in texts
 
 
 def test_from_a_zip(saved: Saved, tmp_path: Path) -> None:
