@@ -1,6 +1,6 @@
-"""The recipe's last stage: from a run's best weights, with the rate falling to zero.
+"""Going on from a run's best weights, with the rate falling to zero: for a run that ended in the middle of its schedule.
 
-A run that its patience ended has its best weights from the middle of the schedule, where the rate still shakes them.
+No part of the recipe, whose own schedule ends near zero. What it was worth once is in docs/gpu-day.md: nothing.
 """
 
 from __future__ import annotations
