@@ -45,8 +45,5 @@ def rate_at(config: TrainingConfig, progress: float) -> float:
         return config.learning_rate
     if progress < WARM_UP_SHARE:
         return config.learning_rate * max(progress, 1e-3) / WARM_UP_SHARE
-    within = (progress - WARM_UP_SHARE) / (1.0 - WARM_UP_SHARE)
-    if config.schedule == "annealing":
-        return config.learning_rate * (1.0 - within)
-    cosine = 0.5 * (1.0 + math.cos(math.pi * within))
+    cosine = 0.5 * (1.0 + math.cos(math.pi * (progress - WARM_UP_SHARE) / (1.0 - WARM_UP_SHARE)))
     return config.learning_rate * (FINAL_RATE_SHARE + (1.0 - FINAL_RATE_SHARE) * cosine)

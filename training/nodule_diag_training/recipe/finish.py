@@ -1,6 +1,6 @@
-"""The recipe's last stage: from a run's best weights, with the rate falling to zero.
+"""Going on from a run's best weights, the rate falling to zero: for a run that ended in the middle of its schedule.
 
-A run that its patience ended has its best weights from the middle of the schedule, where the rate still shakes them.
+No part of the recipe, whose own schedule ends near zero. What it was worth once is in docs/gpu-day.md: nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nodule_diag_training.data import TrainingDataError
 from nodule_diag_training.engine import LOG, MODEL, load_model, read_log
 from nodule_diag_training.evaluation import FOLD, HELD_OUT, HELD_OUT_LUNG
 
-FINISH_STEPS: Final = 160
+FINISH_STEPS: Final = 80
 FINISH_LOOKS: Final = 4
 """At the validation patients, evenly, the last at the end."""
 STARTED_FROM: Final = "started_from"
