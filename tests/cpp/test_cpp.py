@@ -16,10 +16,10 @@ import pytest
 import guard
 from bundle_factory import make_tiny_bundle
 from needed_tools import require
-from nodule_diag.bundle import PresenceSpec
+from nodule_diag.bundle import CalibrationSpec, PresenceSpec
 from nodule_diag.ct import CTVolume, chest_phantom, lps_from_index, read_ct
 from nodule_diag.diagnoser import Diagnoser
-from nodule_diag.results import Segmentation
+from nodule_diag.results import Calibration, Segmentation
 from nodule_diag_export.fused import export_fused, open_source
 
 pytestmark = pytest.mark.slow
@@ -152,13 +152,25 @@ def test_the_calibration_of_the_file_is_applied(built, tiny, write_mhd, phantom,
     (plain,), (calibrated,) = (
         built.diagnose(tmp_path / f"{name}.onnx", *words)["nodules"] for name in ("plain", "calibrated")
     )
-    wanted = 1.0 / (1.0 + np.exp(-(SLOPE * plain["logit"] + INTERCEPT)))
+    wanted = Calibration(slope=SLOPE, intercept=INTERCEPT).probability(plain["logit"])
     assert calibrated["malignancy"] == pytest.approx(wanted, abs=1e-12)
     assert abs(calibrated["malignancy"] - plain["malignancy"]) > 0.01
     assert calibrated | {"malignancy": None} == plain | {"malignancy": None}
     for damaged in ("0,62", "", "nan", "0.62 x"):
         export_fused(dataclasses.replace(source, figures=figures | {"calibration_slope": damaged}), tmp_path / "x.onnx")
         refused(built, 4, "bundle-model-unreadable", tmp_path / "x.onnx", mhd, "--xyz", 0, 0, 0)
+
+
+def test_a_calibrated_bundle_answers_as_in_python(built, write_mhd, phantom, tmp_path):
+    numbers = CalibrationSpec(slope=SLOPE, intercept=INTERCEPT)
+    bundle = make_tiny_bundle(tmp_path / "bundle", presence=PRESENCE, calibration=numbers)
+    export_fused(open_source(bundle.path), tmp_path / "fused.onnx", threads=1)
+    points = [nodule.center_xyz_mm for nodule in phantom.nodules]
+    mhd = write_mhd(phantom.ct, tmp_path / "ct.mhd")
+    document = built.diagnose(tmp_path / "fused.onnx", mhd, "--maps", *points_of(points))
+    diagnoses = Diagnoser.load(bundle, device="cpu", threads=1).predict(phantom.ct, points, check_lung=False)
+    assert all(diagnosis.calibrated for diagnosis in diagnoses)
+    agree(document, diagnoses)
 
 
 def refused(built, exit_code, code, *words):
