@@ -1,8 +1,8 @@
 """``bench batch``: CTs an hour by cores, processes and threads, and Ray beside the local engine: the whole command.
 
-Every way runs in a process of its own, in turns, and on so many cores as it is said to: one process reads a CT while it
-works on another, and so uses more than one core where it may. A rate is that of the answers once every worker has given two: what
-loading costs does not count in a study of thousands, and stands in a column of its own.
+Every way runs in a process of its own, in turns, and on so many cores as it is said to: one worker reads a CT while it
+works on another, and so uses more than one core where it may. A rate is that of the answers once every worker has given
+two: what loading costs does not count in a study of thousands, and stands in a column of its own.
 """
 
 from __future__ import annotations
