@@ -52,6 +52,17 @@ def test_a_job_from_its_beginning_to_its_result(waiting, scan):
     assert running.service.store.counts == (0, 0)
 
 
+def test_an_upload_counts_until_its_job_has_read_it(waiting, scan):
+    running, gate = waiting
+    form = {"file": (scan.name, scan.read_bytes()), "request": (None, json.dumps({"nodules": [{"xyz": MIDDLE}]}))}
+    answer = running.client.post("/v1/predictions", files=form, headers=LATER)
+    assert answer.status_code == 202, answer.text
+    assert running.service.gate.bytes > scan.stat().st_size
+    gate.open.set()
+    assert ended(running, answer.headers["location"])["state"] == "done"
+    wait_for(lambda: running.service.gate.bytes == 0)
+
+
 def test_events_tell_every_change_and_end(waiting, scan):
     running, gate = waiting
     place = running.ask(running.add(scan)["id"], headers=LATER).headers["location"]
