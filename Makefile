@@ -17,12 +17,13 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 # Test processes side by side; each with one thread, or they would take each other's cores.
 JOBS ?= auto
-PORT ?= 8000
 # Of `make fuzz`: how long, and of all its random choices.
 MINUTES ?= 30
 SEED ?= 1
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
+# Of `make serve`.
+PORT ?= 8000
 # Written when an environment is complete; older than pyproject.toml means: install again.
 RUNTIME := $(VENV)/.installed-runtime
 SERVE := $(VENV)/.installed-serve
@@ -78,8 +79,8 @@ LOWEST := build/lowest
 lowest: $(DEV)
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(BIN)/python tests/packaging/lowest.py > $(LOWEST)/lowest.txt
-	$(LOWEST)/bin/python -m pip install -c $(LOWEST)/lowest.txt -e '.[cpu,openvino,dicom,report]' \
-	  pytest pytest-xdist hypothesis onnx jsonschema scipy scikit-image nibabel grimp
+	$(LOWEST)/bin/python -m pip install -c $(LOWEST)/lowest.txt -e '.[cpu,openvino,dicom,report,serve]' \
+	  pytest pytest-xdist httpx hypothesis onnx jsonschema scipy scikit-image nibabel grimp
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" tests/sdk tests/cli
 
 # Dated by the last commit, so that two runs on one commit and one package index give equal bytes.

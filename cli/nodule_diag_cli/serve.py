@@ -31,6 +31,10 @@ def serve(
         str, typer.Option(help="Where to listen. Others than this machine need --token-file.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="At which port.")] = 8000,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="A name that a proxy is asked by. Repeat for more."),
+    ] = None,
     token_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Its first line is the token that every request must bear.")
     ] = None,
@@ -67,7 +71,7 @@ def serve(
 
     Example: nodule-diag serve --demo, and open http://127.0.0.1:8000
     """
-    if missing := next((name for name in NEEDS if find_spec(name) is None), None):
+    if missing := next((module for module in NEEDS if find_spec(module) is None), None):
         raise MissingExtraError(missing, "serve")
     from nodule_diag.diagnoser import Diagnoser
     from nodule_diag.service import Settings, read_token
@@ -76,6 +80,7 @@ def serve(
     settings = Settings(
         host=host,
         port=port,
+        names=tuple(name or ()),
         token=None if token_file is None else read_token(token_file),
         root=root,
         keep=keep,

@@ -9,6 +9,8 @@ from io import BytesIO
 from typing import Any, NamedTuple
 from zipfile import ZIP_DEFLATED, ZipFile
 
+from fastapi.responses import Response
+
 from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.errors import UsageError
 from nodule_diag.process import document_text
@@ -18,6 +20,12 @@ from nodule_diag.service.store import ReadCT
 
 JSON, HTML = "application/json", "text/html"
 DICOM, MARKUPS, ZIP = "multipart/related", "application/vnd.slicer.mrk+json", "application/zip"
+
+
+REPORT_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+)
+"""A report is a page by itself, which names the one script that it runs; from here it may not do more."""
 
 
 class Answer(NamedTuple):
@@ -30,6 +38,13 @@ class Answer(NamedTuple):
 
     body: bytes
     media_type: str
+
+    def response(self) -> Response:
+        """It, as what FastAPI sends."""
+        headers = {"Vary": "Accept"}
+        if self.media_type.startswith(HTML):
+            headers["Content-Security-Policy"] = REPORT_POLICY
+        return Response(self.body, media_type=self.media_type, headers=headers)
 
 
 class Predicted(NamedTuple):

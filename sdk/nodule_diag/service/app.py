@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from os import PathLike
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 import nodule_diag
@@ -44,7 +45,7 @@ def create_app(settings: Settings, diagnoser: Diagnoser, *, cases: str | PathLik
         The application; ``app.state.service`` is its :class:`Service`.
     """
     service = Service(settings, diagnoser, cases=cases)
-    jobs = JobShelf(count=settings.jobs, seconds=settings.job_s)
+    jobs, demo = JobShelf(count=settings.jobs, seconds=settings.job_s), ExitStack()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -57,6 +58,7 @@ def create_app(settings: Settings, diagnoser: Diagnoser, *, cases: str | PathLik
                 await sweeping
             await asyncio.to_thread(service.stop)
             jobs.clear()
+            demo.close()
 
     app = FastAPI(
         title="nodule-diag",
@@ -65,6 +67,8 @@ def create_app(settings: Settings, diagnoser: Diagnoser, *, cases: str | PathLik
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        # The gatekeeper looks at it; here it is said, for the button in /docs.
+        dependencies=[Depends(HTTPBearer(auto_error=False))] if settings.token else [],
     )
     app.state.service = service
     app.include_router(about_routes(service, app))
@@ -80,7 +84,8 @@ def create_app(settings: Settings, diagnoser: Diagnoser, *, cases: str | PathLik
     if settings.demo:
         phantom = chest_phantom()
         suggested = tuple(nodule.center_xyz_mm for nodule in phantom.nodules)
-        service.store.add(ReadCT(phantom.ct, suggested=suggested))
+        held = service.store.add(ReadCT(phantom.ct, suggested=suggested))
+        demo.enter_context(service.store.lease(held.id))  # it stays
     return app
 
 

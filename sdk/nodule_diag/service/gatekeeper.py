@@ -100,12 +100,16 @@ class Gatekeeper:
             ServiceError: ``host-refused``, ``origin-refused``, ``token-refused`` or ``connections-full``.
         """
         host = headers.get("host", "")
-        if self._settings.is_local and _name_of(host) not in LOOPBACK:  # another name that leads here: DNS rebinding
+        names = self._settings.names
+        if self._settings.is_local and _name_of(host) not in (*LOOPBACK, *names):  # a name of others: DNS rebinding
             raise ServiceError(
-                "the request is for another host", status=421, code="host-refused", hint="ask for 127.0.0.1"
+                "the request is for another host",
+                status=421,
+                code="host-refused",
+                hint="ask for 127.0.0.1, or start with --name",
             )
-        origin = headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != host:
+        origin = headers.get("origin", f"http://{host}").partition("://")[2]
+        if origin != host and _name_of(origin) not in names:
             raise ServiceError(
                 "the request is from a page of another server", status=403, code="origin-refused", hint="ask from here"
             )

@@ -53,7 +53,7 @@ def job_routes(service: Service, jobs: JobShelf) -> APIRouter:
                 f"the job is {job.state}", status=409, code="job-not-done", hint=f"see /v1/jobs/{job_id}"
             )
         found = await run_in_threadpool(lambda: answer(job.future.result(), form))
-        return Response(found.body, media_type=found.media_type, headers={"Vary": "Accept"})
+        return found.response()
 
     @routes.delete("/{job_id}", status_code=204, summary="Cancel a job, and forget it")
     def cancel(job_id: str) -> Response:

@@ -75,8 +75,8 @@ def prediction_routes(service: Service, jobs: JobShelf) -> APIRouter:
                     job.at("answer")
                     return answer(made, form)
 
-            found = await service.done(request, work)
-        return Response(found.body, media_type=found.media_type, headers={"Vary": "Accept"})
+            found: Answer = await service.done(request, work)
+        return found.response()
 
     def later(asked: Asked, request: Request) -> Response:
         stack = ExitStack()

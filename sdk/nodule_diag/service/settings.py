@@ -21,6 +21,7 @@ class Settings:
     Attributes:
         host: Address to listen at. Any but this machine's own needs a ``token``.
         port: Its port; 0 takes a free one.
+        names: Further names that it is asked by, as behind a proxy.
         token: What every request must bear; None asks for none.
         root: The folder below which a request may name a CT by its path; None: no paths.
         keep: A folder in which every prediction document is kept; None keeps nothing.
@@ -46,6 +47,7 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = 8000
+    names: tuple[str, ...] = ()
     token: str | None = None
     root: Path | None = None
     keep: Path | None = None

@@ -182,7 +182,7 @@ class CTStore:
             "orientation": ct.stored_orientation,
             "dicom": ct.dicom is not None,
             "warnings": list(ct.warnings),
-            "expires_s": max(0, round(self._expires_s - (self._clock() - held.used))),
+            "expires_s": max(0, round(self._expires_s - (0 if held.leases else self._clock() - held.used))),
             "suggested": [list(point) for point in held.read.suggested],
         }
 

@@ -84,6 +84,7 @@ def test_a_report(running, scan):
     answer = running.ask(running.add(scan)["id"], headers={"Accept": "text/html"})
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert "Scroll through it" in answer.text
+    assert answer.headers["content-security-policy"].startswith("sandbox allow-scripts; default-src 'none'")
     assert scan.name not in answer.text
 
 

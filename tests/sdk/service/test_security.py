@@ -89,6 +89,14 @@ def test_pages_of_other_servers_are_refused(running):
     assert running.client.get("/v1/cts", headers={"Host": f"localhost:{running.port}"}).status_code == 200
 
 
+def test_behind_a_proxy_its_name_is_said(start):
+    running = start(names=("ai.hospital.example",))
+    there = {"Host": "ai.hospital.example", "Origin": "https://ai.hospital.example"}
+    assert running.client.get("/v1/cts", headers=there).status_code == 200
+    assert running.client.get("/v1/cts", headers={"Origin": there["Origin"]}).status_code == 200
+    refused(running.client.get("/v1/cts", headers=there | {"Origin": "https://evil.example"}), 403, "origin-refused")
+
+
 def test_every_answer_is_protected_and_numbered(running):
     for place, policy in (("/", PAGE_POLICY), ("/v1/cts", PAGE_POLICY), ("/nowhere", PAGE_POLICY)):
         answer = running.client.get(place, headers={"X-Request-ID": "mine-1"})
