@@ -17,7 +17,6 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 # Test processes side by side; each with one thread, or they would take each other's cores.
 JOBS ?= auto
-PORT ?= 8000
 # Of `make fuzz`: how long, and of all its random choices.
 MINUTES ?= 30
 SEED ?= 1

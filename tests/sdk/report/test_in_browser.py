@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 
 CYAN = np.array([0x26, 0xE3, 0xFF])
 WIDTH = 1200
+WAIT_MS = 120_000  # a crowded machine may take longer than Playwright waits by itself
 
 
 @pytest.fixture
@@ -37,6 +38,7 @@ def opened(browser: Any) -> Any:
         )
         contexts.append(context)
         page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
         asked: list[str] = []
         wrong: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
