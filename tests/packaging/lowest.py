@@ -14,7 +14,8 @@ from pathlib import Path
 
 EXTRAS = ("cpu", "openvino", "dicom", "report", "pacs", "serve")
 TOOLS = (
-    *("pytest", "pytest-xdist", "httpx", "hypothesis", "onnx", "jsonschema", "scipy", "scikit-image", "nibabel", "grimp"),
+    *("pytest", "pytest-xdist", "httpx", "hypothesis", "onnx", "jsonschema"),
+    *("scipy", "scikit-image", "nibabel", "grimp"),
     *("pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg"),  # the tests write with them
 )
 TESTS = (
