@@ -14,7 +14,7 @@ import marked_files
 from guard import STRACE, watched
 
 CLI = "import sys; sys.argv[0] = 'nodule-diag'; from nodule_diag_cli.main import main; main()"
-# As without the extra pacs: pydicom imports requests where it is, whose urllib3 tries on import whether ::1 can be bound.
+# As without the extra pacs: pydicom imports requests where it is, and its urllib3 tries then to bind a socket to ::1.
 NO_PACS = f"import sys; sys.modules['requests'] = None; {CLI}"
 BATCH = """
 import sys, nodule_diag as nd
