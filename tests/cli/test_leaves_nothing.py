@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 import ct_files
-import marked_files
 from guard import STRACE, watched
 
 CLI = "import sys; sys.argv[0] = 'nodule-diag'; from nodule_diag_cli.main import main; main()"
-# As without the extra pacs: pydicom imports requests where it is, whose urllib3 tries whether ::1 can be bound.
+# As without the extra pacs: pydicom imports requests where it is, and its urllib3 tries then to bind a socket to ::1.
 NO_PACS = f"import sys; sys.modules['requests'] = None; {CLI}"
 BATCH = """
 import sys, nodule_diag as nd
@@ -30,7 +29,6 @@ with CaseBase.edit(sys.argv[1]) as base:
 assert len(CaseBase.open(sys.argv[1])) == 120
 """
 PLAIN = {"PATH": os.environ["PATH"], "HOME": os.devnull}
-VOXEL = ("--xyz", "14", "16", "6", "--space", "voxel")
 NODULE = ("--xyz", "-72", "-18", "-135")
 
 
@@ -45,10 +43,6 @@ def ways(ct: Path, bundle: Path, named: Path) -> dict[str, tuple[str, tuple[obje
         "predict, report and positions": (
             NO_PACS,
             ("predict", ct, *NODULE, *tiny, "--report", named / "r.html", "--positions-out", named / "p.csv"),
-        ),
-        "predict, DICOM objects": (
-            NO_PACS,
-            ("predict", named / "series", *VOXEL, *tiny, "--report", named / "r.html", "--dicom-out", named / "out"),
         ),
         "grand-challenge": (CLI, ("grand-challenge", "--input", named / "in", "--output", named, *tiny)),
         "predict, auto, no --out": (CLI, ("predict", ct, *NODULE, "--json")),
@@ -76,11 +70,9 @@ def test_no_socket_and_no_file_that_nobody_named(way: str, phantom_ct: Path, tin
     named, home, scratch = (tmp_path / name for name in ("named", "home", "scratch"))
     for folder in (named, home, scratch, home / "tmp", home / "work"):
         folder.mkdir()
-    if "DICOM" in way or "report" in way:
-        pytest.importorskip("highdicom")
+    if "report" in way:
         pytest.importorskip("jinja2")
     tiny_base().save(named / "old.sqlite")
-    ct_files.save_series(named / "series", marked_files.with_patient(ct_files.dicom_slices()))
     images = named / "in" / "images" / "chest-ct"
     images.mkdir(parents=True)
     ct_files.write(images / "1.2.3.mha", ct_files.image())
