@@ -16,9 +16,7 @@ CUBE_OUTSIDE = 0.1
 OUTSIDE_LUNG = "the position is outside the lung mask"
 NOTHING_SEGMENTED = "no nodule was segmented at the position: volume and diameter are 0"
 NO_NODULE = "what lies at the position looks like lung without a nodule: 99 % of nodules have a higher presence"
-UNLIKE_TRAINING = (
-    "the surroundings of the position look like nothing that the network was trained on: 99 % of nodules are nearer"
-)
+UNLIKE_TRAINING = "the network sees here what is unlike the nodules that it was trained on: 99 % of nodules are nearer"
 TOO_SPREAD = "P depends on how the patch is turned: nodules with such a spread were judged wrongly twice as often"
 TOUCHES_EDGE = "the segmented nodule reaches the edge of the 32 mm cube: volume and diameter are lower bounds"
 

@@ -29,7 +29,7 @@ from .report import Row, Section
 
 PATCHES = 120
 """Patches of training patients whose features are described."""
-COMPONENTS = 16
+COMPONENTS = 8
 HELD_OUT_PATCHES = 60
 """Of each fold, nodules with their own surroundings first."""
 LUNG_PATCHES = 12
