@@ -86,7 +86,7 @@ def test_a_scaled_recipe_keeps_every_stage():
 def test_a_finished_run_goes_on_from_its_weights_with_the_rate_falling_to_zero(tmp_path, root):
     train(root, tmp_path / "first", "--fold", "1")
     start = tmp_path / "first" / "fold-1"
-    train(root, tmp_path / "last", "--finish", str(start))
+    train(root, tmp_path / "last", "--finish", str(start), "--steps-scale", "0.05")
     folder = tmp_path / "last" / "fold-1"
     model, config, provenance = load_model(folder / MODEL)
     first, first_config, first_provenance = load_model(start / MODEL)
@@ -97,7 +97,7 @@ def test_a_finished_run_goes_on_from_its_weights_with_the_rate_falling_to_zero(t
     assert log[-1].learning_rate < log[0].learning_rate <= config.learning_rate
     assert provenance["held_out_patients"] == first_provenance["held_out_patients"]
     assert provenance["started_from"] == {"config": first_config.model_dump(mode="json"), **first_provenance}
-    assert provenance["command"] == f"nodule-diag train packaged --finish fold-1 --steps-scale {SCALE}"
+    assert provenance["command"] == "nodule-diag train packaged --finish fold-1 --steps-scale 0.05"
     moved = [torch.dist(own, other).item() for own, other in zip(model.parameters(), first.parameters(), strict=True)]
     assert 0.0 < max(moved) < 0.1, "it began there"
     assert (folder / command.REPORT).exists()
