@@ -36,11 +36,9 @@ while [ $# -gt 0 ]; do
   mount --bind "$1" "$root$2"; shift 2
 done
 if [ -n "$user" ]; then
-  mount --bind "$root" "$root"; mount -o remount,bind,ro "$root"
+  mount --rbind "$root" "$root"; mount -o remount,bind,ro "$root"
   mount -t tmpfs none "$root/tmp"
-  mount -t proc none "$root/proc"
-  exec setpriv --reuid "$user" --regid "$user" --clear-groups --no-new-privs --bounding-set=-all \
-    unshare --root="$root" --wd=/ sh -ec "$command"
+  exec setpriv --no-new-privs chroot --userspec="$user:$user" --groups= "$root" sh -ec "$command"
 fi
 exec chroot "$root" sh -ec "$command"
 """

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 import orthanc
+from needed_tools import require
 
 _spec = spec_from_file_location("dockerfile_steps", Path(__file__).with_name("dockerfile_steps.py"))
 steps_file = module_from_spec(_spec)
@@ -84,6 +85,44 @@ def test_compose_is_closed(repo_root):
         assert "no-new-privileges:true" in entry["security_opt"]
     assert document["secrets"] == {"token": {"file": "./token"}}
     assert "/deploy/token" in (repo_root / ".gitignore").read_text()
+
+
+STEPS = """# Two stages, of a root file system that holds nothing but busybox.
+FROM any:${TAG} AS one
+ARG KIND=cpu
+COPY . /source
+ENV MARK=1
+RUN case "${KIND}" in gpu) echo "$MARK $KIND" > /made ;; *) exit 64 ;; esac \\
+    && mkdir /out && cat /made > /out/x && test -f /source/pyproject.toml && test ! -e /source/.git
+FROM any:${TAG}
+RUN --mount=type=bind,from=one,source=/out,target=/given \\
+    cat /given/x > /kept && touch /tmp/left
+USER 1000
+ENTRYPOINT ["cat", "/kept"]
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_steps_are_carried_out_as_docker_would(repo_root, tmp_path):
+    """Arguments, environment, the context, mounts between stages; then the user, a read-only root, an empty /tmp."""
+    require("busybox", "unshare", "setpriv")
+    base = tmp_path / "base"
+    for name in ("bin", "etc", "proc", "dev", "tmp"):
+        (base / name).mkdir(parents=True)
+    shutil.copy(shutil.which("busybox"), base / "bin" / "busybox")
+    for name in ("sh", "touch", "test", "cat", "mkdir", "id", "ls", "echo"):
+        (base / "bin" / name).symlink_to("busybox")
+    (tmp_path / "Dockerfile").write_text(STEPS)
+    command = [sys.executable, steps_file.__file__, tmp_path / "Dockerfile", "--base", base]
+    then = ["--then", "id -u; cat /kept; ls /tmp; touch /tmp/mine; touch /x 2>&1 || echo refused"]
+    for kind, code in (("cpu", 1), ("gpu", 0)):
+        given = ["--scratch", tmp_path / kind, "--build-arg", f"KIND={kind}"]
+        done = subprocess.run([*command, *given, *then], capture_output=True, text=True, timeout=120)
+        if "Operation not permitted" in done.stderr:
+            pytest.skip("no mount namespace may be made")
+        assert done.returncode == code, done.stderr
+    assert done.stdout.splitlines() == ["1000", "1 gpu", "touch: /x: Read-only file system", "refused"]
+    assert sorted(path.name for path in base.iterdir()) == ["bin", "dev", "etc", "proc", "tmp"]
 
 
 @pytest.mark.slow
