@@ -40,8 +40,11 @@ READING = """
   takes: reading it and finding the lungs. [GPU check](gpu-check.md) says what it does for the network.
 - **A cluster**: `--engine ray` costs what the table says on one machine; several were not measured.
 
-Measure your own machine and CTs: `nodule-diag bench batch --ct scan.nii.gz --xyz -56.94 131.27 -520.6 --out batch.json`, from a
-checkout.
+Measure your own machine and CTs, from a checkout:
+
+```
+nodule-diag bench batch --ct scan.nii.gz --xyz -56.94 131.27 -520.6 --out batch.json
+```
 """
 
 

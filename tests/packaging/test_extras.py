@@ -98,7 +98,7 @@ def test_uv_knows_that_cpu_and_gpu_conflict(repo_root):
 
 # For each package: the extras with which its third-party imports must be complete.
 IMPORTS_MAY_NEED = {
-    "sdk": ("cpu", "openvino", "tensorrt", "tensorrt-rtx", "dicom", "pacs", "report"),
+    "sdk": ("cpu", "openvino", "tensorrt", "tensorrt-rtx", "dicom", "pacs", "report", "ray"),
     "cli": (),
     "training": ("train",),
     "export": ("export",),
