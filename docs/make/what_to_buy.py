@@ -33,15 +33,18 @@ GPU = "| any GPU | | | | | **not measured** | | | |"
 READING = """
 - **Processes x threads**: take one thread a process and as many processes as there are cores, as `batch` does
   by itself. The rows of one process with all threads show what the other way gives.
-- **Memory**: for each process, that of its largest one above; and the CTs that it holds, the one that it works on and
-  the next, at two bytes a voxel.
+- **Memory**: each process takes about what the largest one does. It holds the network, the CT that it works on and the
+  next one.
 - **Other numbers of cores** were not measured. Processes share nothing but memory bandwidth and the disk.
-- **GPUs** were not measured with `batch`. The network runs faster there, and reading and finding lungs do not: with few
-  nodules a CT, cores are what is missing first. [GPU check](gpu-check.md) says what a GPU does for the network.
+- **GPUs** were not measured with `batch`. A GPU takes the network's part of a nodule's time, and none of what the CT
+  takes: reading it and finding the lungs. [GPU check](gpu-check.md) says what it does for the network.
 - **A cluster**: `--engine ray` costs what the table says on one machine; several were not measured.
 
-Measure your own machine and CTs: `nodule-diag bench batch --ct scan.nii.gz --xyz X Y Z --out batch.json`, from a
-checkout.
+Measure your own machine and CTs, from a checkout:
+
+```
+nodule-diag bench batch --ct scan.nii.gz --xyz -56.94 131.27 -520.6 --out batch.json
+```
 """
 
 
