@@ -146,7 +146,9 @@ def test_sixty_cts_killed_twice(
     assert files(out) == files(whole)
 
 
-def test_the_killer_takes_no_other_with_it(tmp_path: Path, options: BatchOptions) -> None:
+def test_the_killer_takes_no_other_with_it(
+    tmp_path: Path, options: BatchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Wherever it stands: first, last, read ahead or worked on, with one worker and with more than there are CTs."""
     (tmp_path / "cts").mkdir()
     manifest = phantom_manifest(tmp_path / "cts", 4, broken=False)
@@ -155,10 +157,12 @@ def test_the_killer_takes_no_other_with_it(tmp_path: Path, options: BatchOptions
         source = tmp_path / "cts" / f"ct{number:02}.nii"
         source.rename(tmp_path / "cts" / f"{KILLER}.nii")
         manifest.write_text(text.replace(source.name, f"{KILLER}.nii"))
-        out = tmp_path / f"out{number}"
+        out, log = tmp_path / f"out{number}", tmp_path / f"log{number}"
+        monkeypatch.setenv("KILLS_LOG", str(log))
         summary = run_batch(read_manifest(manifest), out, options, workers=workers, work=KILLING)
         assert [(one.path, one.code) for one in summary.failed] == [(f"{KILLER}.nii", "worker-died")]
         assert summary.workers == min(workers, 4)
+        assert log.read_text() == "killed\n" * 2
         (tmp_path / "cts" / f"{KILLER}.nii").rename(source)
 
 
