@@ -67,7 +67,7 @@ def prediction_routes(service: Service, jobs: JobShelf) -> APIRouter:
         with service.gate.counted() as counted:
             asked = await understood(service, request, counted)
             if "respond-async" in request.headers.get("prefer", ""):
-                return later(asked, request)
+                return later(asked, request, counted)
 
             def work(job: Job) -> Answer:
                 with ExitStack() as stack:
@@ -78,9 +78,11 @@ def prediction_routes(service: Service, jobs: JobShelf) -> APIRouter:
             found: Answer = await service.done(request, work)
         return found.response()
 
-    def later(asked: Asked, request: Request) -> Response:
+    def later(asked: Asked, request: Request, counted: Counted) -> Response:
         stack = ExitStack()
         job = service.work.submit(lambda job: predicted(asked, job, stack), request_id=request.state.request_id)
+        counted.keep()
+        job.future.add_done_callback(counted.release)
         job.future.add_done_callback(lambda future: stack.close() if future.exception() else None)
         jobs.add(job, stack)
         where = {"Location": f"/v1/jobs/{job.id}", "Preference-Applied": "respond-async"}

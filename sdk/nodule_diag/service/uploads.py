@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,22 +37,29 @@ class Gate:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.bytes = 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        """Count bytes that came; less than none for those that are let go."""
+        with self._lock:
+            self.bytes += count
 
     @contextmanager
     def counted(self) -> Iterator[Counted]:
-        """Count one request's bytes until the block ends."""
+        """Count one request's bytes until the block ends, or what was made of them in it."""
         counted = Counted(self)
         try:
             yield counted
         finally:
-            self.bytes -= counted.bytes
+            if not counted.kept:
+                counted.release()
 
 
 class Counted:
     """The bytes of one request."""
 
     def __init__(self, gate: Gate) -> None:
-        self._gate, self.bytes = gate, 0
+        self._gate, self.bytes, self.kept = gate, 0, False
 
     def add(self, count: int, *, limit: int) -> None:
         """Count more of them.
@@ -60,7 +68,7 @@ class Counted:
             ServiceError: ``upload-too-large``, or ``uploads-busy`` when others send too much at this time.
         """
         self.bytes += count
-        self._gate.bytes += count
+        self._gate.add(count)
         if self.bytes > limit:
             raise too_large(limit)
         if self._gate.bytes > self._gate.settings.uploads_bytes:
@@ -71,6 +79,15 @@ class Counted:
                 hint="send it again later",
                 retry_after_s=RETRY_S,
             )
+
+    def keep(self) -> None:
+        """Go on counting when the block ends, until :meth:`release`: for work that goes on without the request."""
+        self.kept = True
+
+    def release(self, *_: object) -> None:
+        """Count them no more."""
+        self._gate.add(-self.bytes)
+        self.bytes = 0
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 import ct_files as make
 
@@ -16,8 +17,8 @@ from orthanc import PASSWORD, USER, orthanc
 def test_a_series_is_fetched_diagnosed_and_referred_to(start, tmp_path, monkeypatch):
     monkeypatch.setenv("NODULE_DIAG_DICOMWEB_USER", USER)
     monkeypatch.setenv("NODULE_DIAG_DICOMWEB_PASSWORD", PASSWORD)
-    slices = make.dicom_slices()
-    make.save_series(tmp_path / "series", slices)
+    folder = make.save_series(tmp_path / "series", make.dicom_slices())
+    slices = [dcmread(path) for path in sorted(folder.iterdir())]
     with orthanc(tmp_path) as url:
         Pacs(url).store(slices)
         running = start(dicomweb=(f"{url}/",))

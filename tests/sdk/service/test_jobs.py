@@ -34,7 +34,7 @@ def test_a_job_from_its_beginning_to_its_result(waiting, scan):
     assert (answer.status_code, answer.headers["preference-applied"]) == (202, "respond-async")
     place = answer.headers["location"]
     assert place == f"/v1/jobs/{answer.json()['id']}"
-    assert gate.begun.wait(60)
+    assert gate.begun.wait(300)
     seen = running.client.get(place).json()
     assert set(seen) == {"id", "state", "progress", "stage", "created", "error"}
     assert (seen["state"], seen["stage"], seen["error"]) == ("running", "inference", None)
@@ -50,6 +50,17 @@ def test_a_job_from_its_beginning_to_its_result(waiting, scan):
     assert running.client.delete(place).status_code == 204
     assert running.client.get(place).json()["code"] == "job-unknown"
     assert running.service.store.counts == (0, 0)
+
+
+def test_an_upload_counts_until_its_job_has_read_it(waiting, scan):
+    running, gate = waiting
+    form = {"file": (scan.name, scan.read_bytes()), "request": (None, json.dumps({"nodules": [{"xyz": MIDDLE}]}))}
+    answer = running.client.post("/v1/predictions", files=form, headers=LATER)
+    assert answer.status_code == 202, answer.text
+    assert running.service.gate.bytes > scan.stat().st_size
+    gate.open.set()
+    assert ended(running, answer.headers["location"])["state"] == "done"
+    wait_for(lambda: running.service.gate.bytes == 0)
 
 
 def test_events_tell_every_change_and_end(waiting, scan):
@@ -80,7 +91,7 @@ def test_too_much_is_refused_and_says_when_to_come_back(waiting, scan):
     running, gate = waiting
     ct = running.add(scan)["id"]
     first = running.ask(ct, headers=LATER).headers["location"]
-    assert gate.begun.wait(60)
+    assert gate.begun.wait(300)
     others = [running.ask(ct, k=k, headers=LATER) for k in (1, 2)]
     assert [one.status_code for one in others] == [202, 202]
     for answer in (running.ask(ct, k=3), running.ask(ct, k=3, headers=LATER), running.client.post("/v1/cts")):
@@ -97,7 +108,7 @@ def test_too_much_is_refused_and_says_when_to_come_back(waiting, scan):
 def test_a_running_job_is_cancelled_at_its_next_step(waiting, scan):
     running, gate = waiting
     place = running.ask(running.add(scan)["id"], headers=LATER).headers["location"]
-    assert gate.begun.wait(60)
+    assert gate.begun.wait(300)
     assert running.client.delete(place).status_code == 204
     gate.open.set()
     assert ended(running, place)["state"] == "cancelled"
@@ -112,14 +123,14 @@ def test_when_the_client_goes_its_work_goes(which, waiting, scan):
     ct = running.add(scan)["id"]
     if which == "queued":
         running.ask(ct, headers=LATER)
-        assert gate.begun.wait(60)
+        assert gate.begun.wait(300)
     body = json.dumps({"ct": ct, "nodules": [{"xyz": MIDDLE}], "k": 7}).encode()
     head = f"POST /v1/predictions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", running.port)) as client:
         client.sendall(head + body)
         wait_for(lambda: running.service.work.counts == ((0, 1) if which == "running" else (1, 1)))
         if which == "running":
-            assert gate.begun.wait(60)
+            assert gate.begun.wait(300)
     if which == "queued":
         wait_for(lambda: running.service.work.counts == (0, 1), what="the place in the queue being given away")
     else:

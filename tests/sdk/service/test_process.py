@@ -18,19 +18,21 @@ import pytest
 
 from service_client import MIDDLE, free_port, wait_for
 
-SLOW = """
+HELD = """
 import sys, time
+from pathlib import Path
 from nodule_diag.backends.onnxruntime import OnnxRuntimeBackend
 infer = OnnxRuntimeBackend.infer
-def slow(self, patches):
-    time.sleep({seconds} if patches.any() else 0)
+def held(self, patches):
+    while Path("hold").exists():
+        time.sleep(0.02)
     return infer(self, patches)
-OnnxRuntimeBackend.infer = slow
+OnnxRuntimeBackend.infer = held
 sys.argv[0] = "nodule-diag"
 from nodule_diag_cli.main import main
 main()
 """
-"""The program, with a network that takes its time."""
+"""The program, with a network that waits while there is a file ``hold`` in its folder."""
 
 
 class Program:
@@ -46,9 +48,9 @@ class Program:
 
 
 @contextmanager
-def serving(folder: Path, bundle: Path, *words: str, seconds: float = 0.0) -> Iterator[Program]:
+def serving(folder: Path, bundle: Path, *words: str) -> Iterator[Program]:
     port = free_port()
-    line = [sys.executable, "-W", "error", "-c", SLOW.format(seconds=seconds), "serve", "--port", str(port)]
+    line = [sys.executable, "-W", "error", "-c", HELD, "serve", "--port", str(port)]
     line += ["--bundle", str(bundle), "--backend", "onnxruntime", *words]
     environment = os.environ | {"TMPDIR": str(folder / "tmp"), "HOME": str(folder), "OMP_NUM_THREADS": "1"}
     (folder / "tmp").mkdir()
@@ -72,7 +74,7 @@ def is_live(client: httpx.Client) -> bool:
 
 def test_it_finishes_what_runs_hands_back_what_waits_and_is_no_longer_ready(tiny_bundle, scan, tmp_path):
     with ExitStack() as stack:
-        program = stack.enter_context(serving(tmp_path, tiny_bundle, seconds=3.0))
+        program = stack.enter_context(serving(tmp_path, tiny_bundle, "--stop-timeout", "300"))
         client = program.client
         ct = client.post("/v1/cts", files={"file": (scan.name, scan.read_bytes())}).json()["id"]
 
@@ -83,6 +85,7 @@ def test_it_finishes_what_runs_hands_back_what_waits_and_is_no_longer_ready(tiny
             lines = client.get("/metrics").text.splitlines()
             return float(next(line for line in lines if line.startswith(f"nodule_diag_{name} ")).split()[1])
 
+        (tmp_path / "hold").touch()
         pool = stack.enter_context(ThreadPoolExecutor(2))
         runs = pool.submit(ask, 1)
         wait_for(lambda: gauge("work_running") == 1)
@@ -98,6 +101,7 @@ def test_it_finishes_what_runs_hands_back_what_waits_and_is_no_longer_ready(tiny
         for answer in (refused, handed_back):
             assert (answer.status_code, answer.json()["code"]) == (503, "stopping")
             assert "retry-after" in answer.headers
+        (tmp_path / "hold").unlink()
         finished = runs.result()
         assert finished.status_code == 200, finished.text
         assert finished.json()["nodules"][0]["retrieval"]["k"] == 1
@@ -112,10 +116,11 @@ def test_it_finishes_what_runs_hands_back_what_waits_and_is_no_longer_ready(tiny
 
 def test_work_that_does_not_end_is_given_up(tiny_bundle, scan, tmp_path):
     with ExitStack() as stack:
-        program = stack.enter_context(serving(tmp_path, tiny_bundle, "--stop-timeout", "0.5", seconds=1.5))
+        program = stack.enter_context(serving(tmp_path, tiny_bundle, "--stop-timeout", "0.5"))
         client = program.client
         ct = client.post("/v1/cts", files={"file": (scan.name, scan.read_bytes())}).json()["id"]
-        nodules = [{"xyz": MIDDLE, "id": str(number)} for number in range(40)]
+        (tmp_path / "hold").touch()
+        nodules = [{"xyz": MIDDLE}]
         answer = client.post(
             "/v1/predictions", json={"ct": ct, "nodules": nodules}, headers={"Prefer": "respond-async"}
         )
