@@ -134,7 +134,7 @@ def save_figures(bundle: Bundle, records: Sequence[ParityRecord]) -> Path:
         records=tuple(records),
     )
     with writing(path) as temporary:
-        temporary.touch(mode=FILE_MODE, exist_ok=False)
+        temporary.chmod(FILE_MODE)
         temporary.write_bytes(figures.model_dump_json(indent=1).encode())
     return path
 
