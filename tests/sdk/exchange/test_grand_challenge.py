@@ -145,7 +145,14 @@ def test_odd_names_are_echoed(tmp_path):
     assert np.allclose([point["probability"] for point in points], 0.1)
 
 
+def test_the_folder_is_made(tmp_path):
+    folder = job(tmp_path, HERE)
+    answer_grand_challenge(Predicts(), folder / "input", folder / "absent")
+    assert [path.name for path in (folder / "absent").iterdir()] == ["lung-nodule-malginancy-likelihoods.json"]
+
+
 def test_no_folder_to_write_to(tmp_path):
     folder = job(tmp_path, HERE)
+    (folder / "a-file").touch()
     with pytest.raises(OutputError):
-        answer_grand_challenge(Predicts(), folder / "input", folder / "absent")
+        answer_grand_challenge(Predicts(), folder / "input", folder / "a-file")
