@@ -146,7 +146,8 @@ class _Child:
 
     def __init__(self, work: str) -> None:
         program = _PROGRAM.format(version=tuple(sys.version_info[:2]))
-        command = [python(), "-I", "-W", "ignore", "-c", program, work, *_absolute(sys.path)]
+        no_cache = ["-B"] * sys.dont_write_bytecode  # what the host asked for holds for its children
+        command = [python(), "-I", *no_cache, "-W", "ignore", "-c", program, work, *_absolute(sys.path)]
         self._printed = _memory_file()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the Python of this process, or the one the user names
