@@ -90,7 +90,8 @@ def test_refused(command: Any, folder: Path, words: tuple[object, ...], tmp_path
 
 
 SIGNALLED = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in a shell's background inherit that it is ignored
 import nodule_diag_cli.batch as command
 from nodule_diag_cli.main import main
 said = command._text
