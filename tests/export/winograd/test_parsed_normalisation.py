@@ -24,6 +24,7 @@ import tensorrt_rtx as trt
 from nodule_diag.backends.engines.build import message_log, parse_network
 from nodule_diag.backends.parity import probe_patch
 from nodule_diag_export.graph.mixed_precision import mixed_graph
+from nodule_diag_export.graph.onnx_graph import OUTPUTS
 from parsed_network import ParsedNetwork
 
 NORMS = 14
@@ -132,9 +133,8 @@ def test_the_whole_parsed_network_has_torchs_answers(exported):
     with parsed(onnx.load(exported.file)) as network, torch.inference_mode():
         answers = dict(zip(network.outputs, network.evaluate({"patch": patch}, network.outputs), strict=True))
         wanted = exported.graph(patch)
-    names = ("malignancy", "logit", "expert_score", "segmentation", "cam")
-    assert set(answers) == set(names)
-    for name, value in zip(names, wanted, strict=False):
+    assert set(answers) == set(OUTPUTS)
+    for name, value in zip(OUTPUTS, wanted, strict=False):  # the last value is the raw CAM
         torch.testing.assert_close(
             answers[name], value, rtol=0, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
         )
