@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-MAX_MESSAGE = 4000
+MAX_MESSAGE = 2000
 """Characters; of a longer text the middle is left out: what a damaged file says of itself may have any length."""
 
 

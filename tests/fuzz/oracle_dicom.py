@@ -15,11 +15,12 @@ from fuzz.seed import Files
 
 PIXELS, SYNTAX = 0x7FE00010, 0x00020010
 ROWS, COLUMNS, FRAMES, ALLOCATED, SAMPLES = 0x00280010, 0x00280011, 0x00280008, 0x00280100, 0x00280002
-SLOPE, NEAR_SLOPES = 0x00281053, 0.03
-"""Slopes so near move tissue by less than neighbours differ by nature: that is said to be let through."""
+SLOPE, INTERCEPT = 0x00281053, 0x00281052
+NEAR = {SLOPE: 0.03, INTERCEPT: 30.0}
+"""What is so near moves tissue by less than neighbours differ by nature: that is said to be let through."""
 EXACT = {
     SLOPE: "RescaleSlope",
-    0x00281052: "RescaleIntercept",
+    INTERCEPT: "RescaleIntercept",
     ROWS: "Rows",
     COLUMNS: "Columns",
     ALLOCATED: "BitsAllocated",
@@ -55,7 +56,11 @@ def dicom_contradiction(seed: Files, files: Files, good: Answer, found: Answer) 
     for data in strange if few else ():
         there = elements_of(data)
         for tag, word in (ONE_PATIENT if same else ONE_PATIENT | EXACT).items():
-            if tag in there and _text(there[tag]) and not _alike(there[tag], whole.get(tag, b""), near=tag == SLOPE):
+            if (
+                tag in there
+                and _text(there[tag])
+                and not _alike(there[tag], whole.get(tag, b""), near=NEAR.get(tag, 0.0))
+            ):
                 return f"{word} of a slice is {_text(there[tag])!r}, of the others {_text(whole.get(tag, b''))!r}", True
     if same:
         return "", True
@@ -156,7 +161,7 @@ def _runs_fault(frame: bytes, pixels: int) -> str:
             code = frame[at]
             done += code + 1 if code < 128 else 257 - code if code > 128 else 0
             at += code + 2 if code < 128 else 2 if code > 128 else 1
-        if done != pixels or end - at not in (0, 1):  # padded to an even length
+        if done != pixels or frame[at:end] not in (b"", b"\0", b"\0\0", b"\0\0\0"):  # padded to a length of two or four
             return f"run lengths of {done} bytes, and {end - at} left, for {pixels} pixels"
     return ""
 
@@ -180,10 +185,9 @@ def _text(value: bytes) -> str:
     return value.decode("latin-1").strip("\0 ")
 
 
-def _alike(one: bytes, other: bytes, *, near: bool = False) -> bool:
+def _alike(one: bytes, other: bytes, *, near: float) -> bool:
     """The same text, or the same number in another spelling; or one that is near it."""
     try:
-        within = NEAR_SLOPES if near else 0.0
-        return _text(one) == _text(other) or isclose(float(_text(one)), float(_text(other)), rel_tol=within)
+        return _text(one) == _text(other) or isclose(float(_text(one)), float(_text(other)), rel_tol=0, abs_tol=near)
     except ValueError:
         return False

@@ -52,10 +52,11 @@ def fetched_contradiction(seed: Files, files: Files, good: Answer, found: Answer
         return f"{len(wanted)} objects are listed, and the CT has {shown} slices without a word", False
     was = {_uid(part): part for part in parts_of(seed[SERIES_FILE])}
     came = [part for name in (SERIES_FILE, OBJECT) for part in parts_of(files.get(name, b""))]
-    now = {uid: part for uid, part in was.items() if part in came and uid in wanted}
-    # Of an object that came twice, either may have been taken: here the damaged one.
-    now |= {_uid(part): part for part in came if part not in was.values() and _uid(part) in wanted}
-    return dicom_contradiction(was, now, good, found)
+    whole = {uid: part for uid, part in was.items() if part in came and uid in wanted}
+    strange = [(_uid(part), part) for part in came if part not in was.values() and _uid(part) in wanted]
+    # Of an object that came twice, any may have been taken.
+    taken = (whole | dict(strange), whole | dict(strange[::-1]), dict(strange) | whole)
+    return min(dicom_contradiction(was, now, good, found) for now in taken)
 
 
 def _uid(part: bytes) -> str:
@@ -82,6 +83,7 @@ def stored_contradiction(seed: Files, files: Files) -> str:
 def _referenced(document: Any, tag: str) -> list[str]:
     try:
         items = {key.strip(): value for key, value in document.items()}[tag]["Value"]
-        return [str(uid) for item in items for uid in item[REFERENCED]["Value"]]
+        values = [value for item in items for value in item[REFERENCED]["Value"]]
+        return [str(uid) for value in values for uid in (value if isinstance(value, list) else [value])]
     except (KeyError, TypeError, AttributeError):
         return []

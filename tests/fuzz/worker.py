@@ -23,7 +23,7 @@ from fuzz.oracle import RIGHT, judge
 from fuzz.readers import Answer
 from fuzz.seed import Files, Seed
 from fuzz.ways import mutant
-from nodule_diag.errors import NoduleDiagError
+from nodule_diag.errors import MAX_MESSAGE, NoduleDiagError
 
 REFUSED, UNTIDY, BARE, GREEDY, WRONG = "refused", "untidy", "bare", "greedy", "wrong"
 HEADROOM_BYTES = 3 * 2**30
@@ -34,7 +34,7 @@ MOST_BUNDLE_BYTES = 1280 * 2**20
 """The same for a bundle, whose stated limit is 1 GiB (`nodule_diag.bundle.bundle.MAX_TOTAL_BYTES`)."""
 MOST_CHILD_BYTES = 512 * 2**20
 """The same for a process that the reader starts, with its libraries."""
-MOST_MESSAGE = 2000
+MOST_MESSAGE = MAX_MESSAGE
 LENGTH = struct.Struct("<I")
 
 

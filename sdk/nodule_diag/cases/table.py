@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -146,7 +147,7 @@ def _csv_rows(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         names = [name.strip() for name in reader.fieldnames or ()]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        if twice := sorted(name for name, times in Counter(names).items() if times > 1):
             raise _fault(file, [f"line 1: {', '.join(twice)} stands twice"])
         for row in reader:
             if None in row or None in row.values():

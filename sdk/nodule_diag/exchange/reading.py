@@ -10,6 +10,9 @@ from nodule_diag.exchange.content import read_bytes, text_of
 from nodule_diag.exchange.position import Position, PositionFile
 from nodule_diag.process import LOG
 
+TEXTS = (".csv", ".fcsv", ".json", ".jsonl", ".ndjson", ".tsv", ".txt")
+"""Files of these names are text: a DICOM object in one was written over it."""
+
 
 def open_positions(path: str | os.PathLike[str]) -> PositionFile:
     """Read positions as the file states them, before their CT is known.
@@ -30,7 +33,7 @@ def open_positions(path: str | os.PathLike[str]) -> PositionFile:
 
 def _read(source: Path, data: bytes) -> PositionFile:
     # pydicom is loaded only for what is DICOM.
-    if data[128:132] == b"DICM" or data[:1] in (b"\x02", b"\x08"):
+    if source.suffix.lower() not in TEXTS and (data[128:132] == b"DICM" or data[:1] in (b"\x02", b"\x08")):
         from nodule_diag.exchange.dicom.objects import is_dicom
         from nodule_diag.exchange.dicom.reading import read_dicom
 

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 
 import requests
 from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from nodule_diag.errors import PacsError
 
 DENIED, NOT_FOUND, CONFLICT, FULL = (401, 403), (404, 410), (400, 409), (507,)
 ODD = (
     *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, NotImplementedError),
-    *(EOFError, SyntaxError, InvalidDicomError, struct.error, zlib.error),  # SyntaxError: XML's
+    *(EOFError, SyntaxError, BytesLengthException, InvalidDicomError, struct.error, zlib.error),  # SyntaxError: XML's
 )
 """What dicomweb-client and pydicom raise for an answer that was cut off, or is no such answer."""
 

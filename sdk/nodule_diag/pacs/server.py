@@ -263,7 +263,7 @@ def _listed_uid(item: dict[str, Any]) -> str:
 
 
 def _file(dataset: Dataset) -> bytes:
-    """A dataset as a DICOM file.
+    """A dataset as the DICOM file that came, byte by byte: writing it anew would mend what it says of itself.
 
     Raises:
         EOFError: When its pixels are not all there, which pydicom does not mind.
@@ -274,9 +274,10 @@ def _file(dataset: Dataset) -> bytes:
         there, promised = len(dataset.PixelData), get_expected_length(dataset)
         if there < promised:
             raise EOFError(f"{there:,} of {promised:,} bytes of pixels")
-    buffer = BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
+    came = getattr(dataset, "buffer", None)
+    if not isinstance(came, BytesIO):
+        raise TypeError("dicomweb-client reads objects from elsewhere than their bytes")
+    return came.getvalue()
 
 
 def _require_uid(uid: str) -> None:

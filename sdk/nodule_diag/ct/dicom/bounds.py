@@ -7,11 +7,13 @@ import struct
 import zlib
 from io import BytesIO
 
+from pydicom.errors import BytesLengthException
+
 from nodule_diag.errors import CTError
 
 NOT_PARSED = (
     *(ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, MemoryError, RuntimeError),
-    *(struct.error, zlib.error),
+    *(struct.error, zlib.error, BytesLengthException),
 )
 """What pydicom raises where bytes cannot be parsed, with its derived `RecursionError` and `NotImplementedError`."""
 

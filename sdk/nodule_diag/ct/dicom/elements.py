@@ -6,6 +6,7 @@ depends on it.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable, Iterable
 from math import isfinite, nan
@@ -18,6 +19,10 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
 from nodule_diag.ct.dicom.bounds import Allowance, Head
+
+_PADDING = b" \0"
+_NUMBER = re.compile(rb" *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *")
+"""A decimal string (PS3.5, 6.2)."""
 
 GE_BIG_ENDIAN_PIXELS = "1.2.840.113619.5.2"
 """A private transfer syntax: an implicit little endian header before big endian pixels."""
@@ -130,15 +135,15 @@ class Elements:
 
     def numbers(self, word: str, count: int) -> tuple[float, ...] | None:
         """A value of several numbers in text; None when it is missing or is something else."""
-        try:
-            values = tuple(float(part) for part in self.text(word).split("\\"))
-        except ValueError:
+        parts = self._values.get(word, b"").strip(_PADDING).split(b"\\")
+        if len(parts) != count or not all(map(_NUMBER.fullmatch, parts)):
             return None
-        return values if len(values) == count else None
+        return tuple(map(float, parts))
 
     def number(self, word: str, default: float = nan) -> float:
         """A value of one number in text; not a number where it is something else."""
-        return (self.numbers(word, 1) or (nan,))[0] if self.text(word) else default
+        given = self._values.get(word, b"").strip(_PADDING)
+        return (self.numbers(word, 1) or (nan,))[0] if given else default
 
     def finite(self, word: str, default: float) -> float:
         """A value of one number in text; the default where it is anything else."""

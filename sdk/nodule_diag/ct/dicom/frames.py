@@ -142,9 +142,9 @@ def _frame(header: SliceHeader, shared: Dataset, own: Dataset, pixels: _Pixels, 
         header,
         frames=1,
         frame=index + 1,
-        position_mm=_numbers(group("PlanePositionSequence").get("ImagePositionPatient")),
-        orientation=_numbers(group("PlaneOrientationSequence").get("ImageOrientationPatient")),
-        pixel_spacing_mm=_numbers(group("PixelMeasuresSequence").get("PixelSpacing")),
+        position_mm=_numbers(group("PlanePositionSequence").get("ImagePositionPatient"), 3),
+        orientation=_numbers(group("PlaneOrientationSequence").get("ImageOrientationPatient"), 6),
+        pixel_spacing_mm=_numbers(group("PixelMeasuresSequence").get("PixelSpacing"), 2),
         slope=float(rescale.get("RescaleSlope") or header.slope),
         intercept=float(rescale.get("RescaleIntercept", header.intercept)),
         rescale_type=str(rescale.get("RescaleType") or header.rescale_type),
@@ -164,8 +164,10 @@ def _frame(header: SliceHeader, shared: Dataset, own: Dataset, pixels: _Pixels, 
     return replace(frame, file=file, transfer_syntax=syntax, deflated_from=None, pixels_length=length)
 
 
-def _numbers(value: Iterable[Any] | None) -> tuple[float, ...] | None:
-    return None if value is None else tuple(float(number) for number in value)
+def _numbers(value: Iterable[Any] | None, count: int) -> tuple[float, ...] | None:
+    """So many numbers; None where there are more or fewer, as where there are none."""
+    numbers = tuple(float(number) for number in value or ())
+    return numbers if len(numbers) == count else None
 
 
 def _phase(content: Dataset) -> Iterator[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 _HEADER = struct.Struct("<16L")
-_PADDING_BYTES = 3
+_PADDING = (b"", b"\0", b"\0\0", b"\0\0\0")
 """A segment has an even length, and some writers round up to four."""
 
 
@@ -53,6 +53,6 @@ def _segment(data: bytes, count: int) -> bytearray:
             at += 2
         else:
             at += 1
-    if len(plain) != count or not len(data) - _PADDING_BYTES <= at <= len(data):
+    if len(plain) != count or at > len(data) or data[at:] not in _PADDING:
         raise ValueError("a run length segment holds less or more than its part of the pixels")
     return plain
