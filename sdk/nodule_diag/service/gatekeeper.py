@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nodule_diag.errors import NoduleDiagError
 from nodule_diag.service.metrics import Metrics
-from nodule_diag.service.problems import MEDIA_TYPE, ServiceError, problem, status_of, unforeseen
+from nodule_diag.service.problems import CLIENT_GONE, MEDIA_TYPE, ServiceError, problem, status_of, unforeseen
 from nodule_diag.service.settings import LOOPBACK, Settings
 
 REQUESTS = logging.getLogger("nodule_diag.service")
@@ -67,7 +67,7 @@ class Gatekeeper:
             self._require_allowed(scope["path"], headers)
             await self._app(scope, receive, answered)
         except ClientDisconnect:
-            answered.status = 499
+            answered.status, answered.code = CLIENT_GONE, "client-gone"
         except Exception as error:  # noqa: BLE001 - the outermost boundary: nobody meets a traceback
             if not isinstance(error, NoduleDiagError):
                 REQUESTS.error("a request failed by a bug: %s", type(error).__name__)

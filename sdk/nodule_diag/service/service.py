@@ -14,7 +14,7 @@ from nodule_diag.process import LOG
 from nodule_diag.service.batching import BatchingBackend
 from nodule_diag.service.metrics import Metrics
 from nodule_diag.service.predictor import Predictor
-from nodule_diag.service.problems import ServiceError
+from nodule_diag.service.problems import CLIENT_GONE, ServiceError
 from nodule_diag.service.settings import Settings
 from nodule_diag.service.sources import Sources
 from nodule_diag.service.store import CTStore
@@ -65,7 +65,7 @@ class Service:
             while not answered.done():
                 await asyncio.wait([answered], timeout=DISCONNECT_S)
                 if not answered.done() and await request.is_disconnected():
-                    raise ServiceError("the client has gone", status=499, code="client-gone")
+                    raise ServiceError("the client has gone", status=CLIENT_GONE, code="client-gone")
             return answered.result()
         finally:
             if not answered.done():

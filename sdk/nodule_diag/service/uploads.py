@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 
 from nodule_diag.ct import MAX_FILES
 from nodule_diag.errors import UsageError
-from nodule_diag.service.problems import ServiceError
+from nodule_diag.service.problems import CLIENT_GONE, ServiceError
 from nodule_diag.service.settings import Settings
 
 JSON_BYTES = 2**20
@@ -145,7 +145,7 @@ async def body_chunks(request: Request, counted: Counted, *, limit: int, setting
                 hint=f"send it within {settings.receive_s:g} s, without a pause of {settings.idle_s:g} s",
             ) from error
         except ClientDisconnect as error:
-            raise ServiceError("the client has gone", status=499, code="client-gone") from error
+            raise ServiceError("the client has gone", status=CLIENT_GONE, code="client-gone") from error
         counted.add(len(chunk), limit=limit)
         if chunk:
             yield chunk

@@ -118,7 +118,8 @@ def test_a_running_job_is_cancelled_at_its_next_step(waiting, scan):
 
 
 @pytest.mark.parametrize("which", ["running", "queued"])
-def test_when_the_client_goes_its_work_goes(which, waiting, scan):
+def test_when_the_client_goes_its_work_goes(which, waiting, scan, caplog):
+    caplog.set_level("INFO")
     running, gate = waiting
     ct = running.add(scan)["id"]
     if which == "queued":
@@ -139,6 +140,11 @@ def test_when_the_client_goes_its_work_goes(which, waiting, scan):
     wait_for(lambda: running.service.work.counts == (0, 0))
     held = running.service.store.get(ct)
     assert not any(question.k == 7 for question, _ in held.predictions.values()), "it was never finished"
+    gone = 'nodule_diag_requests_total{method="POST",route="/v1/predictions",status="499"} 1.0'
+    wait_for(lambda: gone in running.client.get("/metrics").text, what="its being counted")
+    told = [record.fields for record in caplog.records if record.name == "nodule_diag.service"]
+    assert [one["code"] for one in told if one["status"] == 499] == ["client-gone"]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"], "nor is that a bug"
 
 
 def test_a_job_has_a_time_limit(start, gated, scan):
