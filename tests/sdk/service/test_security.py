@@ -244,6 +244,24 @@ def test_a_client_that_stalls_in_the_body(start):
     assert running.service.gate.bytes == 0
 
 
+@pytest.mark.parametrize("length", [b"Content-Length: 1000", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize(("place", "status"), [(b"/v2/health/live", 200), (b"/nowhere", 404), (b"/v1/cts", 401)])
+def test_a_client_that_stalls_in_a_body_that_nobody_reads(place, status, length, start):
+    """Its first byte, after the answer, ends uvicorn's own waiting."""
+    running = start(idle_s=1.5, token=TOKEN)
+    bearer = b"" if status == 401 else b"Authorization: Bearer " + TOKEN.encode() + b"\r\n"
+    head = b"GET " + place + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n" + bearer + length + b"\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", running.port)) as client:
+        client.settimeout(30)
+        client.sendall(head)
+        assert client.recv(65536).startswith(f"HTTP/1.1 {status} ".encode())
+        time.sleep(0.2)
+        client.sendall(b"5")
+        with contextlib.suppress(ConnectionError):
+            while client.recv(65536):
+                pass
+
+
 def test_a_client_that_drips_has_a_time_limit_too(start):
     running = start(idle_s=5, receive_s=0.5)
     head = HEAD + b"Content-Length: 99\r\n\r\n"
