@@ -55,7 +55,7 @@ def job_routes(service: Service, jobs: JobShelf) -> APIRouter:
         found = await run_in_threadpool(lambda: answer(job.future.result(), form))
         return found.response()
 
-    @routes.delete("/{job_id}", status_code=204, summary="Cancel a job, and forget it")
+    @routes.delete("/{job_id}", status_code=204, summary="Cancel a job; forget one that has ended")
     def cancel(job_id: str) -> Response:
         job = jobs.get(job_id)
         if job.future.done():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -166,6 +167,55 @@ def test_finished_jobs_are_forgotten_the_oldest_first(start, scan):
         wait_for(lambda: running.service.work.counts == (0, 0))
     states = [running.client.get(place).status_code for place in places]
     assert states == [404, 404, 200, 200]
+
+
+def test_finished_jobs_give_their_cts_up_before_an_upload_is_refused(start, scan):
+    running = start(cts=2)
+    places = []
+    for _ in range(2):
+        places.append(running.ask(running.add(scan)["id"], headers=LATER).headers["location"])
+        assert ended(running, places[-1])["state"] == "done"
+    third = running.add(scan)["id"]
+    assert [running.client.get(place).status_code for place in places] == [404, 200], "the oldest goes"
+    assert running.service.store.counts[0] == 2
+    place = running.ask(third, headers=LATER).headers["location"]
+    assert ended(running, place)["state"] == "done"
+    assert running.client.delete(f"/v1/cts/{third}").status_code == 204
+    assert running.client.get(place).json()["code"] == "job-unknown"
+    assert running.client.get(places[1]).status_code == 200, "of another CT"
+    assert running.service.store.counts[0] == 1
+
+
+@pytest.mark.parametrize("headers", [LATER, {}], ids=["job", "waiting"])
+def test_work_that_was_accepted_keeps_its_ct(headers, waiting, scan):
+    running, gate = waiting
+    first, second = (running.add(scan)["id"] for _ in range(2))
+    running.ask(first, headers=LATER)
+    assert gate.begun.wait(300)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(running.ask, second, headers=headers)
+        wait_for(lambda: running.service.work.counts == (1, 1))
+        assert running.client.delete(f"/v1/cts/{second}").status_code == 204
+        gate.open.set()
+        answer = asked.result()
+    if headers:
+        assert ended(running, answer.headers["location"])["state"] == "done"
+    else:
+        assert answer.status_code == 200, answer.text
+        wait_for(lambda: running.service.store.counts[0] == 1, what="its being let go")
+
+
+def test_work_that_never_began_lets_its_ct_go(waiting, scan):
+    running, gate = waiting
+    ct = running.add(scan)["id"]
+    first = running.ask(ct, headers=LATER).headers["location"]
+    assert gate.begun.wait(300)
+    queued = running.ask(ct, k=2, headers=LATER).headers["location"]
+    assert running.service.store.get(ct).leases == 2
+    assert running.client.delete(queued).status_code == 204
+    assert running.service.store.get(ct).leases == 1
+    gate.open.set()
+    assert ended(running, first)["state"] == "done"
 
 
 def test_a_worker_outlives_a_bug():
