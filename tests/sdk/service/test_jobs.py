@@ -78,14 +78,19 @@ def test_events_tell_every_change_and_end(waiting, scan):
     assert [one["progress"] for one in seen] == sorted(one["progress"] for one in seen)
 
 
-def test_a_failed_job_says_why(waiting, scan):
+def test_a_failed_job_says_why(waiting, scan, monkeypatch):
+    made, document = set(), Job.document
+    monkeypatch.setattr(Job, "document", lambda job: made.add(job) or document(job))
     running, gate = waiting
     gate.open.set()
     place = running.ask(running.add(scan)["id"], nodules=[{"xyz": [0, 0, 0]}], headers=LATER).headers["location"]
     found = ended(running, place)
     assert (found["state"], found["error"]["code"], found["error"]["status"]) == ("failed", "coordinate-outside", 422)
-    answer = running.client.get(f"{place}/result")
-    assert (answer.status_code, answer.json()["code"]) == (422, "coordinate-outside")
+    for _ in range(3):
+        answer = running.client.get(f"{place}/result")
+        assert (answer.status_code, answer.json()["code"]) == (422, "coordinate-outside")
+    (job,) = made
+    assert job.error.__traceback__ is None, "it holds no frames, nor what is in them"
 
 
 def test_too_much_is_refused_and_says_when_to_come_back(waiting, scan):
