@@ -114,7 +114,10 @@ def prediction_routes(service: Service, jobs: JobShelf) -> APIRouter:
 
 
 async def understood(service: Service, request: Request, counted: Counted, held: ExitStack) -> Asked:
-    """Take a request in; a CT that it names by its id stays as long as ``held`` is open. Errors as `receive`, `parsed`, the store and the sources."""
+    """Take a request in; a CT that it names by its id stays for as long as ``held`` is open.
+
+    Errors as `receive`, `parsed`, the store and the sources.
+    """
     settings, store, sources = service.settings, service.store, service.sources
     if media_type(request) == "multipart/form-data":
         received = await receive(request, counted, settings=settings)

@@ -128,7 +128,11 @@ SMALL = np.zeros((1, 2, 64, 64, 64), np.float32)
         {"inputs": [tensor("patch", SMALL) | {"parameters": {"binary_data_size": -1}}]},
         {"inputs": [tensor("patch", np.array(1.0))]},
         {"inputs": []},
-        {"inputs": [tensor("patch", SMALL) | {"shape": [0, 10**30], "data": None, "parameters": {"binary_data_size": 0}}]},
+        {
+            "inputs": [
+                tensor("patch", SMALL) | {"shape": [0, 10**30], "data": None, "parameters": {"binary_data_size": 0}}
+            ]
+        },
         {"inputs": [tensor("patch", SMALL) | {"shape": [2**31, 2**31], "data": [1]}]},
         {"inputs": [tensor("patch", SMALL) | {"data": None}]},
         {"inputs": [tensor("patch", SMALL + 1e30)]},
@@ -159,7 +163,11 @@ def test_raw_bytes_that_do_not_fit(running):
 
 
 def test_json_has_a_limit_of_its_own(running):
-    text = b'{"inputs": [{"name": "patch", "shape": [8000000], "datatype": "FP32", "data": [1' + b",1" * 8_500_000 + b"]}]}"
+    text = (
+        b'{"inputs": [{"name": "patch", "shape": [8000000], "datatype": "FP32", "data": [1'
+        + b",1" * 8_500_000
+        + b"]}]}"
+    )
     answer = running.client.post(INFER, content=text)
     assert (answer.status_code, answer.json()["code"]) == (413, "upload-too-large")
     answer = running.client.post(INFER, content=text, headers={"Inference-Header-Content-Length": str(len(text))})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import json
 import os
 import socket
 import subprocess
@@ -505,3 +506,4 @@ def test_the_log_says_nothing_of_what_a_damaged_header_holds(tiny_bundle, tmp_pa
     assert ended.returncode == 0, ended.stderr
     assert '"route": "/v1/cts"' in ended.stderr
     assert "SECRET" not in ended.stderr
+    assert {json.loads(line)["level"] for line in ended.stderr.splitlines()} == {"info", "warning"}
