@@ -134,11 +134,13 @@ def chosen_form(accept: str | None, forms: Iterable[str] = FORMS) -> str:
     Raises:
         ServiceError: ``not-acceptable`` (406).
     """
-    offered = list(forms)
+    offered = forms = list(forms)
     wanted = [
         (float(told[1]) if (told := _Q.search(parameters)) else 1.0, kind.lower())
         for kind, parameters in _RANGE.findall(accept or "*/*")
     ]
+    unwanted = {kind for quality, kind in wanted if quality == 0}
+    offered = [form for form in offered if form not in unwanted]
     for quality, kind in sorted(wanted, key=lambda item: -item[0]):  # stable: the first named of equals
         for form in offered if quality > 0 else ():
             if kind in (form, "*/*", f"{form.partition('/')[0]}/*"):
@@ -147,7 +149,7 @@ def chosen_form(accept: str | None, forms: Iterable[str] = FORMS) -> str:
         f"none of {accept!r} is offered",
         status=406,
         code="not-acceptable",
-        hint=f"Accept one of {', '.join(offered)}",
+        hint=f"Accept one of {', '.join(forms)}",
     )
 
 

@@ -46,6 +46,7 @@ def create_app(settings: Settings, diagnoser: Diagnoser, *, cases: str | PathLik
     """
     service = Service(settings, diagnoser, cases=cases)
     jobs, demo = JobShelf(count=settings.jobs, seconds=settings.job_s), ExitStack()
+    service.store.spare = jobs.forget_oldest
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -72,7 +73,7 @@ def create_app(settings: Settings, diagnoser: Diagnoser, *, cases: str | PathLik
     )
     app.state.service = service
     app.include_router(about_routes(service, app))
-    app.include_router(cts_routes(service))
+    app.include_router(cts_routes(service, jobs))
     app.include_router(prediction_routes(service, jobs))
     app.include_router(job_routes(service, jobs))
     app.include_router(inference_routes(service))

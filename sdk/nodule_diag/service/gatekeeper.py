@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nodule_diag.errors import NoduleDiagError
 from nodule_diag.service.metrics import Metrics
-from nodule_diag.service.problems import MEDIA_TYPE, ServiceError, problem, status_of, unforeseen
+from nodule_diag.service.problems import CLIENT_GONE, MEDIA_TYPE, ServiceError, problem, status_of, unforeseen
 from nodule_diag.service.settings import LOOPBACK, Settings
 
 REQUESTS = logging.getLogger("nodule_diag.service")
@@ -49,6 +49,7 @@ class Gatekeeper:
 
     def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
+        self._names = {name.lower() for name in settings.names}
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,7 +68,7 @@ class Gatekeeper:
             self._require_allowed(scope["path"], headers)
             await self._app(scope, receive, answered)
         except ClientDisconnect:
-            answered.status = 499
+            answered.status, answered.code = CLIENT_GONE, "client-gone"
         except Exception as error:  # noqa: BLE001 - the outermost boundary: nobody meets a traceback
             if not isinstance(error, NoduleDiagError):
                 REQUESTS.error("a request failed by a bug: %s", type(error).__name__)
@@ -100,7 +101,7 @@ class Gatekeeper:
             ServiceError: ``host-refused``, ``origin-refused``, ``token-refused`` or ``connections-full``.
         """
         host = headers.get("host", "")
-        names = self._settings.names
+        names = self._names
         if self._settings.is_local and _name_of(host) not in (*LOOPBACK, *names):  # a name of others: DNS rebinding
             raise ServiceError(
                 "the request is for another host",
@@ -150,7 +151,7 @@ def problem_response(error: NoduleDiagError, scope: Scope) -> JSONResponse:
 
 def _name_of(host: str) -> str:
     """The name in ``name:port``, or ``[::1]:port``."""
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].lower()
+    return (host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]).lower()
 
 
 class _Answered:

@@ -20,10 +20,12 @@ class ShelvedJob:
     Attributes:
         job: The job.
         held: Releases the CT.
+        ct_id: Its id, where it has one.
     """
 
     job: Job
     held: ExitStack
+    ct_id: str | None
 
 
 class JobShelf:
@@ -40,10 +42,10 @@ class JobShelf:
         self._jobs: OrderedDict[str, ShelvedJob] = OrderedDict()
         self._lock = threading.Lock()
 
-    def add(self, job: Job, held: ExitStack) -> None:
+    def add(self, job: Job, held: ExitStack, ct_id: str | None = None) -> None:
         """Remember a job."""
         with self._lock:
-            self._jobs[job.id] = ShelvedJob(job, held)
+            self._jobs[job.id] = ShelvedJob(job, held, ct_id)
         self.sweep()
 
     def get(self, job_id: str) -> Job:
@@ -68,16 +70,32 @@ class JobShelf:
         if shelved is not None:
             shelved.held.close()
 
+    def forget_oldest(self) -> bool:
+        """Let the job go that finished first, with its CT; whether there was one."""
+        finished = self._finished()
+        if finished:
+            self.forget(finished[0][0])
+        return bool(finished)
+
+    def forget_of(self, ct_id: str) -> None:
+        """Let all finished jobs of a CT go."""
+        for job_id, _, of in self._finished():
+            if of == ct_id:
+                self.forget(job_id)
+
     def sweep(self) -> None:
         """Forget finished jobs that are too old or too many."""
-        now = self._clock()
-        with self._lock:
-            ended = [(job_id, shelved.job.ended) for job_id, shelved in self._jobs.items()]
-        finished = [(job_id, at) for job_id, at in ended if at is not None]
+        now, finished = self._clock(), self._finished()
         surplus = len(finished) - self._count
-        for number, (job_id, at) in enumerate(sorted(finished, key=lambda item: item[1])):
+        for number, (job_id, at, _) in enumerate(finished):
             if number < surplus or now - at > self._seconds:
                 self.forget(job_id)
+
+    def _finished(self) -> list[tuple[str, float, str | None]]:
+        """Each one's id, when it ended, and its CT; the first that ended comes first."""
+        with self._lock:
+            ended = [(job_id, shelved.job.ended, shelved.ct_id) for job_id, shelved in self._jobs.items()]
+        return sorted(((job_id, at, ct) for job_id, at, ct in ended if at is not None), key=lambda one: one[1])
 
     def clear(self) -> None:
         """Forget all."""

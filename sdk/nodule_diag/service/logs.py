@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
+
+from nodule_diag.process import LOG
 
 
 class JsonFormatter(logging.Formatter):
@@ -18,7 +22,7 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage() if record.name.startswith("nodule_diag") else str(record.msg),
+            "message": _message(record),
             **getattr(record, "fields", {}),
         }
         kind, _, trace = record.exc_info or (None, None, None)
@@ -30,10 +34,31 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+def _message(record: logging.LogRecord) -> str:
+    if record.name.startswith("nodule_diag"):
+        return record.getMessage()
+    if record.name.startswith("uvicorn"):
+        return str(record.msg)
+    return "a library complains"  # pydicom puts the value into the text
+
+
+def _show_warning(
+    message: Warning | str,  # noqa: ARG001 - the signature is Python's
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    fields = {"error": category.__name__, "at": f"{Path(filename).name}:{lineno}"}
+    LOG.warning("a library warns", extra={"fields": fields})
+
+
 def log_as_json() -> None:
-    """Send this package's log, and uvicorn's complaints, to stderr."""
+    """Send this package's log, and the complaints of others, to stderr; of libraries without their text."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
+    logging.lastResort, warnings.showwarning = handler, _show_warning
     for name, level in (("nodule_diag", logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers = [handler]

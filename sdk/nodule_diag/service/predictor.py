@@ -44,7 +44,7 @@ class Predictor:
         Raises:
             NoduleDiagError: As :meth:`Diagnoser.predict`; UsageError ``where-needs-fp32``.
         """
-        known = held.predictions.get(question.key())
+        known = held.known().get(question.key())
         if known is not None:
             return known[1]
         made = self._predict(held.read.ct, question, job)
@@ -55,7 +55,7 @@ class Predictor:
     def diagnosis(self, held: HeldCT, question: Question, job: Job) -> Diagnosis:
         """The diagnosis of the one nodule that is asked for, from any prediction that holds it; errors as above."""
         (wanted,) = question.nodules
-        for asked, known in reversed(held.predictions.values()):
+        for asked, known in reversed(held.known().values()):
             if asked.apart_from_nodules() == question.apart_from_nodules():
                 for nodule, diagnosis in zip(asked.nodules, known.diagnoses, strict=True):
                     if nodule.xyz == wanted.xyz:

@@ -18,6 +18,8 @@ from nodule_diag.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+CLIENT_GONE = 499
+"""What logs have for a client that hung up; no RFC names it."""
 STATUS: dict[type[NoduleDiagError], int] = {
     UsageError: 400,
     CTError: 422,
@@ -75,7 +77,7 @@ def problem(error: NoduleDiagError, *, request_id: str) -> dict[str, Any]:
     status = status_of(error)
     return {
         "type": f"urn:nodule-diag:problem:{error.code}",
-        "title": HTTPStatus(status).phrase,
+        "title": "Client Closed Request" if status == CLIENT_GONE else HTTPStatus(status).phrase,
         "status": status,
         "detail": bounded(error.message),
         "code": error.code,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
+from pydantic_core import from_json
 
 from nodule_diag.errors import UsageError
 
@@ -94,8 +94,8 @@ def parsed(kind: type[Model], data: bytes | str) -> Model:
         UsageError: ``request-damaged`` or ``request-invalid``, with the field that is wrong.
     """
     try:
-        given: Any = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        given: Any = from_json(data)  # several times as fast as json, which lets no other thread run meanwhile
+    except ValueError as error:
         raise UsageError(f"the request is no JSON: {error}", hint="send JSON", code="request-damaged") from error
     try:
         return kind.model_validate(given)

@@ -27,6 +27,7 @@ def about_routes(service: Service, app: FastAPI) -> APIRouter:
     routes = APIRouter()
     diagnoser, settings = service.predictor.diagnoser, service.settings
 
+    @routes.head("/", include_in_schema=False)
     @routes.get("/", include_in_schema=False)
     def page() -> Response:
         return _asset("index.html")

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
+from nodule_diag.service.jobs import JobShelf
 from nodule_diag.service.openapi import form_body, json_body
 from nodule_diag.service.requests import CTRequest, PathReference, Reference, parsed
 from nodule_diag.service.service import Service
@@ -29,7 +30,7 @@ UPLOAD = {
 }
 
 
-def cts_routes(service: Service) -> APIRouter:
+def cts_routes(service: Service, jobs: JobShelf) -> APIRouter:
     """The routes, for one service."""
     routes = APIRouter(prefix="/v1/cts", tags=["cts"])
     store, sources, settings = service.store, service.sources, service.settings
@@ -68,9 +69,10 @@ def cts_routes(service: Service) -> APIRouter:
     def one(ct_id: str) -> dict[str, Any]:
         return store.document(store.get(ct_id))
 
-    @routes.delete("/{ct_id}", status_code=204, summary="Let a CT go")
+    @routes.delete("/{ct_id}", status_code=204, summary="Let a CT go, with its finished jobs")
     def remove(ct_id: str) -> Response:
         store.remove(ct_id)
+        jobs.forget_of(ct_id)
         return Response(status_code=204)
 
     @routes.get(

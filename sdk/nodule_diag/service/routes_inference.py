@@ -18,14 +18,16 @@ from nodule_diag.errors import UsageError
 from nodule_diag.preprocessing import OUTSIDE_LUNG_HU, PATCH_SIZE, resample, window_channels
 from nodule_diag.service.problems import ServiceError
 from nodule_diag.service.service import Service
-from nodule_diag.service.tensors import Array, decode, encode
+from nodule_diag.service.tensors import JSON_BYTES, Array, decode, encode
 from nodule_diag.service.uploads import whole_body
 from nodule_diag.service.work import Job
 
 PATCHES, FUSED = "nodule-diag", "nodule-diag-fused"
 VERSION = "1"
 BODY_BYTES = 512 * 2**20
-"""64 patches of 2 MiB as raw bytes; as JSON, a patch takes five to ten times as much."""
+"""64 patches of 4 MiB as raw bytes, twice."""
+LOWEST, HIGHEST = -1.0, 2.0
+"""Of a patch: what windows give, with a margin."""
 MAPS = (16, 16, 16)
 OUTPUTS: dict[str, tuple[int, ...]] = {
     "malignancy": (), "logit": (), "expert_score": (), "segmentation": MAPS, "cam": MAPS
@@ -39,10 +41,12 @@ def inference_routes(service: Service) -> APIRouter:
     settings, diagnoser = service.settings, service.predictor.diagnoser
     masked = diagnoser.bundle.manifest.preprocessing.masked_input
 
+    @routes.head("/health/live", include_in_schema=False)
     @routes.get("/health/live", summary="Whether it answers")
     def live() -> dict[str, bool]:
         return {"live": True}
 
+    @routes.head("/health/ready", include_in_schema=False)
     @routes.get("/health/ready", summary="Whether it takes work")
     def ready() -> JSONResponse:
         return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
@@ -77,9 +81,9 @@ def inference_routes(service: Service) -> APIRouter:
             raise ServiceError("the body is compressed", status=415, code="body-compressed", hint="send it as it is")
         service.work.require_room()
         with service.gate.counted() as counted:
-            limit = min(BODY_BYTES, settings.upload_bytes)
-            body = await whole_body(request, counted, limit=limit, settings=settings)
             length = request.headers.get("inference-header-content-length")
+            limit = min(JSON_BYTES if length is None else BODY_BYTES, settings.upload_bytes)
+            body = await whole_body(request, counted, limit=limit, settings=settings)
 
             def work(job: Job) -> tuple[bytes, int | None]:
                 asked = decode(body, length)
@@ -127,8 +131,8 @@ def patches_of(inputs: dict[str, Array], *, masked: bool, most: int) -> NDArray[
         patches = _resampled(inputs, count)
     if patches.shape[1:] != (2, *[PATCH_SIZE] * 3):
         raise _refused(f"a patch has the shape {list(patches.shape)}, not [B, 2, 64, 64, 64]")
-    if not np.isfinite(patches).all():
-        raise _refused("a value is not a finite number")
+    if not (np.isfinite(patches) & (patches >= LOWEST) & (patches <= HIGHEST)).all():
+        raise _refused(f"a value of a patch is not a number from {LOWEST:g} to {HIGHEST:g}; windows give 0 to 1")
     return patches
 
 

@@ -12,6 +12,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from nodule_diag.service.answers import FORMS, answer, chosen_form
+from nodule_diag.service.gatekeeper import problem_response
 from nodule_diag.service.jobs import JobShelf
 from nodule_diag.service.problems import ServiceError
 from nodule_diag.service.service import Service
@@ -52,10 +53,12 @@ def job_routes(service: Service, jobs: JobShelf) -> APIRouter:
             raise ServiceError(
                 f"the job is {job.state}", status=409, code="job-not-done", hint=f"see /v1/jobs/{job_id}"
             )
+        if job.error is not None:
+            return problem_response(job.error, request.scope)  # raised, it would gather frames, and what these hold
         found = await run_in_threadpool(lambda: answer(job.future.result(), form))
         return found.response()
 
-    @routes.delete("/{job_id}", status_code=204, summary="Cancel a job, and forget it")
+    @routes.delete("/{job_id}", status_code=204, summary="Cancel a job; forget one that has ended")
     def cancel(job_id: str) -> Response:
         job = jobs.get(job_id)
         if job.future.done():

@@ -33,10 +33,12 @@ class Asked(NamedTuple):
     Attributes:
         question: What is asked.
         open: Gives the CT, in a worker's thread, for as long as the stack is open.
+        ct_id: The CT's id, where it has one.
     """
 
     question: PredictionRequest
     open: Callable[[Job, ExitStack], Opened]
+    ct_id: str | None = None
 
 
 def prediction_routes(service: Service, jobs: JobShelf) -> APIRouter:
@@ -64,10 +66,10 @@ def prediction_routes(service: Service, jobs: JobShelf) -> APIRouter:
     async def predict(request: Request) -> Response:
         form = chosen_form(request.headers.get("accept"))
         service.work.require_room()
-        with service.gate.counted() as counted:
-            asked = await understood(service, request, counted)
+        with service.gate.counted() as counted, ExitStack() as held:
+            asked = await understood(service, request, counted, held)
             if "respond-async" in request.headers.get("prefer", ""):
-                return later(asked, request, counted)
+                return later(asked, request, counted, held)
 
             def work(job: Job) -> Answer:
                 with ExitStack() as stack:
@@ -75,16 +77,17 @@ def prediction_routes(service: Service, jobs: JobShelf) -> APIRouter:
                     job.at("answer")
                     return answer(made, form)
 
-            found: Answer = await service.done(request, work)
+            found: Answer = await service.done(request, work, held)
         return found.response()
 
-    def later(asked: Asked, request: Request, counted: Counted) -> Response:
+    def later(asked: Asked, request: Request, counted: Counted, held: ExitStack) -> Response:
         stack = ExitStack()
         job = service.work.submit(lambda job: predicted(asked, job, stack), request_id=request.state.request_id)
+        stack.push(held.pop_all())
         counted.keep()
         job.future.add_done_callback(counted.release)
         job.future.add_done_callback(lambda future: stack.close() if future.exception() else None)
-        jobs.add(job, stack)
+        jobs.add(job, stack, asked.ct_id)
         where = {"Location": f"/v1/jobs/{job.id}", "Preference-Applied": "respond-async"}
         return JSONResponse(job.document(), status_code=202, headers=where)
 
@@ -95,24 +98,26 @@ def prediction_routes(service: Service, jobs: JobShelf) -> APIRouter:
     )
     async def maps(request: Request) -> JSONResponse:
         service.work.require_room()
-        with service.gate.counted() as counted:
-            asked = await understood(service, request, counted)
+        with service.gate.counted() as counted, ExitStack() as held:
+            asked = await understood(service, request, counted, held)
             if len(asked.question.nodules) != 1:
                 raise UsageError("maps are of one nodule", hint="ask for each nodule alone", code="one-nodule")
 
             def work(job: Job) -> dict[str, Any]:
                 with ExitStack() as stack:
-                    held, _ = asked.open(job, stack)
-                    diagnosis = service.predictor.diagnosis(held, asked.question, job)
-                    return viewer_data(held.read.ct, diagnosis)
+                    ct, _ = asked.open(job, stack)
+                    return viewer_data(ct.read.ct, service.predictor.diagnosis(ct, asked.question, job))
 
-            return JSONResponse(await service.done(request, work))
+            return JSONResponse(await service.done(request, work, held))
 
     return routes
 
 
-async def understood(service: Service, request: Request, counted: Counted) -> Asked:
-    """Take a request in; errors as `receive`, `parsed`, the store and the sources."""
+async def understood(service: Service, request: Request, counted: Counted, held: ExitStack) -> Asked:
+    """Take a request in; a CT that it names by its id stays for as long as ``held`` is open.
+
+    Errors as `receive`, `parsed`, the store and the sources.
+    """
     settings, store, sources = service.settings, service.store, service.sources
     if media_type(request) == "multipart/form-data":
         received = await receive(request, counted, settings=settings)
@@ -130,8 +135,8 @@ async def understood(service: Service, request: Request, counted: Counted) -> As
     if reference is None:
         raise UsageError("no CT is named", hint='give ct: an id of POST /v1/cts, or {"path": ...}', code="ct-missing")
     if isinstance(reference, str):
-        store.get(reference)
-        return Asked(question, lambda _, stack: (stack.enter_context(store.lease(reference)), 0.0))
+        leased = held.enter_context(store.lease(reference))
+        return Asked(question, lambda *_: (leased, 0.0), reference)
     await run_in_threadpool(sources.check, reference)
 
     def referred(job: Job, stack: ExitStack) -> Opened:

@@ -148,8 +148,12 @@ class _Impatient(H11Protocol):
         super().connection_lost(exc)
 
     def _look(self) -> None:
-        """Wait for a head from the first byte of a connection on, or from the end of the last answer."""
-        if self.conn.their_state is not h11.IDLE:
+        """Wait for a head from the first byte of a connection on, or from the end of the last answer.
+
+        A body that an answer did not wait for must end in that time, too: bytes of it would keep the connection open.
+        """
+        unread = self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
+        if self.conn.their_state is not h11.IDLE and not unread:
             self._stop_waiting()
         elif self._patience is None and not self.transport.is_closing():
             self._patience = self.loop.call_later(self.idle_s, self.transport.close)

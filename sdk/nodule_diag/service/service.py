@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 from os import PathLike
 from typing import Any
 
@@ -14,7 +15,7 @@ from nodule_diag.process import LOG
 from nodule_diag.service.batching import BatchingBackend
 from nodule_diag.service.metrics import Metrics
 from nodule_diag.service.predictor import Predictor
-from nodule_diag.service.problems import ServiceError
+from nodule_diag.service.problems import CLIENT_GONE, ServiceError
 from nodule_diag.service.settings import Settings
 from nodule_diag.service.sources import Sources
 from nodule_diag.service.store import CTStore
@@ -53,19 +54,27 @@ class Service:
         self.gate = Gate(settings)
         self.ready = True
 
-    async def done(self, request: Request, work: Callable[[Job], Any]) -> Any:  # noqa: ANN401 - what the work returns
+    async def done(self, request: Request, work: Callable[[Job], Any], held: ExitStack | None = None) -> Any:  # noqa: ANN401 - of the work
         """Have work done while a client waits; when it goes, the work is cancelled.
+
+        Args:
+            request: What the client waits with.
+            work: What to do.
+            held: What the work needs; it is closed when the work has ended, which may be after this.
 
         Raises:
             NoduleDiagError: Of the work, or of the queue.
         """
         job = self.work.submit(work, request_id=request.state.request_id)
+        if held is not None:
+            kept = held.pop_all()
+            job.future.add_done_callback(lambda _: kept.close())
         answered = asyncio.wrap_future(job.future)
         try:
             while not answered.done():
                 await asyncio.wait([answered], timeout=DISCONNECT_S)
                 if not answered.done() and await request.is_disconnected():
-                    raise ServiceError("the client has gone", status=499, code="client-gone")
+                    raise ServiceError("the client has gone", status=CLIENT_GONE, code="client-gone")
             return answered.result()
         finally:
             if not answered.done():

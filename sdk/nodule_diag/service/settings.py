@@ -118,13 +118,15 @@ def read_token(path: str | os.PathLike[str]) -> str:
     """The token in a file: its first line.
 
     Raises:
-        UsageError: ``token-file`` for a file that cannot be read or is empty.
+        UsageError: ``token-file`` for a file that cannot be read, is empty or is not ASCII.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}", hint="give a text file", code="token-file") from error
     token = lines[0].strip() if lines else ""
+    if not token.isascii():  # a header has no other letters that clients agree on
+        raise UsageError(f"{path} holds a token that is not ASCII", hint="write another there", code="token-file")
     if not token:
         raise UsageError(f"{path} holds no token in its first line", hint="write one there", code="token-file")
     return token

@@ -18,8 +18,8 @@ from nodule_diag.results import Prediction
 from nodule_diag.service.problems import ServiceError
 from nodule_diag.service.requests import Question
 
-REMEMBERED = 64
-"""Predictions that are kept with a CT, each some 0.1 MB."""
+REMEMBERED = 128
+"""Nodules whose diagnoses are kept with a CT, each some 0.1 MB; the last prediction is kept whatever it has."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,20 @@ class HeldCT:
     used: float
     predictions: OrderedDict[str, tuple[Question, Prediction]] = field(default_factory=OrderedDict)
     leases: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def remember(self, question: Question, prediction: Prediction) -> None:
         """Keep a prediction for whoever asks the same again."""
-        self.predictions[question.key()] = question, prediction
-        while len(self.predictions) > REMEMBERED:
-            self.predictions.popitem(last=False)
+        with self._lock:
+            self.predictions[question.key()] = question, prediction
+            nodules = sum(len(known.diagnoses) for _, known in self.predictions.values())
+            while nodules > REMEMBERED and len(self.predictions) > 1:
+                nodules -= len(self.predictions.popitem(last=False)[1][1].diagnoses)
+
+    def known(self) -> dict[str, tuple[Question, Prediction]]:
+        """The predictions as they are now, the latest last; other threads go on remembering."""
+        with self._lock:
+            return dict(self.predictions)
 
 
 class CTStore:
@@ -79,6 +87,10 @@ class CTStore:
         limit_bytes: Their memory.
         expires_s: Seconds for which a CT is held after it was last used.
         clock: Monotonic seconds.
+
+    Attributes:
+        spare: Called when there is no room: lets something go that has a lease and can be done without; whether it
+            did. It may release leases, from within the store's lock.
     """
 
     def __init__(
@@ -87,7 +99,8 @@ class CTStore:
         self._count, self._limit, self._expires_s, self._clock = count, limit_bytes, expires_s, clock
         self._held: OrderedDict[str, HeldCT] = OrderedDict()  # least recently used first
         self._unlisted: dict[str, HeldCT] = {}  # deleted, or of one request alone, and still in use
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self.spare: Callable[[], bool] = lambda: False
 
     def add(self, read: ReadCT) -> HeldCT:
         """Hold a CT, where need be in the place of those that were not used for longest.
@@ -222,11 +235,11 @@ class CTStore:
                 code="ct-too-large",
                 hint="give one CT series alone, or ask whoever runs the service for a higher limit",
             )
-        everyone = [*self._unlisted.values(), *self._held.values()]
-        bytes_now, count = sum(held.read.bytes for held in everyone), len(everyone)
-        idle = [held for held in self._held.values() if not held.leases]
-        while bytes_now + wanted > self._limit or count >= self._count:
-            if not idle:
+        while not self._has_room(wanted):
+            idle = next((held.id for held in self._held.values() if not held.leases), None)
+            if idle is not None:
+                del self._held[idle]
+            elif not self.spare():
                 raise ServiceError(
                     "all CTs that are held are in use",
                     status=503,
@@ -234,9 +247,10 @@ class CTStore:
                     hint="ask again later, or delete what is no longer needed: DELETE /v1/cts/ID",
                     retry_after_s=5.0,
                 )
-            oldest = idle.pop(0)
-            del self._held[oldest.id]
-            bytes_now, count = bytes_now - oldest.read.bytes, count - 1
+
+    def _has_room(self, wanted: int) -> bool:
+        everyone = [*self._unlisted.values(), *self._held.values()]
+        return len(everyone) < self._count and sum(held.read.bytes for held in everyone) + wanted <= self._limit
 
 
 def _new_id() -> str:

@@ -6,6 +6,7 @@ https://github.com/kserve/open-inference-protocol and Triton's ``protocol/extens
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from math import prod
 from typing import Any, NamedTuple
@@ -15,11 +16,16 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from nodule_diag.errors import UsageError
+from nodule_diag.service.problems import ServiceError
 from nodule_diag.service.requests import parsed
 
 DTYPES = {"FP32": "<f4", "FP64": "<f8", "FP16": "<f2", "INT16": "<i2", "INT32": "<i4", "UINT8": "u1"}
 """What an input may come as; each is taken to the type that is wanted."""
 MAX_AXES = 8
+JSON_BYTES = 16 * 2**20
+"""Of JSON, which no other thread can run beside; a patch takes up to 10 MiB of it."""
+MAX_SIZE, MAX_VALUES = 2**31, 2**30
+"""Of one axis, and of one input."""
 Array = NDArray[Any]
 
 
@@ -68,10 +74,20 @@ def decode(body: bytes, header_length: str | None) -> InferenceRequest:
 
     Raises:
         UsageError: ``inference-request``, or as `parsed`.
+        ServiceError: ``json-too-large`` (413).
     """
-    if header_length is not None and not header_length.isdecimal():
-        raise _refused(f"Inference-Header-Content-Length is {header_length!r}")
-    length = len(body) if header_length is None else int(header_length)
+    length = len(body)
+    if header_length is not None:
+        if not re.fullmatch("[0-9]{1,10}", header_length) or int(header_length) > length:
+            raise _refused(f"Inference-Header-Content-Length is {header_length[:20]!r}; the body has {length} bytes")
+        length = int(header_length)
+    if length > JSON_BYTES:
+        raise ServiceError(
+            f"{length:,} bytes of JSON are over the limit of {JSON_BYTES:,}",
+            status=413,
+            code="json-too-large",
+            hint="send the values as raw bytes: binary_tensor_data",
+        )
     request = parsed(_Request, body[:length])
     at, inputs = length, {}
     for tensor in request.inputs:
@@ -96,12 +112,14 @@ def _array(tensor: _Input, raw: memoryview | None) -> Array:
     if tensor.datatype not in DTYPES:
         raise _refused(f"the input {tensor.name!r} is of type {tensor.datatype!r}, not one of {', '.join(DTYPES)}")
     dtype, shape = np.dtype(DTYPES[tensor.datatype]), tuple(tensor.shape)
-    if any(size < 0 for size in shape):
+    if not all(0 <= size <= MAX_SIZE for size in shape) or prod(shape) > MAX_VALUES:
         raise _refused(f"the input {tensor.name!r} has the shape {list(shape)}")
     if raw is not None:
         if len(raw) != prod(shape) * dtype.itemsize:
             raise _refused(f"the input {tensor.name!r} of shape {list(shape)} has {len(raw)} bytes")
         return np.frombuffer(raw, dtype).reshape(shape)
+    if tensor.data is None or len(tensor.data) not in (prod(shape), *shape[:1]):  # before anything is made of them
+        raise _refused(f"the data of the input {tensor.name!r} are not {list(shape)} numbers")
     try:
         values = np.array(tensor.data, dtype=dtype)  # nested or flat: the protocol knows both
         return values.reshape(shape)

@@ -20,11 +20,15 @@ from starlette.requests import ClientDisconnect
 
 from nodule_diag.ct import MAX_FILES
 from nodule_diag.errors import UsageError
-from nodule_diag.service.problems import ServiceError
+from nodule_diag.service.problems import CLIENT_GONE, ServiceError
 from nodule_diag.service.settings import Settings
 
 JSON_BYTES = 2**20
 """Of a request that holds no CT."""
+MAX_FIELDS = 16
+"""Parts of a form that are no files."""
+PARSED_BYTES = 16 * 1024
+"""Of a form, before others have their turn."""
 NAME_LETTERS = 200
 RETRY_S = 10.0
 _EXTENDED_NAME = re.compile(r"filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
@@ -145,7 +149,7 @@ async def body_chunks(request: Request, counted: Counted, *, limit: int, setting
                 hint=f"send it within {settings.receive_s:g} s, without a pause of {settings.idle_s:g} s",
             ) from error
         except ClientDisconnect as error:
-            raise ServiceError("the client has gone", status=499, code="client-gone") from error
+            raise ServiceError("the client has gone", status=CLIENT_GONE, code="client-gone") from error
         counted.add(len(chunk), limit=limit)
         if chunk:
             yield chunk
@@ -195,7 +199,9 @@ async def _form(request: Request, counted: Counted, settings: Settings) -> Recei
     try:
         parser = MultipartParser(boundary.encode("latin-1"), parts.callbacks())
         async for chunk in body_chunks(request, counted, limit=settings.upload_bytes, settings=settings):
-            parser.write(chunk)
+            for start in range(0, len(chunk), PARSED_BYTES):
+                parser.write(chunk[start : start + PARSED_BYTES])
+                await asyncio.sleep(0)
         parser.finalize()
     except (MultipartParseError, UnicodeEncodeError) as error:
         raise UsageError(f"the form is damaged: {error}", hint="send it again", code="form-damaged") from error
@@ -208,7 +214,7 @@ class _Parts:
     """Takes what the parser finds."""
 
     def __init__(self) -> None:
-        self.received, self.ended = Received(), False
+        self.received, self.ended, self._begun = Received(), False, 0
         self._buffer = BytesIO()
         self._name = self._value = b""
         self._headers: dict[str, str] = {}
@@ -220,6 +226,9 @@ class _Parts:
 
     def _part_begin(self) -> None:
         self._buffer, self._headers = BytesIO(), {}
+        self._begun += 1
+        if self._begun > MAX_FILES + MAX_FIELDS:
+            raise UsageError(f"the form has over {MAX_FILES + MAX_FIELDS:,} parts", hint="send one CT series")
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]

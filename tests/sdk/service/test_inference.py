@@ -14,13 +14,16 @@ import pytest
 from bundle_factory import tiny_model_in_numpy
 from nodule_diag.ct.points import index_from_lps
 from nodule_diag.ct.reading import read_ct
+from nodule_diag.errors import UsageError
 from nodule_diag.preprocessing.patch import extract_patches, patch_sampling
+from nodule_diag.service import tensors
 from nodule_diag.service.tensors import DTYPES
 from service_client import MIDDLE
 
 INFER = "/v2/models/nodule-diag/infer"
 OUTPUTS = ["malignancy", "logit", "expert_score", "segmentation", "cam"]
-PATCHES = np.random.default_rng(0).random((2, 2, 64, 64, 64), dtype=np.float32)
+PATCHES = (np.random.default_rng(0).integers(0, 257, (2, 2, 64, 64, 64)) / 256).astype(np.float32)
+"""Short numbers, so that two patches are not too much JSON."""
 
 
 def tensor(name: str, values: np.ndarray, kind: str = "FP32") -> dict[str, object]:
@@ -125,9 +128,18 @@ SMALL = np.zeros((1, 2, 64, 64, 64), np.float32)
         {"inputs": [tensor("patch", SMALL) | {"parameters": {"binary_data_size": -1}}]},
         {"inputs": [tensor("patch", np.array(1.0))]},
         {"inputs": []},
+        {
+            "inputs": [
+                tensor("patch", SMALL) | {"shape": [0, 10**30], "data": None, "parameters": {"binary_data_size": 0}}
+            ]
+        },
+        {"inputs": [tensor("patch", SMALL) | {"shape": [2**31, 2**31], "data": [1]}]},
+        {"inputs": [tensor("patch", SMALL) | {"data": None}]},
+        {"inputs": [tensor("patch", SMALL + 1e30)]},
+        {"inputs": [tensor("patch", SMALL - 1.5)]},
         {"inputs": [tensor("patch", SMALL)], "outputs": [{"name": "secrets"}]},
     ],
-    ids=range(14),
+    ids=range(19),
 )
 def test_requests_that_make_no_sense(request_, running):
     answer = running.client.post(INFER, json=request_)
@@ -143,11 +155,38 @@ def test_raw_bytes_that_do_not_fit(running):
     not_finite = np.full_like(SMALL, np.nan).tobytes()
     answer = running.client.post(INFER, **binary({"inputs": [described]}, not_finite))
     assert (answer.status_code, answer.json()["code"]) == (400, "inference-request")
-    for length in ("x", "-1", "99999999"):
+    for length in ("x", "-1", "99999999", "9" * 5000, "\u00b2".encode(), ""):
         headers = {"Inference-Header-Content-Length": length}
         assert running.client.post(INFER, content=b"{}", headers=headers).status_code == 400
     answer = running.client.post(INFER, content=b"{}", headers={"Content-Encoding": "gzip"})
     assert (answer.status_code, answer.json()["code"]) == (415, "body-compressed")
+
+
+def test_json_has_a_limit_of_its_own(running):
+    text = (
+        b'{"inputs": [{"name": "patch", "shape": [8000000], "datatype": "FP32", "data": [1'
+        + b",1" * 8_500_000
+        + b"]}]}"
+    )
+    answer = running.client.post(INFER, content=text)
+    assert (answer.status_code, answer.json()["code"]) == (413, "upload-too-large")
+    answer = running.client.post(INFER, content=text, headers={"Inference-Header-Content-Length": str(len(text))})
+    assert (answer.status_code, answer.json()["code"]) == (413, "json-too-large")
+
+
+def test_numbers_are_counted_before_they_are_an_array(monkeypatch):
+    made = []
+    monkeypatch.setattr(tensors.np, "array", lambda *_, **__: made.append(1))
+    text = b'{"inputs": [{"name": "patch", "shape": [1, 2, 64, 64, 64], "datatype": "FP32", "data": [1,1,1]}]}'
+    with pytest.raises(UsageError, match="are not"):
+        tensors.decode(text, None)
+    assert not made
+
+
+def test_a_balancer_may_ask_by_head(running):
+    for place in ("/", "/v2/health/live", "/v2/health/ready"):
+        answer = running.client.head(place)
+        assert (answer.status_code, answer.content) == (200, b""), place
 
 
 def test_models_that_there_are_not(running):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -77,14 +78,19 @@ def test_events_tell_every_change_and_end(waiting, scan):
     assert [one["progress"] for one in seen] == sorted(one["progress"] for one in seen)
 
 
-def test_a_failed_job_says_why(waiting, scan):
+def test_a_failed_job_says_why(waiting, scan, monkeypatch):
+    made, document = set(), Job.document
+    monkeypatch.setattr(Job, "document", lambda job: made.add(job) or document(job))
     running, gate = waiting
     gate.open.set()
     place = running.ask(running.add(scan)["id"], nodules=[{"xyz": [0, 0, 0]}], headers=LATER).headers["location"]
     found = ended(running, place)
     assert (found["state"], found["error"]["code"], found["error"]["status"]) == ("failed", "coordinate-outside", 422)
-    answer = running.client.get(f"{place}/result")
-    assert (answer.status_code, answer.json()["code"]) == (422, "coordinate-outside")
+    for _ in range(3):
+        answer = running.client.get(f"{place}/result")
+        assert (answer.status_code, answer.json()["code"]) == (422, "coordinate-outside")
+    (job,) = made
+    assert job.error.__traceback__ is None, "it holds no frames, nor what is in them"
 
 
 def test_too_much_is_refused_and_says_when_to_come_back(waiting, scan):
@@ -118,7 +124,8 @@ def test_a_running_job_is_cancelled_at_its_next_step(waiting, scan):
 
 
 @pytest.mark.parametrize("which", ["running", "queued"])
-def test_when_the_client_goes_its_work_goes(which, waiting, scan):
+def test_when_the_client_goes_its_work_goes(which, waiting, scan, caplog):
+    caplog.set_level("INFO")
     running, gate = waiting
     ct = running.add(scan)["id"]
     if which == "queued":
@@ -139,6 +146,11 @@ def test_when_the_client_goes_its_work_goes(which, waiting, scan):
     wait_for(lambda: running.service.work.counts == (0, 0))
     held = running.service.store.get(ct)
     assert not any(question.k == 7 for question, _ in held.predictions.values()), "it was never finished"
+    gone = 'nodule_diag_requests_total{method="POST",route="/v1/predictions",status="499"} 1.0'
+    wait_for(lambda: gone in running.client.get("/metrics").text, what="its being counted")
+    told = [record.fields for record in caplog.records if record.name == "nodule_diag.service"]
+    assert [one["code"] for one in told if one["status"] == 499] == ["client-gone"]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"], "nor is that a bug"
 
 
 def test_a_job_has_a_time_limit(start, gated, scan):
@@ -160,6 +172,55 @@ def test_finished_jobs_are_forgotten_the_oldest_first(start, scan):
         wait_for(lambda: running.service.work.counts == (0, 0))
     states = [running.client.get(place).status_code for place in places]
     assert states == [404, 404, 200, 200]
+
+
+def test_finished_jobs_give_their_cts_up_before_an_upload_is_refused(start, scan):
+    running = start(cts=2)
+    places = []
+    for _ in range(2):
+        places.append(running.ask(running.add(scan)["id"], headers=LATER).headers["location"])
+        assert ended(running, places[-1])["state"] == "done"
+    third = running.add(scan)["id"]
+    assert [running.client.get(place).status_code for place in places] == [404, 200], "the oldest goes"
+    assert running.service.store.counts[0] == 2
+    place = running.ask(third, headers=LATER).headers["location"]
+    assert ended(running, place)["state"] == "done"
+    assert running.client.delete(f"/v1/cts/{third}").status_code == 204
+    assert running.client.get(place).json()["code"] == "job-unknown"
+    assert running.client.get(places[1]).status_code == 200, "of another CT"
+    assert running.service.store.counts[0] == 1
+
+
+@pytest.mark.parametrize("headers", [LATER, {}], ids=["job", "waiting"])
+def test_work_that_was_accepted_keeps_its_ct(headers, waiting, scan):
+    running, gate = waiting
+    first, second = (running.add(scan)["id"] for _ in range(2))
+    running.ask(first, headers=LATER)
+    assert gate.begun.wait(300)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(running.ask, second, headers=headers)
+        wait_for(lambda: running.service.work.counts == (1, 1))
+        assert running.client.delete(f"/v1/cts/{second}").status_code == 204
+        gate.open.set()
+        answer = asked.result()
+    if headers:
+        assert ended(running, answer.headers["location"])["state"] == "done"
+    else:
+        assert answer.status_code == 200, answer.text
+        wait_for(lambda: running.service.store.counts[0] == 1, what="its being let go")
+
+
+def test_work_that_never_began_lets_its_ct_go(waiting, scan):
+    running, gate = waiting
+    ct = running.add(scan)["id"]
+    first = running.ask(ct, headers=LATER).headers["location"]
+    assert gate.begun.wait(300)
+    queued = running.ask(ct, k=2, headers=LATER).headers["location"]
+    assert running.service.store.get(ct).leases == 2
+    assert running.client.delete(queued).status_code == 204
+    assert running.service.store.get(ct).leases == 1
+    gate.open.set()
+    assert ended(running, first)["state"] == "done"
 
 
 def test_a_worker_outlives_a_bug():

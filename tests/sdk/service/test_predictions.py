@@ -14,6 +14,8 @@ import pytest
 from nodule_diag.ct.reading import read_ct
 from nodule_diag.exchange.reading import read_positions
 from nodule_diag.report.writing import viewer_data
+from nodule_diag.service.answers import chosen_form
+from nodule_diag.service.problems import ServiceError
 from nodule_diag_cli.main import run
 from service_client import MIDDLE
 
@@ -212,6 +214,13 @@ def test_what_cannot_be_answered(body, status, code, running, scan):
 def test_nothing_else_is_acceptable(running, scan):
     answer = running.ask(running.add(scan)["id"], headers={"Accept": "image/png"})
     assert (answer.status_code, answer.json()["code"]) == (406, "not-acceptable")
+
+
+@pytest.mark.parametrize("accept", ["application/json;q=0, */*", "*/*, application/json;q=0.0"])
+def test_a_form_that_is_not_wanted_is_not_sent(accept):
+    assert chosen_form(accept) == "text/html"
+    with pytest.raises(ServiceError):
+        chosen_form("text/html;q=0, text/html")
 
 
 def test_maps_are_of_one_nodule(running, scan):

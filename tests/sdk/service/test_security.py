@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -19,6 +23,7 @@ import pytest
 import ct_files as make
 from guard import watched
 from nodule_diag.errors import UsageError
+from nodule_diag.service import uploads
 from nodule_diag.service.gatekeeper import PAGE_POLICY
 from nodule_diag.service.settings import Settings, read_token
 from nodule_diag.service.uploads import file_name
@@ -69,14 +74,15 @@ def test_tokens_that_are_none(tmp_path):
         Settings(token="short")
     assert caught.value.code == "token-short"
     path = tmp_path / "token"
-    for content in (None, b"", b"\n", b"\xff\xfe"):
+    for content in (None, b"", b"\n", b"\xff\xfe", "a token with an \u00e4 in it".encode()):
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(UsageError) as caught:
             read_token(path)
         assert caught.value.code == "token-file"
-    path.write_text(f"{TOKEN}\nand a note\n")
-    assert read_token(path) == TOKEN
+    for mark in ("", "\ufeff"):  # as some editors begin a file
+        path.write_text(f"{mark}{TOKEN}\nand a note\n", encoding="utf-8")
+        assert read_token(path) == TOKEN
 
 
 def test_pages_of_other_servers_are_refused(running):
@@ -90,7 +96,7 @@ def test_pages_of_other_servers_are_refused(running):
 
 
 def test_behind_a_proxy_its_name_is_said(start):
-    running = start(names=("ai.hospital.example",))
+    running = start(names=("AI.hospital.example",))
     there = {"Host": "ai.hospital.example", "Origin": "https://ai.hospital.example"}
     assert running.client.get("/v1/cts", headers=there).status_code == 200
     assert running.client.get("/v1/cts", headers={"Origin": there["Origin"]}).status_code == 200
@@ -244,6 +250,24 @@ def test_a_client_that_stalls_in_the_body(start):
     assert running.service.gate.bytes == 0
 
 
+@pytest.mark.parametrize("length", [b"Content-Length: 1000", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize(("place", "status"), [(b"/v2/health/live", 200), (b"/nowhere", 404), (b"/v1/cts", 401)])
+def test_a_client_that_stalls_in_a_body_that_nobody_reads(place, status, length, start):
+    """Its first byte, after the answer, ends uvicorn's own waiting."""
+    running = start(idle_s=1.5, token=TOKEN)
+    bearer = b"" if status == 401 else b"Authorization: Bearer " + TOKEN.encode() + b"\r\n"
+    head = b"GET " + place + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n" + bearer + length + b"\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", running.port)) as client:
+        client.settimeout(30)
+        client.sendall(head)
+        assert client.recv(65536).startswith(f"HTTP/1.1 {status} ".encode())
+        time.sleep(0.2)
+        client.sendall(b"5")
+        with contextlib.suppress(ConnectionError):
+            while client.recv(65536):
+                pass
+
+
 def test_a_client_that_drips_has_a_time_limit_too(start):
     running = start(idle_s=5, receive_s=0.5)
     head = HEAD + b"Content-Length: 99\r\n\r\n"
@@ -365,6 +389,16 @@ def test_a_damaged_form(body, running):
     refused(answer, 400, "form-damaged")
 
 
+def test_a_form_of_very_many_parts(running, monkeypatch):
+    """None is a file, and none has anything in it."""
+    monkeypatch.setattr(uploads, "MAX_FILES", 1000)
+    part = b"--b\r\nContent-Disposition: form-data; name=a\r\n\r\n\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    for count, code in ((1016, "ct-empty"), (1017, "usage")):
+        answer = running.client.post("/v1/cts", content=part * count + b"--b--\r\n", headers=headers)
+        assert answer.json()["code"] == code, count
+
+
 def test_a_form_without_a_file(running):
     answer = running.client.post("/v1/cts", files={"note": (None, "x")})
     refused(answer, 422, "ct-empty")
@@ -427,3 +461,49 @@ def test_the_log_says_nothing_of_anyone(start, tmp_path, caplog):
     assert "/v1/predictions" in text
     for word in ("MUSTERMANN", "Erika", str(tmp_path), ct, "-115"):
         assert word not in text
+
+
+SENT = """
+import asyncio, sys
+import httpx
+import nodule_diag as nd
+from nodule_diag.service import Settings, create_app
+from nodule_diag.service.logs import log_as_json
+
+async def main(bundle, archive):
+    log_as_json()
+    app = create_app(Settings(), nd.Diagnoser.load(bundle, backend="onnxruntime"))
+    async with app.router.lifespan_context(app), httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", timeout=60
+    ) as client:
+        answer = await client.post("/v1/cts", files={"file": ("a.zip", open(archive, "rb").read())})
+        print(answer.status_code, answer.text)
+        if answer.status_code == 201:
+            asked = {"ct": answer.json()["id"], "nodules": [{"xyz": [-10, 24, -115]}]}
+            for kind in ("application/json", "text/html", "application/zip"):
+                answer = await client.post("/v1/predictions", json=asked, headers={"Accept": kind})
+                print(answer.status_code, answer.text[:300] if answer.status_code != 200 else "")
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_the_log_says_nothing_of_what_a_damaged_header_holds(tiny_bundle, tmp_path):
+    """pydicom warns of values that are against the standard, with the values."""
+    slices = make.dicom_slices()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for one in slices:
+            one.add_new("StudyDate", "DA", "SECRETDA")
+            one.add_new("StudyInstanceUID", "UI", "SECRET.1")
+            one.add_new("PatientAge", "AS", "SECRETAGE")
+        folder = make.save_series(tmp_path / "series", slices)
+    archive = make.zipped(folder, tmp_path / "series.zip")
+    assert b"SECRET" in next(folder.iterdir()).read_bytes()
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HOME": str(tmp_path), "PYTHONWARNINGS": "default"}
+    line = [sys.executable, "-c", SENT, str(tiny_bundle), str(archive)]
+    ended = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert '"route": "/v1/cts"' in ended.stderr
+    assert "SECRET" not in ended.stderr
+    assert {json.loads(line)["level"] for line in ended.stderr.splitlines()} == {"info", "warning"}

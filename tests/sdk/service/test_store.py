@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 
 from nodule_diag.ct.made_up import made_up_ct
+from nodule_diag.results import Prediction
 from nodule_diag.service.problems import ServiceError
-from nodule_diag.service.store import CTStore, ReadCT
+from nodule_diag.service.requests import Nodule, Question
+from nodule_diag.service.store import REMEMBERED, CTStore, ReadCT
 
 CT = made_up_ct()
 BYTES = CT.hu.nbytes
@@ -88,6 +93,31 @@ def test_one_that_is_larger_than_all_is_refused():
     with pytest.raises(ServiceError) as caught:
         store.add(ReadCT(CT))
     assert (caught.value.status, caught.value.code) == (413, "ct-too-large")
+
+
+def question(nodules: int, k: int) -> Question:
+    return Question(nodules=[Nodule(xyz=(0.0, 0.0, float(z))) for z in range(nodules)], k=k)
+
+
+def prediction(nodules: int) -> Prediction:
+    return cast(Prediction, SimpleNamespace(diagnoses=(None,) * nodules))
+
+
+def test_so_many_nodules_are_remembered():
+    held = store_of()[0].add(ReadCT(CT))
+    for k in range(1, 6):
+        held.remember(question(REMEMBERED // 3, k), prediction(REMEMBERED // 3))
+    assert [asked.k for asked, _ in held.known().values()] == [3, 4, 5]
+    held.remember(question(2 * REMEMBERED, 6), prediction(2 * REMEMBERED))
+    assert [asked.k for asked, _ in held.known().values()] == [6], "the last is kept"
+
+
+def test_what_is_known_is_looked_through_while_others_remember():
+    held = store_of()[0].add(ReadCT(CT))
+    held.remember(question(1, 1), prediction(1))
+    for _ in reversed(held.known().values()):
+        held.remember(question(1, 2), prediction(1))  # a dictionary that is looked through must not grow
+    assert len(held.known()) == 2
 
 
 def test_the_files_of_a_dicom_series_count_too():
