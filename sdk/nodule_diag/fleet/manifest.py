@@ -19,6 +19,7 @@ from nodule_diag.ct import Space
 from nodule_diag.exchange import Table, read_bytes, refused, text_of
 from nodule_diag.fleet.columns import RESULT_COLUMNS
 from nodule_diag.process import LOG
+from nodule_diag.results import Redaction
 
 NEEDED, OPTIONAL = ("path", "x", "y", "z"), ("id", "series", "acquisition", "space")
 HINT = "it needs the columns path, x, y, z; id, series, acquisition and space may stand there too: docs/batch.md"
@@ -58,6 +59,11 @@ class ListedCT:
         """What its result is called: the same for equal cells of a manifest, and for no others."""
         stem = _UNSAFE.sub("_", _ENDING.sub("", Path(self.told).name)).strip("_")[:MAX_STEM] or "ct"
         return f"{stem}-{_digest([self.told, self.series, self.acquisition])[:DIGEST]}"
+
+    @property
+    def redaction(self) -> Redaction:
+        """What leaves its names out of texts, those of the folders of its path among them."""
+        return Redaction(self.path, self.told, words=(*Path(self.told).parts, self.series or ""))
 
     @property
     def asked(self) -> str:

@@ -271,6 +271,11 @@ def test_redacted(tmp_path: Path, options: BatchOptions) -> None:
         path.rename(path.with_name(f"Doe_{path.name}"))
     (folder / "Doe_ct01.nii").write_bytes(b"no CT")
     (folder / "Doe_ct02.nii").unlink()
+    (folder / "Roe^Jane").mkdir()
+    (folder / "Doe_ct03.nii").rename(folder / "Roe^Jane" / "ct03.nii")
+    lines = [line.replace("Doe_ct03", "Roe^Jane/ct03") for line in lines]
+    last = next(at for at, line in enumerate(lines) if line.startswith("Roe"))
+    lines[last] = lines[last].rsplit(",", 1)[0] + ",a follow-up of Roe^Jane"
     lines[1] = lines[1].rsplit(",", 1)[0] + f",seen in {folder}/Doe_ct00.nii of 1.2.840.113619.2.1"
     manifest.write_text("\n".join(lines) + "\n")
     out = tmp_path / "out"
@@ -279,9 +284,21 @@ def test_redacted(tmp_path: Path, options: BatchOptions) -> None:
     said = b"".join(files(out).values()) + json.dumps(summary.to_dict()).encode()
     assert b"Doe" not in said
     assert b"113619" not in said
+    assert b"Roe" not in said
     assert sorted(path.name for path in (out / "cts").iterdir()) == [f"ct-{n:06}.json" for n in range(1, 7)]
     assert [row["path"] for row in table(out)] == ["[redacted]"] * 8
     assert table(out)[0]["id"] == "n00-0"
+
+
+@pytest.mark.parametrize("name", ["Doe_John", "nodule of Doe_John", "1.2.840.113619.2.1", "absent.nii"])
+def test_an_id_that_names_someone_is_refused_where_names_are_left_out(tmp_path: Path, name: str) -> None:
+    """It stands in each answer and each failure, and an answer without it is nobody's."""
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(f"path,x,y,z,id\nDoe_John/ct.nii,1,2,3,left\nDoe_John/ct.nii,1,2,4,{name}\n")
+    with pytest.raises(UsageError, match="the id in row 2 ") as refused:
+        run_batch(read_manifest(manifest), tmp_path / "out", BatchOptions(redact=True), work="child_work:broken")
+    assert name not in str(refused.value.to_dict())
+    assert not (tmp_path / "out").exists()
 
 
 def test_limits(few: Path, options: BatchOptions, tmp_path: Path) -> None:
