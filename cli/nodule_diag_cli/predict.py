@@ -186,6 +186,15 @@ def predict(
             "--redact leaves out whose CT it is, and --identity, --dicom-out and --store say it",
             hint="leave one of them out",
         )
+    if redact:
+        from nodule_diag.results import Redaction
+
+        said = Redaction(ct or "", nodules or "", words=(dicomweb or "", study or "", series or "")).text
+        if (at := next((at for at, name in enumerate(points.ids, start=1) if said(name) != name), None)) is not None:
+            raise UsageError(
+                f"the id of nodule {at} holds a name that is to be left out",
+                hint="give an id that names no file, folder or UID",
+            )
     if positions_out is not None:
         from nodule_diag.exchange import require_positions_format, write_positions
 
@@ -220,11 +229,11 @@ def predict(
     try:
         written_too = evidence.write(result)
     except PacsError as error:  # the answer is not lost with it
-        from nodule_diag.results import Redaction
-
         if as_json:
             said = error.to_dict()
             if redact:
+                from nodule_diag.results import Redaction
+
                 text = Redaction(result.ct.path, dicomweb or "", study or "", series or "").text
                 said |= {"message": text(error.whole[0]), "hint": text(error.whole[1])}
             terminal.write(document_text({"error": said, "prediction": result.document}))

@@ -14,6 +14,7 @@
 #include <iterator>
 #include <locale>
 #include <map>
+#include <set>
 #include <sstream>
 #include <vector>
 
@@ -43,8 +44,14 @@ struct Scan {
 Scan read_mhd(const std::filesystem::path &path) {
     std::ifstream header(path);
     if (!header) throw Error(ND_CT, "ct-missing", "the CT " + path.string() + " cannot be read");
-    std::map<std::string, std::string> said = {{"NDims", "3"}, {"CompressedData", "False"}, {"BinaryDataByteOrderMSB", "False"},
-                                               {"HeaderSize", "0"}, {"Offset", "0 0 0"}, {"TransformMatrix", "1 0 0 0 1 0 0 0 1"}};
+    // MetaIO has several names for one field.
+    const std::map<std::string, std::string> synonyms = {{"Position", "Offset"}, {"Origin", "Offset"}, {"Rotation", "TransformMatrix"},
+                                                         {"Orientation", "TransformMatrix"}, {"ElementSize", "ElementSpacing"},
+                                                         {"ElementByteOrderMSB", "BinaryDataByteOrderMSB"}};
+    const std::map<std::string, std::string> wanted = {
+        {"NDims", "3"}, {"CompressedData", "False"}, {"BinaryDataByteOrderMSB", "False"}, {"HeaderSize", "0"}};
+    const std::set<std::string> needed = {"DimSize", "ElementSpacing", "Offset", "TransformMatrix", "ElementType", "ElementDataFile"};
+    std::map<std::string, std::string> said;
     for (std::string line; said.count("ElementDataFile") == 0 && std::getline(header, line);) {
         const auto equals = line.find('=');
         if (equals == std::string::npos) continue;
@@ -52,11 +59,15 @@ Scan read_mhd(const std::filesystem::path &path) {
             const auto first = text.find_first_not_of(" \t\r"), last = text.find_last_not_of(" \t\r");
             return first == std::string::npos ? std::string() : text.substr(first, last - first + 1);
         };
-        said[trimmed(line.substr(0, equals))] = trimmed(line.substr(equals + 1));
+        std::string key = trimmed(line.substr(0, equals));
+        if (const auto synonym = synonyms.find(key); synonym != synonyms.end()) key = synonym->second;
+        if (wanted.count(key) == 0 && needed.count(key) == 0) continue;
+        if (!said.emplace(key, trimmed(line.substr(equals + 1))).second) throw Error(ND_CT, "ct-damaged", key + " comes twice");
     }
-    for (const auto &[key, wanted] : std::map<std::string, std::string>{
-             {"NDims", "3"}, {"CompressedData", "False"}, {"BinaryDataByteOrderMSB", "False"}, {"HeaderSize", "0"}})
-        if (said[key] != wanted) throw Error(ND_CT, "ct-not-supported", key + " is " + said[key] + "; this program reads " + wanted);
+    for (const auto &[key, value] : wanted)
+        if (said.count(key) && said[key] != value) throw Error(ND_CT, "ct-not-supported", key + " is " + said[key] + "; this program reads " + value);
+    for (const auto &key : needed)
+        if (said.count(key) == 0) throw Error(ND_CT, "ct-damaged", "the header lacks " + key);
     Scan scan;
     const std::string type = said["ElementType"];
     if (type != "MET_SHORT" && type != "MET_FLOAT")

@@ -59,3 +59,12 @@ def test_errors(command: Any, series: Path, tiny_bundle: Path, tmp_path: Path) -
             assert ended.code == plain.code
             assert not any(secret in ended.out + ended.err for secret in SECRETS), ended.out + ended.err
             assert "[redacted]" in ended.out + ended.err
+
+
+def test_an_id_that_names_someone(command: Any, series: Path, tmp_path: Path) -> None:
+    points = tmp_path / "points.csv"
+    points.write_text(f"id,x,y,z\n1,1,2,3\n{ct_files.UID_ROOT}.7,1,2,4\n")
+    ended = command("predict", series, "--nodules", points, "--redact", "--json")
+    assert ended.code == 2
+    assert "the id of nodule 2" in ended.out
+    assert ct_files.UID_ROOT not in ended.out + ended.err

@@ -233,6 +233,11 @@ BROKEN_HEADERS = {
     "two dimensions": ("NDims = 3", "NDims = 2", "ct-not-supported"),
     "bytes": ("MET_SHORT", "MET_UCHAR", "ct-not-supported"),
     "no such file": ("ct.raw", "other.raw", "ct-truncated"),
+    "big-endian, in other words": ("NDims = 3", "ElementByteOrderMSB = True", "ct-not-supported"),
+    "no origin": ("Offset = 0 0 0\n", "", "ct-damaged"),
+    "no axes": ("TransformMatrix = 1 0 0 0 1 0 0 0 1\n", "", "ct-damaged"),
+    "two origins": ("Offset = 0 0 0", "Offset = 0 0 0\nOffset = 1 0 0", "ct-damaged"),
+    "two origins, in other words": ("Offset = 0 0 0", "Offset = 0 0 0\nPosition = 1 0 0", "ct-damaged"),
     "not HU": ("NDims = 3", "NDims = 3", "ct-not-hu"),
 }
 
@@ -240,11 +245,26 @@ BROKEN_HEADERS = {
 @pytest.mark.parametrize("name", BROKEN_HEADERS)
 def test_a_broken_ct_is_refused(sanitized, tiny_fused, tmp_path, name):
     before, after, code = BROKEN_HEADERS[name]
-    header = "NDims = 3\nDimSize = 4 4 4\nElementSpacing = 1 1 1\nElementType = MET_SHORT\nElementDataFile = ct.raw\n"
+    header = "NDims = 3\nDimSize = 4 4 4\nElementSpacing = 1 1 1\nOffset = 0 0 0\nTransformMatrix = 1 0 0 0 1 0 0 0 1\n"
+    header += "ElementType = MET_SHORT\nElementDataFile = ct.raw\n"
     assert before in header
     (tmp_path / "ct.mhd").write_text(header.replace(before, after))
     (tmp_path / "ct.raw").write_bytes(bytes(128))
     refused(sanitized, 3, code, tiny_fused, tmp_path / "ct.mhd", "--xyz", 0, 0, 0)
+
+
+@pytest.mark.parametrize(("origin", "axes"), [("Position", "Rotation"), ("Origin", "Orientation")])
+def test_a_field_by_its_other_name(built, tiny_fused, phantom, write_mhd, tmp_path, origin, axes):
+    """MetaIO reads them all; an origin that is passed over would move the nodule."""
+    mhd = write_mhd(phantom.ct, tmp_path / "ct.mhd")
+    words = points_of([phantom.nodules[0].center_xyz_mm])
+    before = built.diagnose(tiny_fused, mhd, *words)["nodules"]
+    header = mhd.read_text()
+    assert "Offset" in header
+    assert "TransformMatrix" in header
+    header = header.replace("Offset", origin).replace("TransformMatrix", axes)
+    mhd.write_text(header.replace("BinaryDataByteOrderMSB", "ElementByteOrderMSB"))
+    assert built.diagnose(tiny_fused, mhd, *words)["nodules"] == before
 
 
 def test_what_means_nothing_is_refused(sanitized, tiny_fused, tmp_path):

@@ -23,6 +23,8 @@ CAM_NODULE = Code("CAMNDL", OURS, "Mean class activation over the nodule")
 CAM_BACKGROUND = Code("CAMBKG", OURS, "Mean class activation over the background")
 MALIGNANT_SHARE = Code("SIMMAL", OURS, "Share of malignant cases among similar ones")
 BALANCED_SHARE = Code("SIMBAL", OURS, "Balanced share of malignant cases among similar ones")
+PRESENCE = Code("PRESENCE", OURS, "Probability that there is a nodule")
+FEATURE_DISTANCE = Code("FEATDIST", OURS, "Distance of the features from those of training")
 BASE_RATE = Code("BASERATE", OURS, "Share of malignant cases in the case base")
 
 PERCENT = Code("%", "UCUM", "Percent")

@@ -85,6 +85,10 @@ def _figures(diagnosis: Diagnosis) -> Iterator[tuple[Code, float, Code]]:
     if balanced is not None:
         yield codes.BALANCED_SHARE, balanced, codes.NO_UNIT
     yield codes.BASE_RATE, diagnosis.base_rate, codes.NO_UNIT
+    if diagnosis.presence is not None:
+        yield codes.PRESENCE, 100 * diagnosis.presence, codes.PERCENT
+    if diagnosis.feature_distance is not None:
+        yield codes.FEATURE_DISTANCE, diagnosis.feature_distance, codes.NO_UNIT
 
 
 def _comment(diagnosis: Diagnosis) -> str:

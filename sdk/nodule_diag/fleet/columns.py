@@ -19,6 +19,8 @@ _OF_NODULE: dict[str, Callable[[Mapping[str, Any]], object]] = {
     "malignancy_spread": lambda nodule: nodule["malignancy_spread"],
     "expert_score": lambda nodule: nodule["expert_score"],
     "presence": lambda nodule: nodule["presence"],
+    "feature_distance": lambda nodule: nodule["feature_distance"],
+    "calibrated": lambda nodule: nodule["calibrated"],
     "diagnosis": lambda nodule: nodule["diagnosis"][SPACE],
     "diagnosis_balanced": lambda nodule: nodule["diagnosis_balanced"][SPACE],
     "base_rate": lambda nodule: nodule["base_rate"],

@@ -24,7 +24,7 @@ from nodule_diag.fleet.columns import RESULT_COLUMNS, result_cells
 from nodule_diag.fleet.manifest import ListedCT, Manifest
 from nodule_diag.fleet.summary import Failed
 from nodule_diag.process import sole_writer, write_bytes
-from nodule_diag.results import REDACTED, Redaction
+from nodule_diag.results import REDACTED
 
 PLAN, CTS, RESULTS, LOCK = "batch.json", "cts", "results.csv", ".lock"
 PLAN_SCHEMA, CT_SCHEMA = "nodule-diag/batch/1", "nodule-diag/batch-ct/1"
@@ -141,7 +141,7 @@ class BatchFolder:
         rows: dict[int, list[str]] = {}
         for ct, kept in self._kept.items():
             # What leaves this machine redacted has the manifest's own columns redacted, too.
-            said = Redaction(ct.path, ct.told, ct.series or "").text if self._redact else str
+            said = ct.redaction.text if self._redact else str
             hidden = ("path", "series") if self._redact else ()
             for row, cells in zip(ct.rows, kept.cells, strict=True):
                 given = zip(self._manifest.columns, self._manifest.rows[row], strict=True)

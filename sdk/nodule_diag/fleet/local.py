@@ -23,6 +23,9 @@ class _Work:
     Args:
         cts: In order.
         workers: How many share them.
+
+    Attributes:
+        one_alone: Held by who tries a CT alone: a second of its size might be what it lacks memory for.
     """
 
     def __init__(self, cts: Sequence[ListedCT], workers: int) -> None:
@@ -30,6 +33,7 @@ class _Work:
         self._cts = deque(cts)
         self._alone: deque[ListedCT] = deque()
         self._workers = workers
+        self.one_alone = threading.Lock()
 
     def take(self) -> tuple[ListedCT | None, bool]:
         """The next CT, if any, and whether it is to be tried alone."""
@@ -123,7 +127,10 @@ def _serve(worker: Worker, work: _Work, answers: SimpleQueue[Answer | BaseExcept
                 return
             if alone:  # the second try
                 ahead = None
-                answers.put((ct, worker.judge(ct, tries=1)))
+                with work.one_alone:
+                    worker.restart()
+                    told = worker.judge(ct, tries=1)
+                answers.put((ct, told))
                 continue
             ahead = work.take_ahead()
             said = worker.say(ct, ahead)

@@ -12,6 +12,7 @@ import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -19,12 +20,15 @@ from nodule_diag.ct import Space
 from nodule_diag.exchange import Table, read_bytes, refused, text_of
 from nodule_diag.fleet.columns import RESULT_COLUMNS
 from nodule_diag.process import LOG
+from nodule_diag.results import Redaction
 
 NEEDED, OPTIONAL = ("path", "x", "y", "z"), ("id", "series", "acquisition", "space")
 HINT = "it needs the columns path, x, y, z; id, series, acquisition and space may stand there too: docs/batch.md"
 SPACES: tuple[Space, ...] = get_args(Space)
 MAX_STEM, DIGEST = 60, 16
 """Characters of a CT's file name, and hexadecimal digits of what tells it from all others, in its result's name."""
+MAX_DIGITS = 9
+"""Of a number of an acquisition."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _ENDING = re.compile(r"(\.(nii|mh[ad]|nrrd|nhdr|zip|gz))+$", re.IGNORECASE)
 
@@ -58,6 +62,11 @@ class ListedCT:
         """What its result is called: the same for equal cells of a manifest, and for no others."""
         stem = _UNSAFE.sub("_", _ENDING.sub("", Path(self.told).name)).strip("_")[:MAX_STEM] or "ct"
         return f"{stem}-{_digest([self.told, self.series, self.acquisition])[:DIGEST]}"
+
+    @property
+    def redaction(self) -> Redaction:
+        """What leaves its names out of texts, those of the folders of its path among them."""
+        return Redaction(self.path, self.told, words=(*Path(self.told).parts, self.series or ""))
 
     @property
     def asked(self) -> str:
@@ -121,13 +130,17 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         gathered = cts.setdefault(place, _Gathered(space, where))
         if gathered.space != space:
             table.faults.append(f"{where}: space {space} where {gathered.where} has {gathered.space} for the same CT")
-        gathered.ids.append((cells[at["id"]].strip() if "id" in at else "") or str(len(gathered.ids) + 1))
+        gathered.ids.append(cells[at["id"]].strip() if "id" in at else "")
         gathered.points.append(point or (0.0, 0.0, 0.0))
         gathered.rows.append(len(rows))
         rows.append(tuple(cell.strip() for cell in cells))
     for place, gathered in cts.items():
-        twice = [name for name, count in Counter(gathered.ids).items() if count > 1]
+        given = Counter(filter(None, gathered.ids))
+        twice = [name for name, times in given.items() if times > 1]
         table.faults += [f"the id {name!r} stands more than once for {place.told}" for name in twice]
+        for at, name in enumerate(gathered.ids):  # its place, where that number is free
+            gathered.ids[at] = name or next(free for n in count(at + 1) if (free := str(n)) not in given)
+            given[gathered.ids[at]] = 1
     if table.faults or not rows:
         raise refused(source, table.faults or ["no nodule in it"], hint=HINT)
     LOG.info("a manifest of %d nodules in %d CTs", len(rows), len(cts))
@@ -152,7 +165,7 @@ def _place(table: Table, at: dict[str, int], cells: Any, where: str) -> tuple[_P
     if not cell["path"] or "\0" in cell["path"]:
         table.faults.append(f"{where}: it names no CT")
     number = cell["acquisition"]
-    if number and not (number.isascii() and number.isdecimal()):
+    if number and not (number.isascii() and number.isdecimal() and len(number) <= MAX_DIGITS):
         table.faults.append(f"{where}: acquisition = {number[:40]!r} is not a whole number")
         number = ""
     space = next((one for one in SPACES if one == (cell["space"].lower() or "lps")), None)

@@ -12,7 +12,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class RayEngine:
     """Workers of a Ray cluster.
 
     Args:
-        workers: How many; as many as the cluster has CPUs for their threads when left out.
+        workers: How many; as many as the cluster has CPUs for their threads, and GPUs, when left out.
 
     Raises:
         MissingExtraError: Without Ray.
@@ -133,7 +133,7 @@ class RayEngine:
         """
         ray = self._ray
         kind = ray.remote(**_resources(order), max_restarts=MAX_RESTARTS, max_task_retries=MAX_TASK_RETRIES)(_Actor)
-        fitting = int(ray.cluster_resources().get("CPU", 1) // order.options.threads)
+        fitting = _fitting(ray.cluster_resources(), _resources(order))
         self.workers = min(self._wanted or max(1, fitting), len(cts))
         left = iter(cts)
         at_work: dict[Any, tuple[Any, ListedCT]] = {}
@@ -166,6 +166,12 @@ class RayEngine:
 def _resources(order: Order) -> dict[str, float]:
     """What Ray must set aside for a worker."""
     return {"num_cpus": order.options.threads, "num_gpus": float(order.options.device.startswith("cuda"))}
+
+
+def _fitting(there: Mapping[str, float], wanted: Mapping[str, float]) -> int:
+    """How many workers a cluster has room for."""
+    names = {"num_cpus": "CPU", "num_gpus": "GPU"}
+    return int(min(there.get(names[name], 1) // count for name, count in wanted.items() if count))
 
 
 def _unwrapped(answer: dict[str, Any]) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def run_batch(
         work: What a worker's process does.
 
     Raises:
-        UsageError: For options that mean nothing.
+        UsageError: For options that mean nothing, and for an id that names a CT where names are left out.
         BundleError: When the bundle or the case base is refused.
         BackendError: When no worker can start; ``missing-extra`` for an engine that is not installed.
         OutputError: ``batch-other`` when the folder holds another batch; ``output-busy`` while another process writes
@@ -114,6 +114,8 @@ def run_batch(
     if workers is not None and workers < 1:
         raise UsageError(f"{workers} workers cannot do anything", hint="leave workers out, or give at least one")
     chosen = (options or BatchOptions()).settled()
+    if chosen.redact:
+        _require_nameless_ids(manifest)
     order = Order(chosen, limits or Limits(), work)
     with (
         opened(Path(out), manifest, redact=chosen.redact) as folder,
@@ -149,6 +151,18 @@ def run_batch(
         )
     LOG.info("a batch of %d CTs is done, %d failures", summary.cts, len(summary.failed))
     return summary
+
+
+def _require_nameless_ids(manifest: Manifest) -> None:
+    """Refuse ids that redaction would change: without them no answer could be told from another."""
+    for ct in manifest.cts:
+        said = ct.redaction.text
+        for row, name in zip(ct.rows, ct.ids, strict=True):
+            if said(name) != name:
+                raise UsageError(
+                    f"the id in row {row + 1} of the manifest's nodules holds a name that is to be left out",
+                    hint="give an id that names no file, folder or UID, or leave the column id empty",
+                )
 
 
 def _plan(ready: dict[str, Any], options: BatchOptions) -> dict[str, Any]:

@@ -91,6 +91,11 @@ class Worker:
             self._ready = answer
         return self._ready
 
+    def restart(self) -> None:
+        """A fresh child for the next request."""
+        self._ready = None
+        self._children.__exit__(None, None, None)
+
     def say(self, ct: ListedCT, ahead: ListedCT | None = None) -> Said:
         """One try.
 
@@ -107,10 +112,10 @@ class Worker:
         try:
             answer = self._ask(request, memory_bytes=limits.memory_bytes)
         except (ChildDiedError, ChildRefusedError) as error:
-            self._restart()
+            self.restart()
             return Said(self._of_death(ct, error), again=True, died=True)
         if answer["again"]:
-            self._restart()
+            self.restart()
         return Said(answer["told"], answer["again"])
 
     def judge(self, ct: ListedCT, *, tries: int = TRIES) -> dict[str, Any]:
@@ -125,11 +130,6 @@ class Worker:
         data = json.dumps(request).encode()
         answer, _ = self._children.ask(data, memory_bytes=memory_bytes, answer_bytes=ANSWER_BYTES, cpu_s=cpu_s)
         return json.loads(answer)
-
-    def _restart(self) -> None:
-        """A fresh child for the next request."""
-        self._ready = None
-        self._children.__exit__(None, None, None)
 
     def _of_death(self, ct: ListedCT, error: ChildDiedError | ChildRefusedError) -> dict[str, Any]:
         code, what = _FAULTS[type(error)]

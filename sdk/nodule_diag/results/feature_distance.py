@@ -37,7 +37,7 @@ class FeatureDistance:
 
     @classmethod
     def fit(cls, features: NDArray[np.floating], *, components: int) -> FeatureDistance:
-        """Principal components of features, (N, D), of N > ``components`` patches; ``warn_above`` is left at 1."""
+        """Principal components of features, (N, D), of N > ``components`` + 1 patches; ``warn_above`` is left at 1."""
         rows = np.asarray(features, dtype=np.float64)
         mean = rows.mean(axis=0)
         _, singular, axes = np.linalg.svd(rows - mean, full_matrices=False)

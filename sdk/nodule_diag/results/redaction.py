@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 REDACTED = "[redacted]"
@@ -34,10 +34,12 @@ class Redaction:
 
     Args:
         named: Files and folders whose names, and those of all that is in them, must not be told.
+        words: Other names, of nothing that can be opened.
     """
 
-    def __init__(self, *named: str | os.PathLike[str]) -> None:
+    def __init__(self, *named: str | os.PathLike[str], words: Iterable[str] = ()) -> None:
         self._named = tuple(str(name) for name in named if str(name))
+        self._words = tuple(words)
 
     def text(self, text: str) -> str:
         """The text with ``[redacted]`` in the place of every name."""
@@ -48,7 +50,8 @@ class Redaction:
     @cached_property
     def _known(self) -> frozenset[str]:
         """Every name that is long enough to say something."""
-        names = (name for given in self._named for name in islice(_names(given), MAX_NAMES))
+        below = (name for given in self._named for name in islice(_names(given), MAX_NAMES))
+        names = chain(self._words, below)
         return frozenset(name for name in names if len(name) >= (LEAST_NUMBER if name.isdecimal() else LEAST_NAME))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from dicom_in_every_position import LYING, predicted, series
 from enhanced_ct import enhanced
+from made_diagnosis import made_prediction
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.dicom_objects.writing import write_dicom_objects
 from other_programs import assert_cam, assert_segments, dciodvfy_errors, program, run
@@ -50,7 +52,8 @@ def test_form_and_place(saved: Saved, tmp_path: Path, lying: str, made: Callable
 @pytest.mark.parametrize("made", [classic, multi_frame])
 def test_dcmqi_reads_the_same_numbers(saved: Saved, tmp_path: Path, made: Callable[[str], list[Any]]) -> None:
     ct = saved(made("axial"))
-    prediction = predicted(ct)
+    first, second = predicted(ct).diagnoses
+    prediction = made_prediction(replace(first, presence=0.25, feature_distance=1.5), second)
     write_dicom_objects(tmp_path, ct, prediction)
     run(
         program("tid1500reader", "dcmqi (pip)"),
@@ -65,3 +68,7 @@ def test_dcmqi_reads_the_same_numbers(saved: Saved, tmp_path: Path, made: Callab
         assert said["Diameter"] == pytest.approx(diagnosis.segmentation.diameter_mm)
         assert said["Volume"] == pytest.approx(diagnosis.segmentation.volume_mm3)
         assert said["Share of malignant cases in the case base"] == pytest.approx(diagnosis.base_rate)
+        more = {"Probability that there is a nodule": 25.0, "Distance of the features from those of training": 1.5}
+        assert {name: said[name] for name in more if name in said} == (
+            more if diagnosis is prediction.diagnoses[0] else {}
+        )

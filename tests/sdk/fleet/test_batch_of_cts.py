@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -81,6 +82,7 @@ def test_answers_are_those_of_one_by_one(few: Path, options: BatchOptions, tmp_p
             assert row["arm"] in ("a", "b")
             assert float(row["malignancy"]) == nodule["malignancy"]
             assert float(row["diameter_mm"]) == nodule["segmentation"]["diameter_mm"]
+            assert (row["feature_distance"], row["calibrated"]) == ("", "false")
             assert row["in_lung"] == str(nodule["in_lung"]).lower()
             assert json.loads((tmp_path / "out" / row["result"]).read_text()) == found
 
@@ -271,6 +273,11 @@ def test_redacted(tmp_path: Path, options: BatchOptions) -> None:
         path.rename(path.with_name(f"Doe_{path.name}"))
     (folder / "Doe_ct01.nii").write_bytes(b"no CT")
     (folder / "Doe_ct02.nii").unlink()
+    (folder / "Roe^Jane").mkdir()
+    (folder / "Doe_ct03.nii").rename(folder / "Roe^Jane" / "ct03.nii")
+    lines = [line.replace("Doe_ct03", "Roe^Jane/ct03") for line in lines]
+    last = next(at for at, line in enumerate(lines) if line.startswith("Roe"))
+    lines[last] = lines[last].rsplit(",", 1)[0] + ",a follow-up of Roe^Jane"
     lines[1] = lines[1].rsplit(",", 1)[0] + f",seen in {folder}/Doe_ct00.nii of 1.2.840.113619.2.1"
     manifest.write_text("\n".join(lines) + "\n")
     out = tmp_path / "out"
@@ -279,9 +286,76 @@ def test_redacted(tmp_path: Path, options: BatchOptions) -> None:
     said = b"".join(files(out).values()) + json.dumps(summary.to_dict()).encode()
     assert b"Doe" not in said
     assert b"113619" not in said
+    assert b"Roe" not in said
     assert sorted(path.name for path in (out / "cts").iterdir()) == [f"ct-{n:06}.json" for n in range(1, 7)]
     assert [row["path"] for row in table(out)] == ["[redacted]"] * 8
     assert table(out)[0]["id"] == "n00-0"
+
+
+@pytest.mark.parametrize("name", ["Doe_John", "nodule of Doe_John", "1.2.840.113619.2.1", "absent.nii"])
+def test_an_id_that_names_someone_is_refused_where_names_are_left_out(tmp_path: Path, name: str) -> None:
+    """It stands in each answer and each failure, and an answer without it is nobody's."""
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(f"path,x,y,z,id\nDoe_John/ct.nii,1,2,3,left\nDoe_John/ct.nii,1,2,4,{name}\n")
+    with pytest.raises(UsageError, match="the id in row 2 ") as refused:
+        run_batch(read_manifest(manifest), tmp_path / "out", BatchOptions(redact=True), work="child_work:broken")
+    assert name not in str(refused.value.to_dict())
+    assert not (tmp_path / "out").exists()
+
+
+def test_alone_means_in_a_new_process_and_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two CTs each end their worker's answer; what is told of the others comes of processes that lived on."""
+    from nodule_diag.fleet import local
+    from nodule_diag.fleet.manifest import ListedCT
+    from nodule_diag.fleet.order import Order
+    from nodule_diag.fleet.worker import Said
+
+    both, alone, fresh = threading.Barrier(2), [0], []
+
+    class Scripted:
+        used = False
+
+        def __init__(self, order: Order) -> None:
+            self.order = order
+
+        def __enter__(self) -> Scripted:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def stop(self) -> None: ...
+
+        def restart(self) -> None:
+            self.used = False
+
+        def say(self, ct: ListedCT, ahead: ListedCT | None = None) -> Said:
+            both.wait(10)
+            self.used = True  # it is not restarted: its last answer may have been another CT's
+            return Said({}, again=True)
+
+        def judge(self, ct: ListedCT, *, tries: int) -> dict[str, Any]:
+            alone[0] += 1
+            fresh.append(not self.used)
+            time.sleep(0.2)
+            fresh.append(alone[0] == 1)
+            alone[0] -= 1
+            return {}
+
+    monkeypatch.setattr(local, "Worker", Scripted)
+    cts = [ListedCT(f"/{n}", f"{n}") for n in range(2)]
+    assert len(list(local.LocalEngine(2).answers(cts, Order(BatchOptions(), Limits())))) == 2
+    assert fresh == [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("there", "device", "fitting"),
+    [({"CPU": 16.0, "GPU": 2.0}, "cuda", 2), ({"CPU": 2.0, "GPU": 8.0}, "cuda:0", 1), ({"CPU": 16.0}, "cpu", 8)],
+)
+def test_as_many_actors_as_a_cluster_has_room_for(there: dict[str, float], device: str, fitting: int) -> None:
+    from nodule_diag.fleet.order import Order
+    from nodule_diag.fleet.ray_actors import _fitting, _resources
+
+    assert _fitting(there, _resources(Order(BatchOptions(device=device, threads=2), Limits()))) == fitting
 
 
 def test_limits(few: Path, options: BatchOptions, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
         "one.nii,1,2,3,a,,",
         "two.nii,1,2,3,a,-1,",
         "three.nii,1,2,3,a,,mni",
+        "three.nii,1,2,3,b," + "1" * 5000 + ",",
         "four.nii,1,2",
         "five.nii,1,2,inf,a,,",
         "six.nii,1,2,3,a,,ras",
@@ -69,9 +70,10 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
         "the id 'a' stands more than once for one.nii",
         "line 5: acquisition = '-1' is not a whole number",
         "line 6: space = 'mni' is none of lps, ras, voxel",
-        "line 7: 3 cells instead of 7",
-        "line 8: z = 'inf'",
-        "line 10: space lps where line 9 has ras for the same CT",
+        "line 7: acquisition = '1111",
+        "line 8: 3 cells instead of 7",
+        "line 9: z = 'inf'",
+        "line 11: space lps where line 10 has ras for the same CT",
     ):
         assert said in refused.value.message
     assert "docs/batch.md" in refused.value.hint
@@ -111,6 +113,15 @@ def test_names_are_safe_and_of_one_ct_each(first: str, second: str) -> None:
         assert re.fullmatch(r"[A-Za-z0-9_-]{1,60}-[0-9a-f]{16}", name)
     # Some file systems do not tell upper from lower case.
     assert (one.lower() == other.lower()) == (first == second)
+
+
+@pytest.mark.parametrize(
+    ("given", "ids"), [(",2,", "1 2 3"), ("2,,", "2 3 4"), (",1,", "2 1 3"), ("3,,,", "3 2 4 5"), (",,", "1 2 3")]
+)
+def test_a_blank_id_takes_no_given_one(given: str, ids: str, tmp_path: Path) -> None:
+    rows = [f"ct.nii,1,2,{z},{name}" for z, name in enumerate(given.split(","))]
+    (ct,) = read_manifest(written(tmp_path, "path,x,y,z,id", *rows)).cts
+    assert ct.ids == tuple(ids.split())
 
 
 def test_series_and_acquisition_tell_cts_apart() -> None:

@@ -7,17 +7,17 @@ import pytest
 
 from nodule_diag.preprocessing import LUNG_WINDOW_HU
 from nodule_diag.results import FeatureDistance
-from nodule_diag_training.evaluation import metrics
-from nodule_diag_training.evaluation import spread as spread_module
-from nodule_diag_training.evaluation.distance_command import Seen, distance_section, some_of, threshold
+from nodule_diag_training.data import TrainingDataError
+from nodule_diag_training.evaluation import metrics, turned_views
+from nodule_diag_training.evaluation.distance_command import Seen, _Run, distance_section, some_of, threshold
 from nodule_diag_training.evaluation.foreign import MADE_UP, MAKERS, made_up
-from nodule_diag_training.evaluation.spread import Turned, errors_double_above, spread_section
+from nodule_diag_training.evaluation.turned_views import Turned, errors_double_above, spread_section
 
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch) -> None:
     monkeypatch.setattr(metrics, "BOOTSTRAP_DRAWS", 20)
-    monkeypatch.setattr(spread_module, "BOOTSTRAP_DRAWS", 200)
+    monkeypatch.setattr(turned_views, "BOOTSTRAP_DRAWS", 200)
 
 
 def seen(kind: str, *distances: float) -> list[Seen]:
@@ -43,6 +43,16 @@ def test_some_nodules_are_the_same_in_every_run_and_whole_ones_first(tiny_nodule
     chosen = some_of(tiny_nodules, cubes + 1)
     assert [nodule.is_cube for nodule in chosen] == [True] * cubes + [False]
     assert chosen == some_of(list(reversed(tiny_nodules)), cubes + 1)
+
+
+def test_as_many_nodules_as_leave_a_variance_for_the_rest(tiny_nodules, monkeypatch):
+    run = object.__new__(_Run)
+    run.held_out = frozenset()
+    monkeypatch.setattr(_Run, "_nodules", lambda _: tiny_nodules[:4])
+    monkeypatch.setattr(_Run, "_features", lambda _, taught: np.random.default_rng(0).normal(size=(len(taught), 16)))
+    assert run.fit(4, 2).rest_variance > 0.01
+    with pytest.raises(TrainingDataError, match="4 nodules of training patients are too few for 3"):
+        run.fit(4, 3)
 
 
 def test_foreign_patches_are_what_they_are_called_and_always_the_same():
@@ -101,8 +111,10 @@ def test_errors_that_double_above_a_spread_are_found_and_others_are_not():
     assert all(row.low <= row.value <= row.high for row in tried)
     alike = turned(200, lambda _: 0.3)
     assert errors_double_above(alike)[0] is None
-    by_chance = turned(8, lambda spread: 0.6 if spread > 0.25 else 0.3)
-    assert errors_double_above(by_chance)[0] is None or len(by_chance) > 8
+    errors = iter([0.1] * 7 + [0.9])
+    found, tried = errors_double_above(turned(8, lambda _: next(errors)))
+    assert max(row.value for row in tried) >= 2.0, "one nodule of one patient does it"
+    assert found is None
 
 
 def test_the_section_says_how_spread_and_errors_go_together():

@@ -90,7 +90,7 @@ class _Run:
     def fit(self, patches: int, components: int) -> FeatureDistance:
         """What the features of the patients that taught it look like, a nodule of theirs in one form each."""
         taught = some_of((n for n in self._nodules() if n.patient_id not in self.held_out), patches)
-        if len(taught) <= components:
+        if len(taught) <= components + 1:  # N points about their mean span N - 1 directions: nothing would be left
             raise TrainingDataError(
                 f"{len(taught)} nodules of training patients are too few for {components} principal components",
                 hint="give --components a smaller number",
