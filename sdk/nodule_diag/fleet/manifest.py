@@ -138,9 +138,10 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         given = Counter(filter(None, gathered.ids))
         twice = [name for name, times in given.items() if times > 1]
         table.faults += [f"the id {name!r} stands more than once for {place.told}" for name in twice]
-        for at, name in enumerate(gathered.ids):  # its place, where that number is free
-            gathered.ids[at] = name or next(free for n in count(at + 1) if (free := str(n)) not in given)
-            given[gathered.ids[at]] = 1
+        for number, name in enumerate(gathered.ids):  # its place, where that number is free
+            called = name or next(free for n in count(number + 1) if (free := str(n)) not in given)
+            gathered.ids[number] = called
+            given[called] = 1
     if table.faults or not rows:
         raise refused(source, table.faults or ["no nodule in it"], hint=HINT)
     LOG.info("a manifest of %d nodules in %d CTs", len(rows), len(cts))
