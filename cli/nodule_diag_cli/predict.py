@@ -230,13 +230,13 @@ def predict(
         written_too = evidence.write(result)
     except PacsError as error:  # the answer is not lost with it
         if as_json:
-            told = error.to_dict()
+            trouble = error.to_dict()
             if redact:
                 from nodule_diag.results import Redaction
 
                 redacted = Redaction(result.ct.path, dicomweb or "", study or "", series or "").text
-                told |= {"message": redacted(error.whole[0]), "hint": redacted(error.whole[1])}
-            terminal.write(document_text({"error": told, "prediction": result.document}))
+                trouble |= {"message": redacted(error.whole[0]), "hint": redacted(error.whole[1])}
+            terminal.write(document_text({"error": trouble, "prediction": result.document}))
             raise typer.Exit(error.exit_code) from error
         render.prediction(result.document, to=terminal.console())
         raise
