@@ -13,6 +13,7 @@ from nodule_diag_export.cli import app as export_app
 from nodule_diag_training.cli import app as train_app
 from nodule_diag_training.config import Stage
 from nodule_diag_training.data.lidc import diagnosed
+from nodule_diag_training.engine import provenance
 from nodule_diag_training.engine.checkpoint import load_model
 from nodule_diag_training.engine.provenance import code_digest
 from nodule_diag_training.evaluation import metrics
@@ -46,6 +47,7 @@ def test_two_commands_make_the_same_bundle_twice(tmp_path, monkeypatch):
     small = command.RECIPE.model_copy(update={"stages": stages, "unsure_per_step": 2, "lung_per_step": 1})
     monkeypatch.setattr(command, "RECIPE", small)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    monkeypatch.setattr(provenance, "_revision", lambda _: "one")  # other tests change the checkout meanwhile
     monkeypatch.setattr(metrics, "BOOTSTRAP_DRAWS", 5)
     monkeypatch.setattr(diagnosed, "read_diagnoses", lambda _: DIAGNOSES)
     write_data_folder(tmp_path / "data")
