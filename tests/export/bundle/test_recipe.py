@@ -65,9 +65,9 @@ def test_two_commands_make_the_same_bundle_twice(tmp_path, monkeypatch):
     assert data["patients"] == PATIENTS
 
     runs = tmp_path / "one" / "runs"
-    _, _, provenance = load_model(runs / "all" / "model.safetensors")
-    assert provenance["lung"]["patients"] == ["L0", "L1"]
-    assert "held_out_patients" not in provenance, "everybody is learned from"
+    _, _, origin = load_model(runs / "all" / "model.safetensors")
+    assert origin["lung"]["patients"] == ["L0", "L1"]
+    assert "held_out_patients" not in origin, "everybody is learned from"
     lung = json.loads((runs / command.LUNG_REPORT).read_text())
     assert lung["command"] == "nodule-diag train lung fold-0 fold-1 fold-2 --out lung.json"
     asked = [a["patient_id"] for a in lung["answers"]]
