@@ -99,7 +99,8 @@ def test_a_finished_run_goes_on_from_its_weights_with_the_rate_falling_to_zero(t
     assert provenance["started_from"] == {"config": first_config.model_dump(mode="json"), **first_provenance}
     assert provenance["command"] == "nodule-diag train packaged --finish fold-1 --steps-scale 0.05"
     moved = [torch.dist(own, other).item() for own, other in zip(model.parameters(), first.parameters(), strict=True)]
-    assert 0.0 < max(moved) < 0.1, "it began there"
+    weights = [other.norm().item() for other in first.parameters()]
+    assert 0.0 < max(moved) < 0.2 * max(weights), "a new start would lie further off"
     assert (folder / command.REPORT).exists()
 
 
