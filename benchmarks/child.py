@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import spawn
 from benchmarks.environment import ROOT
+from benchmarks.results import Cell, Column
 from nodule_diag.errors import NoduleDiagError
 
 PACKAGE_FOLDERS = ("sdk", "cli", "training", "export", "")
@@ -35,6 +37,42 @@ class ChildRun:
     cpu_s: float
     peak_mib: float
     stdout: str
+
+
+RUN_COLUMNS = tuple(
+    Column(key=key, label=label)
+    for key, label in {
+        "command": "command",
+        "p50_s": "p50 s",
+        "best_s": "best s",
+        "worst_s": "worst s",
+        "cpu_s": "CPU s",
+        "peak_mib": "peak MiB",
+        "runs": "runs",
+    }.items()
+)
+"""Of a table of commands that ran several times."""
+
+
+def run_rows(
+    found: Mapping[str, Sequence[ChildRun]], *, peak: Callable[[Iterable[float]], float]
+) -> tuple[tuple[Cell, ...], ...]:
+    """The rows below :data:`RUN_COLUMNS`.
+
+    Args:
+        found: The runs of each command.
+        peak: What the peaks of a command's runs become one number with.
+    """
+    return tuple(
+        (
+            name,
+            *(of(one.wall_s for one in runs) for of in (statistics.median, min, max)),
+            statistics.median(one.cpu_s for one in runs),
+            peak(one.peak_mib for one in runs),
+            len(runs),
+        )
+        for name, runs in found.items()
+    )
 
 
 class ChildError(NoduleDiagError, RuntimeError):

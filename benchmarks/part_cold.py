@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.child import ChildRun, run_module
+from benchmarks.child import RUN_COLUMNS, ChildRun, run_module, run_rows
 from benchmarks.results import Cell, Check, Column, Plot, Table
 from benchmarks.session import Findings
 from benchmarks.subject import Bench
@@ -83,25 +83,11 @@ _median = statistics.median
 
 
 def _table(found: dict[str, list[ChildRun]], note: str) -> Table:
-    columns = {
-        "command": "command",
-        "p50_s": "p50 s",
-        "best_s": "best s",
-        "worst_s": "worst s",
-        "cpu_s": "CPU s",
-        "peak_mib": "peak MiB",
-        "runs": "runs",
-    }
-    rows = []
-    for name, runs in found.items():
-        walls = [one.wall_s for one in runs]
-        cpu, peak = _median([one.cpu_s for one in runs]), max(one.peak_mib for one in runs)
-        rows.append((name, _median(walls), min(walls), max(walls), cpu, peak, len(runs)))
     return Table(
         name="cold",
         title="Fresh processes",
-        columns=tuple(Column(key=key, label=label) for key, label in columns.items()),
-        rows=tuple(rows),
+        columns=RUN_COLUMNS,
+        rows=run_rows(found, peak=max),
         note=note,
         plot=Plot(kind="bars", x="command", y=("p50_s",), y_label="s, median"),
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 
-from benchmarks.child import ChildRun, run_module
-from benchmarks.results import Check, Column, Table
+from benchmarks.child import RUN_COLUMNS, ChildRun, run_module, run_rows
+from benchmarks.results import Check, Table
 from benchmarks.session import Findings
 from benchmarks.subject import Bench
 from nodule_diag.ct import read_ct
@@ -54,25 +54,11 @@ def run(bench: Bench) -> Findings:
 
 
 def _table(found: dict[str, list[ChildRun]], size: int, threads: int) -> Table:
-    columns = {
-        "command": "command",
-        "p50_s": "p50 s",
-        "best_s": "best s",
-        "worst_s": "worst s",
-        "cpu_s": "CPU s",
-        "peak_mib": "peak MiB",
-        "runs": "runs",
-    }
-    rows = []
-    for name, runs in found.items():
-        walls = [one.wall_s for one in runs]
-        cpu, peak = (statistics.median(values) for values in ([r.cpu_s for r in runs], [r.peak_mib for r in runs]))
-        rows.append((name, statistics.median(walls), min(walls), max(walls), cpu, peak, len(runs)))
     return Table(
         name="evidence",
         title="With a report and without, in fresh processes",
-        columns=tuple(Column(key=key, label=label) for key, label in columns.items()),
-        rows=tuple(rows),
+        columns=RUN_COLUMNS,
+        rows=run_rows(found, peak=statistics.median),
         note=(
             f"Medians; {threads} threads, one nodule, an uncompressed NIfTI file that was read before. The report has"
             f" {size / 1e6:.2f} MB. The checks are medians over the pairs, each of two processes one after the other."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -115,6 +117,23 @@ def test_errors_that_double_above_a_spread_are_found_and_others_are_not():
     found, tried = errors_double_above(turned(8, lambda _: next(errors)))
     assert max(row.value for row in tried) >= 2.0, "one nodule of one patient does it"
     assert found is None
+
+
+def test_one_patient_proves_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resamples with it all say the same, and those without it say nothing."""
+    monkeypatch.setattr(turned_views, "BOOTSTRAP_DRAWS", 200)
+    few = [replace(one, spread=one.spread / 3, malignancy=0.2) for one in turned(40, lambda _: 0.2)]
+    others = [
+        replace(one, patient_id=f"q{at}", spread=0.2 + 0.01 * at, malignancy=0.9) for at, one in enumerate(few[:8])
+    ]
+    assert errors_double_above(few + others)[0] is not None
+    found, tried = errors_double_above(few + [replace(one, patient_id="alone") for one in others])
+    assert tried[-1].value >= tried[-1].low > 2.0, "and it is of one patient alone"
+    assert found is None
+
+
+def test_where_all_spread_alike_there_is_no_limit() -> None:
+    assert errors_double_above([replace(one, spread=0.1) for one in turned(40, lambda _: 0.2)]) == (None, [])
 
 
 def test_the_section_says_how_spread_and_errors_go_together():

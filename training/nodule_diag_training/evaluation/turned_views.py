@@ -13,6 +13,8 @@ from .report import Row, Section
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Of the nodules, below each spread that is tried as a limit."""
 DOUBLE = 2.0
+FEWEST_PATIENTS = 5
+"""Above a limit. One patient is the same in every resample, which makes its interval too narrow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +51,16 @@ def errors_double_above(turned: Sequence[Turned]) -> tuple[float | None, list[Ro
     Returns:
         The spread, and a row for each one tried: the ratio with its interval over patients.
     """
-    spread = np.array([one.spread for one in turned])
     rows, found = [], None
     for share in SHARES:
-        limit = float(np.quantile(spread, share))
+        limit = float(np.quantile([one.spread for one in turned], share))
+        above = [one.patient_id for one in turned if one.spread > limit]
+        if not above:  # the largest spread is that of several
+            continue
         ratio, low, high = _ratio(turned, limit)
-        rows.append(
-            Row(metric=f"Error where the spread exceeds {limit:.3f}, by that below", value=ratio, low=low, high=high,
-                n=int((spread > limit).sum()))
-        )  # fmt: skip
-        if found is None and ratio >= DOUBLE and low > 1.0:
+        metric = f"Error where the spread exceeds {limit:.3f}, by that below"
+        rows.append(Row(metric=metric, value=ratio, low=low, high=high, n=len(above)))
+        if found is None and ratio >= DOUBLE and low > 1.0 and len(set(above)) >= FEWEST_PATIENTS:
             found = limit
     return found, rows
 
