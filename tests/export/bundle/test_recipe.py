@@ -59,7 +59,7 @@ def test_two_commands_make_the_same_bundle_twice(tmp_path, monkeypatch):
     assert (one / "../runs" / command.LUNG_REPORT).read_bytes() == (two / "../runs" / command.LUNG_REPORT).read_bytes()
 
     manifest = Bundle.open(one).manifest
-    data = manifest.training
+    data = manifest.training["data"]
     assert data["command"] == "nodule-diag train packaged"
     assert data["code"] == code_digest()
     assert data["patients"] == PATIENTS
