@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from nodule_diag.bundle.bundle import Bundle
@@ -31,6 +32,7 @@ def from_data_to_bundle(root: Path, folder: Path) -> Path:
 
     Without presence: a model of three steps tells no nodule from lung, and the export refuses what it says of them.
     """
+    torch.set_num_threads(1)  # sums depend on it, and the export leaves it at what it was told
     invoke(train_app, "packaged", "--out", folder / "runs", "--data", root)
     report = folder / "runs" / command.REPORT
     report.write_text(json.dumps(json.loads(report.read_text()) | {"seconds": 60.0}))
