@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 def test_there_and_back(command: Any, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = data_root / "ct" / "LIDC-IDRI-0001_dicom.zip"
     with zipfile.ZipFile(archive) as packed:
-        slices = [dcmread(packed.open(name)) for name in packed.namelist() if name.endswith(".dcm")]
+        slices = [dcmread(BytesIO(packed.read(name))) for name in packed.namelist() if name.endswith(".dcm")]
     assert len(slices) == 133
     study, series = slices[0].StudyInstanceUID, slices[0].SeriesInstanceUID
     monkeypatch.setenv(USER, WHO)
