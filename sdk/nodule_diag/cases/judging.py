@@ -5,7 +5,6 @@ When a CT is done its cases are on disk. A CT that cannot be read or judged stop
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from nodule_diag.cases.case import Case
 from nodule_diag.cases.table import Listed
 from nodule_diag.ct import CTVolume, read_ct
 from nodule_diag.errors import BackendError, CoordinateError, NoduleDiagError, UsageError
-from nodule_diag.results import Diagnosis, nodule_picture, png_bytes
+from nodule_diag.results import UNCALIBRATED, Diagnosis, nodule_picture, png_bytes
 
 PICTURE = "axial"
 """What the picture of a case is called."""
@@ -220,8 +219,7 @@ def _told(error: Exception) -> NoduleDiagError:
 
 
 def _case(row: Listed, diagnosis: Diagnosis) -> Case:
-    # The raw P is the sigmoid of the logit (eq. 4); what a diagnosis says may be recalibrated.
-    malignancy = 0.5 + 0.5 * math.tanh(0.5 * diagnosis.logit)
+    malignancy = UNCALIBRATED.probability(diagnosis.logit)
     score = min(max(diagnosis.expert_score, 1.0), 5.0)
     return row.with_case(malignancy=malignancy, expert_score=score).case
 

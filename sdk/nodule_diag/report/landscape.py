@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp
 
 from nodule_diag.cases import CaseIndex
-from nodule_diag.results import Diagnosis, SimilarCase
+from nodule_diag.results import UNCALIBRATED, Diagnosis, SimilarCase
 
 DRAWN_AT_MOST = 2000
 """Cases that are drawn; of more, every n-th."""
@@ -46,7 +45,7 @@ def landscape(diagnosis: Diagnosis, index: CaseIndex) -> Landscape:
     return Landscape(
         dots=tuple(_dot(p, score, bool(label)) for label, p, score in some),
         rings=tuple(_ring(case) for case in diagnosis.similar["machine+expert"]),
-        nodule=_dot(_sigmoid(diagnosis.logit), diagnosis.expert_score, False),
+        nodule=_dot(UNCALIBRATED.probability(diagnosis.logit), diagnosis.expert_score, False),
         cases=len(numbers),
     )
 
@@ -57,7 +56,3 @@ def _ring(case: SimilarCase) -> Dot:
 
 def _dot(malignancy: float, expert_score: float, malignant: bool) -> Dot:
     return Dot((expert_score - 1) / 4 * WIDTH, (1 - malignancy) * HEIGHT, malignant)
-
-
-def _sigmoid(logit: float) -> float:
-    return 1 / (1 + exp(-logit)) if logit >= 0 else exp(logit) / (1 + exp(logit))

@@ -1,7 +1,7 @@
 """What a prediction is: frozen results, what people and programs are shown of them, and their maps as files.
 
 Nothing here computes a diagnosis; a result only says what was found.
-Doors: ``Prediction``, ``Diagnosis`` and its parts, ``prediction_document``, ``figures``, the overlay
+Doors: ``Prediction``, ``Diagnosis`` and its parts, ``UNCALIBRATED``, ``prediction_document``, ``figures``, the overlay
 writers, ``Redaction``.
 """
 

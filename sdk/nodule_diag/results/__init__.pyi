@@ -1,3 +1,4 @@
+from .calibration import UNCALIBRATED as UNCALIBRATED
 from .calibration import Calibration as Calibration
 from .diagnosis import Cam as Cam
 from .diagnosis import Diagnosis as Diagnosis

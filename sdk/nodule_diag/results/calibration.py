@@ -32,3 +32,7 @@ class Calibration:
     def spread(self, logits: Sequence[float]) -> float:
         """Standard deviation of P over the logits of several views."""
         return float(np.std([self.probability(float(logit)) for logit in logits]))
+
+
+UNCALIBRATED = Calibration(slope=1.0, intercept=0.0)
+"""P as CNet says it (eq. 4), which the cases of a case base have."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, NamedTuple
 
+from nodule_diag.results.calibration import UNCALIBRATED
 from nodule_diag.results.picture import PLANES
 
 DISCLAIMER = "For research. Not a medical device; not for diagnosis or treatment."
@@ -48,6 +49,7 @@ def figures(nodule: Mapping[str, Any], *, prevalence: float | None) -> list[Figu
     x, y, z = (f"{value:.2f}" for value in nodule["xyz_lps_mm"])
     rows = [
         Figure("Malignancy, 0..1", _share(nodule["malignancy"]), f"{calibrated}if {before} were malignant"),
+        Figure("  uncalibrated", _share(UNCALIBRATED.probability(nodule["logit"])), "what the cases below have"),
         Figure("  spread", _share(nodule["malignancy_spread"], digits=3), "over views, if half were"),
         Figure("Expert score", f"{nodule['expert_score']:.1f}", "1 unlikely, 5 suspicious"),
         Figure("Similar cases", _share(balanced["machine+expert"]), "malignant, 0.50 is neutral"),
@@ -68,8 +70,13 @@ def figures(nodule: Mapping[str, Any], *, prevalence: float | None) -> list[Figu
         Figure("Position z, mm", z, "LPS, to the head"),
     ]
     # A bundle that cannot tell, or a single view, has no such figure for any nodule.
-    optional = {"  spread": "malignancy_spread", "Presence": "presence", "Unlike training": "feature_distance"}
-    return [row for row in rows if row.label not in optional or nodule.get(optional[row.label]) is not None]
+    there = {
+        "  uncalibrated": bool(nodule.get("calibrated")),
+        "  spread": nodule["malignancy_spread"] is not None,
+        "Presence": nodule["presence"] is not None,
+        "Unlike training": nodule.get("feature_distance") is not None,
+    }
+    return [row for row in rows if there.get(row.label, True)]
 
 
 def _share(value: float | None, *, digits: int = 2) -> str:

@@ -12,7 +12,7 @@ import typer
 
 from nodule_diag.backends import SymmetricBackend, infer_all, require_views
 from nodule_diag.errors import UsageError
-from nodule_diag.results import Calibration
+from nodule_diag.results import UNCALIBRATED, Calibration
 from nodule_diag_training.data import Nodule, TrainingData, TrainingDataError, once, scenario_label
 from nodule_diag_training.engine import MODEL, load_model
 from nodule_diag_training.options import DEFAULT_DATA, DataOption, StoreOption
@@ -52,7 +52,7 @@ def turned_views(folder: Path, data: TrainingData, *, views: int, calibration: C
     outputs = infer_all(SymmetricBackend(TorchBackend(model), views=views), np.stack(patches))
     if outputs.view_logits is None:  # for the type checker: several views have them
         raise TrainingDataError("one view has no spread")
-    made = Calibration(slope=1.0, intercept=0.0) if calibration is None else calibration
+    made = UNCALIBRATED if calibration is None else calibration
     return [
         Turned(
             case_id=nodule.case_id,
