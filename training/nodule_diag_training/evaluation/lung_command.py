@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
 
-from nodule_diag.backends import Backend, create_backend
-from nodule_diag.bundle import Bundle
+from nodule_diag.backends import Backend
 from nodule_diag.ct import read_ct
 from nodule_diag.preprocessing import extract_patches
-from nodule_diag.process import resolve_threads
 from nodule_diag_training.data import (
     LungPlace,
     Nodule,
@@ -75,11 +73,8 @@ def judge_lung(
 
 
 def lung(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, each of a fold.")],
     out: Annotated[Path, typer.Option("--out", help="JSON report.")],
-    runs: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[RUN]...", help="Run folders, each of a fold; without any the packaged bundle."),
-    ] = None,
     data: DataOption = DEFAULT_DATA,
 ) -> None:
     """Judge how surely nodules are told from lung without any, on patients that were left out.
@@ -92,26 +87,18 @@ def lung(
     report_lung(
         [answer for said, _ in judged for answer in said],
         [answer for _, positions in judged for answer in positions],
-        command=f"nodule-diag train lung {''.join(f'{shown(run)} ' for run in runs or ())}--out {shown(out)}",
+        command=f"nodule-diag train lung {''.join(f'{shown(run)} ' for run in runs)}--out {shown(out)}",
         out=out,
     )
 
 
-def _judges(runs: Sequence[Path] | None, places: Sequence[LungPlace]) -> Iterator[tuple[Backend, frozenset[str]]]:
+def _judges(runs: Sequence[Path], places: Sequence[LungPlace]) -> Iterator[tuple[Backend, frozenset[str]]]:
     """Each network, and the patients that it was not trained on."""
-    for run in runs or ():
+    for run in runs:
         model, _, facts = load_model(run / MODEL)
         seen = facts.get("lung", {}).get("patients", [])
-        yield TorchBackend(model), _unseen(facts, [p for p in patients_of(places) if p not in seen])
-    if not runs:
-        bundle = Bundle.default()
-        backend = create_backend(bundle, name="auto", device="cpu", precision="fp32", threads=resolve_threads(None))
-        facts = dict(bundle.manifest.training)["data"]  # type: ignore[assignment]  # the export writes a table
-        yield backend, _unseen(facts, patients_of(places))
-
-
-def _unseen(facts: Mapping[str, Any], lung_patients: Sequence[str]) -> frozenset[str]:
-    return frozenset([*facts.get(HELD_OUT, []), *lung_patients])
+        unseen = [patient for patient in patients_of(places) if patient not in seen]
+        yield TorchBackend(model), frozenset([*facts.get(HELD_OUT, []), *unseen])
 
 
 def report_lung(said: Sequence[Answer], positions: Sequence[Answer], *, command: str, out: Path) -> None:
