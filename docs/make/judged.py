@@ -30,18 +30,19 @@ BEFORE, AFTER = "before calibration", "after"
 
 INTRODUCTION = """# How good it is
 
-Three models of [the GPU day](gpu-day.md), each trained without a third of LIDC-IDRI's patients, judged the patients that
-they had not seen: {vois} VOIs, {cubes} nodules in their real surroundings (cubes), {diagnosed} nodules with a diagnosis.
-A model of all patients cannot be judged so. It is trained by the same recipe.
+Three models of [the GPU day](gpu-day.md), each trained without a third of LIDC-IDRI's patients, judged the patients
+that they had not seen: {vois} VOIs, {cubes} nodules in their real surroundings (cubes), {diagnosed} nodules with a
+diagnosis. A model of all patients cannot be judged so. It is trained by the same recipe.
 
-`docs/make/judged.py` makes this page of `{report}`. Its last line made the tables again:
+`docs/make/judged.py` makes this page of `{report}`, and these commands made that:
 
 ```
 {command}
 ```
 
-Intervals hold 95 % of 2,000 draws of patients. Presence is judged by `train lung`: the model card and
-[the GPU day](gpu-day.md#what-it-reached) have its figures. The card has every table of the report.
+`--again` makes all tables anew from the judgements that a report holds, in two minutes and without a network. Intervals
+hold 95 % of 2,000 draws of patients. The targets of presence are judged by `train lung`: the
+[GPU day](gpu-day.md#what-it-reached) has its figures. The model card has every table.
 """
 CURVES = """![Share of malignant nodules against P, before and after calibration](plots/calibration.svg)
 
@@ -49,12 +50,12 @@ CURVES = """![Share of malignant nodules against P, before and after calibration
 """
 FAILURES = """## Failures
 
-Every nodule whose CAM lies off the nodule (a margin below 0), or whose diameter is off by more than {far:.0f} mm: {cam} and {mm} of
-the {vois} VOIs, {cube_cam} and {cube_mm} of the {cubes} cubes. Some nodules are there as VOI and as cube. *Found* is SegNet's
-diameter, *readers* their mean score, *score* the network's.
+Every nodule whose CAM lies off the nodule (a margin below 0), or whose diameter is off by more than {far:.0f} mm: {cam}
+and {mm} of the {vois} VOIs, {cube_cam} and {cube_mm} of the {cubes} cubes. A nodule may be there as VOI and as cube.
+*Texture* (5 solid, 1 ground glass) and *readers* are the readers' means, *found* is SegNet's diameter, *score* RNet's.
 
-| nodule | patient | diameter, mm | found, mm | CAM margin | P | score | readers | what |
-|---|---|---|---|---|---|---|---|---|
+| nodule | patient | diameter, mm | texture | found, mm | CAM margin | P | score | readers | what |
+|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -90,9 +91,7 @@ def page(report: Mapping[str, Any]) -> str:
         )
     ]  # fmt: skip
     for start in (TARGETS, GROUPS, CURVE):
-        for section in sections:
-            if section.title.startswith(start):
-                parts.append(section_table(section, level=2) + "\n")
+        parts += [section_table(one, level=2) + "\n" for one in sections if one.title.startswith(start)]
     parts.append(CURVES)
     text = FAILURES.format(
         far=FAR_OFF_MM, cam=failing("voi", 1), mm=failing("voi", 2), cube_cam=failing("cube", 1),
@@ -108,6 +107,7 @@ def _line(entry: tuple[Mapping[str, Any], bool, bool]) -> str:
         f"`{one['case_id']}`",
         one["patient_id"],
         f"{one['diameter_mm']:.1f}",
+        "" if one["texture"] is None else f"{one['texture']:.1f}",
         f"{one['diameter_mm'] + one['diameter_error_mm']:.1f}",
         f"{one['cam_nodule'] - one['cam_background']:.2f}",
         f"{one['malignancy']:.2f}",
@@ -130,9 +130,8 @@ def curve(section: Section, when: str) -> tuple[list[float], list[float], list[l
 
 def draw(section: Section, path: Path) -> None:
     """The two curves."""
-    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "0"}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(7.0, 3.6), layout="constrained")
+    with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "0"}):
+        figure = Figure(figsize=(7.0, 3.9), layout="constrained")
         for axes, when, colour in zip(figure.subplots(1, 2, sharey=True), (BEFORE, AFTER), COLOURS, strict=True):
             p, share, reach = curve(section, when)
             axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)

@@ -47,7 +47,8 @@ def target_section(cubes: Sequence[Judgement], sides: Sequence[Judgement]) -> Se
     return Section(
         title="Targets",
         rows=rows,
-        note="Nodules in their real surroundings (cubes); readers' sides are of the paper's cohort.",
+        note="Of nodules in their real surroundings (cubes); the readers' sides are of the paper's cohort. Met or"
+        " missed is said of the figure; an interval that reaches both sides leaves it open.",
     )
 
 
