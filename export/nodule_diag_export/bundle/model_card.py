@@ -12,7 +12,18 @@ from nodule_diag_export.parity import LOGIT_TOLERANCE, TOLERANCE, Parity
 
 from .card_history import of_cut_boxes, of_lidc, stages_of, table_cell, trained_on
 from .card_tables import UNDEFINED, section_table
-from .card_text import ATTRIBUTION, CUT_BOXES, FORBIDDEN, LIMITS, METHOD, NUMBERS, OPINION, OWN_DATA, TAKEN_OVER
+from .card_text import (
+    ATTRIBUTION,
+    CUT_BOXES,
+    FORBIDDEN,
+    LIMITS,
+    METHOD,
+    NUMBERS,
+    OF_EVERYBODY,
+    OPINION,
+    OWN_DATA,
+    TAKEN_OVER,
+)
 from .results import Results
 
 
@@ -127,6 +138,8 @@ def _reaches(facts: CardFacts) -> str:
     if results.folds is not None and len(results.folds.judged) < results.folds.of:
         judged, of = ", ".join(map(str, results.folds.judged)), results.folds.of
         parts.append(f"Of the {of} folds of the patients, {len(results.folds.judged)} were judged: {judged}.")
+    if results.folds is not None and "fold" not in facts.provenance.get("data", {}):
+        parts.append(OF_EVERYBODY.format(models=len(results.folds.judged)))
     parts += [section_table(section) for section in results.sections]
     trained = facts.provenance.get("config", {})
     changed = sorted(key for key in results.config.keys() & trained.keys() if results.config[key] != trained[key])

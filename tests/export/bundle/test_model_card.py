@@ -124,6 +124,13 @@ def test_it_says_that_only_some_folds_were_judged(card):
     assert "Of the 5 folds of the patients, 2 were judged: 0, 1." in card
 
 
+def test_it_says_whose_figures_a_model_of_everybody_has(results_json, card):
+    everybody = {key: value for key, value in PROVENANCE["data"].items() if key != "fold"}
+    said = render(facts(results_json, {**PROVENANCE, "data": everybody}))
+    assert "The figures are of 2 models of its recipe" in said
+    assert "models of its recipe" not in card  # of a fold's model
+
+
 def test_the_folders_of_the_machine_that_judged_stay_there(tmp_path):
     path = tmp_path / "results.json"
     path.write_text(

@@ -127,7 +127,7 @@ def test_a_target_is_met_or_missed(target, figures, note):
 def test_groups_are_those_of_their_rule():
     vois = made(120, form="voi", seed=3)
     rows = {(row.group, row.metric): row for row in breakdown_section("VOIs", vois).rows}
-    assert len(rows) == 4 * len(GROUPS)
+    assert len(rows) == 5 * len(GROUPS)
 
     def check(name: str, inside: list[Judgement]) -> None:
         assert rows[name, "Dice"].n == len(inside)
@@ -137,6 +137,8 @@ def test_groups_are_those_of_their_rule():
         assert rows[name, "score, MAE"].n == len(errors)
         absolute = sorted(abs(j.diameter_error_mm) for j in inside)
         assert rows[name, "diameter error, median, mm"].value == pytest.approx(np.median(absolute))
+        signed = sum(j.diameter_error_mm for j in inside) / len(inside)
+        assert rows[name, "diameter minus the outline's, mean, mm"].value == pytest.approx(signed)
 
     check("all", vois)
     for name, low, high in (

@@ -53,6 +53,7 @@ def breakdown_section(of: str, judgements: Sequence[Judgement]) -> Section:
         for metric, statistic, some, truth, value in (
             ("Dice", mean_value, inside, nothing, lambda j: j.dice_grid),
             ("diameter error, median, mm", median_value, inside, nothing, lambda j: abs(j.diameter_error_mm)),
+            ("diameter minus the outline's, mean, mm", mean_value, inside, nothing, lambda j: j.diameter_error_mm),
             ("score, MAE", mean_absolute_error, scored, reader_score, lambda j: j.expert_score),
             ("CAM margin, median", median_value, inside, nothing, lambda j: j.margin),
         ):
