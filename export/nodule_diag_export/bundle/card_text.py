@@ -40,6 +40,10 @@ CUT_BOXES = """\
 - **Surroundings.** Most training nodules came as tightly cut boxes, which were laid onto the lung tissue of other
   patients; only a minority have their own surroundings."""
 
+OF_EVERYBODY = """\
+This model was trained on all patients, so none is left to judge it. The figures are of {models} models of its recipe:
+each judged the patients of one fold, on whom it was not trained."""
+
 OPINION = """\
 - **P is partly the readers' opinion.** CNet also learned from undiagnosed nodules, from the side of 3 that the readers'
   mean score is on; the table of diagnosed nodules above says what P is worth against diagnoses."""

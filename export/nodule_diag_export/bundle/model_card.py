@@ -11,10 +11,20 @@ from nodule_diag_export.bundle.network import INTENDED_USE, Identity
 from nodule_diag_export.parity import LOGIT_TOLERANCE, TOLERANCE, Parity
 
 from .card_history import of_cut_boxes, of_lidc, stages_of, table_cell, trained_on
-from .card_text import ATTRIBUTION, CUT_BOXES, FORBIDDEN, LIMITS, METHOD, NUMBERS, OPINION, OWN_DATA, TAKEN_OVER
-from .results import Results, Row, Section
-
-UNDEFINED = "not defined"
+from .card_tables import UNDEFINED, section_table
+from .card_text import (
+    ATTRIBUTION,
+    CUT_BOXES,
+    FORBIDDEN,
+    LIMITS,
+    METHOD,
+    NUMBERS,
+    OF_EVERYBODY,
+    OPINION,
+    OWN_DATA,
+    TAKEN_OVER,
+)
+from .results import Results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +138,9 @@ def _reaches(facts: CardFacts) -> str:
     if results.folds is not None and len(results.folds.judged) < results.folds.of:
         judged, of = ", ".join(map(str, results.folds.judged)), results.folds.of
         parts.append(f"Of the {of} folds of the patients, {len(results.folds.judged)} were judged: {judged}.")
-    parts += [_section(section) for section in results.sections]
+    if results.folds is not None and "fold" not in facts.provenance.get("data", {}):
+        parts.append(OF_EVERYBODY.format(models=len(results.folds.judged)))
+    parts += [section_table(section) for section in results.sections]
     trained = facts.provenance.get("config", {})
     changed = sorted(key for key in results.config.keys() & trained.keys() if results.config[key] != trained[key])
     if changed:
@@ -137,35 +149,12 @@ def _reaches(facts: CardFacts) -> str:
     took = "" if results.seconds is None else f" in {max(1, round(results.seconds / 60))} minutes"
     parts.append(f"Made{took} by:\n\n```\n{results.command}\n```")
     for name, report in facts.numbers.items():
-        parts += [NUMBERS[name], *map(_section, report.sections), f"Made by:\n\n```\n{report.command}\n```"]
+        parts += [NUMBERS[name], *map(section_table, report.sections), f"Made by:\n\n```\n{report.command}\n```"]
     return "\n\n".join(parts)
 
 
 def _setting(key: str, config: Mapping[str, Any]) -> str:
     return stages_of(config) if key == "stages" else table_cell(config[key])
-
-
-def _section(section: Section) -> str:
-    with_target = any(row.target is not None for row in section.rows)
-    with_note = any(row.note for row in section.rows)
-    head = ["", "value", "95 % interval", "nodules"] + ["target"] * with_target + ["note"] * with_note
-    lines = [f"### {section.title}", ""]
-    if section.note:
-        lines += [section.note, ""]
-    lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for row in section.rows:
-        cells = [row.metric, _number(row.value), _interval(row), "" if row.n is None else str(row.n)]
-        cells += [table_cell("" if row.target is None else row.target)] * with_target + [row.note or ""] * with_note
-        lines.append(f"| {' | '.join(table_cell(cell) for cell in cells)} |")
-    return "\n".join(lines)
-
-
-def _number(value: float | None) -> str:
-    return UNDEFINED if value is None else f"{value:.3f}"
-
-
-def _interval(row: Row) -> str:
-    return "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
 
 
 def _case_base(facts: CardFacts) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import math
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +30,7 @@ class Row(BaseModel):
         n: Nodules that it is of.
         target: What it was meant to reach, in words or as a number.
         note: What a reader has to know.
+        group: Of nodules: a line of its table, whose columns are the metrics.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -40,6 +42,7 @@ class Row(BaseModel):
     n: int | None = None
     target: str | float | None = None
     note: str | None = None
+    group: str | None = None
 
 
 class Section(BaseModel):
@@ -126,15 +129,19 @@ def _without_nan(value: object) -> object:
 
 
 def read_results(path: Path) -> Results:
-    """Read a results file; fields that are not known are ignored.
+    """Read a results file, or .xz of it; fields that are not known are ignored.
 
     Raises:
         ExportError: ``results-unreadable`` with the first thing that is wrong.
     """
     try:
-        return Results.model_validate(_without_nan(json.loads(path.read_bytes())))
+        text = path.read_bytes()
+        document = json.loads(lzma.decompress(text) if path.suffix == ".xz" else text)
+        return Results.model_validate(_without_nan(document))
     except OSError as error:
         reason = error.strerror or str(error)
+    except lzma.LZMAError as error:
+        reason = f"it is not compressed by xz ({error})"
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         reason = f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"

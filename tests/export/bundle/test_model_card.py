@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import lzma
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from nodule_diag_export.bundle.card_tables import section_table
 from nodule_diag_export.bundle.model_card import CardFacts, CaseCounts, render
 from nodule_diag_export.bundle.network import Identity
-from nodule_diag_export.bundle.results import read_results
+from nodule_diag_export.bundle.results import Section, _without_nan, read_results
 from nodule_diag_export.errors import ExportError
 from nodule_diag_export.parity.onnx import Parity
 
@@ -122,6 +124,13 @@ def test_it_says_that_only_some_folds_were_judged(card):
     assert "Of the 5 folds of the patients, 2 were judged: 0, 1." in card
 
 
+def test_it_says_whose_figures_a_model_of_everybody_has(results_json, card):
+    everybody = {key: value for key, value in PROVENANCE["data"].items() if key != "fold"}
+    said = render(facts(results_json, {**PROVENANCE, "data": everybody}))
+    assert "The figures are of 2 models of its recipe" in said
+    assert "models of its recipe" not in card  # of a fold's model
+
+
 def test_the_folders_of_the_machine_that_judged_stay_there(tmp_path):
     path = tmp_path / "results.json"
     path.write_text(
@@ -172,3 +181,41 @@ def test_results_that_cannot_be_used_say_why(tmp_path, text, message):
 def test_results_that_are_not_there_say_so(tmp_path):
     with pytest.raises(ExportError, match="No such file"):
         read_results(tmp_path / "absent.json")
+
+
+def test_groups_have_a_line_each_and_figures_a_column():
+    rows = [
+        {"group": "small", "metric": "Dice", "value": 0.5, "low": 0.25, "high": 0.75, "n": 12},
+        {"group": "small", "metric": "MAE", "value": 0.3, "low": None, "high": None, "n": 9},
+        {"group": "a | b", "metric": "MAE", "value": float("nan"), "n": 2},
+    ]
+    section = Section.model_validate({"title": "By size", "note": "The rule.", "rows": _without_nan(rows)})
+    assert section_table(section).splitlines() == [
+        "### By size",
+        "",
+        "The rule.",
+        "",
+        "|  | nodules | Dice | MAE |",
+        "|---|---|---|---|",
+        "| small | 12 | 0.500 [0.250, 0.750] | 0.300, of 9 |",
+        "| a \\| b | 2 |  | not defined |",
+    ]
+
+
+def test_results_may_be_compressed(results_json, tmp_path):
+    packed = tmp_path / "evaluation.json.xz"
+    packed.write_bytes(lzma.compress(results_json.read_bytes()))
+    assert read_results(packed) == read_results(results_json)
+    packed.write_bytes(packed.read_bytes()[:-9])
+    with pytest.raises(ExportError, match="not compressed by xz"):
+        read_results(packed)
+    packed.write_bytes(b"{}")
+    with pytest.raises(ExportError, match="not compressed by xz"):
+        read_results(packed)
+
+
+def test_the_command_of_tables_made_again_has_two_lines(tmp_path):
+    path = tmp_path / "results.json"
+    command = f"evaluate {tmp_path}/fold-0 --out {tmp_path}/a.json\nevaluate --again {tmp_path}/a.json"
+    path.write_text(json.dumps({"sections": [{"title": "t", "rows": []}], "command": command}))
+    assert read_results(path).command == "evaluate fold-0 --out a.json\nevaluate --again a.json"

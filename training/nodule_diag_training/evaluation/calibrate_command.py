@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import lzma
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
 
 from nodule_diag_training.data import TrainingDataError
 
 from .calibration import Diagnosed, calibration_section
 from .commands import shown, write_report
-
-SMALLEST_DOUBT = 1e-7
-"""Of a P that float32 rounded to 0 or 1."""
+from .reports import not_a_report, open_report
 
 
 def read_diagnosed(paths: list[Path]) -> Diagnosed:
@@ -29,31 +24,22 @@ def read_diagnosed(paths: list[Path]) -> Diagnosed:
     Raises:
         TrainingDataError: If one is no such report, a nodule is in two of them, or there are too few.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, tuple[str, int, float]] = {}
     for path in paths:
+        report = open_report(path)
         try:
-            text = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
-            report = json.loads(text)
             asked = {case for fold in report["retrieved"] for case in fold["machine"]}
-            judged = [j for j in report["judgements"] if j["case_id"] in asked and j["form"] != "cube-cut"]
             own = {
-                j["case_id"]: {"patient": str(j["patient_id"]), "label": int(j["label"]), "p": float(j["malignancy"])}
-                for j in judged
+                j["case_id"]: (str(j["patient_id"]), int(j["label"]), float(j["malignancy"]))
+                for j in report["judgements"]
+                if j["case_id"] in asked and j["form"] != "cube-cut"
             }
-        except (OSError, lzma.LZMAError, ValueError, KeyError, TypeError) as error:
-            raise TrainingDataError(
-                f"{path} is no report of an evaluation: {error!r}", hint="give what `nodule-diag train evaluate` wrote"
-            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise not_a_report(path, error) from error
         if twice := sorted(own.keys() & found.keys()):
             raise TrainingDataError(f"{twice[0]} is in two of the reports", hint="give each fold once")
         found |= own
-    p = np.clip([nodule["p"] for nodule in found.values()], SMALLEST_DOUBT, 1.0 - SMALLEST_DOUBT)
-    return Diagnosed(
-        case_ids=tuple(found),
-        patients=tuple(nodule["patient"] for nodule in found.values()),
-        logits=np.log(p / (1.0 - p)),
-        labels=np.array([nodule["label"] for nodule in found.values()], dtype=np.float64),
-    )
+    return Diagnosed.of(found)
 
 
 def calibrate(

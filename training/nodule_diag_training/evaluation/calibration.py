@@ -12,7 +12,7 @@ patients, and every draw makes all its own fits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 from nodule_diag_training.data import TrainingDataError
 
 from .metrics import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED, CONFIDENCE, EMPTY
-from .report import Row, Section
+from .rows import Row, Section
 
 SMALLEST_SLOPE = 0.01
 """P is then near one half for every nodule."""
 BINS = 5
 """Of the expected calibration error, as many nodules by weight in each: their P may lie close together."""
+SMALLEST_DOUBT = 1e-7
+"""Of a P that float32 rounded to 0 or 1."""
 LEAST_OF_A_KIND = 10
 """Benign and malignant nodules, of as many patients each, below which nothing is fitted."""
 STEPS = 40
@@ -67,6 +69,17 @@ class Diagnosed:
                     f" a calibration needs {LEAST_OF_A_KIND} patients of either kind",
                     hint="judge more folds, or leave P as it is",
                 )
+
+    @classmethod
+    def of(cls, told: Mapping[str, tuple[str, int, float]]) -> Diagnosed:
+        """Of P, by case id: the patient, 1 malignant or 0 benign, and P."""
+        p = np.clip([p for _, _, p in told.values()], SMALLEST_DOUBT, 1.0 - SMALLEST_DOUBT)
+        return cls(
+            case_ids=tuple(told),
+            patients=tuple(patient for patient, _, _ in told.values()),
+            logits=np.log(p / (1.0 - p)),
+            labels=np.array([label for _, label, _ in told.values()], dtype=np.float64),
+        )
 
     @property
     def groups(self) -> NDArray[np.intp]:
@@ -134,16 +147,22 @@ def brier(p: Float, labels: Float, weights: Float) -> float:
     return float((weights * (p - labels) ** 2).sum() / weights.sum())
 
 
+def equal_bins(p: Float, weights: Float) -> NDArray[np.intp]:
+    """(N,): which of the bins each P falls into, from the lowest; all hold as much weight."""
+    order = np.argsort(p, kind="stable")
+    share = weights[order] / weights.sum()
+    bins = np.empty(len(p), dtype=np.intp)
+    bins[order] = np.minimum(((np.cumsum(share) - share / 2.0) * BINS).astype(int), BINS - 1)
+    return bins
+
+
 def expected_calibration_error(p: Float, labels: Float, weights: Float) -> float:
     """Weighted mean, over bins of equal weight, of how far the share of malignant ones is from the mean P.
 
     Bins of equal mass: with few nodules the error of bins of equal width depends on where their edges lie (Nixon et
     al. 2019, Roelofs et al. 2022).
     """
-    order = np.argsort(p, kind="stable")
-    share = weights[order] / weights.sum()
-    bins = np.minimum(((np.cumsum(share) - share / 2.0) * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, share * (p[order] - labels[order]), minlength=BINS)
+    gaps = np.bincount(equal_bins(p, weights), weights / weights.sum() * (p - labels), minlength=BINS)
     return float(np.abs(gaps).sum())
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import lzma
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,8 +20,10 @@ from nodule_diag_training.data import TrainingData
 from nodule_diag_training.engine import LOG, MODEL, load_model, read_log
 from nodule_diag_training.options import DEFAULT_DATA, DataOption, StoreOption
 
-from .crossval import judge_fold, sections_of, symmetry_gain
-from .report import Section
+from .appearance import Appearance, looked_at, read_appearance
+from .crossval import FoldResult, judge_fold, sections_of, symmetry_gain
+from .reports import COMPRESSED, judged_in, not_a_report, of_fold, open_report
+from .rows import Section
 
 
 def _finite(value: object) -> object:
@@ -35,26 +38,79 @@ def _finite(value: object) -> object:
 
 
 def evaluate(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, each trained with its own --fold.")],
-    out: Annotated[Path, typer.Option("--out", help="JSON report.")],
+    out: Annotated[Path, typer.Option("--out", help="JSON report; compressed where the name ends in .xz.")],
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders, each trained with its own --fold.", show_default=False)
+    ] = None,
     data: DataOption = DEFAULT_DATA,
     store: StoreOption = None,
     symmetries: Annotated[int, typer.Option(metavar="1|8|48", help="Views of each patch that are averaged.")] = 1,
+    again: Annotated[
+        Path | None,
+        typer.Option(
+            "--again",
+            help="A report, or .xz of it, whose tables are made again from the judgements that it holds, instead of"
+            " RUNS.",
+            show_default=False,
+        ),
+    ] = None,
+    fold: Annotated[
+        int | None, typer.Option("--fold", help="With --again: of this fold alone.", show_default=False)
+    ] = None,
 ) -> None:
     """Judge each fold's held-out patients and write every figure with its interval and yardsticks."""
+    if (again is None) == (not runs):
+        raise UsageError("there is nothing to judge, or twice", hint="give run folders, or one report with --again")
+    if again is not None:
+        _again(again, out, fold=fold, looks=read_appearance(data))
+        return
+    if fold is not None:
+        raise UsageError(f"--fold is {fold}, and run folders know theirs", hint="leave --fold out, or give --again")
     begin = time.perf_counter()
     loaded = TrainingData.of(data, store or ())
-    results = [judge_fold(path / MODEL, loaded, symmetries=symmetries) for path in runs]
-    _, config, provenance = load_model(runs[0] / MODEL)
+    looks = {} if loaded.stores else read_appearance(data)
+    results = [looked_at(judge_fold(path / MODEL, loaded, symmetries=symmetries), looks) for path in runs or ()]
+    _, config, provenance = load_model((runs or [])[0] / MODEL)
+    _write_judged(
+        out,
+        results,
+        command=f"nodule-diag train evaluate {' '.join(map(shown, runs or ()))}{shown_stores(store)}"
+        f" --symmetries {symmetries} --out {shown(out)}",
+        folds=provenance["folds"],
+        config=config.model_dump(mode="json"),
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _again(path: Path, out: Path, *, fold: int | None, looks: Mapping[str, Appearance]) -> None:
+    """The tables of a report anew; who judged stays as it was, and the command that did."""
+    report = open_report(path)
+    judged = looked_at(judged_in(path, report), looks)
+    if fold is not None:
+        judged = of_fold(judged, fold)
+    if not judged.judgements:
+        raise UsageError(f"{path} judges no nodule{'' if fold is None else f' of fold {fold}'}")
+    try:
+        first, folds, config = str(report["command"]).splitlines()[0], report["folds"]["of"], report["config"]
+    except (KeyError, TypeError, IndexError) as error:
+        raise not_a_report(path, error) from error
+    only = "" if fold is None else f" --fold {fold}"
+    again = f"nodule-diag train evaluate --again {shown(path)}{only} --out {shown(out)}"
+    _write_judged(out, [judged], command=f"{first}\n{again}", folds=folds, config=config, seconds=report.get("seconds"))
+
+
+def _write_judged(
+    out: Path, results: Sequence[FoldResult], *, command: str, folds: object, config: object, seconds: object
+) -> None:
     sections = sections_of(results)
     report = {
         "sections": [section.to_dict() for section in sections],
-        "command": f"nodule-diag train evaluate {' '.join(map(shown, runs))}{shown_stores(store)}"
-        f" --symmetries {symmetries} --out {shown(out)}",
-        "folds": {"judged": sorted({j.fold for r in results for j in r.judgements}), "of": provenance["folds"]},
-        "config": config.model_dump(mode="json"),
-        "seconds": time.perf_counter() - begin,
+        "command": command,
+        "folds": {"judged": sorted({j.fold for r in results for j in r.judgements}), "of": folds},
+        "config": config,
+        "seconds": seconds,
         "judgements": [j.to_dict() for result in results for j in result.judgements],
+        "diagnosed": [j.case_id for result in results for j in result.diagnosed],
         "retrieved": [dict(result.retrieved) for result in results],
     }
     write_report(out, report, sections)
@@ -63,12 +119,15 @@ def evaluate(
 def write_report(out: Path, report: dict[str, object], sections: Sequence[Section]) -> None:
     """Write the JSON, and show the sections."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(out, (json.dumps(_finite(report), indent=1) + os.linesep).encode())
+    text = (json.dumps(_finite(report), indent=1) + os.linesep).encode()
+    write_bytes(out, lzma.compress(text, preset=9 | lzma.PRESET_EXTREME) if out.suffix == COMPRESSED else text)
     for section in sections:
         typer.echo(f"\n{section.title}")
         for row in section.rows:
-            goal = f"   target {row.target}" if row.target else ""
-            typer.echo(f"  {row.metric:58s} {row.value:6.3f}  [{row.low:.3f}, {row.high:.3f}]  n={row.n}{goal}")
+            metric = row.metric if row.group is None else f"{row.group}: {row.metric}"
+            interval = "" if math.isnan(row.low) else f"[{row.low:.3f}, {row.high:.3f}]"
+            goal = f"   target {row.target}: {row.note}" if row.target else ""
+            typer.echo(f"  {metric:62s} {row.value:6.3f}  {interval:15s} n={row.n}{goal}")
 
 
 def symmetries(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +17,22 @@ from nodule_diag_training.engine import load_model
 from nodule_diag_training.model import SynergicModel
 
 from .averaged_views import SymmetricModel
+from .breakdown import breakdown_section
+from .calibration import LEAST_OF_A_KIND, Diagnosed
 from .judgement import Form, Judgement, judge, samples_of
+from .reliability import reliability_section
 from .report import (
     CERTAIN,
-    Section,
-    calibration_section,
+    brier_section,
     cube_section,
     cut_section,
     diagnosis_section,
-    said,
     side_section,
     symmetry_section,
 )
+from .rows import Section, Target, said
 from .similar_cases import RETRIEVED_CASES, nearest_cases
+from .targets import target_section
 
 HELD_OUT = "held_out_patients"
 HELD_OUT_LUNG = "held_out_lung_patients"
@@ -199,17 +203,33 @@ def sections_of(folds: Sequence[FoldResult]) -> list[Section]:
     cubes = [j for j in judgements if j.form == "cube"]
     cut = [j for j in judgements if j.form == "cube-cut"]
     vois = [j for j in judgements if j.form == "voi"]
+    sides = vois or cubes
     sections = [
-        cube_section("Nodules in their real surroundings (cubes) of patients not trained on", cubes, targets=True),
+        target_section(cubes, sides),
+        cube_section("Nodules in their real surroundings (cubes) of patients not trained on", cubes),
+        breakdown_section("nodules in their real surroundings", cubes),
+        breakdown_section("VOIs, whose surroundings were cut", vois),
         cut_section(cubes, cut),
         diagnosis_section("Diagnosed nodules whose own diagnosis is known without doubt", certain, retrieved),
         diagnosis_section(
             "All diagnosed nodules (label of the patient where nodules outnumber diagnoses)",
             diagnosed,
             retrieved,
-            target="> 0.70",
+            target=Target(">", 0.7),
         ),
-        calibration_section(diagnosed),
-        side_section("paper's cohort, VOIs", vois) if vois else side_section("paper's cohort", cubes),
+        brier_section(diagnosed),
+        *_reliability(diagnosed),
+        side_section("paper's cohort, VOIs" if vois else "paper's cohort", sides),
     ]
     return said(sections)
+
+
+def _reliability(diagnosed: Sequence[Judgement]) -> list[Section]:
+    """The curve, where there are enough nodules for a calibration."""
+    kinds = [{j.patient_id for j in diagnosed if j.label == label} for label in (0, 1)]
+    if min(map(len, kinds)) < LEAST_OF_A_KIND:
+        return []
+    nodules = Diagnosed.of(
+        {j.case_id: (j.patient_id, j.label or 0, j.malignancy) for j in diagnosed if not math.isnan(j.malignancy)}
+    )
+    return [reliability_section(nodules)]

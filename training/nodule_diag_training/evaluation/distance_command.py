@@ -25,7 +25,7 @@ from .foreign import made_up, phantom, places
 from .lung_command import CT
 from .metrics import Statistic, auc, estimate, mean_value
 from .presence import TorchBackend, whole_patches
-from .report import Row, Section
+from .rows import Row, Section
 
 PATCHES = 120
 """Patches of training patients whose features are described."""

@@ -53,6 +53,8 @@ class Judgement:
         diameter_error_mm: Volume-equivalent diameter of the interpolated segmentation minus the mask's.
         cam_nodule: AvgCAM over the reader mask (eq. 8).
         cam_background: AvgCAM over the rest (eq. 9).
+        texture: Mean of the readers, from 1 (ground glass) to 5 (solid).
+        slice_thickness_mm: Of the CT.
     """
 
     case_id: str
@@ -72,6 +74,8 @@ class Judgement:
     diameter_error_mm: float
     cam_nodule: float
     cam_background: float
+    texture: float = UNSAID
+    slice_thickness_mm: float = UNSAID
 
     @property
     def margin(self) -> float:

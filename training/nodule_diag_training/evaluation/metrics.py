@@ -60,6 +60,11 @@ def mean_value(_truth: Array, value: Array) -> float:
     return float(value.mean()) if len(value) else EMPTY
 
 
+def median_value(_truth: Array, value: Array) -> float:
+    """Median of the second argument."""
+    return float(np.median(value)) if len(value) else EMPTY
+
+
 def dice(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     """Dice of two masks; 1 if both are empty."""
     total = int(prediction.sum()) + int(truth.sum())

@@ -19,7 +19,7 @@ from nodule_diag_training.losses import THRESHOLD, class_cam
 from nodule_diag_training.model import SynergicModel
 
 from .metrics import Array, Statistic, auc, estimate, mean_value
-from .report import Row, Section
+from .rows import Row, Section
 
 CLEARANCE_MM = 35.0
 """From a random position to the nearest known nodule: none of it is in the 32 mm cube."""

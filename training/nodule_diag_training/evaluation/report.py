@@ -2,80 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from dataclasses import asdict
 
 from nodule_diag_training.data import scenario_label
 
 from .judgement import UNSAID, Judgement
-from .metrics import Estimate, Statistic, auc, brier, estimate, mean_absolute_error, mean_value, spearman
+from .metrics import auc, brier, mean_absolute_error, mean_value, spearman
+from .rows import Row, Section, Target, estimate_known, row_of
 
 SMALL_NODULE_MM = 8.0
 """Below this a nodule is a handful of cells of the 2 mm grid."""
 TARGET_DIAMETER_MM = 10.0
 """Below this the diameter is asked to be right within 1.5 mm."""
 CERTAIN = "nodule"
-RELIABILITY_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Bins of P in the reliability curve."""
+ENOUGH_READERS = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A line of the report. ``target`` is what the project set out to reach, in words; None for a yardstick."""
-
-    metric: str
-    value: float
-    low: float
-    high: float
-    n: int
-    target: str | None = None
-    note: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A titled table."""
-
-    title: str
-    rows: tuple[Row, ...]
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
-
-
-def _row(
-    metric: str,
-    statistic: Statistic,
-    judgements: Sequence[Judgement],
-    truth: Callable[[Judgement], float],
-    value: Callable[[Judgement], float],
-    *,
-    target: str | None = None,
-    note: str | None = None,
-) -> Row:
-    values = [value(j) for j in judgements]
-    result = _estimate(statistic, [truth(j) for j in judgements], values, [j.patient_id for j in judgements])
-    return Row(metric=metric, target=target, note=note, **asdict(result))
-
-
-def _estimate(
-    statistic: Statistic, truth: Sequence[float], value: Sequence[float], patients: Sequence[str]
-) -> Estimate:
-    """Of the nodules whose truth and value are known."""
-    known = [i for i, pair in enumerate(zip(truth, value, strict=True)) if not any(map(math.isnan, pair))]
-    return estimate(statistic, [truth[i] for i in known], [value[i] for i in known], [patients[i] for i in known])
-
-
-def said(sections: Sequence[Section]) -> list[Section]:
-    """Without the rows that no nodule tells anything of, and without sections that have no other rows."""
-    kept = [replace(section, rows=tuple(row for row in section.rows if row.n)) for section in sections]
-    return [section for section in kept if section.rows]
-
-
-def _reader_score(judgement: Judgement) -> float:
+def reader_score(judgement: Judgement) -> float:
+    """Mean of the readers."""
     return judgement.reader_score
 
 
@@ -83,8 +28,8 @@ def _label(judgement: Judgement) -> float:
     return float(judgement.label or 0)
 
 
-def _side(judgement: Judgement) -> float:
-    """The paper's scenario 12/45."""
+def side(judgement: Judgement) -> float:
+    """The truth in the paper's scenario 12/45."""
     return float(judgement.reader_score > 3)
 
 
@@ -96,28 +41,38 @@ def _malignancy(judgement: Judgement) -> float:
     return judgement.malignancy
 
 
-def _nothing(_judgement: Judgement) -> float:
+def nothing(_judgement: Judgement) -> float:
+    """The truth of a figure that stands alone."""
     return 0.0
 
 
-def cube_section(title: str, cubes: Sequence[Judgement], *, targets: bool) -> Section:
+def of_enough_readers(judgements: Sequence[Judgement]) -> list[Judgement]:
+    """Those of three readers or more."""
+    return [j for j in judgements if len(j.reader_scores) >= ENOUGH_READERS]
+
+
+def of_clear_side(judgements: Sequence[Judgement]) -> list[Judgement]:
+    """Those of the paper's cohort in its scenario 12/45: readers' mean scores that round to 1, 2, 4 or 5."""
+    return [j for j in judgements if j.in_paper_cohort and scenario_label("12/45", j.reader_score) is not None]
+
+
+def cube_section(title: str, cubes: Sequence[Judgement]) -> Section:
     """SegNet, RNet and the CAM on nodules whose surroundings are real."""
     cohort = [j for j in cubes if j.in_paper_cohort]
     small = [j for j in cubes if j.diameter_mm < SMALL_NODULE_MM]
     large = [j for j in cubes if j.diameter_mm >= SMALL_NODULE_MM]
     below = [j for j in cubes if j.diameter_mm < TARGET_DIAMETER_MM]
 
-    def target(text: str) -> str | None:
-        return text if targets else None
-
-    def mean(metric: str, of: Sequence[Judgement], value: Callable[[Judgement], float], goal: str | None = None) -> Row:
-        return _row(metric, mean_value, of, _nothing, value, target=goal)
+    def mean(
+        metric: str, of: Sequence[Judgement], value: Callable[[Judgement], float], goal: Target | None = None
+    ) -> Row:
+        return row_of(metric, mean_value, of, nothing, value, target=goal)
 
     score = "Expert score (RNet) against the readers' mean"
     return Section(
         title=title,
         rows=(
-            mean("SegNet Dice on its 16-grid", cubes, lambda j: j.dice_grid, target(">= 0.75")),
+            mean("SegNet Dice on its 16-grid", cubes, lambda j: j.dice_grid),
             mean(f"  nodules under {SMALL_NODULE_MM:.0f} mm", small, lambda j: j.dice_grid),
             mean(f"  nodules from {SMALL_NODULE_MM:.0f} mm", large, lambda j: j.dice_grid),
             mean("SegNet Dice at 0.5 mm", cubes, lambda j: j.dice_half_mm),
@@ -126,23 +81,14 @@ def cube_section(title: str, cubes: Sequence[Judgement], *, targets: bool) -> Se
                 f"  nodules under {TARGET_DIAMETER_MM:.0f} mm",
                 below,
                 lambda j: abs(j.diameter_error_mm),
-                target("<= 1.5"),
+                Target("<=", 1.5),
             ),
-            _row(
-                f"{score}: Spearman", spearman, cubes, _reader_score, lambda j: j.expert_score, target=target(">= 0.80")
-            ),
-            _row("  in the paper's cohort", spearman, cohort, _reader_score, lambda j: j.expert_score),
-            _row(
-                f"{score}: MAE",
-                mean_absolute_error,
-                cubes,
-                _reader_score,
-                lambda j: j.expert_score,
-                target=target("<= 0.40"),
-            ),
-            _row("  in the paper's cohort", mean_absolute_error, cohort, _reader_score, lambda j: j.expert_score),
-            mean("CAM margin (eq. 8 - eq. 9, reader mask)", cubes, lambda j: j.margin, target(">= 0.6")),
-            _row("Yardstick: diameter alone, Spearman", spearman, cubes, _reader_score, lambda j: j.diameter_mm),
+            row_of(f"{score}: Spearman", spearman, cubes, reader_score, lambda j: j.expert_score),
+            row_of("  in the paper's cohort", spearman, cohort, reader_score, lambda j: j.expert_score),
+            row_of(f"{score}: MAE", mean_absolute_error, cubes, reader_score, lambda j: j.expert_score),
+            row_of("  in the paper's cohort", mean_absolute_error, cohort, reader_score, lambda j: j.expert_score),
+            mean("CAM margin (eq. 8 - eq. 9, reader mask)", cubes, lambda j: j.margin),
+            row_of("Yardstick: diameter alone, Spearman", spearman, cubes, reader_score, lambda j: j.diameter_mm),
             *_reader_yardstick(cubes),
         ),
     )
@@ -162,23 +108,18 @@ def _reader_yardstick(judgements: Sequence[Judgement]) -> tuple[Row, Row]:
         patients += [judgement.patient_id] * len(scores)
     rows = []
     for name, statistic in (("Spearman", spearman), ("MAE", mean_absolute_error)):
-        result = _estimate(statistic, others, one, patients)
+        result = estimate_known(statistic, others, one, patients)
         rows.append(Row(metric=f"Yardstick: one reader against the others, {name}", **asdict(result)))
     return rows[0], rows[1]
 
 
-def calibration_section(diagnosed: Sequence[Judgement]) -> Section:
-    """How far P can be taken for a probability: Brier score, and the reliability curve bin by bin."""
+def brier_section(diagnosed: Sequence[Judgement]) -> Section:
+    """How far P can be taken for a probability."""
     rate = sum(_label(j) for j in diagnosed) / max(1, len(diagnosed))
     rows = [
-        _row("Brier score of P", brier, diagnosed, _label, lambda j: j.malignancy),
-        _row("Yardstick: Brier score of the base rate", brier, diagnosed, _label, lambda _: rate),
+        row_of("Brier score of P", brier, diagnosed, _label, lambda j: j.malignancy),
+        row_of("Yardstick: Brier score of the base rate", brier, diagnosed, _label, lambda _: rate),
     ]
-    for low, high in pairwise(RELIABILITY_EDGES):
-        inside = [j for j in diagnosed if low <= j.malignancy < high or j.malignancy == high == 1.0]
-        mean = sum(j.malignancy for j in inside) / len(inside) if inside else float("nan")
-        metric = f"Malignant where P is {low:.1f} to {high:.1f}"
-        rows.append(_row(metric, mean_value, inside, _nothing, _label, note=f"mean P {mean:.2f}" if inside else None))
     return Section(title="Calibration of P (all diagnosed nodules)", rows=tuple(rows))
 
 
@@ -190,7 +131,7 @@ def symmetry_section(single: Sequence[Judgement], averaged: Sequence[Judgement],
 
     def mean(metric: str, value: Callable[[Judgement], float]) -> Row:
         differences = [value(mean) - value(one) for one, mean in pairs]
-        return Row(metric=metric, **asdict(_estimate(mean_value, [0.0] * len(pairs), differences, patients)))
+        return Row(metric=metric, **asdict(estimate_known(mean_value, [0.0] * len(pairs), differences, patients)))
 
     def reader_error(judgement: Judgement) -> float:
         return abs(judgement.expert_score - judgement.reader_score)
@@ -204,10 +145,10 @@ def symmetry_section(single: Sequence[Judgement], averaged: Sequence[Judgement],
             mean("Diameter error, mm (absolute), difference", lambda j: abs(j.diameter_error_mm)),
             mean(f"{score}: absolute error, difference", reader_error),
             mean("CAM margin (eq. 8 - eq. 9, reader mask), difference", lambda j: j.margin),
-            _row(f"{score}: Spearman, alone", spearman, single, _reader_score, lambda j: j.expert_score),
-            _row(f"{score}: Spearman, averaged", spearman, averaged, _reader_score, lambda j: j.expert_score),
-            _row("P against the readers' mean: Spearman, alone", spearman, single, _reader_score, _malignancy),
-            _row("P against the readers' mean: Spearman, averaged", spearman, averaged, _reader_score, _malignancy),
+            row_of(f"{score}: Spearman, alone", spearman, single, reader_score, lambda j: j.expert_score),
+            row_of(f"{score}: Spearman, averaged", spearman, averaged, reader_score, lambda j: j.expert_score),
+            row_of("P against the readers' mean: Spearman, alone", spearman, single, reader_score, _malignancy),
+            row_of("P against the readers' mean: Spearman, averaged", spearman, averaged, reader_score, _malignancy),
         ),
     )
 
@@ -217,7 +158,7 @@ def diagnosis_section(
     diagnosed: Sequence[Judgement],
     retrieved: Mapping[str, Mapping[str, float]],
     *,
-    target: str | None = None,
+    target: Target | None = None,
 ) -> Section:
     """CNet and the retrieval against diagnoses, beside what diameter and readers reach on the same nodules.
 
@@ -228,29 +169,31 @@ def diagnosis_section(
         target: What CNet is asked to reach.
     """
     rows = [
-        _row("CNet (P), AUC", auc, diagnosed, _label, lambda j: j.malignancy, target=target, note="pooled over folds"),
-        _row("RNet (expert score), AUC", auc, diagnosed, _label, lambda j: j.expert_score),
+        row_of(
+            "CNet (P), AUC", auc, diagnosed, _label, lambda j: j.malignancy, target=target, note="pooled over folds"
+        ),
+        row_of("RNet (expert score), AUC", auc, diagnosed, _label, lambda j: j.expert_score),
         *(
-            _row(f"Retrieval, {space}, AUC", auc, diagnosed, _label, _lookup(diagnosis))
+            row_of(f"Retrieval, {space}, AUC", auc, diagnosed, _label, _lookup(diagnosis))
             for space, diagnosis in retrieved.items()
         ),
-        _row("CAM margin (eq. 8 - eq. 9, reader mask)", mean_value, diagnosed, _nothing, lambda j: j.margin),
-        _row("Yardstick: diameter alone, AUC", auc, diagnosed, _label, lambda j: j.diameter_mm),
-        _row("Yardstick: readers' mean score, AUC", auc, diagnosed, _label, _reader_score),
-        _row("Base rate of malignancy", mean_value, diagnosed, _nothing, _label),
+        row_of("CAM margin (eq. 8 - eq. 9, reader mask)", mean_value, diagnosed, nothing, lambda j: j.margin),
+        row_of("Yardstick: diameter alone, AUC", auc, diagnosed, _label, lambda j: j.diameter_mm),
+        row_of("Yardstick: readers' mean score, AUC", auc, diagnosed, _label, reader_score),
+        row_of("Base rate of malignancy", mean_value, diagnosed, nothing, _label),
     ]
     return Section(title=title, rows=tuple(rows))
 
 
 def side_section(of: str, judgements: Sequence[Judgement]) -> Section:
     """Scenario 12/45 in the paper's cohort; ``of`` names the nodules."""
-    clear = [j for j in judgements if j.in_paper_cohort and scenario_label("12/45", j.reader_score) is not None]
+    clear = of_clear_side(judgements)
     return Section(
         title=f"Scenario 12/45: readers' scores 1, 2 against 4, 5 ({of})",
         rows=(
-            _row("Expert score, AUC", auc, clear, _side, lambda j: j.expert_score, target="> 0.957"),
-            _row("CNet (P), AUC", auc, clear, _side, lambda j: j.malignancy),
-            _row("Yardstick: diameter alone, AUC", auc, clear, _side, lambda j: j.diameter_mm),
+            row_of("Expert score, AUC", auc, clear, side, lambda j: j.expert_score),
+            row_of("CNet (P), AUC", auc, clear, side, lambda j: j.malignancy),
+            row_of("Yardstick: diameter alone, AUC", auc, clear, side, lambda j: j.diameter_mm),
         ),
     )
 
@@ -263,7 +206,7 @@ def cut_section(cubes: Sequence[Judgement], cut: Sequence[Judgement]) -> Section
     def mean(metric: str, value: Callable[[Judgement, Judgement], float]) -> Row:
         values = [value(*pair) for pair in pairs]
         patients = [whole.patient_id for whole, _ in pairs]
-        return Row(metric=metric, **asdict(_estimate(mean_value, [0.0] * len(values), values, patients)))
+        return Row(metric=metric, **asdict(estimate_known(mean_value, [0.0] * len(values), values, patients)))
 
     return Section(
         title="The cut: the same cubes, treated as the VOIs are in training, minus the whole cubes",

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from .metrics import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED, CONFIDENCE, Array, auc, estimate, mean_value, spearman
-from .report import Row, Section
+from .rows import Row, Section
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Of the nodules, below each spread that is tried as a limit."""

@@ -194,7 +194,7 @@ def packaged(
         return
     reports = out if len(runs) > 1 else runs[0]
     lung(reports / LUNG_REPORT, runs, data)
-    evaluate(runs, out=reports / REPORT, data=data, store=None, symmetries=1)
+    evaluate(runs=runs, out=reports / REPORT, data=data, store=None, symmetries=1)
 
 
 def _name_of(fold: int | None) -> str:
