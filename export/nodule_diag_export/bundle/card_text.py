@@ -11,11 +11,14 @@ Input: two HU windows of a 32 mm cube of the CT, 64x64x64 voxels of 0.5 mm, cent
 its logit, expert score 1 to 5, segmentation and CAM, both on a 16x16x16 grid of 2 mm cells. The logit is the mean of
 the CAM: nothing but the map decides. The SDK's diagnosis comes from comparing a nodule with the case base below."""
 
+PRESENCE = """
+  Presence says how likely there is one; read it first."""
+
 FORBIDDEN = """\
 - **Not a medical device.** No authority has cleared it and no prospective study has tested it.
 - **Not for decisions on a patient**: not on screening, follow-up, biopsy, surgery or their omission, neither alone nor
   as a second reader. A low malignancy is no reason to reassure anybody.
-- **Not a detector**: it answers for the position it is given, and gives numbers where there is no nodule too.
+- **Not a detector**: it answers for the position it is given, and gives numbers where there is none, too.{presence}
 - **Not outside its data**: chest CT of adults, slices of at most 3 mm, nodules of 3 to 30 mm. Nothing is claimed for
   part-solid and ground-glass nodules, children, contrast phases or scanners beyond what the tables below measure.
 - **Not a probability of cancer** of the person scanned: see the base rate under "Case base"."""
@@ -24,7 +27,7 @@ LIMITS = """\
 - **Few labels.** {cases} diagnosed nodules of {patients} patients, {malignant} malignant.{taken_over} The intervals are
   wide, and a difference within them means nothing.
 - **Selection.** These are nodules that somebody worried about enough to follow or to biopsy. The share of malignant
-  ones among them, {base_rate:.2f}, is not that of screening, and P is calibrated to neither.
+  ones among them, {base_rate:.2f}, is not that of screening.
 - **Size.** On the 2 mm grid a nodule under 8 mm is a handful of cells: its segmentation and its diameter are rough.
 - **Readers' scores are opinions.** Where the readers disagree, so does any model taught by them.
 - **The cases of the case base were trained on.** The network is surer of them than of a new nodule, so a new nodule's

@@ -22,6 +22,7 @@ from .card_text import (
     OF_EVERYBODY,
     OPINION,
     OWN_DATA,
+    PRESENCE,
     TAKEN_OVER,
 )
 from .results import Results
@@ -94,7 +95,7 @@ def render(facts: CardFacts) -> str:
         f"# {facts.identity.name} {facts.identity.version}",
         f"{INTENDED_USE}\n\nLicence of the weights: {facts.identity.license}. Made {facts.created}.",
         f"## What it is\n\n{METHOD.format(system=_system(facts))}",
-        f"## What it must not be used for\n\n{FORBIDDEN}",
+        f"## What it must not be used for\n\n{FORBIDDEN.format(presence=PRESENCE if 'lung' in facts.numbers else '')}",
         trained_on(data, facts.provenance.get("config", {})),
         _reaches(facts),
         _case_base(facts),
