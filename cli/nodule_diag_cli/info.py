@@ -21,6 +21,8 @@ SCHEMA = "nodule-diag/info/1"
 YARDSTICK = "Yardstick: "
 """Begins the card's rows of what a figure must be read beside."""
 MEASURES = ("AUC", "Spearman", "MAE", "Brier", "Dice")
+TARGETS, DIAGNOSED = "Targets", "diagnosed"
+"""A card that says what was aimed at has all but the diagnosed nodules in that table, which stands first."""
 OTHER_SPACES = ("Retrieval, machine, AUC", "Retrieval, expert, AUC")
 """Left to the card: `predict` shows the cases that are similar in machine+expert."""
 
@@ -92,19 +94,25 @@ class Figure(NamedTuple):
 
 
 def figures(card: str) -> Iterator[tuple[str, list[Figure]]]:
-    """By table of a card's "What it reaches": the figures for which it gives a yardstick, each followed by those."""
-    for part in f"\n{_section(card, 'What it reaches')}".split("\n### ")[1:]:
-        title, _, body = part.partition("\n")
+    """By table of a card's "What it reaches": the targets, and figures with a yardstick, each followed by that."""
+    parts = [part.partition("\n") for part in f"\n{_section(card, 'What it reaches')}".split("\n### ")[1:]]
+    aimed = any(title == TARGETS for title, _, _ in parts)
+    for title, _, body in parts:
         lines = (re.split(r"(?<!\\)\|", line)[1:5] for line in body.splitlines())
         cells = [[cell.strip().replace("\\|", "|") for cell in line] for line in lines]
         rows = [Figure(*row) for row in cells if len(row) == 4 and row[0].strip("- ")]
-        shown: list[Figure] = []
-        for measure in MEASURES:
-            of_it = [row for row in rows if measure in row.name and row.name not in OTHER_SPACES]
-            if any(row.name.startswith(YARDSTICK) for row in of_it):
-                shown += sorted(of_it, key=lambda row: row.name.startswith(YARDSTICK))
-        if shown:
+        if aimed and title != TARGETS and DIAGNOSED not in title.lower():
+            continue
+        if shown := rows if title == TARGETS else list(_beside_yardsticks(rows)):
             yield title, shown
+
+
+def _beside_yardsticks(rows: list[Figure]) -> Iterator[Figure]:
+    """By measure, those that have a yardstick, and then that."""
+    for measure in MEASURES:
+        of_it = [row for row in rows if measure in row.name and row.name not in OTHER_SPACES]
+        if any(row.name.startswith(YARDSTICK) for row in of_it):
+            yield from sorted(of_it, key=lambda row: row.name.startswith(YARDSTICK))
 
 
 def _section(card: str, title: str) -> str:

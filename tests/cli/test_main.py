@@ -18,6 +18,7 @@ from bundle_factory import tiny_parts
 from golden_bundle import make_golden_bundle
 from nodule_diag.bundle.bundle import Bundle, write_bundle
 from nodule_diag_cli import extras, main
+from nodule_diag_cli.info import figures
 
 HEAVY = ("torch", "onnx", "onnxruntime", "SimpleITK", "numpy", "hnswlib")
 
@@ -215,9 +216,33 @@ def test_info_is_a_screen(command: Any, tmp_path: Path) -> None:
         assert part in full
 
 
+def test_targets_stand_for_all_but_diagnosed_nodules() -> None:
+    aimed = """### Targets
+
+|  | value | 95 % interval | nodules | target | note |
+|---|---|---|---|---|---|
+| Dice, mean | 0.75 | 0.71 to 0.78 | 99 | >= 0.72 | met |
+
+### All diagnosed nodules
+
+|  | value | 95 % interval | nodules |
+|---|---|---|---|
+| CNet, AUC | 0.6 | 0.5 to 0.7 | 142 |
+| Yardstick: diameter, AUC | 0.5 | 0.4 to 0.6 | 142 |
+
+"""
+    start = CARD.index("### Cubes")
+    assert [title for title, _ in figures(CARD)] == ["Cubes"]
+    found = dict(figures(CARD[:start] + aimed + CARD[start:]))
+    assert {title: [row.name for row in rows] for title, rows in found.items()} == {
+        "Targets": ["Dice, mean"],
+        "All diagnosed nodules": ["CNet, AUC", "Yardstick: diameter, AUC"],
+    }
+
+
 def test_info_of_the_packaged_bundle_fits_a_tall_terminal(program: Any) -> None:
     text = program("info", COLUMNS="80").out
-    assert len(text.splitlines()) <= 55
+    assert len(text.splitlines()) <= 60
     assert max(map(len, text.splitlines()[:-1])) <= 80
     assert "beside: readers' mean score, AUC" in text
 
