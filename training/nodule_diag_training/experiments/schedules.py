@@ -45,9 +45,9 @@ DESCRIPTIONS: dict[ScheduleName, str] = {
     )
 } | {
     name: (
-        f"{reduced.steps:,} steps of 2 unsure and 2 sure nodules (rows without sure data: 4 unsure; without unsure data: "
-        f"2 sure), {reduced.size}-cubes, Adam at {LEARNING_RATE:g}, one cycle; the heads at ten times the rate with 0.05 "
-        "of the gradient along their common direction, and ad-CSL's confidence only weighs (docs/training.md)"
+        f"{reduced.steps:,} steps of 2 unsure and 2 sure nodules (rows without sure data: 4 unsure; without unsure "
+        f"data: 2 sure), {reduced.size}-cubes, Adam at {LEARNING_RATE:g}, one cycle; the heads at ten times the rate "
+        "with 0.05 of the gradient along their common direction, and ad-CSL's confidence only weighs (docs/training.md)"
     )
     for name, reduced in REDUCED.items()
 }
