@@ -117,7 +117,7 @@ def run(
     schedule: Annotated[
         ScheduleName,
         typer.Option(
-            "--schedule", help="How long: as the paper, or short for a computer without GPU.", rich_help_panel=BY_NAME
+            "--schedule", help="How long: as the paper, or medium or short, without GPU.", rich_help_panel=BY_NAME
         ),
     ] = "paper",
     seed: Annotated[

@@ -44,7 +44,7 @@ CUT_BOXES = """\
   patients; only a minority have their own surroundings."""
 
 OF_EVERYBODY = """\
-This model was trained on all patients, so none is left to judge it. The figures are of {models} models of its recipe:
+This model was made from all patients, so none is left to judge it. The figures are of {models} models of its recipe:
 each judged the patients of one fold, on whom it was not trained."""
 
 OPINION = """\

@@ -33,7 +33,7 @@ def test_from_the_table_to_row_j_and_to_a_bundle(tmp_path, monkeypatch, write_im
     monkeypatch.setenv("NODULE_DIAG_DATA", str(tmp_path / "nowhere"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(metrics, "BOOTSTRAP_DRAWS", 10)
-    monkeypatch.setattr(schedules, "SHORT_STEPS", 2)
+    monkeypatch.setitem(schedules.REDUCED, "short", schedules.Reduced(size=32, steps=2))
     monkeypatch.setattr(judging, "CURVES_PER_FOLD", 1)
     fill(Path("lidc"), sure=False)
     write_table(Path("luna25.csv"))

@@ -288,6 +288,7 @@ def test_tables_are_made_again_without_the_networks(tmp_path, lidc):
         "nodule-diag train evaluate fold-0 fold-1 fold-2 --out e.json",
         "nodule-diag train evaluate --again old.json --out new.json.xz",
     ]
+    assert len(made_new["diagnosed"]) == len(set(made_new["diagnosed"])) == 60  # none of them a cube that was cut
     assert (made_new["folds"], made_new["seconds"]) == ({"judged": [0, 1, 2], "of": 3}, 60.0)
     (told,) = [j for j in made_new["judgements"] if j["case_id"] == "voi-1"]
     assert (told["texture"], told["slice_thickness_mm"], told["expert_score"]) == (4.0, 2.5, None)

@@ -6,7 +6,7 @@ import pytest
 
 from nodule_diag_training.experiments.catalogue import UnknownExperimentError, catalogue, find, rows_of
 from nodule_diag_training.experiments.paper import other_methods, paper_figures
-from nodule_diag_training.experiments.schedules import SHORT_SIZE, SHORT_STEPS, configured
+from nodule_diag_training.experiments.schedules import configured
 from nodule_diag_training.model.synergic import SynergicModel, count_weights
 
 ROWS = catalogue()
@@ -86,10 +86,11 @@ def test_the_papers_schedule(paired_nodules):
     assert (second.steps, second.learning_rate, second.unsure_draws) == (950, pytest.approx(1e-4), 0)
 
 
-def test_the_short_schedule():
+@pytest.mark.parametrize(("schedule", "size", "steps"), [("short", 32, 300), ("medium", 48, 1500)])
+def test_the_reduced_schedules(schedule, size, steps):
     a, j, c = (
-        configured(find(name).phases[-1], "short", nodules=[], seed=0) for name in ("table1/A", "table1/J", "table7/C")
+        configured(find(name).phases[-1], schedule, nodules=[], seed=0) for name in ("table1/A", "table1/J", "table7/C")
     )
     assert [(x.unsure_draws, x.sure_draws) for x in (a, j, c)] == [(0, 2), (2, 2), (4, 0)]
-    assert {(x.steps, x.patch_size(0), x.head_rate) for x in (a, j, c)} == {(SHORT_STEPS, SHORT_SIZE, 10.0)}
+    assert {(x.steps, x.patch_size(0), x.head_rate) for x in (a, j, c)} == {(steps, size, 10.0)}
     assert all(x.constant_confidence and x.schedule == "one-cycle" and x.validation_share == 0.2 for x in (a, j, c))

@@ -24,7 +24,7 @@ PATIENTS = 8
 def fast(monkeypatch, tmp_path):
     for name, value in NARROW.items():
         monkeypatch.setattr(model_module, name, value)
-    monkeypatch.setattr(schedules, "SHORT_STEPS", 2)
+    monkeypatch.setitem(schedules.REDUCED, "short", schedules.Reduced(size=32, steps=2))
     monkeypatch.setattr(judging, "CURVES_PER_FOLD", 1)
     monkeypatch.setenv("NODULE_DIAG_DATA", str(tmp_path / "nowhere"))
     monkeypatch.chdir(tmp_path)

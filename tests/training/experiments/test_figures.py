@@ -23,8 +23,7 @@ def source(tmp_path_factory, paired_nodules, paired_voxels):
     """Model J of one fold, after a step."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schedules, "SHORT_SIZE", 32)
-        patch.setattr(schedules, "SHORT_STEPS", 1)
+        patch.setitem(schedules.REDUCED, "short", schedules.Reduced(size=32, steps=1))
         patch.setattr(judging, "CURVES_PER_FOLD", 0)
         run = FoldRun(
             experiment=find("table1/J"), schedule="short", seed=0, fold=0, folds=6, root=folder / "runs",

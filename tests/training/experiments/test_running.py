@@ -33,8 +33,7 @@ FAST = ("table1/A",)
 
 def shorten(patch: pytest.MonkeyPatch) -> None:
     """Two steps of 32-cubes, and the curves of one nodule."""
-    patch.setattr(schedules, "SHORT_SIZE", 32)
-    patch.setattr(schedules, "SHORT_STEPS", 2)
+    patch.setitem(schedules.REDUCED, "short", schedules.Reduced(size=32, steps=2))
     patch.setattr(judging, "CURVES_PER_FOLD", 1)
 
 
@@ -102,7 +101,7 @@ def test_a_finished_fold_is_not_trained_again(copied, data, monkeypatch):
 
 
 def test_a_model_of_another_configuration_is_refused(copied, data, monkeypatch):
-    monkeypatch.setattr(schedules, "SHORT_STEPS", 3)
+    monkeypatch.setitem(schedules.REDUCED, "short", schedules.Reduced(size=32, steps=3))
     with pytest.raises(TrainingDataError, match="another configuration"):
         train_fold(copied, data)
 
@@ -125,7 +124,7 @@ def test_a_record_is_of_a_configuration_a_code_and_nodules(copied, data, monkeyp
     assert not copied.is_done(data.nodules)
     write_record(copied.record, record)
     with monkeypatch.context() as patch:
-        patch.setattr(schedules, "SHORT_STEPS", 3)
+        patch.setitem(schedules.REDUCED, "short", schedules.Reduced(size=32, steps=3))
         assert not copied.is_done(data.nodules)
     with monkeypatch.context() as patch:
         patch.setattr(running, "code_digest", lambda: "other")

@@ -21,7 +21,7 @@ from nodule_diag_training.experiments.records import (
 )
 from nodule_diag_training.experiments.retrieval import relabel, retrieve
 from nodule_diag_training.experiments.scores import METRICS, Scored, over_folds, pooled_auc
-from nodule_diag_training.experiments.tables import TABLES, make_table
+from nodule_diag_training.experiments.tables import TABLES, make_table, results_of
 from nodule_diag_training.experiments.tested import scored, yardsticks
 
 OURS = "short: 250 steps at 40, seed 0, 2 of 2 folds"
@@ -79,11 +79,23 @@ def fold_record(fold: int, nodules, *, run="table1/J", cases=(), seed=0, **chang
 
 def save(root, *records, name="table1/J"):
     for record in records:
-        write_record(record_path(root, find(name), schedule="short", seed=record.seed, fold=record.fold), record)
+        path = record_path(root, find(name), schedule=record.schedule, seed=record.seed, fold=record.fold)
+        write_record(path, record)
 
 
 def rows_of(text: str) -> list[list[str]]:
     return [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def test_a_short_run_gives_way_to_the_same_folds_of_a_medium_one(tmp_path):
+    nodules = list(map(nodule, range(4)))
+    for seed, folds in ((0, (0, 1)), (1, (0,))):
+        for fold in folds:
+            save(tmp_path, fold_record(fold, nodules, seed=seed))
+    save(tmp_path, *(fold_record(fold, nodules, schedule="medium") for fold in (0, 1)))
+    save(tmp_path, fold_record(1, nodules, seed=1, schedule="medium"))
+    found = [result.key for result in results_of(tmp_path, find("table1/J"))]
+    assert found == [("medium", 0, (0, 1)), ("medium", 1, (1,)), ("short", 1, (0,))]
 
 
 def test_metrics_are_those_of_the_confusion_matrix():

@@ -40,7 +40,7 @@ OwnResultsOption = Annotated[
 ]
 ScheduleOption = Annotated[
     ScheduleName,
-    typer.Option("--schedule", help="How long it was trained: paper, or short for a computer without GPU."),
+    typer.Option("--schedule", help="How long it was trained: paper, or medium and short for a computer without GPU."),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the first weights and the draws.")]
 FoldsOption = Annotated[int, typer.Option("--folds", min=2, help="Into how many folds the patients were split.")]

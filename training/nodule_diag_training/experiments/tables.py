@@ -73,12 +73,14 @@ def _range(values: Sequence[int]) -> str:
 
 
 def results_of(root: Path, row: Experiment) -> list[Result]:
-    """All results of a row, the paper's schedule first."""
-    return [
+    """The results of a row, the paper's schedule first. One of ``short`` gives way to the same folds of ``medium``."""
+    found = [
         Result(schedule=schedule, seed=seed, records=tuple(records))
         for schedule in SCHEDULES
         for seed, records in read_run(root, row, schedule=schedule).items()
     ]
+    longer = {result.key[1:] for result in found if result.schedule == "medium"}
+    return [result for result in found if result.schedule != "short" or result.key[1:] not in longer]
 
 
 def make_table(number: str, root: Path, *, command: str) -> str:
