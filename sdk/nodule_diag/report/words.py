@@ -55,11 +55,15 @@ def compared_with(cases: CaseBaseIdentity) -> str:
     return f"only the {cases.count} diagnosed nodules with {cases.where}; {malignant}"
 
 
-def prior(prevalence: float | None, *, calibrated: bool = False) -> str:
+def prior(prevalence: float | None, *, uncalibrated: float | None = None) -> str:
     """What the malignancy takes for granted, and what it was held against."""
     share = "half" if prevalence is None else f"{100 * prevalence:.3g} %"
-    against = ". It is calibrated on the diagnosed nodules of the model's own collection, and on nothing else"
-    return f"if {share} of such nodules were malignant{against if calibrated else ''}"
+    if uncalibrated is None:
+        return f"if {share} of such nodules were malignant"
+    return (
+        f"if {share} of such nodules were malignant. It is calibrated on the diagnosed nodules of the model's own"
+        f" collection, and on nothing else; before that it is {uncalibrated:.2f}, which is what similar cases have"
+    )
 
 
 def score(expert_score: float) -> str:

@@ -18,7 +18,7 @@ from nodule_diag.errors import MissingExtraError
 from nodule_diag.process import write_bytes
 from nodule_diag.report import words
 from nodule_diag.report.cube import HEAT, SIZE, STEP_MM, Cube
-from nodule_diag.results import DISCLAIMER, Diagnosis, Prediction, SimilarCase, figures
+from nodule_diag.results import DISCLAIMER, UNCALIBRATED, Diagnosis, Prediction, SimilarCase, figures
 
 if TYPE_CHECKING:
     import jinja2
@@ -107,7 +107,10 @@ def viewer_data(ct: CTVolume, diagnosis: Diagnosis) -> dict[str, Any]:
 
 def _sentences(diagnosis: Diagnosis) -> dict[str, str | None]:
     return {
-        "prior": words.prior(diagnosis.prevalence, calibrated=diagnosis.calibrated),
+        "prior": words.prior(
+            diagnosis.prevalence,
+            uncalibrated=UNCALIBRATED.probability(diagnosis.logit) if diagnosis.calibrated else None,
+        ),
         "score": words.score(diagnosis.expert_score),
         "faithfulness": words.faithfulness(diagnosis),
         "evidence_warning": words.evidence_warning(diagnosis),
