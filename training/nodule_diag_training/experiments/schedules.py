@@ -42,14 +42,16 @@ DESCRIPTIONS: dict[ScheduleName, str] = {
     "paper": (
         f"{PAPER_EPOCHS} epochs of as many steps as there are sure nodules to train on (for rows without sure data: "
         f"unsure ones), 1 unsure and 1 sure nodule a step, 64-cubes, Adam at {LEARNING_RATE:g}, constant"
-    )
-} | {
-    name: (
-        f"{reduced.steps:,} steps of 2 unsure and 2 sure nodules (rows without sure data: 4 unsure; without unsure "
-        f"data: 2 sure), {reduced.size}-cubes, Adam at {LEARNING_RATE:g}, one cycle; the heads at ten times the rate "
-        "with 0.05 of the gradient along their common direction, and ad-CSL's confidence only weighs (docs/training.md)"
-    )
-    for name, reduced in REDUCED.items()
+    ),
+    **{
+        name: (
+            f"{reduced.steps:,} steps of 2 unsure and 2 sure nodules (rows without sure data: 4 unsure; without unsure "
+            f"data: 2 sure), {reduced.size}-cubes, Adam at {LEARNING_RATE:g}, one cycle; the heads at ten times the "
+            "rate with 0.05 of the gradient along their common direction, and ad-CSL's confidence only weighs "
+            "(docs/training.md)"
+        )
+        for name, reduced in REDUCED.items()
+    },
 }
 """In words, for tables."""
 

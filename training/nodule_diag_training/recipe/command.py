@@ -193,7 +193,7 @@ def packaged(
     if not runs:
         return
     reports = out if len(runs) > 1 else runs[0]
-    lung(reports / LUNG_REPORT, runs, data)
+    lung(runs, reports / LUNG_REPORT, data)
     evaluate(runs=runs, out=reports / REPORT, data=data, store=None, symmetries=1)
 
 
