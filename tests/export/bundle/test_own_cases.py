@@ -14,6 +14,7 @@ from nodule_diag.cases.retrieval import CaseIndex
 from nodule_diag.ct.reading import read_ct
 from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.errors import UsageError
+from nodule_diag.results import UNCALIBRATED
 from nodule_diag_export.bundle.index import cases_of
 from nodule_diag_export.cli import app as export_app
 from nodule_diag_export.errors import ExportError
@@ -121,6 +122,6 @@ def test_a_case_is_what_predict_says_of_its_nodule(data_root, tmp_path):
         path, *xyz = row.split(",")[:4]
         found = diagnoser.predict(read_ct(Path(path)), [tuple(map(float, xyz))])[0]
         nearest = found.similar["machine+expert"][0]
-        assert nearest.malignancy == pytest.approx(found.malignancy, abs=1e-3)
+        assert nearest.malignancy == pytest.approx(UNCALIBRATED.probability(found.logit), abs=1e-3)
         assert nearest.expert_score == pytest.approx(found.expert_score, abs=4e-3)
         assert nearest.distance < 1e-3
