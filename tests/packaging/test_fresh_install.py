@@ -1,6 +1,7 @@
 """The wheel as its user meets it: a fresh environment outside the checkout, without torch.
 
-Its bill of materials is here too: complete, with a licence each, and the same twice. Its environment takes a minute to make.
+Its bill of materials is here too: complete, with a licence each, the same twice.
+It is of the same environment, which takes a minute to make.
 """
 
 import hashlib
