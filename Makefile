@@ -1,7 +1,7 @@
 # make demo    set up, then run the main job on a phantom CT
 # make serve   set up, then serve the page with a phantom CT, and open it: http://127.0.0.1:8000 (or PORT=)
 # make test    set up, then run the tests
-# make check   what CI runs: lint, types, import rules, tests, docs, and the built wheel in an environment without torch
+# make check   what CI runs: lint, types, import rules, docs, tests, those with the lowest versions, and the built wheel
 # make docs    builds the pages and the API reference as a site, into build/site
 # make lowest  runs tests that touch dependencies with the lowest version of every one that is allowed
 # make sbom    writes build/sbom.cdx.json: what the base install with the extra cpu brings, and each one's licence
@@ -41,7 +41,7 @@ serve: $(SERVE)
 test: $(DEV)
 	$(PYTEST) -m "not slow"
 
-check: lint types imports docs test smoke
+check: lint types imports docs test lowest smoke
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -79,9 +79,9 @@ pages: $(DEV)
 LOWEST := build/lowest
 TESTS ?= $$($(BIN)/python tests/packaging/lowest.py --tests)
 lowest: $(DEV)
-	$(PYTHON) -m venv --clear $(LOWEST)
+	$(PYTHON) -m venv --clear --without-pip $(LOWEST)
 	$(BIN)/python tests/packaging/lowest.py > $(LOWEST)/lowest.txt
-	$(LOWEST)/bin/python -m pip install --only-binary :all: --no-binary hnswlib -c $(LOWEST)/lowest.txt \
+	$(BIN)/python -m pip --python $(LOWEST)/bin/python install -c $(LOWEST)/lowest.txt --only-binary :all: --no-binary hnswlib \
 	  -e ".[$$($(BIN)/python tests/packaging/lowest.py --extras)]" $$($(BIN)/python tests/packaging/lowest.py --tools)
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(TESTS)
 

@@ -8,13 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from pydicom.uid import JPEGLSLossless
 
 import ct_files
 from guard import STRACE, watched
 
 CLI = "import sys; sys.argv[0] = 'nodule-diag'; from nodule_diag_cli.main import main; main()"
-# As without the extra pacs: pydicom imports requests where it is, and its urllib3 tries then to bind a socket to ::1.
-NO_PACS = f"import sys; sys.modules['requests'] = None; {CLI}"
 BATCH = """
 import sys, nodule_diag as nd
 diagnoser = nd.Diagnoser.load(sys.argv[2], backend="onnxruntime")
@@ -32,7 +31,7 @@ PLAIN = {"PATH": os.environ["PATH"], "HOME": os.devnull}
 NODULE = ("--xyz", "-72", "-18", "-135")
 
 
-def ways(ct: Path, bundle: Path, named: Path) -> dict[str, tuple[str, tuple[object, ...]]]:
+def ways(ct: Path, bundle: Path, named: Path, series: Path) -> dict[str, tuple[str, tuple[object, ...]]]:
     """Programs and their arguments; what they may write lies in ``named``."""
     tiny = ("--bundle", bundle)
     return {
@@ -41,8 +40,13 @@ def ways(ct: Path, bundle: Path, named: Path) -> dict[str, tuple[str, tuple[obje
         # The tiny network has no convolutions, so nothing to transform.
         "predict, winograd": (CLI, ("predict", ct, *NODULE, "--backend=winograd", "--out", named / "out")),
         "predict, report and positions": (
-            NO_PACS,
+            CLI,
             ("predict", ct, *NODULE, *tiny, "--report", named / "r.html", "--positions-out", named / "p.csv"),
+        ),
+        # Compressed, so that a child decodes it; pydicom and highdicom, beside requests where that is installed.
+        "predict, DICOM to DICOM": (
+            CLI,
+            ("predict", series, "--xyz", "6", "46", "-101", *tiny, "--dicom-out", named / "objects"),
         ),
         "grand-challenge": (CLI, ("grand-challenge", "--input", named / "in", "--output", named, *tiny)),
         "predict, auto, no --out": (CLI, ("predict", ct, *NODULE, "--json")),
@@ -57,7 +61,7 @@ def ways(ct: Path, bundle: Path, named: Path) -> dict[str, tuple[str, tuple[obje
 
 
 SLOW = ("demo", "demo, no --out", "doctor")
-NAMES = [pytest.param(way, marks=[pytest.mark.slow] * (way in SLOW)) for way in ways(Path(), Path(), Path())]
+NAMES = [pytest.param(way, marks=[pytest.mark.slow] * (way in SLOW)) for way in ways(Path(), Path(), Path(), Path())]
 
 
 @pytest.mark.parametrize("way", NAMES)
@@ -72,6 +76,12 @@ def test_no_socket_and_no_file_that_nobody_named(way: str, phantom_ct: Path, tin
         folder.mkdir()
     if "report" in way:
         pytest.importorskip("jinja2")
+    series = tmp_path / "series"
+    if "DICOM" in way:
+        pytest.importorskip("highdicom")
+        from dicom_in_every_position import series as slices
+
+        ct_files.save_series(series, ct_files.encoded(slices(), JPEGLSLossless))
     tiny_base().save(named / "old.sqlite")
     images = named / "in" / "images" / "chest-ct"
     images.mkdir(parents=True)
@@ -80,7 +90,7 @@ def test_no_socket_and_no_file_that_nobody_named(way: str, phantom_ct: Path, tin
     (named / "table.csv").write_text(f"case_id,patient,label,path,x,y,z\na,p,1,{phantom_ct},-72,-18,-135\n")
     (named / "manifest.csv").write_text(f"path,x,y,z\n{phantom_ct},-72,-18,-135\n")
     before = sorted(home.rglob("*"))
-    code, words = ways(phantom_ct, tiny_bundle, named)[way]
+    code, words = ways(phantom_ct, tiny_bundle, named, series)[way]
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home / "tmp"), "OMP_NUM_THREADS": "1"}
     found = watched(code, *words, cwd=home / "work", scratch=scratch, environment=environment)
     assert found.code == 0, found.err

@@ -1,8 +1,13 @@
-"""The wheel as its user meets it: a fresh environment outside the checkout, without torch."""
+"""The wheel as its user meets it: a fresh environment outside the checkout, without torch.
+
+Its bill of materials is here too: complete, with a licence each, the same twice.
+It is of the same environment, which takes a minute to make.
+"""
 
 import hashlib
 import json
 import platform
+import subprocess
 import sys
 
 import jsonschema
@@ -13,6 +18,7 @@ pytestmark = pytest.mark.slow
 RTX_HERE = sys.platform == "linux" and platform.machine() == "x86_64"
 CT_0314 = "ct/LIDC-IDRI-0314.nii.gz"
 NODULE_0314_XYZ_LPS_MM = ("-56.94", "131.27", "-520.6")
+BASE = {"numpy", "simpleitk", "hnswlib", "typer", "rich", "pydantic", "isal", "lazy-loader", "pydicom", "onnxruntime"}
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +112,36 @@ def test_missing_extra_prints_the_pip_command(installed, command, extra):
     assert ended.returncode == 5, ended.stdout + ended.stderr
     assert f"pip install 'nodule-diag[{extra}]'" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.fixture(scope="module")
+def bills(installed, repo_root, tmp_path_factory):
+    """Two of the environment that holds the wheel with the extra cpu."""
+    folder = tmp_path_factory.mktemp("sbom")
+    made = []
+    for name in ("one.json", "two.json"):
+        command = [sys.executable, str(repo_root / "docs/make/sbom.py"), str(installed.bin.parent)]
+        done = subprocess.run(
+            [*command, "--out", str(folder / name)], capture_output=True, text=True, timeout=300,
+            env={"SOURCE_DATE_EPOCH": "1700000000", "PATH": "/usr/bin:/bin"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        made.append((folder / name).read_bytes())
+    return made
+
+
+def test_the_bill_is_the_same_twice(bills):
+    assert bills[0] == bills[1]
+
+
+def test_the_bill_names_every_dependency_with_its_licence(bills, installed):
+    bill = json.loads(bills[0])
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    assert bill["metadata"]["timestamp"].startswith("2023-11-14T22:13:20")
+    assert bill["metadata"]["component"]["name"] == "nodule-diag"
+    listed = {component["name"].lower().replace("_", "-"): component for component in bill["components"]}
+    assert set(listed) >= BASE
+    pip = json.loads(installed.run("python", "-m", "pip", "list", "--format=json").stdout)
+    assert set(listed) == {entry["name"].lower().replace("_", "-") for entry in pip} - {"nodule-diag"}
+    assert all(component["licenses"] for component in listed.values())
+    assert str(installed.bin) not in bills[0].decode()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from nodule_diag.ct import CTVolume, DicomFile
 from nodule_diag.errors import MissingExtraError, OutputError
-from nodule_diag.process import sweep_dead, write_bytes
+from nodule_diag.process import import_pydicom, sweep_dead, write_bytes
 from nodule_diag.results import Prediction
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def dicom_objects(
         MissingExtraError: Without the extra ``dicom``.
         CTError: When the CT's files are gone.
     """
+    import_pydicom()
     try:
         import highdicom  # noqa: F401  needed below; the sooner it is missed, the better
     except ImportError as error:

@@ -13,6 +13,7 @@ from .log import LOG as LOG
 from .side_by_side import in_order as in_order
 from .stopwatch import Stopwatch as Stopwatch
 from .switches import filter_threads as filter_threads
+from .switches import import_pydicom as import_pydicom
 from .switches import quiet_itk as quiet_itk
 from .switches import quiet_pydicom as quiet_pydicom
 from .threads import available_cores as available_cores

@@ -1,10 +1,12 @@
 """Switches that are global to the process: turned when the first thread comes in, put back when the last one leaves.
 
 What ITK and pydicom say past us stays off stderr while the SDK reads: what matters is raised or noted in the result.
+pydicom's import is here too: it brings a socket, which nothing here needs.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -63,6 +65,31 @@ def quiet_pydicom() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pydicom|dicomweb_client")
         yield
+
+
+class _NoRequests:
+    """Of all importers the first: for one thread, there is no requests."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> None:
+        if name == "requests" and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError("pydicom is imported without requests", name=name)
+
+
+def import_pydicom() -> None:
+    """Import pydicom, for the first time in a process, without requests.
+
+    pydicom imports it wherever it is installed, for downloads of its own examples, and takes urllib where it is not.
+    requests stands on urllib3, which binds a socket when it is imported, to see whether IPv6 works.
+    """
+    finder = _NoRequests()
+    sys.meta_path.insert(0, finder)
+    try:
+        import pydicom  # noqa: F401
+    finally:  # a new list: another thread may be half through the old one
+        sys.meta_path = [each for each in sys.meta_path if each is not finder]
 
 
 @_Shared

@@ -59,6 +59,8 @@ def test_from_the_table_to_row_j_and_to_a_bundle(tmp_path, monkeypatch, write_im
     rows = [row for section in json.loads(Path("results.json").read_text())["sections"] for row in section["rows"]]
     assert any(row["metric"] == "CNet (P), AUC" and row["n"] == len(judged) for row in rows)
     assert not any(row["metric"] == "Yardstick: diameter alone, AUC" and row["n"] == len(judged) for row in rows)
+    if write_images is write_blocks:  # a bundle is made of the store, whatever filled it, in two minutes
+        return
     invoke(
         export_app, "bundle", run / "model.safetensors", *stores, "--results", "results.json", "--k", 3,
         "--license", "as agreed", "--threads", 2, "--out", "bundle",

@@ -431,7 +431,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 def test_nothing_is_written_anywhere(tiny_bundle, scan, series, tmp_path):
-    """From the first upload to the last answer, and with a temporary folder that would take it."""
+    """Nor sent: from the first upload to the last answer, and with a temporary folder that would take it."""
     archive = make.zipped(series, tmp_path / "series.zip")
     home, scratch = tmp_path / "home", tmp_path / "scratch"
     for folder in (home, scratch, home / "tmp"):
@@ -442,6 +442,7 @@ def test_nothing_is_written_anywhere(tiny_bundle, scan, series, tmp_path):
     found = watched(WHOLE_LIFE, tiny_bundle, scan, archive, cwd=home, scratch=scratch, environment=environment)
     assert found.code == 0, found.err
     assert found.outside() == []
+    assert [call for call in found.network if "AF_INET" in call] == [], "asyncio's own pair is no network"
     assert sorted(home.rglob("*")) == [home / "tmp"]
 
 
