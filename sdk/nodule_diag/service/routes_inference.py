@@ -14,7 +14,6 @@ from fastapi.responses import JSONResponse, Response
 from numpy.typing import NDArray
 
 import nodule_diag
-from nodule_diag.bundle import FEATURES
 from nodule_diag.errors import UsageError
 from nodule_diag.preprocessing import OUTSIDE_LUNG_HU, PATCH_SIZE, resample, window_channels
 from nodule_diag.service.problems import ServiceError
@@ -31,7 +30,7 @@ LOWEST, HIGHEST = -1.0, 2.0
 """Of a patch: what windows give, with a margin."""
 MAPS = (16, 16, 16)
 OUTPUTS: dict[str, tuple[int, ...]] = {
-    "malignancy": (), "logit": (), "expert_score": (), "segmentation": MAPS, "cam": MAPS, "features": (FEATURES,)
+    "malignancy": (), "logit": (), "expert_score": (), "segmentation": MAPS, "cam": MAPS, "features": (256,)
 }  # fmt: skip
 """Of a network; the features where it gives them."""
 REGION = ("along_z", "along_y", "along_x")
