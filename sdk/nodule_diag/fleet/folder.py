@@ -72,7 +72,7 @@ class BatchFolder:
             write_bytes(written, _text(whole))
             return
         if other := [name for name in {**before, **whole} if before.get(name) != whole.get(name)]:
-            raise self._of_another(f"a batch with another {' and '.join(other)}")
+            raise self._of_another(f"a batch that differs in its {' and '.join(other)}")
 
     def _of_another(self, what: str) -> OutputError:
         return OutputError(

@@ -30,8 +30,9 @@ LOWEST, HIGHEST = -1.0, 2.0
 """Of a patch: what windows give, with a margin."""
 MAPS = (16, 16, 16)
 OUTPUTS: dict[str, tuple[int, ...]] = {
-    "malignancy": (), "logit": (), "expert_score": (), "segmentation": MAPS, "cam": MAPS
+    "malignancy": (), "logit": (), "expert_score": (), "segmentation": MAPS, "cam": MAPS, "features": (256,)
 }  # fmt: skip
+"""Of a network; the features where it gives them."""
 REGION = ("along_z", "along_y", "along_x")
 
 
@@ -40,6 +41,8 @@ def inference_routes(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v2", tags=["open inference protocol"])
     settings, diagnoser = service.settings, service.predictor.diagnoser
     masked = diagnoser.bundle.manifest.preprocessing.masked_input
+    given = diagnoser.bundle.manifest.model.outputs
+    shapes = {name: shape for name, shape in OUTPUTS.items() if getattr(given, name) is not None}
 
     @routes.head("/health/live", include_in_schema=False)
     @routes.get("/health/live", summary="Whether it answers")
@@ -64,7 +67,7 @@ def inference_routes(service: Service) -> APIRouter:
             "versions": [VERSION],
             "platform": f"nodule-diag_{diagnoser.network.name}",
             "inputs": _fused_inputs(masked) if model == FUSED else _patch_inputs(),
-            "outputs": [{"name": name, "datatype": "FP32", "shape": [-1, *shape]} for name, shape in OUTPUTS.items()],
+            "outputs": [{"name": name, "datatype": "FP32", "shape": [-1, *shape]} for name, shape in shapes.items()],
         }
 
     @routes.get("/models/{model}/ready", summary="Whether a model takes work")
@@ -87,12 +90,12 @@ def inference_routes(service: Service) -> APIRouter:
 
             def work(job: Job) -> tuple[bytes, int | None]:
                 asked = decode(body, length)
-                if unknown := set(asked.outputs) - set(OUTPUTS):
-                    raise UsageError(f"there is no output {min(unknown)!r}", hint=f"there are {', '.join(OUTPUTS)}")
+                if unknown := set(asked.outputs) - set(shapes):
+                    raise UsageError(f"there is no output {min(unknown)!r}", hint=f"there are {', '.join(shapes)}")
                 patches = patches_of(asked.inputs, masked=masked, most=settings.nodules)
                 job.at("inference")
                 found = diagnoser.network.infer(patches).given()
-                outputs = {name: found[name] for name in asked.outputs or OUTPUTS}
+                outputs = {name: found[name] for name in asked.outputs or shapes}
                 return encode(outputs, asked, model=model, version=VERSION)
 
             answer, head = await service.done(request, work)

@@ -52,7 +52,7 @@ class Job:
         self._work, self._seconds = work, seconds
         self._created = datetime.now(UTC)
         self._deadline = float("inf")
-        self._cancelled = threading.Event()
+        self._cancelled, self._settling = threading.Event(), threading.Lock()
 
     def check(self) -> None:
         """Raise when the work is no longer wanted, or takes too long.
@@ -122,9 +122,12 @@ class Job:
             self.end("done", None, result)
 
     def end(self, state: str, error: NoduleDiagError | None, result: object = None) -> None:
-        """Settle it; what it was to do, and the CT in that, is let go."""
-        self._work = _nothing
-        self.error, self.state, self.ended = error, state, time.monotonic()
+        """Settle it, once; what it was to do, and the CT in that, is let go."""
+        with self._settling:
+            if self.ended is not None:  # it was given up, and comes to its end after all
+                return
+            self._work = _nothing
+            self.error, self.state, self.ended = error, state, time.monotonic()
         if error is None:
             self.future.set_result(result)
         else:
@@ -197,7 +200,7 @@ class WorkQueue:
                 job.end("cancelled", ServiceError("the work was cancelled", status=409, code="cancelled"))
 
     def stop(self, *, seconds: float) -> None:
-        """Take no more, hand back what waits, and finish what runs; what then still runs is cancelled."""
+        """Take no more, hand back what waits, and finish what runs; what then still runs is handed back too."""
         with self._changed:
             self._stopping = True
             while self._waiting:
@@ -209,6 +212,7 @@ class WorkQueue:
         with self._changed:
             for job in self._running:
                 job.cancel()
+                job.end("failed", _stopping())
         for thread in self._threads:
             thread.join(1.0)
 

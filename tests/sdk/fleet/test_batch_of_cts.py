@@ -84,6 +84,7 @@ def test_answers_are_those_of_one_by_one(few: Path, options: BatchOptions, tmp_p
             assert float(row["diameter_mm"]) == nodule["segmentation"]["diameter_mm"]
             assert (row["feature_distance"], row["calibrated"]) == ("", "false")
             assert row["in_lung"] == str(nodule["in_lung"]).lower()
+            assert list(filter(None, row["warnings"].split(" | "))) == nodule["warnings"]
             assert json.loads((tmp_path / "out" / row["result"]).read_text()) == found
 
 
@@ -240,7 +241,7 @@ def test_two_batches_are_not_mixed(few: Path, options: BatchOptions, tmp_path: P
         ({"redact": True}, "options"),
         ({"threads": 2}, "runtime"),
     ):
-        with pytest.raises(OutputError, match=f"a batch with another {said}") as refused:
+        with pytest.raises(OutputError, match=f"a batch that differs in its {said}") as refused:
             run_batch(manifest, tmp_path / "out", replace(options, **change), workers=1)  # type: ignore[arg-type]
         assert refused.value.code == "batch-other"
     assert files(tmp_path / "out") == before

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bundle_factory import tiny_model_in_numpy
+from bundle_factory import make_tiny_bundle, tiny_model_in_numpy
 from nodule_diag.ct.points import index_from_lps
 from nodule_diag.ct.reading import read_ct
+from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.errors import UsageError
 from nodule_diag.preprocessing.patch import extract_patches, patch_sampling
+from nodule_diag.results import FeatureDistance
 from nodule_diag.service import tensors
 from nodule_diag.service.tensors import DTYPES
 from service_client import MIDDLE
@@ -79,6 +81,17 @@ def test_outputs_are_chosen_and_each_may_be_raw(running):
         for one in json.loads(answer.content[: int(answer.headers["inference-header-content-length"])])["outputs"]
     ] == [("cam", False), ("logit", True)]
     assert arrays(answer)["cam"].shape == (1, 16, 16, 16)
+
+
+def test_features_are_an_output_where_the_network_gives_them(start, tmp_path):
+    rows = np.random.default_rng(0).random((40, 256))
+    bundle = make_tiny_bundle(tmp_path / "bundle", distance=FeatureDistance.fit(rows, components=4))
+    running = start(network=Diagnoser.load(bundle.path, backend="onnxruntime", threads=1))
+    outputs = running.client.get("/v2/models/nodule-diag").json()["outputs"]
+    assert [one["name"] for one in outputs] == [*OUTPUTS, "features"]
+    assert outputs[-1]["shape"] == [-1, 256]
+    found = arrays(running.client.post(INFER, json={"inputs": [tensor("patch", PATCHES[:1])]}))
+    np.testing.assert_allclose(found["features"], [tiny_model_in_numpy(PATCHES[0])["features"]], atol=2e-5)
 
 
 @pytest.mark.parametrize("model", ["nodule-diag", "nodule-diag-fused"])

@@ -114,19 +114,19 @@ def test_it_finishes_what_runs_hands_back_what_waits_and_is_no_longer_ready(tiny
     assert {"request", "the service has stopped"} <= {line["message"] for line in lines}
 
 
-def test_work_that_does_not_end_is_given_up(tiny_bundle, scan, tmp_path):
+def test_work_that_does_not_end_is_handed_back(tiny_bundle, scan, tmp_path):
     with ExitStack() as stack:
         program = stack.enter_context(serving(tmp_path, tiny_bundle, "--stop-timeout", "0.5"))
         client = program.client
         ct = client.post("/v1/cts", files={"file": (scan.name, scan.read_bytes())}).json()["id"]
         (tmp_path / "hold").touch()
-        nodules = [{"xyz": MIDDLE}]
-        answer = client.post(
-            "/v1/predictions", json={"ct": ct, "nodules": nodules}, headers={"Prefer": "respond-async"}
-        )
-        place = answer.headers["location"]
-        wait_for(lambda: client.get(place).json()["stage"] == "inference")
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        waits = pool.submit(client.post, "/v1/predictions", json={"ct": ct, "nodules": [{"xyz": MIDDLE}]})
+        wait_for(lambda: "nodule_diag_work_running 1.0" in client.get("/metrics").text)
         program.process.send_signal(signal.SIGINT)
+        answer = waits.result()
+        assert (answer.status_code, answer.json()["code"]) == (503, "stopping")
+        assert "retry-after" in answer.headers
         code, said = program.ended()
     assert code == 0, said
 
