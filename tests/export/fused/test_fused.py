@@ -25,6 +25,7 @@ from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.errors import OutputError, UsageError
 from nodule_diag.preprocessing.mask import LungMask
 from nodule_diag.preprocessing.patch import extract_patches
+from nodule_diag.results import UNCALIBRATED
 from nodule_diag_export.cli import app
 from nodule_diag_export.errors import ExportError, ParityError
 from nodule_diag_export.fused import file as fused_file
@@ -272,10 +273,12 @@ def run_example(script, model, ct: CTVolume, points, *, axes=(0, 1, 2), flips=(F
 
 
 def agree(answers, diagnoses):
-    assert set(answers) == {"malignancy", "logit", "expert_score", "segmentation", "cam"}
+    assert set(answers) - {"features"} == {"malignancy", "logit", "expert_score", "segmentation", "cam"}
     for row, diagnosis in enumerate(diagnoses):
-        for name in ("malignancy", "logit", "expert_score"):
+        for name in ("logit", "expert_score"):
             assert answers[name][row] == pytest.approx(getattr(diagnosis, name), abs=TOLERANCE), name
+        raw = UNCALIBRATED.probability(diagnosis.logit)
+        assert answers["malignancy"][row] == pytest.approx(raw, abs=TOLERANCE)
         np.testing.assert_allclose(answers["segmentation"][row], diagnosis.segmentation.values, atol=TOLERANCE)
         np.testing.assert_allclose(answers["cam"][row], diagnosis.cam.values, atol=TOLERANCE)
 
