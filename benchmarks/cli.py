@@ -145,7 +145,7 @@ ALONE = {
     "soak": "10,000 predictions in one process: memory, open files and answers. Takes twenty minutes.",
     "load": "Five minutes of 16 clients of the service, good, bad and gone: answers, memory and what is left.",
 }
-"""Parts that are not of ``all`` and its report: docs/what-to-buy.md, reliability.md and service.md show them."""
+"""Parts that are not of ``all``: docs/what-to-buy.md, reliability.md and service.md show them."""
 for _name, _help in (PARTS | ALONE).items():
     _add(_name, _help)
 
@@ -223,7 +223,8 @@ def report_command(
     plots: Annotated[Path, typer.Option("--plots", help="The folder for its plots.", show_default=False)],
 ) -> None:
     """Write one page with its plots from results, and from nothing else."""
-    order = list(PARTS)
-    parts = sorted((read_part(path) for path in results), key=lambda part: order.index(part.part))
+    order = [*PARTS, *ALONE]
+    found = [read_part(path) for path in results]
+    parts = sorted(found, key=lambda part: order.index(part.part) if part.part in order else len(order))
     write_report(parts, out=out, plots=plots)
     typer.echo(f"wrote {out}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,19 @@ def test_all_is_kept_and_taken_up_again(tiny_bundle: Path, tmp_path: Path, capfd
     assert bench("report", tmp_path / "found" / "cold.json", "--out", report, "--plots", tmp_path / "docs") == 0
     assert "nodule-diag bench cold" in report.read_text(encoding="utf-8")
     assert (tmp_path / "docs" / "cold.png").is_file()
+
+
+def test_a_report_takes_every_part(part: Part, tmp_path: Path) -> None:
+    for name in ("cpp", "load", "cold"):
+        replace(part, part=name, title=f"Of {name}").write(tmp_path / f"{name}.json")
+    files = [tmp_path / f"{name}.json" for name in ("cpp", "load", "cold")]
+    assert bench("report", *files, "--out", tmp_path / "page.md", "--plots", tmp_path) == 0
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if line.startswith("## Of ")] == [
+        "## Of cold",
+        "## Of load",
+        "## Of cpp",
+    ]
 
 
 def test_a_failed_part_is_named_after_the_others_ran(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
