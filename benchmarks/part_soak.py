@@ -49,9 +49,17 @@ class State:
         """This process's, from proc(5)."""
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         tasks = list(Path("/proc/self/task").iterdir())
-        children = sum(len((task / "children").read_text(encoding="ascii").split()) for task in tasks)
+        children = sum(_children(task) for task in tasks)
         handles = len(list(Path("/proc/self/fd").iterdir()))
         return cls(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, handles, len(tasks), children)
+
+
+def _children(task: Path) -> int:
+    """The processes that one of this process's threads has started; none where the thread has just ended."""
+    try:
+        return len((task / "children").read_text(encoding="ascii").split())
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 @dataclass(frozen=True)

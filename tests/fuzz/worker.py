@@ -6,6 +6,7 @@ What the readers print goes into a file in memory; printing is a fault.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pickle
@@ -195,8 +196,11 @@ def _peak_bytes(process: str) -> int:
 
 def _children_peak_bytes() -> int:
     """The highest memory of any process that this one has started and that is still there."""
-    tasks = Path("/proc/self/task").iterdir()
-    return max((_peak_bytes(child) for task in tasks for child in (task / "children").read_text().split()), default=0)
+    children: list[str] = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
+            children += (task / "children").read_text().split()
+    return max(map(_peak_bytes, children), default=0)
 
 
 def main() -> None:

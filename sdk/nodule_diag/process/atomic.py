@@ -88,6 +88,8 @@ def _clear(temporary: Path) -> None:
         raise
     try:
         try_lock(left)
+        if not os.path.samestat(os.fstat(left), temporary.lstat()):
+            raise BlockingIOError(errno.EAGAIN, "its writer has just ended, and another one has taken the name")
         temporary.unlink()
     except BlockingIOError:
         raise

@@ -1,5 +1,6 @@
 """A file is written whole or not at all."""
 
+import contextlib
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -79,6 +80,25 @@ def test_many_writers_at_once_leave_one_whole_file(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda data: atomic.write_bytes(target, data), contents))
     assert target.read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_name_that_changes_hands_before_the_lock_is_the_new_writers(tmp_path, monkeypatch):
+    """Opened while its writer lived, locked after that one's rename: the name is another writer's by then."""
+    target, second = tmp_path / "report.html", contextlib.ExitStack()
+    lock = atomic.try_lock
+
+    def late(descriptor):
+        monkeypatch.setattr(atomic, "try_lock", lock)
+        first.close()
+        second.enter_context(atomic.writing(target)).write_bytes(b"second")
+        lock(descriptor)
+
+    with contextlib.ExitStack() as first, second:
+        first.enter_context(atomic.writing(target)).write_bytes(b"first")
+        monkeypatch.setattr(atomic, "try_lock", late)
+        atomic.write_bytes(target, b"third")
+    assert target.read_bytes() == b"second"
     assert list(tmp_path.iterdir()) == [target]
 
 
