@@ -49,7 +49,7 @@ def job_routes(service: Service, jobs: JobShelf) -> APIRouter:
     async def result(request: Request, job_id: str) -> Response:
         job = jobs.get(job_id)
         form = chosen_form(request.headers.get("accept"))
-        if not job.future.done():
+        if job.ended is None:  # not its future, which is settled a moment after its state
             raise ServiceError(
                 f"the job is {job.state}", status=409, code="job-not-done", hint=f"see /v1/jobs/{job_id}"
             )
@@ -61,7 +61,7 @@ def job_routes(service: Service, jobs: JobShelf) -> APIRouter:
     @routes.delete("/{job_id}", status_code=204, summary="Cancel a job; forget one that has ended")
     def cancel(job_id: str) -> Response:
         job = jobs.get(job_id)
-        if job.future.done():
+        if job.ended is not None:
             jobs.forget(job_id)
         else:
             service.work.cancel(job)
