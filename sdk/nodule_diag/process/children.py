@@ -180,7 +180,8 @@ class _Child:
 
     def _answer(self, seconds: float, answer_bytes: int, *parts: bytes) -> tuple[bytes, str]:
         """Send, and wait for the answer: a child that is late is killed, which ends any waiting for it."""
-        late = threading.Timer(seconds, self._kill_late)
+        first = threading.Lock()  # taken by the answer or by the clock
+        late = threading.Timer(seconds, self._kill_late, (first,))
         late.daemon = True
         late.start()
         try:
@@ -194,7 +195,7 @@ class _Child:
             if count > max(answer_bytes, SAID_BYTES):
                 raise ChildDiedError(f"it answered with {count:,} bytes, where {answer_bytes:,} were due")
             answer = self._answers.read(count)
-            if len(answer) < count:
+            if len(answer) < count or not first.acquire(blocking=False):
                 raise self._died()
         finally:
             late.cancel()
@@ -202,9 +203,10 @@ class _Child:
             raise ChildRefusedError(answer.decode("utf-8", "replace"))
         return answer, self.printed()
 
-    def _kill_late(self) -> None:
-        self._late = True
-        self._process.kill()
+    def _kill_late(self, first: threading.Lock) -> None:
+        if first.acquire(blocking=False):
+            self._late = True
+            self._process.kill()
 
     def kill(self) -> None:
         """End the process; whoever waits for its answer is told so."""

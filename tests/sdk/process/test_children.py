@@ -56,6 +56,20 @@ def test_time_is_limited(children):
     assert children.ask(b"echo:still here", **ENOUGH)[0] == b"still here"
 
 
+def test_a_clock_that_strikes_with_the_answer_kills_nobody(monkeypatch):
+    """Its thread looked whether it was cancelled before that was done, and comes to act after it."""
+
+    class Late(threading.Timer):
+        def cancel(self):
+            super().cancel()
+            self.function(*self.args)
+
+    monkeypatch.setattr(threading, "Timer", Late)
+    with Children("child_work:worker") as children:
+        for said in (b"first", b"second"):
+            assert children.ask(b"echo:" + said, **ENOUGH)[0] == said
+
+
 def test_children_are_stopped_from_another_thread():
     """Whoever waits is told so, and nobody can ask any more."""
     with Children("child_work:worker", at_most=2, cpu_s=600) as children, ThreadPoolExecutor(2) as pool:
@@ -240,10 +254,17 @@ def _descriptors() -> int:
 def test_ctrl_c_ends_the_wait(children):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored, as in a job of a script
     children.ask(b"echo:", **ENOUGH)
-    timer = threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT))
-    timer.start()
+
+    def interrupt():
+        while not children._busy:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        signal.raise_signal(signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
     with pytest.raises(KeyboardInterrupt):
+        thread.start()
         children.ask(b"sleep:", **ENOUGH)
-    timer.join()
+    thread.join()
     signal.signal(signal.SIGINT, before)
     assert children.ask(b"echo:again", **ENOUGH)[0] == b"again"
