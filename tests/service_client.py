@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,6 @@ class Running:
 Start = Callable[..., Running]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def wait_for(condition: Callable[[], object], *, what: str = "it") -> None:
     """Wait as long as a crowded machine may take."""
     deadline = time.monotonic() + 300
@@ -69,15 +63,16 @@ def wait_for(condition: Callable[[], object], *, what: str = "it") -> None:
 @contextmanager
 def listening(settings: Settings, diagnoser: Diagnoser, **options: Any) -> Iterator[Running]:
     """A service, until the block ends."""
-    settings = replace(settings, port=free_port())
+    bound = socket.create_server(("127.0.0.1", 0))  # the server closes it
+    port = bound.getsockname()[1]
     server = server_of(settings, diagnoser, **options)
-    thread = threading.Thread(target=server.run)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     wait_for(lambda: server.started or not thread.is_alive(), what="the start")
     headers = {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{settings.port}", headers=headers, timeout=300) as client:
-            yield Running(client, server.config.app.state.service, settings.port, server.server_state.connections)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=300) as client:
+            yield Running(client, server.config.app.state.service, port, server.server_state.connections)
     finally:
         server.should_exit = True
         thread.join(300)

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service_client import MIDDLE, free_port, wait_for
+from service_client import MIDDLE, wait_for
 
 HELD = """
 import sys, time
@@ -49,13 +49,14 @@ class Program:
 
 @contextmanager
 def serving(folder: Path, bundle: Path, *words: str) -> Iterator[Program]:
-    port = free_port()
-    line = [sys.executable, "-W", "error", "-c", HELD, "serve", "--port", str(port)]
+    line = [sys.executable, "-W", "error", "-c", HELD, "serve", "--port", "0"]
     line += ["--bundle", str(bundle), "--backend", "onnxruntime", *words]
     environment = os.environ | {"TMPDIR": str(folder / "tmp"), "HOME": str(folder), "OMP_NUM_THREADS": "1"}
     (folder / "tmp").mkdir()
     process = subprocess.Popen(line, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
     try:
+        said = next((line for line in process.stderr or () if "listening at port" in line), '{"message": "none 0"}')
+        port = json.loads(said)["message"].split()[-1]
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
             program = Program(process, client)
             wait_for(lambda: process.poll() is not None or is_live(client), what="the start")
