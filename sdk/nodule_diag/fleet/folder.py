@@ -13,7 +13,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,13 +22,11 @@ from nodule_diag.errors import OutputError
 from nodule_diag.fleet.columns import RESULT_COLUMNS, result_cells
 from nodule_diag.fleet.manifest import ListedCT, Manifest
 from nodule_diag.fleet.summary import Failed
-from nodule_diag.process import sole_writer, write_bytes
+from nodule_diag.process import sole_writer, sweep_dead, write_bytes
 from nodule_diag.results import REDACTED
 
 PLAN, CTS, RESULTS, LOCK = "batch.json", "cts", "results.csv", ".lock"
 PLAN_SCHEMA, CT_SCHEMA = "nodule-diag/batch/1", "nodule-diag/batch-ct/1"
-_HALF_WRITTEN = re.compile(r"\.[0-9a-f]{12}\..+\.(json|csv)")
-"""What :func:`nodule_diag.process.writing` calls a file before it is whole."""
 
 
 class _Kept(NamedTuple):
@@ -167,9 +164,7 @@ def opened(path: Path, manifest: Manifest, *, redact: bool) -> Iterator[BatchFol
         raise OutputError(f"cannot make the folder {path}: {error.strerror}", hint="name another --out") from error
     with sole_writer(path / LOCK, of=path):
         for folder in (path, path / CTS):
-            for file in folder.iterdir():
-                if _HALF_WRITTEN.fullmatch(file.name):
-                    _remove(file)
+            sweep_dead(folder)
         yield BatchFolder(path, manifest, redact=redact)
 
 

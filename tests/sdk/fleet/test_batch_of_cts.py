@@ -141,7 +141,7 @@ def test_sixty_cts_killed_twice(
         assert len(answers(out)) == moment
     for left in set(Path("/tmp").glob("nodule-diag-ray-*")) - before:  # Ray's own, of a process that was killed
         shutil.rmtree(left)
-    half = out / "cts" / ".0123456789ab.ct00.json"
+    half = out / "cts" / ".0.part.ct00.json"
     half.write_text("{")  # as a kill within a write leaves it
     found = run_batch(manifest, out, options, workers=2, engine=engine, work=KILLING)
     assert found.there == 41

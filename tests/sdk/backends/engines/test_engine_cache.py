@@ -187,10 +187,10 @@ def test_a_killed_build_leaves_nothing_usable_and_blocks_nobody(cache):
 
 def test_what_a_killed_writer_left_is_swept(cache):
     cache.folder.mkdir(mode=0o700)
-    left = [cache.folder / f".0123456789ab.{name}" for name in (KEY.file_name, KEY.file_name + ".json")]
+    left = [cache.folder / f".0.part.{name}" for name in (KEY.file_name, KEY.file_name + ".json")]
     for file in left:
         file.write_bytes(PLAN[:100])
-    other = cache.folder / f".0123456789ab.{changed('gpu').file_name}"
+    other = cache.folder / f".0.part.{changed('gpu').file_name}"
     other.write_bytes(b"another build is writing this")
     cache.get(KEY, build=lambda: PLAN)
     assert not [file for file in left if file.exists()]
