@@ -133,9 +133,9 @@ FIGURES = (
 )
 
 
-def configured(departure: Departure, *, steps: int) -> TrainingConfig:
+def configured(departure: Departure, *, steps: int, seed: int = RECIPE.seed) -> TrainingConfig:
     """The short recipe with a departure switched off."""
-    return RECIPE.model_copy(update={"stages": (Stage(size=SIZE, steps=steps),), **departure.off})
+    return RECIPE.model_copy(update={"stages": (Stage(size=SIZE, steps=steps),), "seed": seed, **departure.off})
 
 
 def first_weights(config: TrainingConfig, departure: Departure) -> dict[str, Tensor] | None:
@@ -157,11 +157,12 @@ class Ablation:
         folder: Of the runs.
         root: The data folder.
         steps: Of each run.
+        seed: Of each run; the patients set aside do not depend on it.
     """
 
-    def __init__(self, folder: Path, *, root: Path, steps: int) -> None:
+    def __init__(self, folder: Path, *, root: Path, steps: int, seed: int = RECIPE.seed) -> None:
         self._folder = folder
-        self._steps = steps
+        self._steps, self._seed = steps, seed
         data, places = TrainingData.of(root), load_lung(root)
         outside = held_out_of(FOLD, data.nodules)
         nodules = [n for n in data.nodules if n.patient_id not in outside]
@@ -176,7 +177,7 @@ class Ablation:
     def train(self, name: str, *, execution: Execution) -> None:
         """Train a departure's run, unless it is finished, and judge it."""
         departure = DEPARTURES[name]
-        config, folder = configured(departure, steps=self._steps), self._folder / name
+        config, folder = configured(departure, steps=self._steps, seed=self._seed), self._folder / name
         if not finished(folder, config):
             with progress(config.steps, title=name) as show:
                 Run(
@@ -251,6 +252,9 @@ def ablate(
         typer.Argument(metavar="[NAME]...", help=f"What to switch off, and {WHOLE}: {', '.join(DEPARTURES)}; all."),
     ] = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Of each run.")] = STEPS,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of each run; another one wants a folder of its own.")] = (
+        RECIPE.seed
+    ),
     data: DataOption = DEFAULT_DATA,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> None:
@@ -261,7 +265,7 @@ def ablate(
     if unknown := set(names or ()) - set(DEPARTURES):
         raise UsageError(f"{min(unknown)!r} is no departure", hint=f"one of {', '.join(DEPARTURES)}")
     keep_freed_memory()
-    ablation = Ablation(out, root=data, steps=steps)
+    ablation = Ablation(out, root=data, steps=steps, seed=seed)
     for name in names or DEPARTURES:
         ablation.train(name, execution=Execution(device=device))
     files = {name: out / name / JUDGED for name in DEPARTURES}
