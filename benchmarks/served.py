@@ -122,23 +122,24 @@ def served(bundle: Path | None, folder: Path, *words: str, threads: int) -> Iter
         words: Further options.
         threads: That it may use.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    folder.mkdir()
-    line = [sys.executable, "-m", "nodule_diag_cli", "serve", "--port", str(port), "--backend", "onnxruntime", *words]
-    line += ["--bundle", str(bundle)] * (bundle is not None)
-    environment = os.environ | {"HOME": str(folder), "TMPDIR": str(folder), "OMP_NUM_THREADS": str(threads)}
-    log = folder.with_suffix(".log")
-    with log.open("wb") as said:
-        process = subprocess.Popen(line, env=environment, cwd=folder, stdout=said, stderr=said)
-    try:
-        _wait(port, process, log)
-        with ExitStack() as clients:
-            yield Served(port, process, folder, clients)
-    finally:
-        process.terminate()
-        process.wait(60)
+    with socket.socket() as held:  # nobody else is given the port; the service may listen at it
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        port = int(held.getsockname()[1])
+        folder.mkdir()
+        line = [sys.executable, "-m", "nodule_diag_cli", "serve", "--port", str(port), "--backend", "onnxruntime"]
+        line += [*words] + ["--bundle", str(bundle)] * (bundle is not None)
+        environment = os.environ | {"HOME": str(folder), "TMPDIR": str(folder), "OMP_NUM_THREADS": str(threads)}
+        log = folder.with_suffix(".log")
+        with log.open("wb") as said:
+            process = subprocess.Popen(line, env=environment, cwd=folder, stdout=said, stderr=said)
+        try:
+            _wait(port, process, log)
+            with ExitStack() as clients:
+                yield Served(port, process, folder, clients)
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

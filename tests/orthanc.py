@@ -20,14 +20,10 @@ from pathlib import Path
 
 import pytest
 
+from ports import held_port
+
 USER, PASSWORD = "radiology", "a secret"
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _require_orthanc() -> str:
@@ -50,37 +46,36 @@ def orthanc(
         largest_file: Bytes above which its writes fail, as they do on a full disk.
         running: Takes the server's process, for who wants to kill it.
     """
-    program, port = _require_orthanc(), free_port()
-    settings = {
-        "Name": "test",
-        "StorageDirectory": str(folder / "storage"),
-        "IndexDirectory": str(folder / "index"),
-        "Plugins": [str(PLUGIN)],
-        "HttpPort": port,
-        "RemoteAccessAllowed": False,
-        "DicomServerEnabled": False,
-        "AuthenticationEnabled": True,
-        "RegisteredUsers": {USER: PASSWORD},
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-    }
-    (folder / "orthanc.json").write_text(json.dumps(settings))
+    program = _require_orthanc()
+    with held_port() as port, (folder / "log").open("wb") as log:
+        settings = {
+            "Name": "test",
+            "StorageDirectory": str(folder / "storage"),
+            "IndexDirectory": str(folder / "index"),
+            "Plugins": [str(PLUGIN)],
+            "HttpPort": port,
+            "RemoteAccessAllowed": False,
+            "DicomServerEnabled": False,
+            "AuthenticationEnabled": True,
+            "RegisteredUsers": {USER: PASSWORD},
+            "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        }
+        (folder / "orthanc.json").write_text(json.dumps(settings))
 
-    def limited() -> None:
-        if largest_file is not None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+        def limited() -> None:
+            if largest_file is not None:
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead
+                resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
-    log = (folder / "log").open("wb")
-    server = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=log, stderr=log, preexec_fn=limited)
-    if running is not None:
-        running.append(server)
-    try:
-        _wait_for(port, server, folder / "log")
-        yield f"http://127.0.0.1:{port}/dicom-web"
-    finally:
-        server.kill()
-        server.wait()
-        log.close()
+        server = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=log, stderr=log, preexec_fn=limited)
+        if running is not None:
+            running.append(server)
+        try:
+            _wait_for(port, server, folder / "log")
+            yield f"http://127.0.0.1:{port}/dicom-web"
+        finally:
+            server.kill()
+            server.wait()
 
 
 def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:

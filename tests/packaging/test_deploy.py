@@ -18,6 +18,7 @@ import yaml
 
 import orthanc
 from needed_tools import require
+from ports import held_port
 
 _spec = spec_from_file_location("dockerfile_steps", Path(__file__).with_name("dockerfile_steps.py"))
 steps_file = module_from_spec(_spec)
@@ -125,10 +126,16 @@ def test_steps_are_carried_out_as_docker_would(repo_root, tmp_path):
     assert sorted(path.name for path in base.iterdir()) == ["bin", "dev", "etc", "proc", "tmp"]
 
 
+@pytest.fixture
+def port():
+    with held_port() as port:
+        yield port
+
+
 @pytest.mark.slow
-def test_orthanc_starts_with_that_configuration(repo_root, tmp_path):
+def test_orthanc_starts_with_that_configuration(repo_root, tmp_path, port):
     """Debian's Orthanc, elsewhere on the disk; the account's password comes from the environment."""
-    program, port, log = orthanc._require_orthanc(), orthanc.free_port(), tmp_path / "log"
+    program, log = orthanc._require_orthanc(), tmp_path / "log"
     settings = json.loads((repo_root / "deploy/orthanc.json").read_text())
     settings |= {name: str(tmp_path / "db") for name in ("StorageDirectory", "IndexDirectory")}
     settings |= {"HttpPort": port, "Plugins": [str(orthanc.PLUGIN)], "RemoteAccessAllowed": False}

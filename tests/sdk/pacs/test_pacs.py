@@ -18,7 +18,8 @@ from nodule_diag.errors import PacsError, UsageError
 from nodule_diag.pacs import account as module
 from nodule_diag.pacs import session
 from nodule_diag.pacs.server import Pacs
-from orthanc import PASSWORD, USER, cut_line, free_port, orthanc
+from orthanc import PASSWORD, USER, cut_line, orthanc
+from ports import held_port
 
 STUDY, SERIES = make.UID_ROOT, f"{make.UID_ROOT}.1"
 
@@ -135,8 +136,8 @@ def test_a_token_is_sent_before_all_else(address: str, monkeypatch: pytest.Monke
 
 
 def test_nobody_listens() -> None:
-    with pytest.raises(PacsError) as caught:
-        Pacs(f"http://127.0.0.1:{free_port()}/dicom-web").fetch(STUDY, SERIES)
+    with held_port() as port, pytest.raises(PacsError) as caught:
+        Pacs(f"http://127.0.0.1:{port}/dicom-web").fetch(STUDY, SERIES)
     assert caught.value.code == "pacs-unreachable"
 
 
