@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -29,14 +30,21 @@ def test_the_notebook_runs_and_shows_a_diagnosis(repo_root, tmp_path, monkeypatc
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
+    from traitlets.config import Config
+
     # The kernel's own files stay out of the home folder.
     for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR"):
         monkeypatch.setenv(variable, str(tmp_path / variable.lower()))
     notebook = nbformat.read(repo_root / "examples" / "diagnose.ipynb", as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells), "committed without outputs: they go stale"
     folder = {"metadata": {"path": str(tmp_path)}}
-    client = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=folder)
-    client.execute(env={**os.environ, "PYTHONWARNINGS": "default"})
+    # Over sockets in a folder: a port could be another's before the kernel takes it. Their paths must be short.
+    with tempfile.TemporaryDirectory() as short:
+        config = Config(KernelManager={"transport": "ipc", "ip": f"{short}/kernel"})
+        client = nbclient.NotebookClient(
+            notebook, timeout=300, startup_timeout=300, kernel_name="python3", resources=folder, config=config
+        )
+        client.execute(env={**os.environ, "PYTHONWARNINGS": "default"})
     outputs = {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
     assert all(output.output_type != "error" for shown in outputs.values() for output in shown)
     (shown,) = [output for output in outputs["cell-5"] if output.output_type == "execute_result"]
