@@ -112,13 +112,12 @@ def test_classification_loss_is_finite_for_a_certain_and_wrong_model():
 @thorough
 @given(cam=maps, logit=logits)
 def test_class_cam_is_equation_6_min_max_normalised(cam, logit):
-    spans = np.ptp(cam, axis=(1, 2, 3))
-    assume((spans > 1e-3).all() and (np.abs(logit) > 1e-3).all())
     found = losses.class_cam(t(cam), t(logit)).numpy()
     for i in range(2):
-        np.testing.assert_allclose(found[i], literal_class_cam(cam[i], logit[i]), atol=1e-7)
-        assert found[i].min() == 0.0
-        assert found[i].max() == pytest.approx(1.0, abs=1e-12)
+        if np.ptp(cam[i]) > 1e-3 and abs(logit[i]) > 1e-3:  # often not so: assuming it would at times refuse too many
+            np.testing.assert_allclose(found[i], literal_class_cam(cam[i], logit[i]), atol=1e-7)
+            assert found[i].min() == 0.0
+            assert found[i].max() == pytest.approx(1.0, abs=1e-12)
 
 
 def test_class_cam_of_a_benign_prediction_is_turned_over():
