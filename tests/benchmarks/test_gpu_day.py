@@ -251,6 +251,7 @@ def test_a_day_comes_back_as_runs(carried, tmp_path, monkeypatch):
         work=tmp_path / "work",
         device="cpu",
         parts=("speed", "train"),
+        prepare_s=900.0,
         speed_s=900.0,
         train_s=900.0,
         mode="eager",

@@ -64,7 +64,7 @@ def engine_builder(distributions: Distributions, tmp_path_factory: pytest.TempPa
 def install(distributions: Distributions, root: Path, extras: str) -> Environment:
     """The wheel with some extras in an environment of its own."""
     (root / "cwd").mkdir()
-    subprocess.run([sys.executable, "-m", "venv", str(root / "venv")], check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "venv", str(root / "venv")], check=True, timeout=600)
     environment = Environment(bin=root / "venv" / "bin", cwd=root / "cwd")
     done = environment.run("python", "-m", "pip", "install", f"nodule-diag[{extras}] @ {distributions.wheel.as_uri()}")
     assert done.returncode == 0, done.stdout + done.stderr
