@@ -73,6 +73,7 @@ pages: $(DEV)
 	$(BIN)/python docs/make/page_picture.py
 	$(BIN)/python docs/make/readme_output.py
 	$(BIN)/python docs/make/judged.py
+	$(BIN)/python docs/make/ablations.py
 	$(BIN)/python docs/make/reliability.py
 
 # TESTS="tests/sdk tests/cli": all of them. Wheels only, but for hnswlib, which has none: or pip tries old source.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 
 import pytest
 import torch
@@ -17,8 +18,10 @@ from nodule_diag_training.recipe.ablation import (
     DEPARTURES,
     FIGURES,
     JUDGED,
+    REPORT,
     WHOLE,
     Figure,
+    columns,
     configured,
     first_weights,
     gain,
@@ -69,7 +72,7 @@ def test_the_figures_are_what_they_say():
     rows = [row(case) for case in range(5)]
     rows.append({"case_id": "l", "patient_id": "l", "is_nodule": 0.0, "evidence": 0.5})
     rows.append(row(9, reader_score=float("nan"), label=None, dice_grid=None, expert_score=3.0, evidence=9))
-    found = {figure.title: figure.value(rows) for figure in FIGURES}
+    found = {figure.title: figure.value(columns(rows)) for figure in FIGURES}
     assert found == {
         "Dice": pytest.approx(0.5),
         "diameter error, mm": pytest.approx(1.0),
@@ -98,7 +101,9 @@ def test_a_departure_is_trained_and_judged_on_patients_set_aside(tmp_path, root,
     arguments += ["--data", str(root)]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert "no lung without a nodule" in result.stdout
+    report = json.loads(lzma.decompress((tmp_path / REPORT).read_bytes()))
+    assert table(report["judged"]) in result.stdout
+    assert (report["steps"], report["seed"], list(report["judged"])) == (1, 9, [WHOLE, "lung"])
     _, config, provenance = load_model(tmp_path / "lung" / MODEL)
     assert (config.lung_per_step, config.seed) == (0, 9)
     judged = json.loads((tmp_path / "lung" / JUDGED).read_text())

@@ -8,6 +8,7 @@ neither learned from nor of fold 0, on which the recipe is judged.
 from __future__ import annotations
 
 import json
+import lzma
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,7 +47,10 @@ FOLD = 0
 SHARE = 0.2
 """Of the patients outside the fold, who are judged on."""
 WHOLE = "recipe"
+Columns = Mapping[str, Array]
+"""What was said of some nodules: a value each, by its name."""
 JUDGED = "judged.json"
+REPORT = "ablations.json.xz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,45 +95,62 @@ class Figure:
 
     Attributes:
         title: In words.
-        value: Of the rows of some nodules.
+        value: Of what was said of some nodules.
         digits: Behind the point.
     """
 
     title: str
-    value: Callable[[Sequence[Mapping[str, Any]]], float]
+    value: Callable[[Columns], float]
     digits: int = 3
 
 
-def _of(rows: Sequence[Mapping[str, Any]], *names: str) -> tuple[Array, ...]:
-    """Columns, of the rows that have all of them."""
-    known = [row for row in rows if all(row.get(name) is not None and np.isfinite(row[name]) for name in names)]
-    return tuple(np.array([float(row[name]) for row in known]) for name in names)
+SAID = (
+    "is_nodule", "evidence", "reader_score", "expert_score", "label", "malignancy", "dice_grid", "diameter_error_mm",
+    "cam_nodule", "cam_background",
+)  # fmt: skip
+"""What the figures are made of."""
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> Columns:
+    """Their figures by name; NaN where there is none."""
+    return {name: np.array([row.get(name) for row in rows], dtype=np.float64) for name in SAID}
+
+
+def _of(found: Columns, *names: str) -> tuple[Array, ...]:
+    """Columns, of the nodules that have all of them."""
+    known = np.all([np.isfinite(found[name]) for name in names], axis=0)
+    return tuple(found[name][known] for name in names)
 
 
 def _mean(values: Array) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _sides(rows: Sequence[Mapping[str, Any]]) -> float:
-    score, malignancy = _of(rows, "reader_score", "malignancy")
+def _sides(found: Columns) -> float:
+    score, malignancy = _of(found, "reader_score", "malignancy")
     clear = (score < 2.5) | (score >= 3.5)
     return auc((score > 3.0)[clear].astype(float), malignancy[clear])
 
 
-def _margin(rows: Sequence[Mapping[str, Any]]) -> float:
-    nodule, background = _of(rows, "cam_nodule", "cam_background")
+def _score_error(found: Columns) -> float:
+    score, expert = _of(found, "reader_score", "expert_score")
+    return _mean(abs(score - expert))
+
+
+def _margin(found: Columns) -> float:
+    nodule, background = _of(found, "cam_nodule", "cam_background")
     return _mean(nodule - background)
 
 
 FIGURES = (
-    Figure(title="Dice", value=lambda rows: _mean(*_of(rows, "dice_grid"))),
-    Figure(title="diameter error, mm", value=lambda rows: _mean(abs(_of(rows, "diameter_error_mm")[0])), digits=2),
-    Figure(title="score, Spearman", value=lambda rows: spearman(*_of(rows, "reader_score", "expert_score"))),
-    Figure(title="score, MAE", value=lambda rows: _mean(abs(np.subtract(*_of(rows, "reader_score", "expert_score"))))),
+    Figure(title="Dice", value=lambda found: _mean(*_of(found, "dice_grid"))),
+    Figure(title="diameter error, mm", value=lambda found: _mean(abs(_of(found, "diameter_error_mm")[0])), digits=2),
+    Figure(title="score, Spearman", value=lambda found: spearman(*_of(found, "reader_score", "expert_score"))),
+    Figure(title="score, MAE", value=_score_error),
     Figure(title="CAM margin", value=_margin),
     Figure(title="12/45, AUC of P", value=_sides),
-    Figure(title="diagnoses, AUC of P", value=lambda rows: auc(*_of(rows, "label", "malignancy"))),
-    Figure(title="presence, AUC", value=lambda rows: auc(*_of(rows, "is_nodule", "evidence"))),
+    Figure(title="diagnoses, AUC of P", value=lambda found: auc(*_of(found, "label", "malignancy"))),
+    Figure(title="presence, AUC", value=lambda found: auc(*_of(found, "is_nodule", "evidence"))),
 )
 
 
@@ -221,12 +242,13 @@ def _evidence(model: SynergicModel, samples: Sequence[Sample]) -> list[float]:
 def gain(figure: Figure, rows: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> Estimate:
     """A figure of some rows minus that of the same nodules' rows in ``base``, patients resampled in both alike."""
     other = {row["case_id"]: row for row in base}
-    paired = [(row, other[row["case_id"]]) for row in rows]
-    index = [float(i) for i in range(len(paired))]
+    one, two = columns(rows), columns([other[row["case_id"]] for row in rows])
+    index = [float(i) for i in range(len(rows))]
 
     def difference(_truth: Array, chosen: Array) -> float:
-        pairs = [paired[int(i)] for i in chosen]
-        return figure.value([one for one, _ in pairs]) - figure.value([two for _, two in pairs])
+        those = chosen.astype(np.intp)
+        first, second = ({name: value[those] for name, value in found.items()} for found in (one, two))
+        return figure.value(first) - figure.value(second)
 
     return estimate(difference, index, index, [row["patient_id"] for row in rows])
 
@@ -235,7 +257,7 @@ def table(judged: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Markdown: the recipe's figures, and for each departure what switching it off changes, with its interval."""
     base = judged[WHOLE]
     lines = [["", *(figure.title for figure in FIGURES)], ["---"] * (1 + len(FIGURES))]
-    lines.append([DEPARTURES[WHOLE].title, *(f"{figure.value(base):.{figure.digits}f}" for figure in FIGURES)])
+    lines.append([DEPARTURES[WHOLE].title, *(f"{figure.value(columns(base)):.{figure.digits}f}" for figure in FIGURES)])
     for name, departure in DEPARTURES.items():
         if name == WHOLE or name not in judged:
             continue
@@ -243,6 +265,17 @@ def table(judged: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         cells = [f"{g.value:+.{f.digits}f} [{g.low:+.{f.digits}f}, {g.high:+.{f.digits}f}]" for f, g in gains]
         lines.append([departure.title, *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def gathered(folder: Path, *, steps: int, seed: int) -> dict[str, Any]:
+    """All judgements in a folder, of which :func:`table` can be made again; floats to five digits."""
+    files = {name: folder / name / JUDGED for name in DEPARTURES}
+    judged = {name: json.loads(file.read_text(), parse_float=_short) for name, file in files.items() if file.is_file()}
+    return {"steps": steps, "seed": seed, "judged": judged}
+
+
+def _short(number: str) -> float:
+    return round(float(number), 5)
 
 
 def ablate(
@@ -260,7 +293,7 @@ def ablate(
 ) -> None:
     """Train the recipe short with one departure from the paper switched off at a time, and say what each is worth.
 
-    The table has every departure that the folder holds a judged run of.
+    The table has every departure that the folder holds a judged run of. ablations.json.xz there has the judgements.
     """
     if unknown := set(names or ()) - set(DEPARTURES):
         raise UsageError(f"{min(unknown)!r} is no departure", hint=f"one of {', '.join(DEPARTURES)}")
@@ -268,7 +301,7 @@ def ablate(
     ablation = Ablation(out, root=data, steps=steps, seed=seed)
     for name in names or DEPARTURES:
         ablation.train(name, execution=Execution(device=device))
-    files = {name: out / name / JUDGED for name in DEPARTURES}
-    judged = {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
-    if WHOLE in judged:
-        typer.echo(table(judged))
+    report = gathered(out, steps=steps, seed=seed)
+    write_bytes(out / REPORT, lzma.compress(json.dumps(report).encode()))
+    if WHOLE in report["judged"]:
+        typer.echo(table(report["judged"]))
