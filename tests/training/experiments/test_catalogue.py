@@ -86,11 +86,14 @@ def test_the_papers_schedule(paired_nodules):
     assert (second.steps, second.learning_rate, second.unsure_draws) == (950, pytest.approx(1e-4), 0)
 
 
-@pytest.mark.parametrize(("schedule", "size", "steps"), [("short", 32, 300), ("medium", 48, 1500)])
-def test_the_reduced_schedules(schedule, size, steps):
+@pytest.mark.parametrize(
+    ("schedule", "size", "steps", "precision"), [("short", 32, 300, "fp32"), ("medium", 48, 1500, "bf16")]
+)
+def test_the_reduced_schedules(schedule, size, steps, precision):
     a, j, c = (
         configured(find(name).phases[-1], schedule, nodules=[], seed=0) for name in ("table1/A", "table1/J", "table7/C")
     )
     assert [(x.unsure_draws, x.sure_draws) for x in (a, j, c)] == [(0, 2), (2, 2), (4, 0)]
     assert {(x.steps, x.patch_size(0), x.head_rate) for x in (a, j, c)} == {(steps, size, 10.0)}
+    assert {(x.precision, x.steps % x.validate_every) for x in (a, j, c)} == {(precision, 0)}
     assert all(x.constant_confidence and x.schedule == "one-cycle" and x.validation_share == 0.2 for x in (a, j, c))
