@@ -17,6 +17,8 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 # Test processes side by side; each with one thread, or they would take each other's cores.
 JOBS ?= auto
+# Of `make serve`.
+PORT ?= 8000
 # Of `make fuzz`: how long, and of all its random choices.
 MINUTES ?= 30
 SEED ?= 1

@@ -1,5 +1,6 @@
-"""The set-up says what is missing before anything is installed."""
+"""The set-up says what is missing before anything is installed, and every command of it is whole."""
 
+import re
 import shutil
 import subprocess
 
@@ -35,3 +36,13 @@ def test_old_python(repo_root, tmp_path):
     ended = toolchain(repo_root, f"PYTHON={old}")
     assert ended.returncode != 0
     assert "needs Python 3.11 or newer" in ended.stderr
+
+
+@needs_make
+def test_every_variable_is_defined(repo_root):
+    targets = re.findall(r"^# make (\w+)", (repo_root / "Makefile").read_text(), re.MULTILINE)
+    assert {"demo", "serve", "test", "check"} <= set(targets)
+    command = ["make", "--warn-undefined-variables", "--dry-run", *targets]
+    ended = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    assert "Makefile:" not in ended.stderr
