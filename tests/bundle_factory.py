@@ -24,7 +24,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from nodule_diag.bundle.bundle import Bundle, write_bundle
-from nodule_diag.bundle.calibration import CalibrationSpec, FeatureDistanceSpec, PresenceSpec, SpreadSpec
+from nodule_diag.bundle.calibration import (
+    CalibrationSpec,
+    FeatureDistanceSpec,
+    PresenceSpec,
+    SegmentationSpec,
+    SpreadSpec,
+)
 from nodule_diag.bundle.manifest import FEATURES, Manifest, ModelOutputs, ModelSpec, Preprocessing, TensorSpec
 from nodule_diag.cases.base import CaseBase
 from nodule_diag.cases.case import Case
@@ -165,6 +171,7 @@ def tiny_parts(
     calibration: CalibrationSpec | None = None,
     distance: FeatureDistance | None = None,
     spread: SpreadSpec | None = None,
+    segmentation: SegmentationSpec | None = None,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Manifest (without hashes) and files of a bundle."""
     network = (model or tiny_model(features=distance is not None)).SerializeToString()
@@ -186,6 +193,7 @@ def tiny_parts(
         intended_use="Tests. Not a medical device.",
         preprocessing=Preprocessing(masked_input=masked_input),
         model=ModelSpec(opset=OPSET, outputs=TINY_OUTPUTS if distance is not None else ModelOutputs()),
+        segmentation=segmentation,
         presence=presence,
         calibration=calibration,
         feature_distance=known,

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "results" / "gpu_day" / "evaluation.json.xz"
 PAGE = ROOT / "docs" / "judged.md"
 PICTURE = ROOT / "docs" / "plots" / "calibration.svg"
-TARGETS, GROUPS, CURVE = "Targets", "By size, solidity and slices", "Reliability of P"
+TARGETS, GROUPS, CUT, CURVE = "Targets", "By size, solidity and slices", "Where SegNet's map is cut", "Reliability of P"
 FAR_OFF_MM = 3.0
 COLOURS = ("#0072b2", "#d55e00")
 BEFORE, AFTER = "before calibration", "after"
@@ -59,6 +59,12 @@ and {mm} of the {vois} VOIs, {cube_cam} and {cube_mm} of the {cubes} cubes. A no
 """
 
 
+def cut(one: Mapping[str, Any], thresholds: Mapping[str, float]) -> Mapping[str, Any]:
+    """A judgement with Dice and diameter of the threshold that the other folds chose."""
+    wanted = thresholds.get(str(one["fold"]))
+    return {**one, **next((cut for cut in one.get("cuts", ()) if cut["threshold"] == wanted), {})}
+
+
 def failures(judgements: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], bool, bool]]:
     """Judgements with a CAM off the nodule or a diameter far off, and which of the two it is; the largest first."""
     found = []
@@ -74,7 +80,7 @@ def failures(judgements: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str,
 
 def page(report: Mapping[str, Any]) -> str:
     """The page."""
-    judged = report["judgements"]
+    judged = [cut(one, report["thresholds"]) for one in report["judgements"]]
     sections = [Section.model_validate(section) for section in report["sections"]]
     listed = failures(judged)
 
@@ -90,7 +96,7 @@ def page(report: Mapping[str, Any]) -> str:
             report=REPORT.relative_to(ROOT),
         )
     ]  # fmt: skip
-    for start in (TARGETS, GROUPS, CURVE):
+    for start in (TARGETS, GROUPS, CUT, CURVE):
         parts += [section_table(one, level=2) + "\n" for one in sections if one.title.startswith(start)]
     parts.append(CURVES)
     text = FAILURES.format(

@@ -346,8 +346,8 @@ double presence_evidence(const float *segmentation) {
     return std::log(share / (1 - share));
 }
 
-// The map interpolated to 0.5 mm and cut at 0.5; of that, the 6-connected part that comes nearest to the centre.
-void measure(nd_diagnosis &diagnosis) {
+// The map interpolated to 0.5 mm and cut at the threshold; of that, the 6-connected part nearest to the centre.
+void measure(nd_diagnosis &diagnosis, float threshold) {
     struct Tap {
         int cell, next;
         float low, high;
@@ -370,7 +370,7 @@ void measure(nd_diagnosis &diagnosis) {
         for (int y = 0; y < FINE; ++y) {
             for (int cell = 0; cell < GRID; ++cell) line[cell] = along(taps[y], plane.data() + cell, GRID);
             for (int x = 0; x < FINE; ++x, ++i) {
-                open[i] = along(taps[x], line.data(), 1) >= 0.5F;
+                open[i] = along(taps[x], line.data(), 1) >= threshold;
                 if (!open[i]) continue;
                 const double mm = FINE_MM * std::hypot(x - 31.5, y - 31.5, z - 31.5);
                 if (mm < nearest) nearest = mm, seed = i;
@@ -441,6 +441,7 @@ struct nd_model {
     std::map<std::string, std::string> said;
     bool masked = false;
     ONNXTensorElementDataType hu_type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+    double threshold = 0.5;                            // of the segmentation
     std::optional<std::array<double, 2>> calibration; // slope, intercept
     std::optional<std::array<double, 3>> presence;    // scale, shift, warn below
 
@@ -470,6 +471,7 @@ struct nd_model {
             masked |= name == "lung_mask";
             if (name == "hu") hu_type = session.GetInputTypeInfo(i).GetTensorTypeAndShapeInfo().GetElementType();
         }
+        if (said.count("segmentation_threshold")) threshold = number("segmentation_threshold");
         if (said.count("calibration_slope")) calibration = {number("calibration_slope"), number("calibration_intercept")};
         if (said.count("presence_scale"))
             presence = {number("presence_scale"), number("presence_shift"), number("presence_warn_below")};
@@ -570,7 +572,7 @@ void nd_model::predict(const nd_ct &ct, const Vec3 &position, nd_diagnosis &diag
     if (presence) diagnosis.presence = sigmoid((*presence)[0] * presence_evidence(diagnosis.segmentation) + (*presence)[1]);
     if (presence && diagnosis.presence < (*presence)[2]) diagnosis.warnings |= ND_WARN_NO_NODULE;
     if (1 - xyz[0].inside * xyz[1].inside * xyz[2].inside > CUBE_OUTSIDE) diagnosis.warnings |= ND_WARN_CUBE_OUTSIDE;
-    measure(diagnosis);
+    measure(diagnosis, float(threshold));
 }
 
 // ---- the boundary -------------------------------------------------------------------------------------------------------

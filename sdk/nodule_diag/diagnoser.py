@@ -342,7 +342,9 @@ class Diagnoser:
         x, y, z = center_xyz_mm.tolist()
         column, line, section = stored_voxel(ct, center_xyz_mm[None])[0].tolist()
         in_lung = mask.contains(center_xyz_mm) if mask is not None and call.check_lung else None
-        segmentation = Segmentation(outputs.segmentation[row], (x, y, z), ct.direction)
+        segmentation = Segmentation(
+            outputs.segmentation[row], (x, y, z), ct.direction, threshold=self._numbers.threshold
+        )
         told = self._numbers.of(outputs, row)
         outside = cube_outside(ct, center_xyz_mm)
         doubts = nodule_warnings(

@@ -16,7 +16,7 @@ import pytest
 import guard
 from bundle_factory import make_tiny_bundle
 from needed_tools import require
-from nodule_diag.bundle import CalibrationSpec, PresenceSpec
+from nodule_diag.bundle import CalibrationSpec, PresenceSpec, SegmentationSpec
 from nodule_diag.ct import CTVolume, chest_phantom, lps_from_index, read_ct
 from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.results import Calibration, Segmentation
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-5
 PRESENCE = PresenceSpec(scale=0.7, shift=1.3, warn_below=0.9)
-SLOPE, INTERCEPT = 0.62, -0.31
+SLOPE, INTERCEPT, THRESHOLD = 0.62, -0.31, 0.45
 ADENOCARCINOMA, SPICULATED = (-56.94, 131.27, -520.6), (56.17, 86.20, -115.86)
 """In LIDC-IDRI-0314 and -0001."""
 
@@ -69,7 +69,8 @@ def agree(document, diagnoses, *, tolerance=TOLERANCE):
         flat = NO_NODULE in wanted.warnings  # a CAM of little range, whose rounding the min-max of eq. 6 stretches
         np.testing.assert_allclose(cells["cam"], wanted.cam.values, atol=2 * tolerance if flat else tolerance)
         np.testing.assert_allclose(np.reshape(maps["axes"], (3, 3)), wanted.cam.direction, atol=1e-12)
-        measured = Segmentation(cells["segmentation"], wanted.xyz_lps_mm, wanted.cam.direction)
+        threshold = wanted.segmentation.threshold
+        measured = Segmentation(cells["segmentation"], wanted.xyz_lps_mm, wanted.cam.direction, threshold=threshold)
         assert found["segmentation"] == pytest.approx(measured.to_dict(), rel=1e-12)
         expected = [text for text in wanted.warnings if text != UNLIKE_TRAINING]  # Python alone tells it
         assert len(found["warnings"]) == len(expected), (found["warnings"], expected)
@@ -166,7 +167,8 @@ def test_the_calibration_of_the_file_is_applied(built, tiny, write_mhd, phantom,
 
 def test_a_calibrated_bundle_answers_as_in_python(built, write_mhd, phantom, tmp_path):
     numbers = CalibrationSpec(slope=SLOPE, intercept=INTERCEPT)
-    bundle = make_tiny_bundle(tmp_path / "bundle", presence=PRESENCE, calibration=numbers)
+    cut = SegmentationSpec(threshold=THRESHOLD)
+    bundle = make_tiny_bundle(tmp_path / "bundle", presence=PRESENCE, calibration=numbers, segmentation=cut)
     export_fused(open_source(bundle.path), tmp_path / "fused.onnx", threads=1)
     points = [nodule.center_xyz_mm for nodule in phantom.nodules]
     mhd = write_mhd(phantom.ct, tmp_path / "ct.mhd")
@@ -174,6 +176,9 @@ def test_a_calibrated_bundle_answers_as_in_python(built, write_mhd, phantom, tmp
     diagnoses = Diagnoser.load(bundle, device="cpu", threads=1).predict(phantom.ct, points, check_lung=False)
     assert all(diagnosis.calibrated for diagnosis in diagnoses)
     agree(document, diagnoses)
+    assert {diagnosis.segmentation.threshold for diagnosis in diagnoses} == {THRESHOLD}
+    halves = [dataclasses.replace(diagnosis.segmentation, threshold=0.5).volume_mm3 for diagnosis in diagnoses]
+    assert halves != [diagnosis.segmentation.volume_mm3 for diagnosis in diagnoses]
 
 
 def refused(built, exit_code, code, *words):

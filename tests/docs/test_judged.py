@@ -16,7 +16,7 @@ def test_the_page_is_made_of_the_committed_report(judged):
 
 def case(name: str, *, form: str = "voi", error: float = 0.0, nodule: float = 0.8, background: float = 0.1) -> dict:
     return {
-        "case_id": name, "patient_id": "P1", "form": form, "diameter_mm": 10.0, "diameter_error_mm": error,
+        "case_id": name, "patient_id": "P1", "fold": 1, "form": form, "diameter_mm": 10.0, "diameter_error_mm": error,
         "cam_nodule": nodule, "cam_background": background, "malignancy": 0.25, "expert_score": 2.0,
         "reader_score": 3.5, "reader_scores": [3, 4], "texture": 4.5,
     }  # fmt: skip
@@ -40,8 +40,10 @@ def test_failures_are_a_cam_off_the_nodule_or_a_diameter_far_off(judged):
 
 
 def test_a_failure_shows_its_figures(judged):
-    report = {"judgements": [case("x", error=-4.0)], "sections": [], "diagnosed": [], "command": "c"}
-    text = judged.page(report)
+    cuts = [{"threshold": 0.35, "diameter_error_mm": -4.0}, {"threshold": 0.4, "diameter_error_mm": 0.0}]
+    thresholds = {"0": 0.4, "1": 0.35}
+    report = {"judgements": [case("x") | {"cuts": cuts}], "sections": [], "diagnosed": [], "command": "c"}
+    text = judged.page(report | {"thresholds": thresholds})
     assert "| `x` | P1 | 10.0 | 4.5 | 6.0 | 0.70 | 0.25 | 2.0 | 3.5 of 2 | diameter |" in text
     assert "0\nand 1 of the 1 VOIs, 0 and 0 of the 0 cubes" in text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from onnx import helper, numpy_helper
 import nodule_diag as nd
 from bundle_factory import make_tiny_bundle, tiny_model, tiny_model_in_numpy, tiny_parts
 from nodule_diag.bundle.bundle import write_bundle
-from nodule_diag.bundle.calibration import CalibrationSpec, PresenceSpec, SpreadSpec
+from nodule_diag.bundle.calibration import CalibrationSpec, PresenceSpec, SegmentationSpec, SpreadSpec
 from nodule_diag.ct.made_up import made_up_ct
 from nodule_diag.ct.phantom import chest_phantom
 from nodule_diag.preprocessing.patch import extract_patches
@@ -69,6 +70,31 @@ def test_only_p_is_calibrated(tmp_path: Path, tiny_bundle: Path) -> None:
         changed = {name for name in wanted if told[name] != wanted[name]}
         assert changed == {"malignancy", "calibrated"}
         np.testing.assert_array_equal(after.cam.values, before.cam.values)
+
+
+def test_the_map_is_cut_where_the_bundle_says(tmp_path: Path, tiny_bundle: Path) -> None:
+    """The outline alone moves, and what is measured of it."""
+    ct, points = phantom_patches()
+    half = nd.Diagnoser.load(tiny_bundle, device="cpu").predict(ct, points)
+    levels = [float(np.quantile(one.segmentation.values, 0.7)) for one in half]
+    bundle = make_tiny_bundle(tmp_path / "b", segmentation=SegmentationSpec(threshold=min(levels)))
+    found = nd.Diagnoser.load(bundle, device="cpu").predict(ct, points)
+    for before, after in zip(half, found, strict=True):
+        np.testing.assert_array_equal(after.segmentation.values, before.segmentation.values)
+        cut = replace(before.segmentation, threshold=min(levels))
+        np.testing.assert_array_equal(after.segmentation.nodule, cut.nodule)
+        assert after.segmentation.volume_mm3 == np.count_nonzero(cut.nodule) / 8
+        told, wanted = after.to_dict(), before.to_dict()
+        assert {name for name in wanted if told[name] != wanted[name]} <= {"segmentation", "warnings"}
+    assert {one.segmentation.volume_mm3 for one in found} != {one.segmentation.volume_mm3 for one in half}
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -0.1, float("nan")])
+def test_a_threshold_that_cuts_nothing_is_refused(tiny_bundle: Path, tmp_path: Path, threshold: float) -> None:
+    manifest, files = tiny_parts()
+    wrong = SegmentationSpec.model_construct(threshold=threshold)
+    with pytest.raises(nd.BundleError, match="threshold"):
+        write_bundle(tmp_path / "b", manifest=manifest.model_copy(update={"segmentation": wrong}), files=files)
 
 
 def test_a_steeper_calibration_moves_no_similar_case_and_no_case_base(tmp_path: Path) -> None:
@@ -163,11 +189,11 @@ def test_features_that_cannot_be_right_are_refused(tmp_path: Path, distance: Fea
 
 
 def test_a_manifest_without_the_numbers_says_nothing_of_them(tiny_bundle: Path, whole: Path) -> None:
-    names = {"presence", "calibration", "feature_distance", "spread"}
+    names = {"segmentation", "presence", "calibration", "feature_distance", "spread"}
     assert not names & set(json.loads((tiny_bundle / "manifest.json").read_text()))
     said = json.loads((whole / "manifest.json").read_text())
     assert said["calibration"] == {"slope": 0.4, "intercept": -0.3}
-    assert names & set(said) == names - {"spread"}
+    assert names & set(said) == names - {"segmentation", "spread"}
 
 
 def test_noise_and_empty_lung_and_a_nodule_get_what_they_should(whole: Path) -> None:

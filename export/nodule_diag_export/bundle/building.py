@@ -171,6 +171,7 @@ def assemble(
         preprocessing=Preprocessing(masked_input=options.masked_input),
         model=model,
         retrieval=retrieval,
+        segmentation=evaluation.segmentation,
         presence=told.presence,
         calibration=told.calibration,
         feature_distance=told.feature_distance,

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, AliasChoices, Base64Bytes, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from nodule_diag.bundle import CalibrationSpec, PresenceSpec, SpreadSpec
+from nodule_diag.bundle import CalibrationSpec, PresenceSpec, SegmentationSpec, SpreadSpec
 from nodule_diag_export.errors import ExportError
 
 _HINT = (
@@ -98,6 +98,7 @@ class Results(BaseModel):
         folds: Which folds were judged; None if that was all of them.
         config: The configuration that was evaluated.
         seconds: How long that took.
+        segmentation: Where SegNet's map is cut; only ``train evaluate`` of several folds finds that out.
         presence: How it is told from SegNet's map whether there is a nodule; only ``train lung`` finds that out.
         calibration: What makes P a probability; only ``train calibrate``.
         feature_distance: What the features looked like in training; only ``train distance``.
@@ -111,6 +112,7 @@ class Results(BaseModel):
     folds: Folds | None = None
     config: dict[str, JsonValue] = {}
     seconds: float | None = None
+    segmentation: SegmentationSpec | None = None
     presence: PresenceSpec | None = None
     calibration: CalibrationSpec | None = None
     feature_distance: Features | None = None

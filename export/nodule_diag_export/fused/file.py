@@ -96,9 +96,9 @@ def figures_of(manifest: Manifest) -> dict[str, str]:
 
     Returns:
         ``calibration_slope`` and ``calibration_intercept``, ``presence_scale``, ``presence_shift`` and
-        ``presence_warn_below``; without those that the manifest lacks.
+        ``presence_warn_below``, ``segmentation_threshold``; without those that the manifest lacks.
     """
-    parts = {"calibration": manifest.calibration, "presence": manifest.presence}
+    parts = {"segmentation": manifest.segmentation, "calibration": manifest.calibration, "presence": manifest.presence}
     return {
         f"{part}_{name}": repr(float(value))
         for part, spec in parts.items()

@@ -11,6 +11,7 @@ from nodule_diag.backends.backend import Outputs
 from nodule_diag.bundle import FEATURES, Bundle
 from nodule_diag.errors import BundleError
 from nodule_diag.results import Calibration, FeatureDistance, PresenceCalibration
+from nodule_diag.results.segmentation import THRESHOLD
 
 
 class Told(NamedTuple):
@@ -40,12 +41,16 @@ class Told(NamedTuple):
 class Numbers:
     """What a bundle says of its network's answers.
 
+    Attributes:
+        threshold: Where SegNet's map is cut.
+
     Raises:
         BundleError: ``bundle-features`` if the file of the features cannot be used.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         said = bundle.manifest
+        self.threshold = THRESHOLD if said.segmentation is None else said.segmentation.threshold
         self._presence = None if said.presence is None else PresenceCalibration(**said.presence.model_dump())
         self._calibration = None if said.calibration is None else Calibration(**said.calibration.model_dump())
         self._distance = _feature_distance(bundle)

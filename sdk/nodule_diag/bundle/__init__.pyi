@@ -4,6 +4,7 @@ from .bundle import write_bundle as write_bundle
 from .calibration import CalibrationSpec as CalibrationSpec
 from .calibration import FeatureDistanceSpec as FeatureDistanceSpec
 from .calibration import PresenceSpec as PresenceSpec
+from .calibration import SegmentationSpec as SegmentationSpec
 from .calibration import SpreadSpec as SpreadSpec
 from .fields import Sha256 as Sha256
 from .fields import ShortText as ShortText

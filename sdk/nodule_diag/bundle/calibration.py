@@ -23,6 +23,16 @@ class PresenceSpec(Strict):
     warn_below: Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+class SegmentationSpec(Strict):
+    """Where SegNet's map is cut (:class:`nodule_diag.results.Segmentation`).
+
+    Attributes:
+        threshold: From which a sub-voxel belongs to the nodule.
+    """
+
+    threshold: Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
 class CalibrationSpec(Strict):
     """What turns S into P (:class:`nodule_diag.results.Calibration`): the sigmoid of slope * S + intercept.
 

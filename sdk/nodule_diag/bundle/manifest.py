@@ -16,7 +16,13 @@ from pydantic import (
     model_validator,
 )
 
-from nodule_diag.bundle.calibration import CalibrationSpec, FeatureDistanceSpec, PresenceSpec, SpreadSpec
+from nodule_diag.bundle.calibration import (
+    CalibrationSpec,
+    FeatureDistanceSpec,
+    PresenceSpec,
+    SegmentationSpec,
+    SpreadSpec,
+)
 from nodule_diag.bundle.fields import Line, LongText, RelativePath, Sha256, Strict, require_apart
 from nodule_diag.bundle.parity import ParityRecord
 from nodule_diag.errors import BackendError
@@ -216,7 +222,7 @@ class Golden(Strict):
     patches_sha256: Sha256
 
 
-_NUMBERS = frozenset({"presence", "calibration", "feature_distance", "spread"})
+_NUMBERS = frozenset({"segmentation", "presence", "calibration", "feature_distance", "spread"})
 
 
 class Manifest(Strict):
@@ -232,6 +238,7 @@ class Manifest(Strict):
     model: ModelSpec
     expert_score_scale: ScoreScale = ScoreScale()
     retrieval: RetrievalSpec = RetrievalSpec()
+    segmentation: SegmentationSpec | None = None
     presence: PresenceSpec | None = None
     calibration: CalibrationSpec | None = None
     feature_distance: FeatureDistanceSpec | None = None

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from nodule_diag.preprocessing import GRID_SIZE, resample
 from nodule_diag.results.maps import GRID_SPACING_MM, CubeMap
 
-FOREGROUND = 0.5
-"""Probability from which a sub-voxel belongs to the nodule."""
+THRESHOLD = 0.5
+"""From which a sub-voxel belongs to the nodule, unless the bundle says otherwise."""
 SUBVOXELS = 4
 """Sub-voxels along a cell's edge: measuring at the patch's own 0.5 mm, the resolution that the network saw."""
 SUBVOXEL_MM = GRID_SPACING_MM / SUBVOXELS
@@ -37,10 +37,15 @@ def _distance_mm() -> NDArray[np.float64]:
 class Segmentation(CubeMap):
     """SegNet's nodule probabilities, with the nodule at the cube's centre measured.
 
-    The 2 mm map is interpolated trilinearly to 0.5 mm and cut at 0.5. Of what remains, only the 6-connected component
-    that comes nearest to the cube's centre is the nodule: a vessel or a second nodule elsewhere in the cube does
-    not count.
+    The 2 mm map is interpolated trilinearly to 0.5 mm and cut at the threshold. Of what remains, only the 6-connected
+    component that comes nearest to the cube's centre is the nodule: a vessel or a second nodule elsewhere in the cube
+    does not count.
+
+    Attributes:
+        threshold: From which a sub-voxel belongs to the nodule, above 0 and below 1.
     """
+
+    threshold: float = THRESHOLD
 
     @cached_property
     def nodule(self) -> NDArray[np.bool_]:
@@ -48,7 +53,7 @@ class Segmentation(CubeMap):
         import SimpleITK as sitk
 
         matrix = upsampling_matrix()
-        foreground: NDArray[np.bool_] = resample(self.values[None], (matrix, matrix, matrix))[0] >= FOREGROUND
+        foreground: NDArray[np.bool_] = resample(self.values[None], (matrix, matrix, matrix))[0] >= self.threshold
         if not foreground.any():
             return foreground
         nearest = np.where(foreground, _distance_mm(), np.inf).argmin()

@@ -289,6 +289,18 @@ def test_calibration_distance_and_spread_go_into_the_bundle(built, exported, tin
 
 
 @pytest.mark.usefixtures("ready")
+def test_the_evaluation_says_where_the_map_is_cut(built, exported, tiny_lidc, results_json, tmp_path):
+    assert built.manifest.segmentation is None
+    judged = json.loads(results_json.read_text()) | {"segmentation": {"threshold": 0.35}}
+    (tmp_path / "judged.json").write_text(json.dumps(judged))
+    assert invoked(exported, tmp_path / "judged.json", tiny_lidc, tmp_path).exit_code == 0
+    bundle = Bundle.open(tmp_path / "b")
+    assert bundle.manifest.segmentation.threshold == 0.35
+    loaded = Diagnoser.load(bundle, device="cpu", threads=2)
+    assert loaded.predict(made_up_ct(), [(0.0, 0.0, 0.0)])[0].segmentation.threshold == 0.35
+
+
+@pytest.mark.usefixtures("ready")
 def test_a_spread_that_was_not_found_is_told_and_warns_of_nothing(exported, tiny_lidc, results_json, tmp_path):
     rows = [{"metric": "Spread of P, mean", "value": 0.1, "n": 4}]
     spread = {"sections": [{"title": "Spread", "rows": rows}], "command": "train spread f", "spread": None}

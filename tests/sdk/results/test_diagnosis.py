@@ -30,8 +30,8 @@ def soft_ball(
     return np.clip(0.5 + (radius_mm - distance) / width_mm, 0, 1).astype(np.float32)
 
 
-def segmented(values: np.ndarray) -> Segmentation:
-    return Segmentation(values, CENTER, np.eye(3))
+def segmented(values: np.ndarray, threshold: float = 0.5) -> Segmentation:
+    return Segmentation(values, CENTER, np.eye(3), threshold=threshold)
 
 
 def some_ct(*, turn_deg: float = 0.0, shape: tuple[int, int, int] = (30, 44, 40)) -> CTVolume:
@@ -95,19 +95,19 @@ def test_diameter_of_a_ball(radius_mm: float, tolerance: float) -> None:
 
 
 @settings(max_examples=25)
-@given(seed=st.integers(0, 2**32 - 1), level=st.floats(0.35, 0.6))
-def test_nodule_is_the_component_nearest_to_the_centre(seed: int, level: float) -> None:
+@given(seed=st.integers(0, 2**32 - 1), level=st.floats(0.35, 0.6), threshold=st.sampled_from([0.25, 0.375, 0.5]))
+def test_nodule_is_the_component_nearest_to_the_centre(seed: int, level: float, threshold: float) -> None:
     """Against scipy: its zoom by map_coordinates, its labelling, and a search over all voxels."""
     rough = ndimage.gaussian_filter(np.random.default_rng(seed).random((16, 16, 16)), 1.0)
-    # In steps of 1/256 every interpolated value is exact in float32 too, so no rounding decides what reaches 0.5.
+    # In steps of 1/256 every interpolated value is exact in float32 too, so no rounding decides what reaches it.
     values = (np.round(np.clip((rough - rough.mean()) * 4 + level, 0, 1) * 256) / 256).astype(np.float32)
     cell = (np.arange(64) + 0.5) / 4 - 0.5
     fine = ndimage.map_coordinates(
         values.astype(float), np.meshgrid(cell, cell, cell, indexing="ij"), order=1, mode="nearest"
     )
-    labels, _ = ndimage.label(fine >= 0.5)
+    labels, _ = ndimage.label(fine >= threshold)
     distance = np.linalg.norm(np.stack(np.meshgrid(*[np.arange(64) - 31.5] * 3, indexing="ij")), axis=0)
-    nodule = segmented(values)
+    nodule = segmented(values, threshold)
     if not labels.any():
         assert nodule.volume_mm3 == 0.0
         return

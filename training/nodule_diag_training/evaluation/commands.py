@@ -24,6 +24,7 @@ from .appearance import Appearance, looked_at, read_appearance
 from .crossval import FoldResult, judge_fold, sections_of, symmetry_gain
 from .reports import COMPRESSED, judged_in, not_a_report, of_fold, open_report
 from .rows import Section
+from .thresholds import by_fold, chosen
 
 
 def _finite(value: object) -> object:
@@ -103,13 +104,17 @@ def _write_judged(
     out: Path, results: Sequence[FoldResult], *, command: str, folds: object, config: object, seconds: object
 ) -> None:
     sections = sections_of(results)
+    judgements = [j for result in results for j in result.judgements]
+    thresholds = by_fold(judgements)
     report = {
         "sections": [section.to_dict() for section in sections],
         "command": command,
-        "folds": {"judged": sorted({j.fold for r in results for j in r.judgements}), "of": folds},
+        "folds": {"judged": sorted({j.fold for j in judgements}), "of": folds},
         "config": config,
         "seconds": seconds,
-        "judgements": [j.to_dict() for result in results for j in result.judgements],
+        "thresholds": {str(fold): threshold for fold, threshold in thresholds.items()},
+        "segmentation": {"threshold": chosen(judgements)} if thresholds else None,
+        "judgements": [j.to_dict() for j in judgements],
         "diagnosed": [j.case_id for result in results for j in result.diagnosed],
         "retrieved": [dict(result.retrieved) for result in results],
     }

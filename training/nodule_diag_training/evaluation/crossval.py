@@ -19,7 +19,7 @@ from nodule_diag_training.model import SynergicModel
 from .averaged_views import SymmetricModel
 from .breakdown import breakdown_section
 from .calibration import LEAST_OF_A_KIND, Diagnosed
-from .judgement import Form, Judgement, judge, samples_of
+from .judgement import OTHER_THRESHOLDS, Form, Judgement, judge, samples_of
 from .reliability import reliability_section
 from .report import (
     CERTAIN,
@@ -33,6 +33,7 @@ from .report import (
 from .rows import Section, Target, said
 from .similar_cases import RETRIEVED_CASES, nearest_cases
 from .targets import target_section
+from .thresholds import cut_out_of_fold, threshold_section
 
 HELD_OUT = "held_out_patients"
 HELD_OUT_LUNG = "held_out_lung_patients"
@@ -129,7 +130,7 @@ def judge_fold(path: Path, data: TrainingData, *, symmetries: int = 1) -> FoldRe
 
     def judged(some: Sequence[Nodule], form: Form) -> list[Judgement]:
         samples = samples_of(some, data.voxels, sampler, form=form, modality=fold.modality)
-        return judge(model, some, samples, fold=fold.number, form=form)
+        return judge(model, some, samples, fold=fold.number, form=form, thresholds=OTHER_THRESHOLDS)
 
     cubes = [n for n in unseen if n.is_cube]
     judgements = [
@@ -194,7 +195,8 @@ def sections_of(folds: Sequence[FoldResult]) -> list[Section]:
                 hint="give every fold of one split once",
             )
         patients |= own
-    judgements = [j for fold in folds for j in fold.judgements]
+    at_half = [j for fold in folds for j in fold.judgements]
+    judgements = cut_out_of_fold(at_half)
     retrieved = {
         str(space): {case: value for fold in folds for case, value in fold.retrieved[space].items()} for space in SPACES
     }
@@ -210,6 +212,7 @@ def sections_of(folds: Sequence[FoldResult]) -> list[Section]:
         breakdown_section("nodules in their real surroundings", cubes),
         breakdown_section("VOIs, whose surroundings were cut", vois),
         cut_section(cubes, cut),
+        threshold_section(at_half),
         diagnosis_section("Diagnosed nodules whose own diagnosis is known without doubt", certain, retrieved),
         diagnosis_section(
             "All diagnosed nodules (label of the patient where nodules outnumber diagnoses)",

@@ -29,9 +29,32 @@ from .averaged_views import SymmetricModel
 from .metrics import dice
 
 BATCH = 2
+OTHER_THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45)
+"""At which SegNet's map is cut beside one half, to find the best one (:mod:`.thresholds`)."""
+CUT_DIGITS = 4
 UNSAID = float("nan")
 Form = Literal["voi", "cube", "cube-cut"]
 """How a nodule is seen: ``cube-cut`` is a cube treated as a VOI."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """SegNet's map, cut at a threshold, against the reader mask; NaN without one of them.
+
+    Attributes:
+        dice_grid: On SegNet's own 16-grid, against the cells that the mask fills by half.
+        dice_half_mm: After trilinear interpolation to 0.5 mm, against the mask at 0.5 mm.
+        diameter_error_mm: Volume-equivalent diameter of the interpolated segmentation minus the mask's.
+    """
+
+    threshold: float
+    dice_grid: float = UNSAID
+    dice_half_mm: float = UNSAID
+    diameter_error_mm: float = UNSAID
+
+    def rounded(self) -> Cut:
+        """To four digits: a report has thousands of them."""
+        return Cut(**{name: round(figure, CUT_DIGITS) for name, figure in asdict(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +71,14 @@ class Judgement:
         certainty: ``nodule``, ``patient`` or None, see ``data.SureLabel``.
         malignancy: P.
         expert_score: RNet's output on the readers' scale.
-        dice_grid: SegNet at 0.5 against the reader mask on SegNet's own 16-grid (cells that it fills by half).
-        dice_half_mm: The same after trilinear interpolation to 0.5 mm, against the mask at 0.5 mm.
-        diameter_error_mm: Volume-equivalent diameter of the interpolated segmentation minus the mask's.
+        dice_grid: As ``Cut`` has it, cut at one half.
+        dice_half_mm: Likewise.
+        diameter_error_mm: Likewise.
         cam_nodule: AvgCAM over the reader mask (eq. 8).
         cam_background: AvgCAM over the rest (eq. 9).
         texture: Mean of the readers, from 1 (ground glass) to 5 (solid).
         slice_thickness_mm: Of the CT.
+        cuts: The same at other thresholds, to four digits, where they were asked for and there is an outline.
     """
 
     case_id: str
@@ -76,6 +100,7 @@ class Judgement:
     cam_background: float
     texture: float = UNSAID
     slice_thickness_mm: float = UNSAID
+    cuts: tuple[Cut, ...] = ()
 
     @property
     def margin(self) -> float:
@@ -112,12 +137,11 @@ def samples_of(
     return samples
 
 
-def _fine_mask(sample: Sample, occupancy: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """[S, S, S] bool on the patch's voxels from its grid, by trilinear interpolation."""
-    tensor = torch.from_numpy(occupancy)[None, None]
+def _fine(sample: Sample, map_: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[S, S, S] on the patch's voxels from its grid, by trilinear interpolation."""
+    tensor = torch.from_numpy(map_)[None, None]
     size = list(sample.patch.shape[1:])
-    fine = functional.interpolate(tensor, size=size, mode="trilinear", align_corners=False)[0, 0]
-    return np.asarray(fine.numpy() >= MASK_THRESHOLD)
+    return np.asarray(functional.interpolate(tensor, size=size, mode="trilinear", align_corners=False)[0, 0].numpy())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,25 +168,23 @@ def _judge_map(output: SynergicOutput, sample: Sample, index: int, *, outlined: 
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Shape:
-    """SegNet against the reader mask; NaN without one of them."""
-
-    dice_grid: float = UNSAID
-    dice_half_mm: float = UNSAID
-    diameter_error_mm: float = UNSAID
-
-
-def _judge_shape(output: SynergicOutput, sample: Sample, index: int, *, outlined: bool) -> _Shape:
+def _judge_shape(
+    output: SynergicOutput, sample: Sample, index: int, *, outlined: bool, thresholds: Sequence[float]
+) -> tuple[Cut, ...]:
+    """A cut for each threshold; nothing without SegNet or mask."""
     if output.segmentation_logit is None or not outlined:
-        return _Shape()
+        return ()
     sem = torch.sigmoid(output.segmentation_logit[index]).numpy()
-    found, wanted = _fine_mask(sample, sem), sample.fine_mask
-    return _Shape(
-        dice_grid=dice(sem >= MASK_THRESHOLD, sample.nodule_cells),
-        dice_half_mm=dice(found, wanted),
-        diameter_error_mm=_diameter(int(found.sum()), sample.spacing_mm)
-        - _diameter(int(wanted.sum()), sample.spacing_mm),
+    fine, wanted, cells = _fine(sample, sem), sample.fine_mask, sample.nodule_cells
+    diameter_mm = _diameter(int(wanted.sum()), sample.spacing_mm)
+    return tuple(
+        Cut(
+            threshold=threshold,
+            dice_grid=dice(sem >= threshold, cells),
+            dice_half_mm=dice(fine >= threshold, wanted),
+            diameter_error_mm=_diameter(int((fine >= threshold).sum()), sample.spacing_mm) - diameter_mm,
+        )
+        for threshold in thresholds
     )
 
 
@@ -184,15 +206,27 @@ def judge(
     *,
     fold: int,
     form: Form,
+    thresholds: Sequence[float] = (),
 ) -> list[Judgement]:
-    """Run a model of any system over patches, which may differ in size."""
+    """Run a model of any system over patches, which may differ in size.
+
+    Args:
+        model: The network.
+        nodules: Whose patches these are.
+        samples: A patch each.
+        fold: That holds them out.
+        form: How they are seen.
+        thresholds: At which SegNet's map is cut, beside one half.
+    """
     judgements = []
     for part in batches_of(samples):
         with torch.inference_mode():
             output = model(torch.from_numpy(np.stack([s.patch for s in samples[part]])))
         for i, (nodule, sample) in enumerate(zip(nodules[part], samples[part], strict=True)):
             map_ = _judge_map(output, sample, i, outlined=nodule.outlined)
-            shape = _judge_shape(output, sample, i, outlined=nodule.outlined)
+            half, *cuts = _judge_shape(
+                output, sample, i, outlined=nodule.outlined, thresholds=(MASK_THRESHOLD, *thresholds)
+            ) or (Cut(threshold=MASK_THRESHOLD),)
             judgements.append(
                 Judgement(
                     case_id=nodule.case_id,
@@ -207,11 +241,12 @@ def judge(
                     certainty=None if nodule.sure is None else nodule.sure.certainty,
                     malignancy=map_.malignancy,
                     expert_score=UNSAID if output.score is None else 1.0 + 4.0 * output.score[i].item(),
-                    dice_grid=shape.dice_grid,
-                    dice_half_mm=shape.dice_half_mm,
-                    diameter_error_mm=shape.diameter_error_mm,
+                    dice_grid=half.dice_grid,
+                    dice_half_mm=half.dice_half_mm,
+                    diameter_error_mm=half.diameter_error_mm,
                     cam_nodule=map_.nodule,
                     cam_background=map_.background,
+                    cuts=tuple(cut.rounded() for cut in cuts),
                 )
             )
     return judgements
