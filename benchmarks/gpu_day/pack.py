@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.gpu_day.carry import LUNG_CUBES, Part, chosen_lung, write_carry
+from nodule_diag_training.config import RECIPE
 from nodule_diag_training.data import (
     LungPlace,
     Nodule,
@@ -18,7 +19,7 @@ from nodule_diag_training.data import (
 )
 from nodule_diag_training.engine import code_digest, labels_digest, set_aside
 from nodule_diag_training.evaluation import FOLD, HELD_OUT, HELD_OUT_LUNG
-from nodule_diag_training.recipe import EVERYBODY, FOLDS, RECIPE, SPLIT_SEED, held_out_of, lung_of_fold
+from nodule_diag_training.recipe import EVERYBODY, FOLDS, SPLIT_SEED, held_out_of, lung_of_fold
 
 VALIDATION_SHARE: Final = 0.1
 """Of a run's patients, set aside to choose the best weights: about 33 of a fold's 330."""

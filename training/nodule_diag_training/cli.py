@@ -54,7 +54,7 @@ from nodule_diag_training.experiments import (
     waiting,
 )
 
-from .config import OWN_CASES, PACKAGED, PRETRAINED, TrainingConfig
+from .config import OWN_NODULES, TrainingConfig
 from .options import DEFAULT_DATA, DataOption, StoreOption
 from .recipe import ablate, packaged
 
@@ -79,7 +79,7 @@ app.command()(symmetries)
 app.command()(plot)
 
 SPLIT_SEED = 0
-PACKAGED_FOLDS = 3
+RECIPE_FOLDS = 3
 FOLD_LOG = "output.txt"
 """What a fold that is trained beside others prints, in its folder."""
 BY_NAME = "A row of the paper's tables"
@@ -110,7 +110,7 @@ def run(
         typer.Option(
             "--folds",
             min=2,
-            help=f"Into how many folds the patients are split ({DEFAULT_FOLDS} with NAME, else {PACKAGED_FOLDS}).",
+            help=f"Into how many folds the patients are split ({DEFAULT_FOLDS} with NAME, else {RECIPE_FOLDS}).",
             show_default=False,
         ),
     ] = None,
@@ -139,8 +139,7 @@ def run(
         Path | None,
         typer.Option(
             "--config",
-            help="JSON file, like config.json of any run. Without it: the packaged model's first run, or with --from"
-            " its second.",
+            help="JSON file, like config.json of any run. Without it: the packaged model's recipe, without lung.",
             rich_help_panel=BY_CONFIGURATION,
         ),
     ] = None,
@@ -167,7 +166,8 @@ def run(
     ``train run table1/J --schedule short --out runs`` trains and judges five folds. Repeat it and it goes on: a fold
     whose result is of this configuration, code and data is skipped.
 
-    ``train run --config FILE --out DIR`` trains on all patients, or on those outside --fold.
+    ``train run --out DIR`` trains on all patients, or on those outside --fold: by the packaged model's recipe, or by
+    --config.
     """
     execution = Execution(device=device, compile=compile_model, workers=workers)
     if name is None:
@@ -182,7 +182,7 @@ def run(
             _run_configuration(
                 out,
                 fold=fold,
-                folds=folds or PACKAGED_FOLDS,
+                folds=folds or RECIPE_FOLDS,
                 start=start,
                 config=config,
                 data=TrainingData.of(data, store or ()),
@@ -235,8 +235,7 @@ def _run_configuration(
     from tqdm import tqdm
 
     keep_freed_memory()
-    second = OWN_CASES if data.stores else PACKAGED
-    settings = _read_config(config, default=PRETRAINED if start is None else second)
+    settings = _read_config(config, default=OWN_NODULES)
     nodules = data.nodules
     provenance: dict[str, Any] = {STORES: [store.to_dict() for store in data.stores]} if data.stores else {}
     if fold is not None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nodule_diag_training.config import PACKAGED, Stage, TrainingConfig
+from nodule_diag_training.config import RECIPE, Stage, TrainingConfig
 from nodule_diag_training.data.draws import PairSource
 from nodule_diag_training.data.lung import (
     CLEARANCE,
@@ -35,8 +35,8 @@ from nodule_diag_training.losses import paper as losses
 from nodule_diag_training.model.synergic import SynergicOutput
 from tiny_nodules import make_lung
 
-CONFIG = PACKAGED.model_copy(
-    update={"stages": (Stage(size=32, steps=2),), "unsure_per_step": 3, "lung_per_step": 2, "seed": 3}
+CONFIG = RECIPE.model_copy(
+    update={"stages": (Stage(size=32, steps=2),), "unsure_per_step": 3, "precision": "fp32", "seed": 3}
 )
 
 

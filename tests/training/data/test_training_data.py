@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nodule_diag_training.config import OWN_CASES, PACKAGED, Stage, TrainingConfig
+from nodule_diag_training.config import OWN_NODULES, Stage, TrainingConfig
 from nodule_diag_training.data.case import Case, Preprocessing
 from nodule_diag_training.data.draws import Draw, PairSource
 from nodule_diag_training.data.nodule import TrainingDataError
@@ -109,8 +109,8 @@ def test_diagnosed_nodules_that_would_never_be_drawn_are_refused(stores):
     """Without scores and outline they are drawn as sure ones or not at all."""
     data = load(stores)
     with pytest.raises(TrainingDataError, match="2 diagnosed nodules have neither scores nor a mask"):
-        PairSource(PACKAGED, data.nodules, data.voxels)
-    source = PairSource(OWN_CASES, data.nodules, data.voxels)
+        PairSource(OWN_NODULES.model_copy(update={"sure_per_step": 0}), data.nodules, data.voxels)
+    source = PairSource(OWN_NODULES, data.nodules, data.voxels)
     assert {draw.nodule.case_id for step in range(8) for draw in source.draw(step)[1]} == {"case-3", "case-4"}
 
 

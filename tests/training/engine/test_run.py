@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from nodule_diag_training.config import PACKAGED, PRETRAINED, Stage, TrainingConfig
+from nodule_diag_training.config import RECIPE, Stage, TrainingConfig
 from nodule_diag_training.data.draws import PairSource
 from nodule_diag_training.data.labels import cnet_label, normalised_score
 from nodule_diag_training.data.nodule import TrainingDataError
@@ -107,10 +107,10 @@ def test_cnet_learns_diagnoses_and_where_asked_the_side_of_scores(tiny_nodules):
     assert cnet_label(diagnosed, drawn_as_sure=True, config=paper) == 0.0
     assert cnet_label(diagnosed, drawn_as_sure=False, config=paper) is None
     assert cnet_label(malignant, drawn_as_sure=False, config=paper) is None
-    assert cnet_label(diagnosed, drawn_as_sure=False, config=PACKAGED) == 0.0, "a diagnosis outweighs the readers"
-    assert cnet_label(malignant, drawn_as_sure=False, config=PACKAGED) == 1.0
-    assert cnet_label(benign, drawn_as_sure=False, config=PACKAGED) == 0.0
-    assert cnet_label(undecided, drawn_as_sure=False, config=PACKAGED) is None
+    assert cnet_label(diagnosed, drawn_as_sure=False, config=RECIPE) == 0.0, "a diagnosis outweighs the readers"
+    assert cnet_label(malignant, drawn_as_sure=False, config=RECIPE) == 1.0
+    assert cnet_label(benign, drawn_as_sure=False, config=RECIPE) == 0.0
+    assert cnet_label(undecided, drawn_as_sure=False, config=RECIPE) is None
 
 
 def test_the_cam_of_unlabelled_nodules_is_guided_where_asked(tiny_nodules, tiny_voxels):
@@ -172,7 +172,8 @@ def test_only_the_direction_that_all_nodules_share_is_damped():
 def test_learning_rates():
     constant = TrainingConfig()
     assert {learning_rate(constant, step) for step in range(0, 1000, 100)} == {1e-3}
-    rates = [learning_rate(PRETRAINED, step) for step in range(PRETRAINED.steps)]
+    cycle = TrainingConfig(stages=(Stage(size=40, steps=1560),), schedule="one-cycle")
+    rates = [learning_rate(cycle, step) for step in range(cycle.steps)]
     assert max(rates) == pytest.approx(1e-3)
     assert rates[0] < 1e-4
     assert rates[-1] < 2e-5
@@ -188,4 +189,4 @@ def test_configurations_are_validated():
         Stage(size=42, steps=1)
     with pytest.raises(ValidationError, match="Extra inputs"):
         TrainingConfig.model_validate_json(json.dumps({"sytem": "J"}))
-    assert [PRETRAINED.patch_size(s) for s in (0, 1299, 1300)] == [40, 40, 64]
+    assert [RECIPE.patch_size(s) for s in (0, 2399, 2400)] == [40, 40, 64]

@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from nodule_diag_training.cli import app
-from nodule_diag_training.config import Stage
+from nodule_diag_training.config import RECIPE, Stage
 from nodule_diag_training.engine.checkpoint import MODEL, load_model
 from nodule_diag_training.model import build_model
 from nodule_diag_training.recipe import ablation
@@ -27,7 +27,6 @@ from nodule_diag_training.recipe.ablation import (
     gain,
     table,
 )
-from nodule_diag_training.recipe.command import RECIPE
 
 SMALL = RECIPE.model_copy(update={"unsure_per_step": 2, "lung_per_step": 1})
 

@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 
 from nodule_diag.errors import UsageError
 from nodule_diag_training.cli import app
-from nodule_diag_training.config import Stage, TrainingConfig
+from nodule_diag_training.config import RECIPE, Stage, TrainingConfig
 from nodule_diag_training.data import TrainingDataError
 from nodule_diag_training.data.lung import load_lung
 from nodule_diag_training.engine.checkpoint import CHECKPOINT, MODEL, load_model
 from nodule_diag_training.engine.runlog import LOG, read_log
 from nodule_diag_training.recipe import command
-from nodule_diag_training.recipe.command import RECIPE, lung_of_fold, scaled
+from nodule_diag_training.recipe.command import lung_of_fold, scaled
 from nodule_diag_training.recipe.finish import Start
 
 PATIENTS = 9

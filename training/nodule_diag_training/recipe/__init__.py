@@ -1,6 +1,6 @@
 """The packaged model's recipe: its configuration with its reasons, the command that runs it, what each part is worth.
 
-Doors: ``RECIPE`` and its folds (``held_out_of``, ``lung_of_fold``), the commands ``packaged`` and ``ablate``.
+Doors: the folds of ``config.RECIPE`` (``held_out_of``, ``lung_of_fold``), the commands ``packaged`` and ``ablate``.
 """
 
 import lazy_loader

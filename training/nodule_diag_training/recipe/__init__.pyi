@@ -1,7 +1,6 @@
 from .ablation import ablate as ablate
 from .command import EVERYBODY as EVERYBODY
 from .command import FOLDS as FOLDS
-from .command import RECIPE as RECIPE
 from .command import SPLIT_SEED as SPLIT_SEED
 from .command import held_out_of as held_out_of
 from .command import lung_of_fold as lung_of_fold

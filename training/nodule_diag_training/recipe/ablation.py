@@ -23,7 +23,7 @@ from torch import Tensor
 from nodule_diag.errors import UsageError
 from nodule_diag.process import write_bytes
 from nodule_diag.results import presence_evidence
-from nodule_diag_training.config import Stage, TrainingConfig
+from nodule_diag_training.config import RECIPE, Stage, TrainingConfig
 from nodule_diag_training.data import (
     PatchSampler,
     Sample,
@@ -39,7 +39,7 @@ from nodule_diag_training.evaluation import HELD_OUT, Array, Estimate, auc, batc
 from nodule_diag_training.model import SynergicModel, build_model
 from nodule_diag_training.options import DEFAULT_DATA, DataOption
 
-from .command import RECIPE, finished, held_out_of, lung_of_fold, progress
+from .command import finished, held_out_of, lung_of_fold, progress
 
 SIZE = 40
 STEPS = 1200

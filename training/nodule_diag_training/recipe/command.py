@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from nodule_diag.errors import UsageError
-from nodule_diag_training.config import PACKAGED, Stage, TrainingConfig
+from nodule_diag_training.config import RECIPE, Stage, TrainingConfig
 from nodule_diag_training.data import (
     LungPlace,
     Nodule,
@@ -31,28 +31,6 @@ SPLIT_SEED = 0
 EVERYBODY = "all"
 REPORT = "evaluation.json"
 LUNG_REPORT = "lung.json"
-
-RECIPE = PACKAGED.model_copy(
-    update={
-        "stages": (Stage(size=40, steps=2400), Stage(size=64, steps=1500)),
-        "learning_rate": 8e-4,
-        "precision": "bf16",
-        "seed": 7,
-        "lung_per_step": 2,
-    }
-)
-"""The packaged model in one run, from scratch.
-
-``PACKAGED`` has the losses and the draws, with a reason for each (docs/training.md); here is what differs:
-
-* ``stages``: 40-cubes cost a quarter, and most of what is learned is learned there; the last 12,000 draws are whole
-  patches, as the model is used. A change of size moves the pooled features, so there is one change.
-* ``learning_rate``: between ``PRETRAINED``'s 1e-3 and ``PACKAGED``'s 6e-4, which began from trained weights.
-* ``precision``: bf16 halves a step where the CPU or GPU has it; the heads stay in float32.
-* ``seed``: that of the run by hand that this repeats but for the lung. No other was tried.
-* ``lung_per_step``: nodules alone make a model ever surer of nodules where there is none (P of 0.5 and more at 65 % of
-  random places in a lung). Two to eight nodules, so that both teach SegNet in every step.
-"""
 
 
 def scaled(config: TrainingConfig, share: float) -> TrainingConfig:
