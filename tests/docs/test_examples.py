@@ -22,7 +22,7 @@ def test_the_script_is_short(repo_root):
 def test_the_script_finds_the_phantoms_nodules(repo_root, tmp_path):
     said = run(repo_root / "examples" / "diagnose.py", cwd=tmp_path)
     found = [float(number) for number in re.findall(r"([\d.]+) mm", said)]
-    assert found == pytest.approx([12.0, 20.0, 8.0], abs=1.5)
+    assert found == pytest.approx([12.0, 20.0, 8.0], abs=2.0)
     assert len(list((tmp_path / "overlays").glob("*.nii.gz"))) == 6
 
 
@@ -53,4 +53,4 @@ def test_the_notebook_runs_and_shows_a_diagnosis(repo_root, tmp_path, monkeypatc
     sizes = re.findall(r"([\d.]+) mm known, ([\d.]+) mm found", printed)
     assert len(sizes) == 3
     for known, found in sizes:
-        assert float(found) == pytest.approx(float(known), abs=1.5)
+        assert float(found) == pytest.approx(float(known), abs=2.0)
