@@ -40,8 +40,8 @@ happens then. This page shows what they found; `docs/make/reliability.py` makes 
 The fuzzer takes good files of every format, damages them, and reads them:
 
 ```
-make fuzz MINUTES=30                                       # writes results/reliability/fuzz.json and this page
-cd tests && python -m fuzz --replay 1/nrrd-gzip/158        # one file again: seed of the run, good file, number
+make fuzz MINUTES=30                                                # writes results/reliability/fuzz.json and this page
+cd tests && PYTHONPATH=.. python -m fuzz --replay 1/nrrd-gzip/158   # one file again: seed of the run, good file, number
 ```
 
 - **Good files** are small and made by code (`tests/fuzz/seeds*.py`). No scan of a patient is among them.

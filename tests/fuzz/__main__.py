@@ -1,4 +1,4 @@
-"""``python -m fuzz``, from tests/: a campaign by time or by number, or one mutant again."""
+"""``PYTHONPATH=.. python -m fuzz``, from tests/: a campaign by time or by number, or one mutant again."""
 
 from __future__ import annotations
 
