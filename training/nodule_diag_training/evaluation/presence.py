@@ -77,7 +77,7 @@ class Answer:
         diameter_mm: The nodule's; 0 where there is none.
         malignancy: P.
         expert_score: 1..5.
-        found_mm: Diameter of what SegNet finds, measured as ``predict`` does.
+        found_mm: Diameter of what SegNet finds, measured as ``predict`` does where a bundle has no threshold.
         evidence: That there is a nodule, ``presence_evidence``.
     """
 
