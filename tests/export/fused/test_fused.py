@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from bundle_factory import make_tiny_bundle, tiny_model, tiny_model_in_numpy
 from nodule_diag.bundle.bundle import Bundle
+from nodule_diag.bundle.calibration import CalibrationSpec, PresenceSpec, SegmentationSpec
 from nodule_diag.bundle.manifest import ModelSpec, Preprocessing
 from nodule_diag.ct.points import lps_from_index
 from nodule_diag.ct.reading import read_ct
@@ -148,6 +149,19 @@ def test_the_file_says_what_it_is_and_takes(tiny_bundle, tiny_fused):
     measured = json.loads(metadata["fused_parity"])
     assert measured["nodules"] >= 4
     assert 0 < max(measured["difference"].values()) <= measured["tolerance"] == TOLERANCE
+
+
+def test_the_file_has_the_bundles_numbers(tmp_path):
+    bundle = make_tiny_bundle(
+        tmp_path / "b",
+        segmentation=SegmentationSpec(threshold=0.35),
+        calibration=CalibrationSpec(slope=0.6, intercept=-0.25),
+        presence=PresenceSpec(scale=0.7, shift=1.3, warn_below=0.9),
+    )
+    assert open_source(bundle.path).figures == {
+        "segmentation_threshold": "0.35", "calibration_slope": "0.6", "calibration_intercept": "-0.25",
+        "presence_scale": "0.7", "presence_shift": "1.3", "presence_warn_below": "0.9",
+    }  # fmt: skip
 
 
 def test_the_networks_own_metadata_stay():

@@ -213,6 +213,7 @@ def test_a_fold_is_judged_on_all_that_it_left_out_or_not_at_all(tmp_path, tiny_n
     assert {j.patient_id for j in fold.judgements} == {"patient-0", "patient-5"}
     assert {j.case_id for j in fold.diagnosed} == {"cube/0", "voi-5"}
     assert not any(fold.retrieved.values())
+    assert all([cut.threshold for cut in j.cuts] == [0.25, 0.3, 0.35, 0.4, 0.45] for j in fold.judgements)
     held_out = [*provenance["held_out_patients"], "patient-9"]
     save_model(path, build_model(config), config=config, provenance={**provenance, "held_out_patients": held_out})
     with pytest.raises(TrainingDataError, match=r"1 of the 3 patients .* are not among the data, patient-9"):
