@@ -10,8 +10,7 @@ from typing import NamedTuple
 from nodule_diag.backends.backend import Outputs
 from nodule_diag.bundle import FEATURES, Bundle
 from nodule_diag.errors import BundleError
-from nodule_diag.results import Calibration, FeatureDistance, PresenceCalibration
-from nodule_diag.results.segmentation import THRESHOLD
+from nodule_diag.results import Calibration, FeatureDistance, PresenceCalibration, Segmentation
 
 
 class Told(NamedTuple):
@@ -50,7 +49,7 @@ class Numbers:
 
     def __init__(self, bundle: Bundle) -> None:
         said = bundle.manifest
-        self.threshold = THRESHOLD if said.segmentation is None else said.segmentation.threshold
+        self.threshold = Segmentation.threshold if said.segmentation is None else said.segmentation.threshold
         self._presence = None if said.presence is None else PresenceCalibration(**said.presence.model_dump())
         self._calibration = None if said.calibration is None else Calibration(**said.calibration.model_dump())
         self._distance = _feature_distance(bundle)
