@@ -472,6 +472,8 @@ struct nd_model {
             if (name == "hu") hu_type = session.GetInputTypeInfo(i).GetTensorTypeAndShapeInfo().GetElementType();
         }
         if (said.count("segmentation_threshold")) threshold = number("segmentation_threshold");
+        if (!(threshold > 0 && threshold < 1))
+            throw Refusal(ND_MODEL, "bundle-model-unreadable", "the model's segmentation_threshold is %g, not between 0 and 1", threshold);
         if (said.count("calibration_slope")) calibration = {number("calibration_slope"), number("calibration_intercept")};
         if (said.count("presence_scale"))
             presence = {number("presence_scale"), number("presence_shift"), number("presence_warn_below")};

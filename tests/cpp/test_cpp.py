@@ -163,6 +163,9 @@ def test_the_calibration_of_the_file_is_applied(built, tiny, write_mhd, phantom,
     for damaged in ("0,62", "", "nan", "0.62 x"):
         export_fused(dataclasses.replace(source, figures=figures | {"calibration_slope": damaged}), tmp_path / "x.onnx")
         refused(built, 4, "bundle-model-unreadable", tmp_path / "x.onnx", mhd, "--xyz", 0, 0, 0)
+    for nowhere in ("0", "1.5"):
+        export_fused(dataclasses.replace(source, figures={"segmentation_threshold": nowhere}), tmp_path / "x.onnx")
+        refused(built, 4, "bundle-model-unreadable", tmp_path / "x.onnx", mhd, "--xyz", 0, 0, 0)
 
 
 def test_a_calibrated_bundle_answers_as_in_python(built, write_mhd, phantom, tmp_path):

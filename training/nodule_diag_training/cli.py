@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,6 @@ from nodule_diag_training.engine import (
     Job,
     Processes,
     Run,
-    StepLog,
     joined,
     keep_freed_memory,
     load_model,
@@ -56,6 +56,7 @@ from nodule_diag_training.experiments import (
 
 from .config import OWN_NODULES, TrainingConfig
 from .options import DEFAULT_DATA, DataOption, StoreOption
+from .progress import progress
 from .recipe import ablate, packaged
 
 app = typer.Typer(
@@ -232,8 +233,6 @@ def _run_configuration(
     processes: Processes,
 ) -> None:
     """Train on all patients, or on those outside one fold."""
-    from tqdm import tqdm
-
     keep_freed_memory()
     settings = _read_config(config, default=OWN_NODULES)
     nodules = data.nodules
@@ -256,18 +255,10 @@ def _run_configuration(
         provenance |= {"started_from": {"config": first_config.model_dump(mode="json"), **first_provenance}}
     voxels = data.voxels_of(nodules)
     initial = None if first is None else first.state_dict()
-    with tqdm(total=settings.steps, unit="step", disable=not processes.first) as bar:
-
-        def show(entry: StepLog) -> None:
-            bar.update(entry.step + 1 - bar.n)
-            bar.set_postfix(
-                total=f"{entry.total:.3f}", cls=f"{entry.classification:.3f}", cam=f"{entry.cam:.3f}",
-                seg=f"{entry.segmentation:.3f}", reg=f"{entry.score:.3f}",
-            )  # fmt: skip
-
+    with progress(device=execution.device, shown=processes.first) as show:
         Run(
             out, config=settings, nodules=nodules, voxels=voxels, provenance=provenance, initial=initial,
             execution=execution, processes=processes,
-        ).train(on_step=show)  # fmt: skip
+        ).train(on_step=partial(show, settings))  # fmt: skip
     if processes.first:
         typer.echo(f"wrote {out / MODEL}")

@@ -8,8 +8,9 @@ The synergic model (system {system}) of Zhang et al., "Faithful learning with su
 or benign). System J adds a loss that keeps CNet's class activation map (CAM) on the nodule.
 
 Input: two HU windows of a 32 mm cube of the CT, 64x64x64 voxels of 0.5 mm, centred on the nodule. Output: malignancy P,
-its logit, expert score 1 to 5, segmentation and CAM, both on a 16x16x16 grid of 2 mm cells. The logit is the mean of
-the CAM: nothing but the map decides. The SDK's diagnosis comes from comparing a nodule with the case base below."""
+its logit, expert score 1 to 5, segmentation and CAM, both on a 16x16x16 grid of 2 mm cells. The nodule is where the
+segmentation, interpolated, reaches {threshold:g}. The logit is the mean of the CAM: nothing but the map decides. The
+SDK's diagnosis comes from comparing a nodule with the case base below."""
 
 PRESENCE = """
   Presence says how likely there is one; read it first."""
@@ -54,7 +55,7 @@ OPINION = """\
 LUNG = """\
 The tables below are of lung without a nodule, of patients whose lung the judging model was not trained on, beside the
 nodules above that have their real surroundings. Presence is how likely SegNet's map is that of a nodule; the warning's
-threshold is what 99 % of these nodules reach."""
+threshold is what 99 % of these nodules reach. What is found is cut at one half."""
 
 CALIBRATED = """\
 **P is calibrated** on the diagnosed nodules of the evaluation and on nothing else. LIDC-IDRI's are of few patients,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nodule_diag.cases import CaseBase
+from nodule_diag.results import Segmentation
 from nodule_diag_export.bundle.network import INTENDED_USE, Identity
 from nodule_diag_export.parity import LOGIT_TOLERANCE, TOLERANCE, Parity
 
@@ -94,7 +95,7 @@ def render(facts: CardFacts) -> str:
     parts = [
         f"# {facts.identity.name} {facts.identity.version}",
         f"{INTENDED_USE}\n\nLicence of the weights: {facts.identity.license}. Made {facts.created}.",
-        f"## What it is\n\n{METHOD.format(system=_system(facts))}",
+        f"## What it is\n\n{METHOD.format(system=_system(facts), threshold=_threshold(facts.results))}",
         f"## What it must not be used for\n\n{FORBIDDEN.format(presence=PRESENCE if 'lung' in facts.numbers else '')}",
         trained_on(data, facts.provenance.get("config", {})),
         _reaches(facts),
@@ -109,6 +110,11 @@ def render(facts: CardFacts) -> str:
 def _system(facts: CardFacts) -> str:
     """Row of the paper's Table 1."""
     return str(facts.provenance.get("config", {}).get("system", "J"))
+
+
+def _threshold(results: Results) -> float:
+    """Where the SDK cuts SegNet's map with this bundle."""
+    return Segmentation.threshold if results.segmentation is None else results.segmentation.threshold
 
 
 def _limits(facts: CardFacts) -> str:

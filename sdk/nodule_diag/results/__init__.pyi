@@ -29,6 +29,7 @@ from .rows import DISCLAIMER as DISCLAIMER
 from .rows import Figure as Figure
 from .rows import figures as figures
 from .segmentation import Segmentation as Segmentation
+from .segmentation import nearest_part as nearest_part
 from .spaces import SPACES as SPACES
 from .spaces import Space as Space
 from .warning_texts import nodule_warnings as nodule_warnings

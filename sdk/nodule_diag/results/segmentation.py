@@ -27,10 +27,22 @@ def upsampling_matrix() -> NDArray[np.float32]:
 
 
 @cache
-def _distance_mm() -> NDArray[np.float64]:
-    """(64, 64, 64) from the cube's centre to each sub-voxel's."""
-    square = ((np.arange(FINE_SIZE) - (FINE_SIZE - 1) / 2) * SUBVOXEL_MM) ** 2
+def _distance_mm(size: int = FINE_SIZE) -> NDArray[np.float64]:
+    """(size, size, size) from the cube's centre to each sub-voxel's."""
+    square = ((np.arange(size) - (size - 1) / 2) * SUBVOXEL_MM) ** 2
     return np.asarray(np.sqrt(square[:, None, None] + square[:, None] + square))
+
+
+def nearest_part(foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The 6-connected component that comes nearest to the centre of a cube of any size; all False without one."""
+    import SimpleITK as sitk
+
+    if not foreground.any():
+        return foreground
+    nearest = np.where(foreground, _distance_mm(len(foreground)), np.inf).argmin()
+    seed_xyz = [int(index) for index in np.unravel_index(nearest, foreground.shape)[::-1]]
+    image = sitk.GetImageFromArray(foreground.view(np.uint8))
+    return np.asarray(sitk.GetArrayFromImage(sitk.ConnectedThreshold(image, [seed_xyz], 1, 1))).view(np.bool_)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,16 +62,8 @@ class Segmentation(CubeMap):
     @cached_property
     def nodule(self) -> NDArray[np.bool_]:
         """(64, 64, 64) bool, zyx, on the patch's 0.5 mm grid; all False when nothing was segmented."""
-        import SimpleITK as sitk
-
         matrix = upsampling_matrix()
-        foreground: NDArray[np.bool_] = resample(self.values[None], (matrix, matrix, matrix))[0] >= self.threshold
-        if not foreground.any():
-            return foreground
-        nearest = np.where(foreground, _distance_mm(), np.inf).argmin()
-        seed_xyz = [int(index) for index in np.unravel_index(nearest, foreground.shape)[::-1]]
-        image = sitk.GetImageFromArray(foreground.view(np.uint8))
-        return np.asarray(sitk.GetArrayFromImage(sitk.ConnectedThreshold(image, [seed_xyz], 1, 1))).view(np.bool_)
+        return nearest_part(resample(self.values[None], (matrix, matrix, matrix))[0] >= self.threshold)
 
     def holds(self, points_xyz_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether points lie in :attr:`nodule`.

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from nodule_diag.results import nearest_part
 from nodule_diag_training.config import Modality
 from nodule_diag_training.data import (
     MASK_THRESHOLD,
@@ -43,8 +44,9 @@ class Cut:
 
     Attributes:
         dice_grid: On SegNet's own 16-grid, against the cells that the mask fills by half.
-        dice_half_mm: After trilinear interpolation to 0.5 mm, against the mask at 0.5 mm.
-        diameter_error_mm: Volume-equivalent diameter of the interpolated segmentation minus the mask's.
+        dice_half_mm: After trilinear interpolation to 0.5 mm, of the part nearest to the position, which the SDK
+            measures, against the mask at 0.5 mm.
+        diameter_error_mm: Volume-equivalent diameter of that part minus the mask's.
     """
 
     threshold: float
@@ -177,14 +179,15 @@ def _judge_shape(
     sem = torch.sigmoid(output.segmentation_logit[index]).numpy()
     fine, wanted, cells = _fine(sample, sem), sample.fine_mask, sample.nodule_cells
     diameter_mm = _diameter(int(wanted.sum()), sample.spacing_mm)
+    parts = {threshold: nearest_part(fine >= threshold) for threshold in thresholds}
     return tuple(
         Cut(
             threshold=threshold,
             dice_grid=dice(sem >= threshold, cells),
-            dice_half_mm=dice(fine >= threshold, wanted),
-            diameter_error_mm=_diameter(int((fine >= threshold).sum()), sample.spacing_mm) - diameter_mm,
+            dice_half_mm=dice(part, wanted),
+            diameter_error_mm=_diameter(int(part.sum()), sample.spacing_mm) - diameter_mm,
         )
-        for threshold in thresholds
+        for threshold, part in parts.items()
     )
 
 

@@ -26,7 +26,7 @@ FIGURES: tuple[tuple[str, Statistic, Callable[[Judgement], float]], ...] = (
 NOTE = (
     "Dice and diameter on the 0.5 mm grid. A voxel is nodule from the threshold on. Chosen is the largest Dice, nodules"
     " in their real surroundings and VOIs weighing the same. A fold's nodules, here and in the other tables, are cut"
-    " where the other folds' patients choose; the SDK cuts where all of them choose."
+    " where the other folds' patients choose; the SDK cuts where all of them choose. Intervals do not hold that choice."
 )
 
 

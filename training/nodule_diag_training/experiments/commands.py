@@ -10,10 +10,10 @@ import typer
 
 from nodule_diag.errors import UsageError
 from nodule_diag.process import write_bytes
-from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.data import TrainingData
-from nodule_diag_training.engine import Execution, StepLog, code_digest, keep_freed_memory
+from nodule_diag_training.engine import Execution, code_digest, keep_freed_memory
 from nodule_diag_training.options import DEFAULT_DATA, DataOption, StoreOption
+from nodule_diag_training.progress import progress
 from nodule_diag_training.systems import SYSTEMS
 
 from .catalogue import Experiment, catalogue, find
@@ -107,17 +107,9 @@ def run_experiment(runs: Sequence[FoldRun], data: TrainingData, *, execution: Ex
         execution: Where and how it is computed.
         again: Train every fold from the start, whatever is there.
     """
-    from tqdm import tqdm
-
     keep_freed_memory()
     for fold_run in waiting(runs, data, again=again):
-        with tqdm(unit="step", desc=f"{fold_run.experiment.run} fold {fold_run.fold}") as bar:
-
-            def show(config: TrainingConfig, entry: StepLog, bar: tqdm[None] = bar) -> None:
-                bar.total = config.steps
-                bar.update(entry.step + 1 - bar.n)
-                bar.set_postfix(total=f"{entry.total:.3f}", cls=f"{entry.classification:.3f}", cam=f"{entry.cam:.3f}")
-
+        with progress(f"{fold_run.experiment.run} fold {fold_run.fold}", device=execution.device) as show:
             train_fold(fold_run, data, execution=execution, on_step=show)
         typer.echo(_judged(judge_fold(fold_run, data, execution=execution), fold_run.record))
 

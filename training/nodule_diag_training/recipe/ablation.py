@@ -12,6 +12,7 @@ import lzma
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,8 +39,9 @@ from nodule_diag_training.engine import MODEL, Execution, Run, keep_freed_memory
 from nodule_diag_training.evaluation import HELD_OUT, Array, Estimate, auc, batches_of, estimate, judge, spearman
 from nodule_diag_training.model import SynergicModel, build_model
 from nodule_diag_training.options import DEFAULT_DATA, DataOption
+from nodule_diag_training.progress import progress
 
-from .command import finished, held_out_of, lung_of_fold, progress
+from .command import finished, held_out_of, lung_of_fold
 
 SIZE = 40
 STEPS = 1200
@@ -200,7 +202,7 @@ class Ablation:
         departure = DEPARTURES[name]
         config, folder = configured(departure, steps=self._steps, seed=self._seed), self._folder / name
         if not finished(folder, config):
-            with progress(config.steps, title=name) as show:
+            with progress(name, device=execution.device) as show:
                 Run(
                     folder,
                     config=config,
@@ -209,7 +211,7 @@ class Ablation:
                     provenance={"ablation": name, HELD_OUT: self._held_out},
                     initial=first_weights(config, departure),
                     execution=execution,
-                ).train(on_step=show)
+                ).train(on_step=partial(show, config))
         rows = self._judgement(folder / MODEL)
         write_bytes(folder / JUDGED, (json.dumps(rows) + os.linesep).encode())
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,9 +20,10 @@ from nodule_diag_training.data import (
     split_by_patient,
     with_lung,
 )
-from nodule_diag_training.engine import MODEL, Execution, Run, StepLog, keep_freed_memory, load_model
+from nodule_diag_training.engine import MODEL, Execution, Run, keep_freed_memory, load_model
 from nodule_diag_training.evaluation import FOLD, HELD_OUT, HELD_OUT_LUNG, evaluate, lung
 from nodule_diag_training.options import DEFAULT_DATA, DataOption
+from nodule_diag_training.progress import progress
 
 from .finish import STARTED_FROM, Start, finishing
 
@@ -58,23 +59,6 @@ def held_out_of(fold: int, nodules: Sequence[Nodule]) -> set[str]:
     return split_by_patient(nodules, folds=FOLDS, seed=SPLIT_SEED)[fold]
 
 
-@contextmanager
-def progress(steps: int, *, title: str) -> Iterator[Callable[[StepLog], None]]:
-    """A bar on stderr, and what moves it after a step."""
-    from tqdm import tqdm
-
-    with tqdm(total=steps, unit="step", desc=title) as bar:
-
-        def show(entry: StepLog) -> None:
-            bar.update(entry.step + 1 - bar.n)
-            bar.set_postfix(
-                total=f"{entry.total:.3f}", cls=f"{entry.classification:.3f}", cam=f"{entry.cam:.3f}",
-                seg=f"{entry.segmentation:.3f}", reg=f"{entry.score:.3f}",
-            )  # fmt: skip
-
-        yield show
-
-
 def finished(folder: Path, config: TrainingConfig) -> bool:
     """Whether the folder holds the finished model of a configuration."""
     return (folder / MODEL).exists() and load_model(folder / MODEL)[1] == config
@@ -106,12 +90,12 @@ def train_part(
         provenance |= {STARTED_FROM: start.facts}
     nodules += learned
     voxels = with_lung(data, learned).voxels_of(nodules)
-    with progress(config.steps, title=folder.name) as show:
+    with progress(folder.name, device=execution.device) as show:
         run = Run(
             folder, config=config, nodules=nodules, voxels=voxels, provenance=provenance, execution=execution,
             initial=None if start is None else start.weights,
         )  # fmt: skip
-        run.train(on_step=show)
+        run.train(on_step=partial(show, config))
 
 
 def packaged(

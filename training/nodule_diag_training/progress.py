@@ -1,0 +1,46 @@
+"""How far a training is, on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import typer
+
+from .config import TrainingConfig
+from .engine import StepLog
+
+Show = Callable[[TrainingConfig, StepLog], None]
+
+WITHOUT_BF16 = "AVX2"
+"""Of what torch says of a CPU: there bf16 is several times as slow as fp32."""
+SLOW = "warning: bf16 is slow on this CPU, which has no AVX-512 (docs/training.md: data of your own)"
+
+
+@contextmanager
+def progress(title: str | None = None, *, device: str = "cpu", shown: bool = True) -> Iterator[Show]:
+    """A bar, and what moves it after a step of a configuration.
+
+    Args:
+        title: Before the bar.
+        device: That computes; a CPU that is slow in bf16 is warned of.
+        shown: Whether there is one: of several processes one shows it.
+    """
+    from tqdm import tqdm
+
+    with tqdm(unit="step", desc=title, disable=not shown) as bar:
+
+        def show(config: TrainingConfig, entry: StepLog) -> None:
+            slow = device == "cpu" and torch.backends.cpu.get_cpu_capability() == WITHOUT_BF16
+            if slow and shown and bar.n == 0 and config.precision == "bf16":
+                bar.clear()
+                typer.echo(SLOW, err=True)
+            bar.total = config.steps
+            bar.update(entry.step + 1 - bar.n)
+            bar.set_postfix(
+                total=f"{entry.total:.3f}", cls=f"{entry.classification:.3f}", cam=f"{entry.cam:.3f}",
+                seg=f"{entry.segmentation:.3f}", reg=f"{entry.score:.3f}",
+            )  # fmt: skip
+
+        yield show
