@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from nodule_diag_training.data.confounder import CueTest
 from nodule_diag_training.data.nodule import TrainingDataError
@@ -230,6 +230,17 @@ def test_table_7_takes_sides_from_scores_and_readers_against_each_other(tmp_path
     text = make_table("7", tmp_path, command="x")
     assert "8 (4 malignant)" in text
     assert "Xu et al., 2020" in text
+    assert "has on the others" not in text
+    worse = [nodule(i, p=0.99 if i == 1 else None) for i in range(8)]
+    save(tmp_path, fold_record(0, [*worse, middle, outside], run="table7/CSF+ad-CSL"), name="table7/CSF+ad-CSL")
+    (difference,) = [r for r in rows_of(make_table("7", tmp_path, command="x")) if " minus " in r[0]]
+    ours, other = (
+        roc_auc_score([i % 2 == 0 for i in range(8)], [n.malignancy for n in nodules[:8]])
+        for nodules in (worse, record.nodules)
+    )
+    assert difference[0] == "CSF+ad-CSL minus C"
+    assert ours < other
+    assert difference[2].startswith(f"{100 * (ours - other):.2f} [")
 
 
 def test_the_confounders_table_says_what_is_lost(tmp_path):

@@ -37,6 +37,9 @@ SPACE_TITLES: dict[Space, str] = {
     "machine+expert": "Machine and expert",
 }
 RETRIEVAL_RUN = "table1/J"
+WHOLE = {"1": RETRIEVAL_RUN, "7": "table7/CSF+ad-CSL"}
+"""The row of a table that has all that the others lack a part of."""
+COMPARED: dict[Labels, str] = {"certain": "certain diagnoses", "all": "all diagnoses", "scores": "readers' scores"}
 ORDER = ("J", "F", "D", "A")
 """Table 1's order by AUC, F1 and accuracy."""
 
@@ -109,7 +112,8 @@ def make_table(number: str, root: Path, *, command: str) -> str:
         parts += _yardsticks(rows, results, label)
     if number == "1":
         parts.append(_order(rows, results))
-        parts.append(_differences(rows, results))
+    if number in WHOLE:
+        parts.append(_differences(find(WHOLE[number]), rows, results))
     if number in ("1", "4", "5", "7"):
         parts.append(faithfulness_section([(row, r.title, r.records) for row in rows for r in results[row.name]]))
     if number == "7":
@@ -226,24 +230,29 @@ def _order(rows: Sequence[Experiment], results: dict[str, list[Result]]) -> str:
     return "## The paper's order\n\n" + "\n\n".join(sentences) if sentences else ""
 
 
-def _differences(rows: Sequence[Experiment], results: dict[str, list[Result]]) -> str:
-    """What J has on each other row, on the same nodules, where the same folds were run."""
+def _differences(whole: Experiment, rows: Sequence[Experiment], results: dict[str, list[Result]]) -> str:
+    """What the whole system has on each other row, on the same nodules, where the same folds were run."""
     lines = []
-    for ours in results[RETRIEVAL_RUN]:
+    for ours in results[whole.name]:
         for row in rows:
             for other in results[row.name]:
-                if row.name == RETRIEVAL_RUN or other.key != ours.key:
+                if row.name == whole.name or other.key != ours.key:
                     continue
                 cells = []
                 for labels in labels_of(row):
-                    pair = [scored(r.records, labels, None) for r in (ours, other)]
+                    pair = [scored(r.records, labels, whole.scenario) for r in (ours, other)]
                     cells.append(interval_cell(auc_difference(pair[0], pair[1])))
-                lines.append([f"J minus {row.config.system}", other.title, *cells])
+                lines.append([f"{_short(whole)} minus {_short(row)}", other.title, *cells])
     if not lines:
         return ""
-    head = ("", "", "certain diagnoses", "all diagnoses")
+    head = ("", "", *(COMPARED[labels] for labels in labels_of(whole)))
     told = "Difference of the pooled AUC with its 95 % interval over patients, both models on the same nodules."
-    return f"## What J has on the others\n\n{told}\n\n{table(head, lines)}"
+    return f"## What {_short(whole)} has on the others\n\n{told}\n\n{table(head, lines)}"
+
+
+def _short(row: Experiment) -> str:
+    """``J`` of ``table1/J``."""
+    return row.name.partition("/")[2]
 
 
 def _others() -> str:
