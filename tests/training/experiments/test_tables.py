@@ -98,6 +98,22 @@ def test_a_short_run_gives_way_to_the_same_folds_of_a_medium_one(tmp_path):
     assert found == [("medium", 0, (0, 1)), ("medium", 1, (1,)), ("short", 1, (0,))]
 
 
+def test_like_is_compared_with_like(tmp_path):
+    """A row whose short run gave way to a medium one is compared by the short one where the other has no medium."""
+    for name in ("table1/J", "table1/A"):
+        for fold in (0, 1):
+            save(tmp_path, fold_record(fold, [nodule(i + 4 * fold) for i in range(4)], run=name), name=name)
+    longer = (
+        fold_record(fold, [nodule(i + 4 * fold) for i in range(4)], run="table1/A", schedule="medium")
+        for fold in (0, 1)
+    )
+    save(tmp_path, *longer, name="table1/A")
+    rows = rows_of(make_table("1", tmp_path, command="x"))
+    assert {r[1].partition(":")[0] for r in rows if r[0].startswith("A: ")} == {"medium", "paper"}
+    (difference,) = [r for r in rows if r[0] == "J minus A"]
+    assert difference[1].startswith("short: ")
+
+
 def test_metrics_are_those_of_the_confusion_matrix():
     rng = np.random.default_rng(0)
     label, score = rng.integers(0, 2, 200).astype(float), rng.random(200)

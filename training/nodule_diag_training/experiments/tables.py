@@ -75,13 +75,18 @@ def _range(values: Sequence[int]) -> str:
     return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"
 
 
-def results_of(root: Path, row: Experiment) -> list[Result]:
-    """The results of a row, the paper's schedule first. One of ``short`` gives way to the same folds of ``medium``."""
-    found = [
+def all_results_of(root: Path, row: Experiment) -> list[Result]:
+    """The results of a row of every schedule, the paper's first."""
+    return [
         Result(schedule=schedule, seed=seed, records=tuple(records))
         for schedule in SCHEDULES
         for seed, records in read_run(root, row, schedule=schedule).items()
     ]
+
+
+def results_of(root: Path, row: Experiment) -> list[Result]:
+    """The results of a row, the paper's schedule first. One of ``short`` gives way to the same folds of ``medium``."""
+    found = all_results_of(root, row)
     longer = {result.key[1:] for result in found if result.schedule == "medium"}
     return [result for result in found if result.schedule != "short" or result.key[1:] not in longer]
 
@@ -113,7 +118,8 @@ def make_table(number: str, root: Path, *, command: str) -> str:
     if number == "1":
         parts.append(_order(rows, results))
     if number in WHOLE:
-        parts.append(_differences(find(WHOLE[number]), rows, results))
+        everything = {row.name: all_results_of(root, row) for row in rows}  # like is compared with like
+        parts.append(_differences(find(WHOLE[number]), rows, everything))
     if number in ("1", "4", "5", "7"):
         parts.append(faithfulness_section([(row, r.title, r.records) for row in rows for r in results[row.name]]))
     if number == "7":
