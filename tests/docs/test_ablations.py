@@ -2,7 +2,7 @@
 
 import pytest
 
-from nodule_diag_training.recipe.ablation import DEPARTURES
+from nodule_diag_training.recipe.departures import DEPARTURES
 
 
 @pytest.mark.slow

@@ -13,20 +13,17 @@ from nodule_diag_training.cli import app
 from nodule_diag_training.config import RECIPE, Stage
 from nodule_diag_training.engine.checkpoint import MODEL, load_model
 from nodule_diag_training.model import build_model
-from nodule_diag_training.recipe import ablation
+from nodule_diag_training.recipe import departures
 from nodule_diag_training.recipe.ablation import (
-    DEPARTURES,
     FIGURES,
     JUDGED,
     REPORT,
-    WHOLE,
     Figure,
     columns,
-    configured,
-    first_weights,
     gain,
     table,
 )
+from nodule_diag_training.recipe.departures import DEPARTURES, WHOLE, configured, first_weights
 
 SMALL = RECIPE.model_copy(update={"unsure_per_step": 2, "lung_per_step": 1})
 
@@ -95,7 +92,7 @@ def test_the_table_has_a_line_for_each_judged_run():
 
 
 def test_a_departure_is_trained_and_judged_on_patients_set_aside(tmp_path, root, monkeypatch):
-    monkeypatch.setattr(ablation, "RECIPE", SMALL)
+    monkeypatch.setattr(departures, "RECIPE", SMALL)
     arguments = ["ablate", WHOLE, "lung", "--out", str(tmp_path), "--steps", "1", "--seed", "9"]
     arguments += ["--data", str(root)]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)

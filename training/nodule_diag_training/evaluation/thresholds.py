@@ -16,7 +16,7 @@ from .rows import Section, row_of
 
 THRESHOLDS = (*OTHER_THRESHOLDS, MASK_THRESHOLD)
 SHOWN: dict[Form, str] = {"cube": "real surroundings", "voi": "VOIs"}
-"""The forms that choose, and count the same; a cube that is cut as a VOI is is the same nodule once more."""
+"""The forms that choose, and count the same; a cube that is cut as a VOI is the same nodule once more."""
 
 FIGURES: tuple[tuple[str, Statistic, Callable[[Judgement], float]], ...] = (
     ("Dice", mean_value, lambda j: j.dice_half_mm),

@@ -127,8 +127,8 @@ def over_folds(metric: str, nodules: Sequence[Scored]) -> OverFolds:
 def pooled_auc(nodules: Sequence[Scored]) -> Estimate:
     """The AUC of the nodules of all folds together, with the 95 % interval over resampled patients.
 
-    The same as ``metrics.estimate`` with ``metrics.auc``, whose 2000 calls of scikit-learn take seconds a cell: here a
-    draw is a row of weights, and all of them are ranked at once.
+    The same as ``metrics.estimate`` with ``metrics.auc``, whose 2000 calls take a quarter of a second: here a draw is a
+    row of weights, and all of them are ranked at once.
     """
     label, score = _arrays(nodules)
     draws = _weighted_aucs(label, score, _resampled([n.patient_id for n in nodules]))

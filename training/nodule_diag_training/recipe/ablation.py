@@ -11,7 +11,7 @@ import json
 import lzma
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,12 +19,11 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from torch import Tensor
 
 from nodule_diag.errors import UsageError
 from nodule_diag.process import write_bytes
 from nodule_diag.results import presence_evidence
-from nodule_diag_training.config import RECIPE, Stage, TrainingConfig
+from nodule_diag_training.config import RECIPE
 from nodule_diag_training.data import (
     PatchSampler,
     Sample,
@@ -37,58 +36,21 @@ from nodule_diag_training.data import (
 )
 from nodule_diag_training.engine import MODEL, Execution, Run, keep_freed_memory, load_model, set_aside
 from nodule_diag_training.evaluation import HELD_OUT, Array, Estimate, auc, batches_of, estimate, judge, spearman
-from nodule_diag_training.model import SynergicModel, build_model
+from nodule_diag_training.model import SynergicModel
 from nodule_diag_training.options import DEFAULT_DATA, DataOption
 from nodule_diag_training.progress import progress
 
 from .command import finished, held_out_of, lung_of_fold
+from .departures import DEPARTURES, SIZE, WHOLE, configured, first_weights
 
-SIZE = 40
 STEPS = 1200
 FOLD = 0
 SHARE = 0.2
 """Of the patients outside the fold, who are judged on."""
-WHOLE = "recipe"
 Columns = Mapping[str, Array]
 """What was said of some nodules: a value each, by its name."""
 JUDGED = "judged.json"
 REPORT = "ablations.json.xz"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Departure:
-    """A departure from the paper, and how it is switched off.
-
-    Attributes:
-        title: In words.
-        off: What changes in the configuration.
-        segnet: Scale and shift that SegNet's last layer starts from; the model's own without it.
-    """
-
-    title: str
-    off: Mapping[str, Any] = field(default_factory=dict)
-    segnet: tuple[float, float] | None = None
-
-
-DEPARTURES = {
-    WHOLE: Departure(title="the recipe"),
-    "scores": Departure(
-        title="CNet learns from diagnoses alone",
-        off={"scores_teach_cnet": False, "unsure_per_step": RECIPE.unsure_per_step - 1, "sure_per_step": 1},
-    ),
-    "draws": Departure(
-        title="a diagnosed nodule in every step, half of them benign",
-        off={"unsure_per_step": RECIPE.unsure_per_step - 1, "sure_per_step": 1},
-    ),
-    "segnet": Departure(title="SegNet starts at scale 4 and shift -3", segnet=(4.0, -3.0)),
-    "half": Departure(title="SegNet learns the share of a cell", off={"mask_target": "share"}),
-    "confidence": Departure(title="ad-CSL's confidence has a gradient", off={"constant_confidence": False}),
-    "heads": Departure(title="heads at the common rate, undamped", off={"head_rate": 1.0, "head_mean_share": 1.0}),
-    "guided": Departure(title="ad-CSL guides labelled nodules alone", off={"ad_csl_on_all": False}),
-    "gamma": Departure(title="gamma of eq. 12 is 1", off={"score_weight": 1.0}),
-    "lung": Departure(title="no lung without a nodule", off={"lung_per_step": 0}),
-}
-"""Those of docs/training.md (the last of its seven is two here), and lung."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,23 +116,6 @@ FIGURES = (
     Figure(title="diagnoses, AUC of P", value=lambda found: auc(*_of(found, "label", "malignancy"))),
     Figure(title="presence, AUC", value=lambda found: auc(*_of(found, "is_nodule", "evidence"))),
 )
-
-
-def configured(departure: Departure, *, steps: int, seed: int = RECIPE.seed) -> TrainingConfig:
-    """The short recipe with a departure switched off."""
-    return RECIPE.model_copy(update={"stages": (Stage(size=SIZE, steps=steps),), "seed": seed, **departure.off})
-
-
-def first_weights(config: TrainingConfig, departure: Departure) -> dict[str, Tensor] | None:
-    """The weights to start from, where the model's own are not those."""
-    if departure.segnet is None:
-        return None
-    torch.manual_seed(config.seed)
-    weights = build_model(config).state_dict()
-    scale, shift = departure.segnet
-    weights["segnet.norm3.weight"] = torch.full_like(weights["segnet.norm3.weight"], scale)
-    weights["segnet.norm3.bias"] = torch.full_like(weights["segnet.norm3.bias"], shift)
-    return weights
 
 
 class Ablation:
