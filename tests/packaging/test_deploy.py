@@ -88,6 +88,19 @@ def test_compose_is_closed(repo_root):
     assert "/deploy/token" in (repo_root / ".gitignore").read_text()
 
 
+def test_compose_gives_a_gpu_to_the_image_that_uses_one(repo_root):
+    """And to no other: an image for the GPU that is not given one computes on the CPU."""
+    plain = yaml.safe_load((repo_root / "deploy/compose.yaml").read_text())["services"]
+    (name, added), *others = yaml.safe_load((repo_root / "deploy/compose.gpu.yaml").read_text())["services"].items()
+    assert name in plain
+    assert not others
+    assert "args" not in plain[name]["build"]
+    runtime = added["build"]["args"]["RUNTIME"]
+    assert f"{runtime}) runtime='onnxruntime-gpu" in (repo_root / "deploy/Dockerfile").read_text()
+    (device,) = added["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+
+
 STEPS = """# Two stages, of a root file system that holds nothing but busybox.
 FROM any:${TAG} AS one
 ARG KIND=cpu
