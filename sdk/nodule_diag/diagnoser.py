@@ -27,7 +27,7 @@ from nodule_diag.preprocessing import (
     LungMask,
     cube_outside,
     extract_patches,
-    lung_mask,
+    held_lung_mask,
     lung_warnings,
 )
 from nodule_diag.process import LOG, Stopwatch, filter_threads, resolve_threads
@@ -245,7 +245,7 @@ class Diagnoser:
         @cache
         def lungs() -> LungMask:
             with stopwatch.time("lung_mask"), filter_threads(self.threads):
-                return lung_mask(ct)
+                return held_lung_mask(ct)
 
         for center in centers_xyz_mm:
             require_inside(ct, center, in_lung=(lambda point: lungs().contains(point)) if check_lung else None)

@@ -385,7 +385,7 @@ def test_without_the_lung_check_no_mask_is_computed(
     diagnoses: list[Diagnosis],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("nodule_diag.diagnoser.lung_mask", without_mask)
+    monkeypatch.setattr("nodule_diag.diagnoser.held_lung_mask", without_mask)
     prediction = diagnoser.predict_timed(phantom.ct, [*points, HEART], check_lung=False)
     assert prediction.timing_ms["lung_mask"] == 0
     assert [diagnosis.in_lung for diagnosis in prediction.diagnoses] == [None] * 4
@@ -396,12 +396,25 @@ def test_without_the_lung_check_no_mask_is_computed(
         diagnoser.predict(phantom.ct, [(900.0, 0.0, -100.0)], check_lung=False)
 
 
+def test_the_lungs_of_a_ct_are_found_once(
+    phantom: Phantom, points: list[tuple[float, float, float]], diagnoser: Diagnoser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By any diagnoser; another CT's are its own."""
+    ct = replace(phantom.ct)
+    first = diagnoser.predict(ct, [*points, HEART])
+    monkeypatch.setattr("nodule_diag.preprocessing.lungs.lung_mask", without_mask)
+    again = diagnoser.sharing().predict(ct, [*points, HEART])
+    assert [one.to_dict() for one in again] == [one.to_dict() for one in first]
+    with pytest.raises(AssertionError, match="a lung mask was computed"):
+        diagnoser.predict(replace(ct), points)
+
+
 def test_a_masked_bundle_gets_its_mask_but_reports_no_lung(
     tmp_path: Path, phantom: Phantom, points: list[tuple[float, float, float]]
 ) -> None:
     loaded = Diagnoser.load(make_tiny_bundle(tmp_path / "masked", masked_input=True), device="cpu")
+    unchecked = loaded.predict_timed(replace(phantom.ct), points[1:2], check_lung=False)
     (checked,) = loaded.predict(phantom.ct, points[1:2])
-    unchecked = loaded.predict_timed(phantom.ct, points[1:2], check_lung=False)
     assert unchecked.timing_ms["lung_mask"] > 0
     assert unchecked.diagnoses[0].to_dict() == checked.to_dict() | {"in_lung": None}
 

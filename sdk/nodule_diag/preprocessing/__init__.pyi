@@ -1,3 +1,4 @@
+from .lungs import held_lung_mask as held_lung_mask
 from .lungs import lung_mask as lung_mask
 from .lungs import lung_warnings as lung_warnings
 from .mask import LungMask as LungMask

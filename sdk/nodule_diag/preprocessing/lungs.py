@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +57,22 @@ HALF_FALL_MM = 10.0
 mask's range at 10 mm. With the threshold 0.5 this bridges gaps up to 20 mm wide and moves a flat pleura outwards by
 (sqrt(2) - 1) * 10 = 4.1 mm, so that a 20 mm nodule half sunk into the chest wall is covered to 99 %; 8 mm would cover
 70 %. A paraboloid, because the closing is then separable."""
+
+
+_found: WeakKeyDictionary[CTVolume, tuple[Any, ...]] = WeakKeyDictionary()
+"""All of a mask but its CT, which would keep the CT alive."""
+
+
+def held_lung_mask(ct: CTVolume) -> LungMask:
+    """:func:`lung_mask`, found once and remembered as long as the CT exists: 8 MB for a whole chest.
+
+    Args:
+        ct: the CT.
+    """
+    if (found := _found.get(ct)) is None:
+        mask = lung_mask(ct)
+        found = _found[ct] = mask.closed, mask.start_zyx, mask.stride_zyx, mask.warnings
+    return LungMask(ct, *found)
 
 
 def lung_mask(ct: CTVolume) -> LungMask:

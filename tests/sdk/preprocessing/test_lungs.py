@@ -1,6 +1,7 @@
 """The lung mask on made-up chests whose lungs are known, and on what is no chest at all."""
 
 from functools import cache
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from skimage.filters import threshold_otsu
 
 from nodule_diag.ct.volume import CTVolume
-from nodule_diag.preprocessing.lungs import lung_mask, otsu_threshold
+from nodule_diag.preprocessing.lungs import held_lung_mask, lung_mask, otsu_threshold
 from nodule_diag.preprocessing.mask import NO_LUNG, LungMask
 from nodule_diag.preprocessing.reference import reference_lung_mask
 
@@ -158,6 +159,17 @@ def test_a_crop_is_part_of_the_whole(mask_and_whole: tuple[LungMask, np.ndarray]
         start = data.draw(st.integers(0, size))
         box.append(slice(start, data.draw(st.integers(start, size))))
     np.testing.assert_array_equal(mask.crop(tuple(box)), whole[tuple(box)])
+
+
+def test_a_remembered_mask_is_the_mask_and_goes_with_its_ct() -> None:
+    ct = volume(chest()[0])
+    (held, again), found = (held_lung_mask(ct), held_lung_mask(ct)), lung_mask(ct)
+    assert held.closed is again.closed
+    assert held.warnings == found.warnings
+    np.testing.assert_array_equal(held.to_array(), found.to_array())
+    gone = ref(ct), ref(held.closed)
+    del ct, held, again, found
+    assert [one() for one in gone] == [None, None]  # at once, not when cycles are looked for
 
 
 def test_a_mask_made_elsewhere_is_kept_exactly() -> None:
