@@ -1,4 +1,4 @@
-"""``nodule-diag batch``: the nodules of many CTs, by many processes, going on where an earlier run was ended."""
+"""``nodule-diag batch``: the nodules of many CTs, by many processes, resuming where an earlier run ended."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from nodule_diag.fleet import Standing, Summary
 
 EXIT_SOME_FAILED = 3
-"""The batch is finished, and nodules of it have no diagnosis: of CTs or positions that were rejected, as a rule."""
+"""The batch is finished, and some nodules have no diagnosis, mostly because their CT or position was rejected."""
 SHOWN = 20
-"""Failures that are printed; all of them stand in the table of results."""
+"""Failures that are printed; the table of results has all of them."""
 
 
 class EngineName(StrEnum):
@@ -81,10 +81,10 @@ def batch(
     redact: RedactOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Diagnose the nodules of many CTs. After any end, the same command goes on where it was.
+    """Diagnose the nodules of many CTs. After any interruption, the same command resumes the work.
 
-    A CT that fails stops no other. One that ends its process, or takes too long, is given up after two tries. The exit
-    code is 0 when every nodule was diagnosed, and 3 when the batch is finished and some were not.
+    A CT that fails does not stop the others. A CT that ends its process, or takes too long, is given up after two
+    tries. The exit code is 0 when every nodule was diagnosed, and 3 when the batch is finished and some were not.
     """
     from nodule_diag.fleet import BatchOptions, Limits, read_manifest, run_batch
 

@@ -41,7 +41,7 @@ def list_cases(
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="Show at most so many; --json has all.")] = SHOWN,
     as_json: JsonOption = False,
 ) -> None:
-    """List the cases, those that match alone: what is known of each, and what the model said."""
+    """List the cases, or only those that match: what is known of each case, and what the model said."""
     from nodule_diag.cases import matching, rows
 
     base = _opened(file, bundle)
@@ -73,7 +73,7 @@ _NUMBERS = {"P", "score", "diam mm"}
 
 
 def info(file: OwnFileArgument = None, bundle: BundleOption = None, as_json: JsonOption = False) -> None:
-    """Describe a case base: how many cases of which kind, and of which model their scores are."""
+    """Describe a case base: how many cases of each kind it has, and which model gave their scores."""
     document = describe(_opened(file, bundle))
     if as_json:
         terminal.write(document_text(document))
@@ -98,7 +98,7 @@ def info(file: OwnFileArgument = None, bundle: BundleOption = None, as_json: Jso
 
 
 def verify(file: FileArgument, bundle: BundleOption = None, as_json: JsonOption = False) -> None:
-    """Check every page and value of a case base; with --bundle also whether it is of that model."""
+    """Check every page and value of a case base; with --bundle, also that its scores are of that model."""
     from nodule_diag.bundle import Bundle
     from nodule_diag.cases import CaseBase
 
@@ -122,7 +122,7 @@ def evaluate(
     k: KOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what diagnosis by similar cases is worth here (Table 2 of the paper): each case among those of others."""
+    """Measure the diagnosis by similar cases (Table 2 of the paper): each case against those of other patients."""
     from nodule_diag.cases import DEFAULT_K, evaluate_cases, selected
 
     base = _opened(file, bundle)

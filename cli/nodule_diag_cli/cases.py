@@ -101,9 +101,9 @@ def build(
     precision: PrecisionOption = PrecisionName.AUTO,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a case base from a table of diagnosed nodules. After a break, the same command goes on where it was.
+    """Make a case base from a table of diagnosed nodules. After an interruption, the same command resumes the work.
 
-    Cases without P and score are judged by the bundle's model, at their place (LPS mm) in their CT.
+    The bundle's model judges cases without P and score, at their position (LPS mm) in their CT.
     """
     from nodule_diag.cases import read_case_table
 
@@ -126,7 +126,7 @@ def add(
     precision: PrecisionOption = PrecisionName.AUTO,
     as_json: JsonOption = False,
 ) -> None:
-    """Add the cases of a table to a case base; those that are there already are passed over."""
+    """Add the cases of a table to a case base; cases that it has already are skipped."""
     from nodule_diag.cases import CaseBase, add_to, read_case_table
 
     model = _Model.of(bundle, backend, device, precision)
@@ -147,7 +147,7 @@ def remove(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove cases: all that are named or, if one of them is not there, none. Nothing of them stays in the file."""
+    """Remove the named cases, or none if one of them is not there. Nothing of a removed case stays in the file."""
     from nodule_diag.cases import CaseBase
 
     with CaseBase.edit(file) as base:
@@ -176,9 +176,9 @@ def rebuild(
     precision: PrecisionOption = PrecisionName.AUTO,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a case base anew for another bundle's model: its cases, judged again where the table says they are.
+    """Rebuild a case base for another bundle's model: the same cases, judged again at the positions in the table.
 
-    The table is the one that the case base was made from: a case base does not say where its CTs are.
+    The table is the one that the case base was made from, because a case base does not say where its CTs are.
     """
     from nodule_diag.cases import CaseBase, read_case_table, replaced
 

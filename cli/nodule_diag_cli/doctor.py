@@ -30,7 +30,7 @@ SaveOption = Annotated[
 
 
 def doctor(selftest: SelfTestOption = False, save: SaveOption = False, as_json: JsonOption = False) -> None:
-    """Show what can serve on this machine: backends, versions, devices, threads."""
+    """Show what works on this machine: backends, versions, devices, threads."""
     if save and not selftest:
         raise UsageError("--save keeps the figures of a self-test", hint="nodule-diag doctor --selftest --save")
     with terminal.progress("running every backend"):

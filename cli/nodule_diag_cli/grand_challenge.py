@@ -32,9 +32,9 @@ def grand_challenge(
     precision: PrecisionOption = PrecisionName.AUTO,
     prevalence: PrevalenceOption = None,
 ) -> None:
-    """Answer one job of the LUNA25 challenge: every nodule of a CT gets its probability, also where one fails.
+    """Answer one job of the LUNA25 challenge: every nodule of a CT gets a probability, even if one fails.
 
-    A nodule that cannot be diagnosed gets 0.5, or the prevalence; why, is said on stderr.
+    A nodule that cannot be diagnosed gets 0.5, or the prevalence; stderr says why.
     """
     from nodule_diag.diagnoser import Diagnoser
     from nodule_diag.exchange import answer_grand_challenge

@@ -30,7 +30,7 @@ FullOption = Annotated[bool, typer.Option("--full", help="All provenance: traini
 
 
 def info(bundle: BundleOption = None, full: FullOption = False, as_json: JsonOption = False) -> None:
-    """Describe the bundle: what it is and is for, what it reaches beside its yardsticks, licence, case base."""
+    """Describe the bundle: what it is, its purpose, its figures beside their yardsticks, licence, case base."""
     from nodule_diag.bundle import MODEL_CARD_NAME, Bundle
 
     opened = Bundle.default() if bundle is None else Bundle.open(bundle)

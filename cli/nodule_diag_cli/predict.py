@@ -172,7 +172,7 @@ def predict(
     study: StudyOption = None,
     store: StoreOption = False,
 ) -> None:
-    """Diagnose nodules of a chest CT whose places are known.
+    """Diagnose nodules at known positions in a chest CT.
 
     Example: nodule-diag predict scan.nii.gz --xyz -56.94 131.27 -520.6
     """

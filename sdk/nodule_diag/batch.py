@@ -28,16 +28,16 @@ class Scan:
     """One CT of a batch, and what to diagnose in it; the fields are the arguments of :meth:`Diagnoser.predict`.
 
     Attributes:
-        ct: Where it is, as for :func:`nodule_diag.read_ct`, or the volume itself.
+        ct: The path of the CT, as for :func:`nodule_diag.read_ct`, or the volume itself.
         points: (N, 3) positions, N >= 1.
-        space: What they are given in.
+        space: The frame of the points.
         ids: A name for each nodule.
         series: Which series of a DICOM folder.
         acquisition: Which volume of a DICOM series.
         k: How many similar cases.
         exclude: Case ids and patient ids that retrieval must not return.
-        check_lung: Whether to say if the positions lie in the lungs.
-        prevalence: Share of malignant nodules that ``malignancy`` is wanted for; None for one half.
+        check_lung: Whether to report if the positions lie in the lungs.
+        prevalence: Share of malignant nodules that ``malignancy`` assumes; None for one half.
     """
 
     ct: str | os.PathLike[str] | CTVolume
@@ -54,12 +54,12 @@ class Scan:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ScanResult:
-    """What came of one CT of a batch.
+    """The result of one CT of a batch.
 
     Attributes:
-        scan: As it was given.
+        scan: The scan as it was given.
         ct: The CT, for overlays; None where it could not be read.
-        outcome: The diagnoses with their times, or why there are none.
+        outcome: The diagnoses with their times, or the error.
         read_ms: How long reading took.
     """
 
@@ -75,12 +75,12 @@ class ScanResult:
 
     @property
     def error(self) -> NoduleDiagError | None:
-        """Why there are no diagnoses; None where there are."""
+        """The error of this CT; None where there are diagnoses."""
         return self.outcome if isinstance(self.outcome, NoduleDiagError) else None
 
     @property
     def prediction(self) -> Prediction:
-        """As :meth:`Diagnoser.predict_timed` returns it.
+        """The prediction, as :meth:`Diagnoser.predict_timed` returns it.
 
         Raises:
             NoduleDiagError: The error of this CT, where it has one.
@@ -91,11 +91,11 @@ class ScanResult:
 
     @property
     def diagnoses(self) -> list[Diagnosis]:
-        """As :meth:`Diagnoser.predict` returns them; raises as :attr:`prediction`."""
+        """The diagnoses, as :meth:`Diagnoser.predict` returns them; raises as :attr:`prediction`."""
         return list(self.prediction.diagnoses)
 
     def document(self, *, redact: bool = False) -> dict[str, object]:
-        """As :func:`nodule_diag.prediction_document` writes it; raises as :attr:`prediction`."""
+        """The document, as :func:`nodule_diag.prediction_document` writes it; raises as :attr:`prediction`."""
         prediction = self.prediction
         # There is no prediction without a CT.
         return prediction_document(cast(CTVolume, self.ct), prediction, read_ms=self.read_ms, redact=redact)
@@ -121,7 +121,7 @@ class Predicts(Protocol):
 
 
 class _Read(NamedTuple):
-    """A CT that was read, or why it was not."""
+    """A CT that was read, or the error."""
 
     scan: Scan
     ct: CTVolume | NoduleDiagError
@@ -146,12 +146,12 @@ def predict_batch_async(
 
 def _results(diagnoser: Predicts, scans: Iterable[Scan], prefetch: int) -> Generator[ScanResult, None, None]:
     with in_order(_read, scans, threads=1, ahead=prefetch) as reads:
-        # No name here keeps a CT while the next one is waited for.
+        # No variable here keeps a CT in memory while the next one is read.
         yield from map(partial(_diagnosed, diagnoser), reads)
 
 
 async def _in_a_thread(results: Generator[ScanResult, None, None]) -> AsyncGenerator[ScanResult, None]:
-    # A thread of its own: the generator is only ever used by this one, and the loop's pool is left to others.
+    # A separate thread: only this thread uses the generator, and the event loop's own pool stays free.
     pool = ThreadPoolExecutor(1, thread_name_prefix="nodule-diag-batch")
     loop = asyncio.get_running_loop()
     try:
@@ -162,7 +162,7 @@ async def _in_a_thread(results: Generator[ScanResult, None, None]) -> AsyncGener
             yield result
             del result
     finally:
-        # In the same thread, so after whatever it is computing now.
+        # In the same thread, so after the work that is running now.
         closed = loop.run_in_executor(pool, results.close)
         pool.shutdown(wait=False)
         await asyncio.shield(closed)
@@ -171,7 +171,7 @@ async def _in_a_thread(results: Generator[ScanResult, None, None]) -> AsyncGener
 def _read(scan: Scan) -> _Read:
     start = perf_counter()
     try:
-        # One thread: the others are the network's, which works meanwhile.
+        # One thread: the network uses the others at the same time.
         ct = scan.ct
         if not isinstance(ct, CTVolume):
             ct = read_ct(ct, series=scan.series, acquisition=scan.acquisition, threads=1)
@@ -201,7 +201,7 @@ def _diagnosed(diagnoser: Predicts, read: _Read) -> ScanResult:
 
 
 def _told(error: Exception) -> NoduleDiagError:
-    """What one CT's result says of an error: whichever it is, it must not end the work on the others."""
+    """The error as a CT's result reports it: no error of one CT may end the work on the others."""
     if isinstance(error, MemoryError):
         told = NoduleDiagError(
             "not enough memory for this CT",
@@ -222,7 +222,7 @@ def _told(error: Exception) -> NoduleDiagError:
 
 
 def _without_frames(error: NoduleDiagError) -> NoduleDiagError:
-    """The error without its tracebacks, which would keep the voxels of a CT while the caller keeps the error."""
+    """The error without its tracebacks, which would keep a CT's voxels in memory as long as the error."""
     fault: BaseException | None = error
     while fault is not None:
         fault.__traceback__ = None

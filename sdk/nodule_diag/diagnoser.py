@@ -1,6 +1,6 @@
 """The Diagnoser: CT and points in, diagnoses out. It composes the rooms and adds nothing of its own.
 
-Over 300 lines, a third of which document the one class that callers meet.
+The file has over 300 lines. A third of them document the one class that callers use.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ STAGES = ("lung_mask", "patch", "inference", "retrieval")
 
 
 class _Call(NamedTuple):
-    """What the nodules of one call have in common, once it has been checked."""
+    """What the nodules of one call share, once the call has been checked."""
 
     ct: CTVolume
     lungs: LungMask | None
@@ -64,14 +64,14 @@ class _Call(NamedTuple):
 
 
 class Diagnoser:
-    """A bundle that is loaded and ready; safe to use from several threads, and to load more than once.
+    """A loaded bundle, ready to use. Several threads can use one diagnoser, and several diagnosers can be loaded.
 
     Attributes:
-        bundle: What is being run.
-        identity: Its name, version and hash.
-        cases: Its historical cases.
-        threads: CPU threads a call uses.
-        symmetries: Views of each patch that are averaged.
+        bundle: The bundle that is run.
+        identity: The bundle's name, version and hash.
+        cases: The historical cases that retrieval searches.
+        threads: CPU threads that a call uses.
+        symmetries: How many views of each patch are averaged.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend, cases: CaseIndex, *, symmetries: int = 1) -> None:
@@ -100,23 +100,23 @@ class Diagnoser:
         """Check a bundle and load it into a backend.
 
         Args:
-            bundle: A bundle, or where one is (a directory or a zip); the packaged one when left out.
-            cases: A case base of the bundle's model, or its file; the bundle's own when left out.
+            bundle: A bundle, or its path (a directory or a zip); the packaged bundle when left out.
+            cases: A case base of the bundle's model, or the path of its file; the bundle's own when left out.
             backend: ``auto``, ``onnxruntime``, ``winograd``, ``openvino``, ``tensorrt`` or ``tensorrt-rtx``.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-            precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``. Where ``cases`` are given, ``auto`` is fp32.
+            precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``. With ``cases``, ``auto`` means fp32.
             threads: CPU threads a call may use; ``OMP_NUM_THREADS`` or every available core when left out.
             symmetries: 8 or 48 to average the answers over the flips or all symmetries of each patch
-                (:mod:`nodule_diag.backends.symmetry`), at as many times the cost of inference.
+                (:mod:`nodule_diag.backends.symmetry`). Inference then costs 8 or 48 times as much.
 
         Returns:
-            The diagnoser; what ``auto`` chose stands in :attr:`runtime`.
+            The diagnoser; its :attr:`runtime` says what ``auto`` chose.
 
         Raises:
             BundleError: When the bundle is damaged, altered or of another schema.
-            CaseBaseError: Likewise the case base; or it is empty, or of another model.
-            BackendError: When what was asked for cannot serve.
-            UsageError: For options that mean nothing.
+            CaseBaseError: When the case base is damaged, altered, empty, or of another schema or model.
+            BackendError: When the requested backend, device or precision cannot be used.
+            UsageError: For an option with an invalid value.
         """
         count = resolve_threads(threads)
         require_views(symmetries)
@@ -124,8 +124,8 @@ class Diagnoser:
             bundle = Bundle.default() if bundle is None else Bundle.open(bundle)
         if cases is not None:
             cases = (cases if isinstance(cases, CaseBase) else CaseBase.open(cases)).of_model(bundle)
-            # Whether a reduced precision finds the same similar cases was measured with the bundle's own: among more
-            # cases, which lie closer together, it may not.
+            # Whether a reduced precision finds the same similar cases was measured on the bundle's own cases. In a
+            # larger case base the cases lie closer together, and a reduced precision may find others.
             precision = "fp32" if precision == "auto" else precision
         index = CaseIndex(bundle if cases is None else cases)
         loaded = create_backend(bundle, name=backend, device=device, precision=precision, threads=count)
@@ -138,16 +138,16 @@ class Diagnoser:
         symmetries: int | None = None,
         through: Callable[[Backend], Backend] | None = None,
     ) -> Diagnoser:
-        """Another diagnoser on the network that this one has loaded, which costs no memory of the network's size.
+        """Make another diagnoser that shares the loaded network, so that the network is in memory only once.
 
         Args:
             cases: Another case base of the bundle's model.
-            symmetries: Views of each patch that are averaged.
-            through: What stands before the network from now on, as a queue that several callers share.
+            symmetries: How many views of each patch are averaged.
+            through: Wraps the network for the new diagnoser, for example in a queue that several callers share.
 
         Raises:
             CaseBaseError: When the case base is empty, or of another model.
-            UsageError: For a number of views that there is not.
+            UsageError: For a number of views other than 1, 8 or 48.
         """
         return Diagnoser(
             self.bundle,
@@ -158,12 +158,12 @@ class Diagnoser:
 
     @property
     def network(self) -> Backend:
-        """What runs the network, one view at a time; safe to use from several threads."""
+        """The backend that runs the network, one view at a time; safe to use from several threads."""
         return self._network
 
     @property
     def runtime(self) -> Runtime:
-        """What runs the network, as it was settled by :meth:`load`."""
+        """What runs the network, as :meth:`load` chose it."""
         return Runtime(
             sdk_version=nodule_diag.__version__,
             backend=self._backend.name,
@@ -190,23 +190,23 @@ class Diagnoser:
         Args:
             ct: A chest CT.
             points: (N, 3) positions, N >= 1.
-            space: What they are given in: ``lps`` or ``ras`` mm, or ``voxel`` indices x, y, z of the file as stored.
+            space: The frame of the points: ``lps`` or ``ras`` mm, or ``voxel`` indices x, y, z of the file as stored.
             k: How many similar cases to retrieve; the bundle's number (20) when left out.
             ids: A name for each nodule; "1", "2", ... when left out.
             exclude: Case ids and patient ids that retrieval must not return, such as this CT's own patient.
-            check_lung: Whether to find the lungs and say if each position lies in them. Without it ``in_lung`` is None
-                and that time is saved (``timing_ms``: ``lung_mask``), but for a bundle whose input is masked
-                (``preprocessing.masked_input``): it needs the lungs for its input all the same.
-            prevalence: Share of malignant nodules among those that are asked about, 0 < p < 1. It moves ``malignancy``
-                from the prior of one half to this one by Bayes' rule, and nothing else.
+            check_lung: Whether to find the lungs and report if each position lies in them. If False, ``in_lung`` is
+                None and the time for the lung mask is saved (``timing_ms``: ``lung_mask``). A bundle whose input is
+                masked (``preprocessing.masked_input``) needs the lung mask in either case.
+            prevalence: Share of malignant nodules among the nodules asked about, 0 < p < 1. Bayes' rule moves
+                ``malignancy`` from the prior of one half to this prior. No other figure changes.
 
         Returns:
-            One diagnosis a point, in the same order.
+            One diagnosis per point, in the same order.
 
         Raises:
-            CoordinateError: For a point that is not finite, not inside the CT, or near a gap between its slices.
-            UsageError: For an empty list, ids that do not fit, a ``k`` that is no whole number above 0, or a
-                prevalence that is no number between 0 and 1.
+            CoordinateError: For a point that is not finite, not inside the CT, or near missing slices.
+            UsageError: For an empty list, ids that are empty, repeated or not one per point, a ``k`` that is not a
+                whole number above 0, or a prevalence that is not a number between 0 and 1.
             BackendError: When the network fails.
         """
         timed = self.predict_timed(
@@ -227,10 +227,10 @@ class Diagnoser:
         prevalence: float | None = None,
         watch: Callable[[str], None] | None = None,
     ) -> Prediction:
-        """:meth:`predict`, with the time that each stage took. Same arguments and errors.
+        """Diagnose as :meth:`predict` does, and time each stage. Same arguments and errors.
 
-        ``watch``, where it is given, is called with the name of each stage when it begins, as often as it does. What it
-        raises ends the call.
+        ``watch`` is called with the name of a stage each time that this stage begins. An exception from ``watch`` ends
+        the call.
         """
         stopwatch = Stopwatch(STAGES, watch)
         k = require_k(self.bundle.manifest.retrieval.k if k is None else k)
@@ -251,11 +251,11 @@ class Diagnoser:
             require_inside(ct, center, in_lung=(lambda point: lungs().contains(point)) if check_lung else None)
             require_no_gap(ct, center, half_cube_mm=PATCH_SIZE * PATCH_SPACING_MM / 2)
         mask = lungs() if check_lung or masked else None
-        # Not timed as a stage: whoever leaves the mask out is still told that this is no chest.
+        # Not timed as a stage. A caller without the mask is still warned if this is not a chest.
         warnings = (*ct.warnings, *(mask.warnings if mask else lung_warnings(ct)))
         call = _Call(ct, mask, warnings, check_lung, k, exclude, prevalence, stopwatch)
         diagnoses: list[Diagnosis] = []
-        for start in range(0, len(names), self._backend.batch):  # as many at a time as the network is fastest with
+        for start in range(0, len(names), self._backend.batch):  # the batch size that is fastest
             centers = centers_xyz_mm[start : start + self._backend.batch]
             with stopwatch.time("patch"):
                 patches = extract_patches(ct, centers, lung_mask=mask if masked else None)
@@ -282,7 +282,7 @@ class Diagnoser:
         )
 
     def predict_batch(self, scans: Iterable[Scan], *, prefetch: int = 1) -> Generator[ScanResult, None, None]:
-        """Diagnose the nodules of several CTs; the next CT is read while the network looks at the current one.
+        """Diagnose the nodules of several CTs; the next CT is read while the network works on the current one.
 
         .. code-block:: python
 
@@ -292,17 +292,17 @@ class Diagnoser:
                     continue
                 store(result.diagnoses)
 
-        A CT that fails is delivered in its place, with the error, and stops no other. What is no error of this
-        package comes as a :class:`NoduleDiagError` too, with the code ``out-of-memory`` or ``unforeseen``.
-        Leaving the loop, or ``close()``, ends the reading: after the CT that is being read, no other is opened.
+        A CT that fails gives a result with the error, in its place. The other CTs go on. An exception from outside this
+        package becomes a :class:`NoduleDiagError` with the code ``out-of-memory`` or ``unforeseen``. Leaving the loop,
+        or ``close()``, ends the reading: no CT is opened after the one that is being read.
 
         Args:
-            scans: The CTs, in any number: they are taken one by one, at most ``prefetch`` in advance.
-            prefetch: How many CTs are read in advance. So many, the current one, and those whose results the caller
-                keeps are in memory at a time.
+            scans: The CTs, in any number. They are taken one at a time, at most ``prefetch`` in advance.
+            prefetch: How many CTs are read in advance. These CTs, the current CT, and the CTs whose results the caller
+                keeps are in memory together.
 
         Returns:
-            One result a CT, in the order of ``scans``.
+            One result per CT, in the order of ``scans``.
 
         Raises:
             UsageError: When ``prefetch`` is below 1.
@@ -312,15 +312,15 @@ class Diagnoser:
     def predict_batch_async(self, scans: Iterable[Scan], *, prefetch: int = 1) -> AsyncGenerator[ScanResult, None]:
         """:meth:`predict_batch` for ``async for``; same arguments, results and errors.
 
-        All work is done in threads of its own, so that the event loop is never held up. Cancelled, it waits for the
-        nodules that are being diagnosed and for the CT that is being read, and then stops.
+        All work is done in separate threads, so the event loop is never blocked. When cancelled, the generator waits
+        for the nodules that are being diagnosed and for the CT that is being read, and then stops.
         """
         return predict_batch_async(self, scans, prefetch=prefetch)
 
     def warm_up(self) -> None:
         """Diagnose a made-up CT, so that the first call of :meth:`predict` is as fast as the others.
 
-        It loads what is loaded late (SimpleITK, the runtime's kernels) and takes the memory that a call needs.
+        This loads what is otherwise loaded at first use (SimpleITK, the runtime's kernels) and allocates memory.
         """
         self.predict(made_up_ct(), [(0.0, 0.0, 0.0)])
 
@@ -333,7 +333,7 @@ class Diagnoser:
         outputs: Outputs,
         row: int,
     ) -> Diagnosis:
-        """One nodule, which is one row of the network's outputs, as a result."""
+        """The result of one nodule, which is one row of the network's outputs."""
         ct, mask, known = call.ct, call.lungs, self.cases.identity
         malignancy, expert_score = float(outputs.malignancy[row]), float(outputs.expert_score[row])
         with call.stopwatch.time("retrieval"):  # eq. 13 in each feature space
@@ -379,7 +379,7 @@ class Diagnoser:
 
 
 def _names(ids: Sequence[str] | None, count: int) -> list[str]:
-    """The caller's ids, or 1, 2, ...; they name files and rows, so each must be there once."""
+    """The caller's ids, or 1, 2, ... The ids name files and rows, so each id must be unique."""
     if ids is None:
         return [str(number) for number in range(1, count + 1)]
     names = [str(name) for name in ids]

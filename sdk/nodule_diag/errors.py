@@ -7,15 +7,15 @@
     ├── CTError           (ValueError)       exit 3   the CT cannot be read or must not be used
     ├── CoordinateError   (ValueError)       exit 3   a point that is not in the volume
     ├── BundleError       (ValueError)       exit 4   a bundle that is damaged, altered or of another schema
-    │   └── CaseBaseError                    exit 4   a case base that is, or that is of another model
+    │   └── CaseBaseError                    exit 4   a case base that is damaged, or of another schema or model
     ├── BackendError      (RuntimeError)     exit 5   the requested backend or device cannot serve
     │   └── MissingExtraError (ImportError)  exit 5   an optional dependency is not installed
     ├── PacsError         (ConnectionError)  exit 6   a remote server refused or failed
     └── OutputError       (OSError)          exit 1   a result could not be written
 
-Every error also derives from the builtin that fits, so ``except ValueError`` works for callers who do not know this
-package. ``code`` is a stable kebab-case word for programs, the message is for people and names the value that was
-refused, ``hint`` says what to do about it.
+Every error also derives from the matching builtin, so ``except ValueError`` works for callers who do not know this
+package. ``code`` is a stable kebab-case word for programs. The message is for people and names the refused value.
+``hint`` says what to do about the error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 MAX_MESSAGE = 2000
-"""Characters; of a longer text the middle is left out: what a damaged file says of itself may have any length."""
+"""Characters. The middle of a longer text is left out: text from a damaged file may have any length."""
 
 
 def bounded(text: str) -> str:
@@ -45,7 +45,7 @@ class NoduleDiagError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str = "", code: str | None = None) -> None:
-        self.whole = message, hint  # a name that is cut in two is known to nobody: redact this, then bound it
+        self.whole = message, hint  # redact this, then bound it: a name cut in two is not recognised
         self.message, self.hint = bounded(message), bounded(hint)
         super().__init__(self.message)
         if code is not None:
@@ -68,7 +68,7 @@ class UsageError(NoduleDiagError, ValueError):
 
 
 class CTError(NoduleDiagError, ValueError):
-    """A CT that cannot be read, or that must not be diagnosed from."""
+    """A CT that cannot be read, or that must not be used for a diagnosis."""
 
     code = "ct-rejected"
     exit_code = 3
@@ -89,13 +89,13 @@ class BundleError(NoduleDiagError, ValueError):
 
 
 class CaseBaseError(BundleError):
-    """A case base that is damaged, foreign, empty, of another schema or of another model."""
+    """A file that is not a case base, or a case base that is damaged, empty, or of another schema or model."""
 
     code = "case-base-rejected"
 
 
 class BackendError(NoduleDiagError, RuntimeError):
-    """A backend or device that was asked for and cannot serve."""
+    """A requested backend or device that cannot be used."""
 
     code = "backend-unavailable"
     exit_code = 5
@@ -106,7 +106,7 @@ class MissingExtraError(BackendError, ImportError):
 
     Args:
         package: The import that failed, as the user knows it.
-        extra: The extra of this distribution that brings it.
+        extra: The extra of this distribution that installs it.
     """
 
     code = "missing-extra"
@@ -121,7 +121,7 @@ class MissingExtraError(BackendError, ImportError):
 
 
 class PacsError(NoduleDiagError, ConnectionError):
-    """A remote server that refused, failed, or did not give everything."""
+    """A remote server that refused, failed, or did not send everything."""
 
     code = "pacs-failed"
     exit_code = 6

@@ -1,4 +1,4 @@
-"""Open a bundle: every hash is checked before any byte is parsed, and what was hashed is what is parsed."""
+"""Open a bundle: every hash is checked before any byte is parsed, and the hashed bytes are the parsed bytes."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class _Version(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A bundle whose every file has the hash that its manifest gives.
+    """A bundle in which every file has the hash that the manifest gives.
 
-    The bytes are read once and kept: a file that is exchanged on disk after the check changes nothing.
+    The bytes are read once and kept, so replacing a file on disk after the check has no effect.
 
     Attributes:
         manifest: The parsed ``manifest.json``.
-        sha256: Of ``manifest.json``'s bytes; as that lists the hash of every other file, it identifies the bundle.
-        path: Where it was opened.
+        sha256: The hash of ``manifest.json``, which lists the hash of every other file. It identifies the bundle.
+        path: Where the bundle was opened.
         files: The checked bytes of every file that the manifest lists, by relative path.
     """
 
@@ -61,13 +61,13 @@ class Bundle:
         """Read and check a bundle.
 
         Args:
-            path: Its directory, or a zip of what is in that directory.
+            path: Its directory, or a zip of that directory's content.
 
         Returns:
             The checked bundle.
 
         Raises:
-            BundleError: With a code of its own for each fault: ``bundle-missing``, ``bundle-not-a-bundle``,
+            BundleError: With its own code for each fault: ``bundle-missing``, ``bundle-not-a-bundle``,
                 ``bundle-unreadable``, ``bundle-unsafe-path``, ``bundle-too-large``, ``bundle-schema-unknown``,
                 ``bundle-manifest-invalid``, ``bundle-file-missing``, ``bundle-file-unlisted``,
                 ``bundle-hash-mismatch``.
@@ -109,9 +109,9 @@ class Bundle:
 
     @property
     def model_sha256(self) -> str:
-        """Of the fp32 network's file: which model the scores of a case base are of.
+        """The hash of the fp32 network's file. It identifies the model that gave the scores of a case base.
 
-        It stays when case base, card, figures or reduced graphs change, and ``sha256sum model.onnx`` gives it.
+        It does not depend on the case base, card, figures or reduced graphs, and equals ``sha256sum model.onnx``.
         """
         return self.manifest.files[self.manifest.model.file]
 
@@ -152,7 +152,7 @@ def _parse_manifest(text: bytes) -> Manifest:
 
 
 def _invalid(error: ValidationError) -> BundleError:
-    """Name the first field that is wrong; unsafe paths first, for they are no slip."""
+    """Name the first wrong field, but an unsafe path before all others, because it is no accident."""
     faults = error.errors(include_url=False, include_context=False)
     fault = next((fault for fault in faults if fault["type"] == UNSAFE_PATH), faults[0])
     where = ".".join(str(part) for part in fault["loc"]) or "its JSON"
@@ -161,7 +161,7 @@ def _invalid(error: ValidationError) -> BundleError:
 
 
 def _invalid_at(where: str, why: str, *, code: str = "bundle-manifest-invalid") -> BundleError:
-    """Names and values of a manifest may be anything: what cannot be shown is replaced, what is long is cut."""
+    """Names and values of a manifest may be anything: unprintable characters are replaced, long texts are cut."""
     said = f"{where[:MAX_SHOWN]}: {why[:MAX_SHOWN]}"
     return BundleError(
         f"the bundle's {MANIFEST_NAME} is invalid at {''.join(c if c.isprintable() else '?' for c in said)}",
@@ -216,7 +216,7 @@ def write_bundle(path: str | os.PathLike[str], *, manifest: Manifest, files: Map
 
     Raises:
         BundleError: When what would be written is not a valid bundle.
-        OutputError: When it cannot be written, or a directory stands in the way that is no bundle.
+        OutputError: When the bundle cannot be written, or ``path`` holds something other than a bundle.
     """
     target, content = Path(path), seal(manifest, files)
     if target.suffix == ".zip":
@@ -254,7 +254,7 @@ def _write_directory(target: Path, content: Mapping[str, bytes]) -> None:
 
 
 def _exchange(fresh: Path, target: Path, old: Path) -> None:
-    """Put ``fresh`` where ``target`` is; what was there comes back when that fails, and goes when it does not."""
+    """Put ``fresh`` in the place of ``target``. The old content is restored on failure and removed on success."""
     if not target.exists():
         fresh.rename(target)
         return

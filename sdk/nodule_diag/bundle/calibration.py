@@ -1,4 +1,4 @@
-"""What a manifest says of the numbers that are made of the network's answers; each of them was fitted out of fold."""
+"""The parts of a manifest for numbers that are computed from the network's answers; each was fitted out of fold."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from nodule_diag.bundle.fields import RelativePath, Strict
 
 
 class PresenceSpec(Strict):
-    """What turns SegNet's map into how likely there is a nodule (:class:`nodule_diag.results.PresenceCalibration`).
+    """Turns SegNet's map into the probability of a nodule (:class:`nodule_diag.results.PresenceCalibration`).
 
     Attributes:
-        scale: Of the evidence.
-        shift: Added to it.
-        warn_below: A lower presence is warned of.
+        scale: Factor of the evidence.
+        shift: Added to the scaled evidence.
+        warn_below: A lower presence gives a warning.
     """
 
     scale: Annotated[float, Field(gt=0.0)]
@@ -24,21 +24,21 @@ class PresenceSpec(Strict):
 
 
 class SegmentationSpec(Strict):
-    """Where SegNet's map is cut (:class:`nodule_diag.results.Segmentation`).
+    """The threshold of SegNet's map (:class:`nodule_diag.results.Segmentation`).
 
     Attributes:
-        threshold: From which a sub-voxel belongs to the nodule.
+        threshold: The probability from which a sub-voxel belongs to the nodule.
     """
 
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 class CalibrationSpec(Strict):
-    """What turns S into P (:class:`nodule_diag.results.Calibration`): the sigmoid of slope * S + intercept.
+    """Turns S into P (:class:`nodule_diag.results.Calibration`): the sigmoid of slope * S + intercept.
 
     Attributes:
-        slope: Above 0, so that the order of nodules stays.
-        intercept: Added to it.
+        slope: Above 0, so that the order of nodules does not change.
+        intercept: Added to slope * S.
     """
 
     slope: Annotated[float, Field(gt=0.0)]
@@ -46,13 +46,13 @@ class CalibrationSpec(Strict):
 
 
 class FeatureDistanceSpec(Strict):
-    """What the network's features looked like in training (:class:`nodule_diag.results.FeatureDistance`).
+    """The distribution of the network's features in training (:class:`nodule_diag.results.FeatureDistance`).
 
     Attributes:
         file: Mean, variances and principal components, little-endian float32.
         components: How many principal components it holds.
         rest_variance: Mean variance along each of the other directions.
-        warn_above: The distance that is warned of, and of which distances are told as multiples.
+        warn_above: A larger distance gives a warning. Distances are reported as multiples of this value.
     """
 
     file: RelativePath
@@ -62,11 +62,11 @@ class FeatureDistanceSpec(Strict):
 
 
 class SpreadSpec(Strict):
-    """From which spread over the symmetries on answers were wrong twice as often.
+    """The spread over the symmetries above which answers were wrong twice as often.
 
     Attributes:
-        views: How many views the spread was of.
-        warn_above: A larger spread of P is warned of; in terms of the P that is told.
+        views: How many views the spread is over.
+        warn_above: A larger spread of the reported P gives a warning.
     """
 
     views: Annotated[int, Field(ge=2, le=48)]

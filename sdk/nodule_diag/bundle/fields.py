@@ -1,4 +1,4 @@
-"""What a field of ``manifest.json`` may be: bounded text, plain paths, and JSON that every reader understands alike."""
+"""What a field of ``manifest.json`` may be: bounded text, plain paths, and JSON that all parsers read the same way."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Strict(BaseModel):
 
 
 def require_apart(files: dict[str, str]) -> dict[str, str]:
-    """Return ``files`` when no two names are one on a system that takes upper and lower case for the same.
+    """Return ``files`` if no two names are the same file on a system that ignores upper and lower case.
 
     Raises:
         PydanticCustomError: Of type :data:`UNSAFE_PATH`.
@@ -73,10 +73,10 @@ def require_apart(files: dict[str, str]) -> dict[str, str]:
 
 
 def require_plain_json(text: bytes) -> None:
-    """Refuse JSON that readers understand differently: a name twice in an object, NaN, a number beyond a float.
+    """Refuse JSON that parsers read differently: a name twice in an object, NaN, a number beyond a float.
 
     Raises:
-        ValueError: Also for what is no JSON, or nested too deeply.
+        ValueError: Also for text that is not JSON, or nested too deeply.
     """
     try:
         json.loads(

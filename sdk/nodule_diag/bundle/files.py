@@ -27,14 +27,14 @@ MAX_MANIFEST_BYTES = 1 * 2**20
 """Largest ``manifest.json``; real ones are a few kB."""
 
 Reader = Callable[[int], bytes]
-"""Reads at most so many bytes of one file."""
+"""Reads at most the given number of bytes of one file."""
 
 
 def list_files(path: Path) -> dict[str, Reader]:
-    """Name every file of a bundle, with a function that reads it.
+    """List every file of a bundle, with a function that reads the file.
 
     Args:
-        path: A directory, or a zip of what is in one.
+        path: A directory, or a zip of its content.
 
     Returns:
         Readers by path relative to the bundle, sorted.
@@ -65,7 +65,7 @@ def read_bounded(name: str, reader: Reader, *, limit: int = MAX_FILE_BYTES) -> b
     Args:
         name: Its name, for messages.
         reader: As :func:`list_files` returned it.
-        limit: Largest size that is accepted, where that is below :data:`MAX_FILE_BYTES`.
+        limit: Largest size that is accepted, where it is below :data:`MAX_FILE_BYTES`.
 
     Returns:
         Its bytes.

@@ -1,6 +1,6 @@
-"""What ``manifest.json`` of a bundle says, as pydantic models: text from outside is validated here and nowhere else.
+"""A bundle's ``manifest.json`` as pydantic models: text from outside is validated here and nowhere else.
 
-Unknown fields are refused: a manifest that asks for something this version does not know must not be half obeyed.
+Unknown fields are refused: a manifest that asks for something this version does not know must not be applied in part.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SCHEMA_VERSION: Final = "nodule-diag/bundle/2"
 MANIFEST_NAME = "manifest.json"
 MODEL_CARD_NAME = "MODEL_CARD.md"
 MAX_K: Final = 10_000
-"""Similar cases that may be asked for: each result holds so many for each space."""
+"""The most similar cases that may be asked for: each result holds this many per space."""
 FEATURES: Final = 256
 """How many features F_k (paper eq. 4) CNet and RNet read."""
 
@@ -50,9 +50,9 @@ class Preprocessing(Strict):
     Attributes:
         patch_size: Edge of the input cube in voxels.
         spacing_mm: Its isotropic voxel size.
-        windows_hu: One HU window a channel: lung, mediastinal.
+        windows_hu: One HU window per channel: lung, mediastinal.
         masked_input: Whether step 8 (CT times lung mask) was applied in training and so must be in prediction.
-        outside_lung_hu: What stands outside the mask when ``masked_input``.
+        outside_lung_hu: HU of voxels outside the mask when ``masked_input``.
     """
 
     patch_size: int = PATCH_SIZE
@@ -63,7 +63,7 @@ class Preprocessing(Strict):
 
     @model_validator(mode="after")
     def _is_what_this_sdk_does(self) -> Self:
-        """The SDK has one preprocessing: a bundle that was trained on another must not be run with it."""
+        """The SDK has one preprocessing: a model that was trained with another must not be run with it."""
         for name, field in type(self).model_fields.items():
             if not field.is_required() and getattr(self, name) != field.default:
                 raise ValueError(f"{name} is {getattr(self, name)}; this version prepares {field.default}")
@@ -87,7 +87,7 @@ _OUTPUT_SIZES = {"segmentation": _MAP, "cam": _MAP, "raw_cam": _MAP, "features":
 
 
 class ModelOutputs(Strict):
-    """The five outputs, and two that a network may lack, each bound by name."""
+    """The five outputs, and two optional ones, each bound by name."""
 
     malignancy: TensorSpec = TensorSpec(name="malignancy", shape=("B",))
     logit: TensorSpec = TensorSpec(name="logit", shape=("B",))
@@ -103,7 +103,7 @@ class ModelOutputs(Strict):
 
     @model_serializer
     def _written(self) -> dict[str, TensorSpec]:
-        """Without what the network lacks, so that versions that do not know the field read the manifest, too."""
+        """Leave out missing outputs, so that versions that do not know these fields read the manifest, too."""
         return self.given()
 
     @model_validator(mode="after")
@@ -118,14 +118,14 @@ class ModelOutputs(Strict):
 
 
 ReducedPrecision = Literal["bf16", "fp16"]
-"""What the convolutions of a reduced graph compute in; the rest of it is fp32, its inputs and outputs too."""
+"""The number format of a reduced graph's convolutions; the rest of the graph is fp32, inputs and outputs too."""
 
 
 class ReducedModel(Strict):
     """The same network with convolutions of reduced precision.
 
     Attributes:
-        file: Its ONNX file, whose tensors have the names and shapes of the fp32 one's.
+        file: Its ONNX file, whose tensors have the same names and shapes as in the fp32 file.
         opset: Version of the standard operator set.
         parity: Its measured difference from the fp32 file, and the gates that it passed.
     """
@@ -140,7 +140,7 @@ class WinogradModel(Strict):
 
     Attributes:
         file: Its ONNX file: nodes only, the weights are those of the fp32 file.
-        kernels: The ONNX file that makes its transformed kernels from those weights: no inputs, an output each.
+        kernels: The ONNX file that makes the transformed kernels from these weights: no inputs, one output per kernel.
         opset: Version of the standard operator set.
     """
 
@@ -158,7 +158,7 @@ class ModelSpec(Strict):
         reduced: Graphs of reduced precision, each of which passed its gate when it was exported.
         winograd: The fp32 network with fewer products, where the bundle holds it.
         input: The one input.
-        outputs: The five outputs, and those that not every network has.
+        outputs: The five outputs, and the optional ones.
     """
 
     file: RelativePath = "model.onnx"
@@ -213,8 +213,8 @@ class Golden(Strict):
 
     Attributes:
         file: The answers.
-        seeds: Of the nodules, in the file's order.
-        patches_sha256: Of the patches that the seeds made where the answers come from.
+        seeds: Seeds of the nodules, in the file's order.
+        patches_sha256: The hash of the patches that the seeds gave where the answers were computed.
     """
 
     file: RelativePath
@@ -252,7 +252,7 @@ class Manifest(Strict):
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Without the numbers that it lacks, so that versions that do not know their fields read the manifest, too."""
+        """Leave out missing numbers, so that versions that do not know these fields read the manifest, too."""
         written: dict[str, object] = write(self)
         return {name: value for name, value in written.items() if name not in _NUMBERS or value is not None}
 
@@ -263,7 +263,7 @@ class Manifest(Strict):
         return self
 
     def required_files(self) -> tuple[str, ...]:
-        """Every file that the rest of the manifest speaks of, without repeats."""
+        """Every file that the rest of the manifest names, without repeats."""
         named = [MODEL_CARD_NAME, self.model.file, self.retrieval.cases]
         named += [model.file for model in self.model.reduced.values()]
         named += [] if self.model.winograd is None else [self.model.winograd.file, self.model.winograd.kernels]

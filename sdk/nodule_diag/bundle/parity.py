@@ -1,4 +1,4 @@
-"""What a manifest says of a backend's answers: how far they were from the reference's."""
+"""The part of a manifest about a backend's answers: how far they were from the reference's."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class ParityFigures(Strict):
         patches: How many were compared.
         malignancy: Largest absolute difference of P.
         expert_score: Largest absolute difference, on the scale 1..5.
-        segmentation: Mean absolute difference of the patch where that is largest.
-        cam: Likewise, of the patches whose CAM was compared.
-        cam_patches: How many those were: where P is 0.5 to within the gate, rounding decides the sign in eq. 6.
+        segmentation: Mean absolute difference of the patch with the largest difference.
+        cam: Likewise, among the patches whose CAM was compared.
+        cam_patches: How many; without those whose P is 0.5 within the gate, where rounding decides the sign in eq. 6.
         overlap: Share of the reference's similar cases that are found again: mean over patches, in the worst space.
-        features: Of the features of the patch where it is largest: length of the difference by length; None where the
-            network gives none, or it was not measured.
+        features: Relative difference of the features, by length, of the patch with the largest difference; None where
+            the network gives no features, or they were not compared.
     """
 
     patches: Annotated[int, Field(ge=1)]
@@ -35,7 +35,7 @@ class ParityFigures(Strict):
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Without features where there are none, so that versions that do not know the field read it, too."""
+        """Leave out missing features, so that versions that do not know the field read the record, too."""
         written: dict[str, object] = write(self)
         return {name: value for name, value in written.items() if name != "features" or value is not None}
 
@@ -44,10 +44,10 @@ class ParityRecord(ParityFigures):
     """Figures of one backend at one precision, measured when the bundle was made.
 
     Attributes:
-        backend: Which; one that this version does not know is of no use to it, and no fault.
+        backend: Its name; a record of a backend that this version does not know is ignored.
         device: What kind of device it ran on.
         precision: What it computed in.
-        runtime_version: Of the backend's runtime.
+        runtime_version: Version of the backend's runtime.
     """
 
     backend: Line

@@ -1,8 +1,8 @@
 """The case base: diagnosed nodules, and which of them are most like a new one (paper eq. 13, 14).
 
-One SQLite file holds them; hnswlib compares, ties go by case id, and the answer is that of an exhaustive search.
-Doors: ``CaseBase``, ``CaseIndex``, ``Case``, ``mean_label``; to make one of a hospital's history ``read_case_table``,
-``build_case_base``, ``add_to``; ``selected`` filters it, ``evaluate_cases`` tells what it is worth.
+One SQLite file holds the cases. hnswlib compares, case ids break ties, and the result is that of an exhaustive search.
+Doors: ``CaseBase``, ``CaseIndex``, ``Case``, ``mean_label``; to make one from a hospital's cases ``read_case_table``,
+``build_case_base``, ``add_to``; ``selected`` filters it, ``evaluate_cases`` measures it.
 """
 
 import lazy_loader

@@ -1,6 +1,6 @@
-"""The case base as a file: one SQLite database that is read whole, and that grows by transactions.
+"""The case base as a file: one SQLite database that is read as a whole, and that grows by transactions.
 
-Over 300 lines, a third of them what callers read: reading and writing stand on the same columns in the same order.
+The file has over 300 lines, a third of them for callers: reading and writing use the same columns in the same order.
 """
 
 # ruff: noqa: S608 - what is pasted into a statement are names of this file and placeholders; values are bound
@@ -32,13 +32,13 @@ from nodule_diag.errors import CaseBaseError, UsageError
 from nodule_diag.process import writing
 
 COLUMNS = tuple(name for name in Case.model_fields if name not in {"reader_scores", "columns"})
-"""Those of the table ``cases``, in its order; the other two fields have a table each."""
+"""The columns of the table ``cases``, in its order; the other two fields have a table each."""
 CHUNK = 1000
-"""Cases that are fetched at a time; SQLite takes 32,766 values in a statement."""
+"""Cases that are fetched at a time; SQLite accepts 32,766 values in a statement."""
 
 
 class CaseBase:
-    """Diagnosed nodules, and the model that their scores are of. Iterating gives each :class:`Case`, ordered by id.
+    """Diagnosed nodules, and the model that gave their scores. Iterating yields each :class:`Case`, ordered by id.
 
     .. code-block:: python
 
@@ -49,11 +49,11 @@ class CaseBase:
 
     Attributes:
         where: The file, for messages.
-        name: What it is called.
-        model_sha256: :attr:`Bundle.model_sha256` of the model that its scores are of.
-        sha256: Of the file as it was opened; empty for what is no file, or is being edited.
-        is_copy: Whether it is a copy in memory that nothing changes.
-        condition: The filter that its cases were selected by; empty for a whole base.
+        name: The base's name.
+        model_sha256: :attr:`Bundle.model_sha256` of the model that gave the scores.
+        sha256: The hash of the file as it was opened; empty for a base without a file, or one that is being edited.
+        is_copy: Whether it is a read-only copy in memory.
+        condition: The filter that selected its cases; empty for a whole base.
     """
 
     def __init__(self, connection: sqlite3.Connection, *, where: str, sha256: str = "", is_copy: bool = False) -> None:
@@ -62,16 +62,16 @@ class CaseBase:
         self._connection = connection
         self._lock = threading.RLock()  # not every build of SQLite lets threads share a connection
         self.close = weakref.finalize(self, connection.close)
-        """Give the file or the memory back; a base that nobody holds any more does so itself."""
+        """Release the file or the memory; this also happens when the base is no longer referenced."""
         schema.check(connection, where=where)
         self.name, self.model_sha256 = self.fetch("SELECT name, model_sha256 FROM base")[0]
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a file into memory, and check every page and value of it.
+        """Read a file into memory, and check every page and value.
 
         Raises:
-            CaseBaseError: With a code of its own for each fault: ``case-base-missing``, ``case-base-too-large``,
+            CaseBaseError: With its own code for each fault: ``case-base-missing``, ``case-base-too-large``,
                 ``case-base-invalid``, ``case-base-version``, ``case-base-busy``.
         """
         with cls(connect_file(Path(path), write=False), where=str(path)) as file:
@@ -79,7 +79,7 @@ class CaseBase:
 
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> Self:
-        """The case base of a bundle, whose hash was checked when it was opened; as :meth:`open`.
+        """Read the case base of a bundle, as :meth:`open`. Its hash was checked when the bundle was opened.
 
         Raises:
             CaseBaseError: Also ``case-base-other-model``; ``case-base-needs-sqlite`` for a zipped bundle where Python's
@@ -93,10 +93,10 @@ class CaseBase:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], *, name: str, model_sha256: str) -> Self:
-        """Make an empty file, whole or not at all, and open it to :meth:`add` to it.
+        """Make an empty file, whole or not at all, and open it as :meth:`edit` does.
 
         Raises:
-            UsageError: When the file is there already.
+            UsageError: When the file exists already.
             OutputError: When it cannot be written.
         """
         if Path(path).exists():
@@ -106,7 +106,7 @@ class CaseBase:
 
     @classmethod
     def edit(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a file to change it, once every page of it is checked. One writer waits for another, up to a minute.
+        """Open a file to change it, after every page is checked. One writer waits for another, up to a minute.
 
         Raises:
             CaseBaseError: As :meth:`open`.
@@ -114,7 +114,7 @@ class CaseBase:
         base = cls(connect_file(Path(path), write=True), where=str(path))
         check_rows(base._connection, where=base.where)
         base.fetch("PRAGMA synchronous = EXTRA")  # a commit is on disk, and so is the entry in its folder
-        base.fetch("PRAGMA secure_delete = ON")  # what is removed is gone from the file
+        base.fetch("PRAGMA secure_delete = ON")  # removed data is overwritten in the file
         return base
 
     @classmethod
@@ -122,7 +122,7 @@ class CaseBase:
         """Make a case base in memory.
 
         Raises:
-            CaseBaseError: ``case-base-invalid`` for two cases of one id.
+            CaseBaseError: ``case-base-invalid`` for two cases with the same id.
             UsageError: For a name that is empty, or longer than 200 characters.
         """
         where = f"the case base {name}"
@@ -138,7 +138,7 @@ class CaseBase:
         return base
 
     def copy(self, *, is_file: bool = False) -> Self:
-        """A checked copy in memory, page by page, that nothing changes; itself, where it is one."""
+        """A checked, read-only copy in memory, made page by page; the base itself, where it is such a copy."""
         if self.is_copy:
             return self
         memory = connect(":memory:", where=self.where)
@@ -150,11 +150,11 @@ class CaseBase:
         return type(self)(memory, where=self.where, sha256=sha256, is_copy=True)
 
     def keeping(self, condition: str, values: Sequence[object] = ()) -> Self:
-        """A copy in memory of the cases that meet an SQL condition alone, with name and hash of the whole base."""
+        """A copy in memory of only the cases that meet an SQL condition, with the whole base's name and hash."""
         memory = connect(":memory:", where=self.where)
         with self._lock, guard(self.where):
             self._connection.backup(memory)
-            memory.execute("PRAGMA foreign_keys = OFF")  # each table is gone through once, and not by every case
+            memory.execute("PRAGMA foreign_keys = OFF")  # scan each table once, not once per case
             memory.execute(f"CREATE TEMP TABLE kept AS SELECT case_id FROM cases WHERE {condition}", values)
             for table in schema.OF_A_CASE:
                 memory.execute(f"DELETE FROM {table} WHERE case_id NOT IN (SELECT case_id FROM kept)")
@@ -162,7 +162,7 @@ class CaseBase:
         return type(self)(memory, where=self.where, sha256=self.sha256 or self.digest(), is_copy=True)
 
     def of_model(self, bundle: Bundle) -> Self:
-        """Return the base when its scores are of the bundle's model.
+        """Return the base if the bundle's model gave its scores.
 
         Raises:
             CaseBaseError: ``case-base-other-model``.
@@ -202,7 +202,7 @@ class CaseBase:
         return int(self.fetch("SELECT count(DISTINCT case_id) FROM pictures")[0][0])
 
     def cases(self, case_ids: Sequence[str]) -> list[Case]:
-        """Some cases, in the order that they are asked for in."""
+        """The cases with the given ids, in the order of the ids."""
         scores = self._entries("reader_scores", case_ids)
         free = self._entries("free_columns", case_ids)
         found: dict[str, Case] = {}
@@ -215,7 +215,7 @@ class CaseBase:
         return [found[case_id] for case_id in case_ids]
 
     def ids_named(self, names: Collection[str]) -> set[str]:
-        """Ids of the cases that have, or whose patients have, one of these names; unknown ones match nothing."""
+        """Ids of the cases whose case id or patient id is one of these names; unknown names match nothing."""
         select = "SELECT case_id, patient_id FROM cases"
         return {row[0] for column in ("case_id", "patient_id") for row in self._having(select, column, names)}
 
@@ -223,7 +223,7 @@ class CaseBase:
         """Ids of all cases of some patients.
 
         Raises:
-            UsageError: For a patient of whom there is no case.
+            UsageError: For a patient without a case.
         """
         found = list(self._having("SELECT case_id, patient_id FROM cases", "patient_id", patients))
         if missing := sorted(set(patients).difference(patient for _, patient in found)):
@@ -243,14 +243,14 @@ class CaseBase:
         return self._entries("pictures", [case_id]).get(case_id, {})
 
     def add(self, cases: Iterable[Case], *, pictures: Mapping[str, Mapping[str, bytes]] | None = None) -> None:
-        """Add cases in one transaction: when this returns they are on disk, and when it does not, none of them is.
+        """Add cases in one transaction: when this returns, all of them are on disk. Otherwise none of them is.
 
         Args:
-            cases: Their ids must be new.
+            cases: The cases, with new ids.
             pictures: PNG files by case id and name.
 
         Raises:
-            CaseBaseError: ``case-base-invalid`` for an id that is there already; ``case-base-busy``.
+            CaseBaseError: ``case-base-invalid`` for an id that exists already; ``case-base-busy``.
             OutputError: When the file cannot be written.
         """
         with self._transaction() as connection:
@@ -276,10 +276,10 @@ class CaseBase:
                     ) from error
 
     def remove(self, case_ids: Iterable[str]) -> None:
-        """Remove cases, with all that is known of them, in one transaction.
+        """Remove cases, with everything that is stored about them, in one transaction.
 
         Raises:
-            UsageError: For an id that is not there; nothing is removed then.
+            UsageError: For an unknown id. Nothing is removed then.
         """
         with self._transaction() as connection:
             for case_id in case_ids:
@@ -287,7 +287,7 @@ class CaseBase:
                     raise UsageError(f"{self.where} has no case {case_id!r}", hint="check the id")
 
     def verify(self) -> None:
-        """Check every page, every value, and that all that is said of a case is said of one that is there.
+        """Check every page and every value, and that every row about a case belongs to a case that exists.
 
         Raises:
             CaseBaseError: ``case-base-invalid``, with the first fault.
@@ -299,11 +299,11 @@ class CaseBase:
             pass
 
     def digest(self) -> str:
-        """The sha256 of what the base says, whichever SQLite wrote it and in whatever order it grew.
+        """The sha256 of the base's content, whichever SQLite wrote the file and in whatever order cases were added.
 
-        It is taken over lines, each ended by a newline: the model's sha256, then a case a line in the order of the ids,
-        as the JSON object of :class:`Case`: its fields in their order, free columns by name, no spaces, ASCII. The
-        base's name and pictures are left out.
+        The hash is over lines, each ended by a newline: the model's sha256, then one line per case in the order of the
+        ids. A case is the JSON object of :class:`Case`: its fields in their order, free columns by name, no spaces,
+        ASCII. The base's name and pictures are left out.
         """
         lines = (json.dumps(case.model_dump(), separators=(",", ":")) for case in self)
         digest = hashlib.sha256()
@@ -312,7 +312,7 @@ class CaseBase:
         return digest.hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as one compact file, whole or not at all: equal rows and one version of SQLite give equal bytes.
+        """Write one compact file, whole or not at all. Equal rows and the same SQLite version give equal bytes.
 
         Raises:
             OutputError: When it cannot be written.
@@ -322,7 +322,7 @@ class CaseBase:
             copy._connection.execute("VACUUM INTO ?", (str(temporary),))
 
     def to_bytes(self) -> bytes:
-        """What :meth:`save` writes."""
+        """The bytes that :meth:`save` writes."""
         with tempfile.TemporaryDirectory() as folder:
             self.save(Path(folder, "cases.sqlite"))
             return Path(folder, "cases.sqlite").read_bytes()
@@ -349,7 +349,7 @@ class CaseBase:
         return entries
 
     def having(self, table: str, case_ids: Sequence[str] | None) -> Iterable[Any]:
-        """The rows of a table that speak of some cases, or of all."""
+        """The rows of a table that belong to some cases, or all rows."""
         if case_ids is None:
             return self._streamed(f"SELECT * FROM {table} ORDER BY 1, 2")
         return self._having(f"SELECT * FROM {table}", "case_id", case_ids)

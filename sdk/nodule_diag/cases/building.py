@@ -1,11 +1,11 @@
-"""A new case base is built beside its place, a CT at a time, and comes there whole; after a kill the work goes on.
+"""Builds a new case base beside its place, one CT at a time, and moves it there when complete; resumes after a kill.
 
-What is not finished stands in a folder, ``.NAME.building``, that one process at a time works in:
+Unfinished work is in a folder, ``.NAME.building``. One process at a time works in this folder:
 
-- ``plan.json`` says what each case is made from. It is written before any of them is added.
-- ``cases.sqlite`` grows by a transaction a CT.
+- ``plan.json`` says what each case is made from. It is written before any case is added.
+- ``cases.sqlite`` grows by one transaction per CT.
 
-Whoever comes next keeps the cases whose plan is still the same, and makes the others.
+The next run keeps the cases whose plan has not changed, and makes the others.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ def build_case_base(
     pictures: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Filled:
-    """Make a case base file. Called again after it was killed, it goes on where it was.
+    """Make a case base file. After a kill, the same call resumes the work.
 
     Args:
         path: A new file.
-        rows: Of :func:`read_case_table`.
-        load: Gives the model; called when it is needed.
-        name: What the base is called.
-        model_sha256: Of the model.
+        rows: The rows from :func:`read_case_table`.
+        load: Returns the model; called when the model is needed.
+        name: The base's name.
+        model_sha256: The model's hash.
         pictures: As for :func:`fill`.
         progress: As for :func:`fill`.
 
     Returns:
-        What became of the rows; those that could not be judged are not in the file.
+        What happened to the rows. Cases that could not be judged are not in the file.
 
     Raises:
-        UsageError: When the file is there already.
-        OutputError: When it cannot be written; ``output-busy`` while another process builds it.
-        NoduleDiagError: The first case's, when no case could be judged. Nothing is written then.
+        UsageError: When the file exists already.
+        OutputError: When the file cannot be written; ``output-busy`` while another process builds it.
+        NoduleDiagError: The error of the first case, when no case could be judged. Nothing is written then.
     """
     if path.exists() and not unfinished(path):
         raise _there(path)
     plan = _plan(rows, name=name, model_sha256=model_sha256, pictures=pictures)
     with _working(path) as work:
-        if path.exists():  # the last one was killed, perhaps as it had done all but clean up
+        if path.exists():  # an earlier run was killed, perhaps just before its clean-up
             there = _finished(path, rows, name=name, model_sha256=model_sha256)
             if not there:
                 raise _there(path)
@@ -99,7 +99,7 @@ def _there(path: Path) -> UsageError:
 
 
 def _finished(path: Path, rows: Sequence[Listed], *, name: str, model_sha256: str) -> int:
-    """How many cases a file has, if all of them are what a table says; 0 for another's file."""
+    """How many cases a file has, if all of them match the table; 0 for any other file."""
     with suppress(CaseBaseError):
         base, by_id = CaseBase.open(path), {row.case.case_id: row for row in rows}
         same = all(case.case_id in by_id and not differences(case, by_id[case.case_id]) for case in base)
@@ -113,7 +113,7 @@ def _work(path: Path) -> Path:
 
 @contextmanager
 def _working(path: Path) -> Iterator[Path]:
-    """The folder for what is not finished, this process's alone; gone afterwards if nothing is in it."""
+    """The folder for unfinished work, locked for this process; removed afterwards if it is empty."""
     work = _work(path)
     if work.is_symlink():  # everything in it is removed later
         raise OutputError(f"{work} is a link", hint="remove it, or name another file")
@@ -127,12 +127,12 @@ def _working(path: Path) -> Iterator[Path]:
         with sole_writer(work / LOCK, of=path):
             yield work
     finally:
-        with suppress(OSError):  # there is something in it, or another one has come
+        with suppress(OSError):  # it is not empty, or another process uses it
             work.rmdir()
 
 
 def _plan(rows: Sequence[Listed], *, name: str, model_sha256: str, pictures: bool) -> dict[str, object]:
-    """What every case is made from, as a hash by its id."""
+    """What every case is made from, as a hash by case id."""
     return {
         "name": name,
         "model_sha256": model_sha256,
@@ -148,7 +148,7 @@ def _made_from(row: Listed, pictures: bool) -> str:
 
 
 def _read(plan: Path) -> dict[str, object]:
-    """A plan; empty for what is none."""
+    """A plan; empty where the file holds none."""
     try:
         found = json.loads(plan.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -157,7 +157,7 @@ def _read(plan: Path) -> dict[str, object]:
 
 
 def _partial(work: Path, plan: dict[str, object], *, name: str, model_sha256: str) -> CaseBase:
-    """What an earlier run has done of a plan; an empty base where there was none, or one of another model."""
+    """The cases of a plan that an earlier run has made; an empty base without such a run of the same model."""
     _empty(work, but=(PLAN, PARTIAL, f"{PARTIAL}-journal"))
     before = _read(work / PLAN)
     base: CaseBase | None = None
@@ -176,7 +176,7 @@ def _partial(work: Path, plan: dict[str, object], *, name: str, model_sha256: st
 
 
 def _empty(work: Path, *, but: Sequence[str] = ()) -> None:
-    """Remove what is in a work folder, but the lock."""
+    """Remove everything in a work folder except the lock and the files in ``but``."""
     try:
         for path in work.iterdir():
             if path.is_dir() and not path.is_symlink():

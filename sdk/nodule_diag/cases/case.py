@@ -30,10 +30,10 @@ class Case(Strict):
 
     Attributes:
         case_id: Unique identifier.
-        patient_id: Whose nodule it is: a pseudonymous key.
+        patient_id: The patient, as a pseudonymous key.
         label: 0 benign, 1 malignant.
         label_source: How it was diagnosed.
-        label_certainty: Whether the diagnosis is of this nodule, or of its patient and taken over.
+        label_certainty: Whether the diagnosis is of this nodule, or of its patient and applied to the nodule.
         malignancy: The model's raw P.
         expert_score: The model's raw score, 1..5.
         reader_scores: The readers' own malignancy scores, 1..5; may be empty.

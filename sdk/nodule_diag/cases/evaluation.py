@@ -1,7 +1,7 @@
-"""What a case base is worth: the diagnosis by similar cases (paper 3.3, Table 2), each case among those of others.
+"""How good the diagnosis by similar cases is with a case base (paper 3.3, Table 2).
 
-Every nodule is diagnosed from the cases of all other patients, as a new one would be. Intervals are of resampled
-patients, since the nodules of one patient are alike.
+Every nodule is diagnosed from the cases of all other patients, as a new nodule would be. Intervals come from resampled
+patients, because the nodules of one patient are alike.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nodule_diag.results import SPACES, Space
 FIGURES: Final = ("sensitivity", "specificity", "precision", "precision_benign", "accuracy", "auc", "f1")
 """Columns of Table 2, in its order."""
 THRESHOLD: Final = 0.5
-"""A share of malignant cases from here on is a malignant diagnosis."""
+"""From this share of malignant cases on, the diagnosis is malignant."""
 DRAWS: Final = 2000
 SEED: Final = 20221
 CONFIDENCE: Final = 0.95
@@ -29,18 +29,18 @@ Float = NDArray[np.float64]
 
 
 def evaluate_cases(base: CaseBase, *, k: int = DEFAULT_K, draws: int = DRAWS) -> dict[str, Any]:
-    """Diagnose every case from those of the other patients.
+    """Diagnose every case from the cases of the other patients.
 
     Args:
-        base: With cases of at least two patients.
+        base: A case base with cases of at least two patients.
         k: How many similar cases make a diagnosis.
         draws: How often patients are resampled.
 
     Returns:
         JSON types: ``count``, ``malignant``, ``patients``, ``base_rate``, ``k``, and ``rows``. A row has a ``method``
         (a feature space, or ``malignancy`` for the model's own P), a ``form`` (``plain``: eq. 14; ``balanced``: as if
-        there were as many benign as malignant cases), how many cases it is of (``n``), and each of :data:`FIGURES` as
-        ``value``, ``low`` and ``high``: null where it is not defined, as sensitivity is without a malignant case.
+        there were as many benign as malignant cases), the number of its cases (``n``), and each of :data:`FIGURES` as
+        ``value``, ``low`` and ``high``. Undefined figures are null, such as sensitivity without a malignant case.
 
     Raises:
         CaseBaseError: ``case-base-empty``.
@@ -95,7 +95,7 @@ def _diagnoses(index: CaseIndex, space: Space, numbers: Float, who: NDArray[np.i
 
 
 class _Scored:
-    """Cases by their score, so that a draw of them is two counts of each distinct score."""
+    """Cases by their score, so that a draw of them needs only two counts per distinct score."""
 
     def __init__(self, label: Float, score: Float) -> None:
         self._kept = np.isfinite(score)
@@ -103,7 +103,7 @@ class _Scored:
         self._malignant = label[self._kept] == 1.0
 
     def figures(self, weight: Float) -> Float:
-        """The figures of cases that are there ``weight`` times."""
+        """The figures of cases that are each counted ``weight`` times."""
         weight, bins = weight[self._kept], len(self._values)
         positive, negative = (
             np.bincount(self._places[chosen], weight[chosen], minlength=bins).astype(np.float64)
@@ -138,12 +138,12 @@ def _estimate(value: float, drawn: Float, tail: float) -> dict[str, float | None
 
 
 def _of_counts(values: Float, positive: Float, negative: Float) -> Float:
-    """The figures of (V,) ascending scores and how many malignant and benign cases have each."""
+    """The figures from (V,) ascending scores and the numbers of malignant and benign cases with each score."""
     called = values >= THRESHOLD
     hit, false_alarm = positive[called].sum(), negative[called].sum()
     missed, spared = positive[~called].sum(), negative[~called].sum()
     all_positive, all_negative = hit + missed, false_alarm + spared
-    # Of all pairs of a malignant and a benign case: those in the right order, and half of the ties (Mann and Whitney).
+    # Pairs of a malignant and a benign case in the right order, plus half of the ties (Mann and Whitney).
     pairs = (positive * (np.cumsum(negative) - negative / 2.0)).sum()
     shares = (
         (hit, all_positive),

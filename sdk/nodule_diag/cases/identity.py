@@ -1,7 +1,7 @@
-"""What tells whose a case is, and must not come into a case base unless somebody insists; and keyed pseudonyms.
+"""Columns that identify patients, which a case base must not hold unless the user insists; and keyed pseudonyms.
 
-A column is known by its name or by its values. What looks harmless may still be identity: this catches what people put
-into such a table by mistake, no more.
+A column is recognised by its name or by its values. A column that looks harmless may still identify a patient: only
+common mistakes in such tables are found.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NAMED = re.compile(
     r"|pid|ssn|(?:patienten|fall|versicherten)nummer|accession|address|adresse|street|strasse|phone|telephone|telefon"
     r"|mobile|email|zip|zipcode|postcode|plz|(?:study|series|sop)(?:instance)?uid|(?:study|scan|visit)date"
 )
-"""The whole name of a column, its letters alone."""
+"""The whole name of a column, letters only."""
 _WORDS = {
     "surname",
     "firstname",
@@ -54,22 +54,22 @@ _LOOKS: Final = {
     "a patient number": re.compile(r"\A(?:\d[ ./-]?){5,}\d\Z|\A[A-Z]\d{9}\Z"),
 }
 _NAME_ALONE = re.compile(r"(?=.{3})[^\W\d_]+(?:[ ,.'-]+[^\W\d_]+)*\.?")
-"""Words without a digit, where a key belongs; it is a name if the first letter is a capital."""
+"""Words without a digit, where a key belongs; taken for a name if the first letter is a capital."""
 
 
 def identity_in_name(column: str) -> bool:
-    """Whether a column is called as if it held a name, a birth date, a patient number or the like."""
+    """Whether a column's name suggests that it holds a name, a birth date, a patient number or the like."""
     words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column))
     folded = [word.casefold() for word in words]
     return bool(_NAMED.fullmatch("".join(folded))) or not _WORDS.isdisjoint(folded)
 
 
 def identity_in_value(value: object, *, is_key: bool = False) -> str:
-    """What identity a value looks like: "a date", "a name"; empty for none.
+    """The kind of identity that a value looks like: "a date", "a name"; empty for none.
 
     Args:
         value: A cell.
-        is_key: Whether it is to tell cases or patients apart, and so can be no plain word.
+        is_key: Whether the value is the key of a case or patient, which cannot be a plain word.
     """
     text = str(value) if isinstance(value, str | int) else ""
     for look, pattern in _LOOKS.items():
@@ -79,10 +79,10 @@ def identity_in_value(value: object, *, is_key: bool = False) -> str:
 
 
 def identity_faults(column: str, cells: Iterable[tuple[str, object]], *, is_key: bool = False) -> list[str]:
-    """Why a column must not be taken over, in one line at most; no value is told.
+    """Why a column must not be taken over, in one line at most, without any value.
 
     Args:
-        column: What the table calls it.
+        column: The column's name in the table.
         cells: Where each cell stands, and its value.
         is_key: As for :func:`identity_in_value`.
     """
@@ -97,11 +97,11 @@ def identity_faults(column: str, cells: Iterable[tuple[str, object]], *, is_key:
 
 
 def read_patient_key(path: Path) -> bytes:
-    """The secret that :func:`pseudonym` needs; a new one is made where there is no file.
+    """Read the secret that :func:`pseudonym` needs, or make a new one where there is no file.
 
     Raises:
-        OutputError: When it cannot be made.
-        UsageError: When it cannot be read or is too short.
+        OutputError: When the secret cannot be made.
+        UsageError: When the secret cannot be read or is too short.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

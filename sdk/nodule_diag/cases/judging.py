@@ -1,6 +1,6 @@
-"""Cases of a table go into a case base, a CT at a time: what the model says of each nodule, and its picture.
+"""Adds the cases of a table to a case base, one CT at a time: the model's answer for each nodule, and its picture.
 
-When a CT is done its cases are on disk. A CT that cannot be read or judged stops no other.
+The cases of a finished CT are on disk. A CT that cannot be read or judged does not stop the others.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from nodule_diag.errors import BackendError, CoordinateError, NoduleDiagError, U
 from nodule_diag.results import UNCALIBRATED, Diagnosis, nodule_picture, png_bytes
 
 PICTURE = "axial"
-"""What the picture of a case is called."""
+"""The name of a case's picture."""
 PICTURE_EDGE = 192
 """Pixels: the axial plane under the CAM is at the lower left of :func:`nodule_picture`."""
 PICTURE_BITS = 0xF8
-"""Five bits a colour: the noise of a CT is not kept, which halves the file: 10 to 20 KB, and never more than 108."""
+"""Five bits per colour drop the noise of a CT, which halves the file: 10 to 20 KB, and never more than 108 KB."""
 
 
 class Predicts(Protocol):
-    """What tells P and score: a ``Diagnoser``."""
+    """A model that gives P and score, such as a ``Diagnoser``."""
 
     def predict(self, ct: CTVolume, points: Sequence[tuple[float, float, float]], /) -> Sequence[Diagnosis]:
-        """One diagnosis a point, LPS mm."""
+        """One diagnosis per point, LPS mm."""
 
 
 class Failed(NamedTuple):
     """A case that could not be judged.
 
     Attributes:
-        case_id: Which.
+        case_id: The case's id.
         path: Its CT.
-        error: Why not.
+        error: Why it could not be judged.
     """
 
     case_id: str
@@ -49,7 +49,7 @@ class Failed(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where the work stands.
+    """How far the work is.
 
     Attributes:
         path: The CT that is opened next; None once all is done.
@@ -64,13 +64,13 @@ class Progress(NamedTuple):
 
 @dataclass
 class Filled:
-    """What became of a table.
+    """What happened to the cases of a table.
 
     Attributes:
-        added: How many of its cases were added.
-        there: How many were there already.
-        failed: Those that could not be judged.
-        warnings: What is to be said of cases that were, by id.
+        added: How many cases were added.
+        there: How many cases were in the case base already.
+        failed: The cases that could not be judged.
+        warnings: Warnings about the cases that were judged, by id.
     """
 
     added: int = 0
@@ -87,17 +87,17 @@ def fill(
     pictures: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Filled:
-    """Add the cases of a table; those whose ids are there already are passed over.
+    """Add the cases of a table; cases whose ids exist already are skipped.
 
     Args:
-        base: Being edited, or in memory. The cases of a CT come in one transaction.
-        rows: Of :func:`read_case_table`.
-        load: Gives the model; called when it is needed.
+        base: A case base being edited, or in memory. The cases of a CT are added in one transaction.
+        rows: The rows from :func:`read_case_table`.
+        load: Returns the model; called when the model is needed.
         pictures: Whether to keep an axial picture of each nodule with its outline and the CAM.
-        progress: Told before each CT, and at the end.
+        progress: Called before each CT, and at the end.
 
     Raises:
-        BackendError: When the network fails. What was added until then stays, as after any other end.
+        BackendError: When the network fails. Cases added until then stay, as after any other end.
     """
     filled = Filled()
     cts: dict[Path | None, list[Listed]] = {None: []}
@@ -134,10 +134,10 @@ def fill(
 
 
 def add_to(base: CaseBase, rows: Sequence[Listed], load: Callable[[], Predicts], **how: object) -> Filled:
-    """:func:`fill`, once it is sure that the cases which are there already say the same; same arguments and errors.
+    """Check that existing cases agree with the table, then :func:`fill`; same arguments and errors.
 
     Raises:
-        UsageError: ``case-table``, with every case that is there and says otherwise.
+        UsageError: ``case-table``, with every existing case that differs from the table.
     """
     there = base.ids_named({row.case.case_id for row in rows})
     same = {row.case.case_id: row for row in rows if row.case.case_id in there}
@@ -157,10 +157,10 @@ def add_to(base: CaseBase, rows: Sequence[Listed], load: Callable[[], Predicts],
 
 
 def replaced(base: CaseBase, rows: Sequence[Listed]) -> list[Listed]:
-    """The cases of a base as rows that are to be judged anew, at the places that a table has for them.
+    """The cases of a base as rows that are to be judged again, at the positions that a table gives.
 
     Raises:
-        UsageError: ``case-table``, with the cases that the table has no place for.
+        UsageError: ``case-table``, with the cases that have no position in the table.
     """
     places = {row.case.case_id: row for row in rows if row.path is not None}
     cases = list(base)
@@ -175,7 +175,7 @@ def replaced(base: CaseBase, rows: Sequence[Listed]) -> list[Listed]:
 
 
 def differences(case: Case, row: Listed) -> list[str]:
-    """Fields in which a row says otherwise than the case of its id; P and score only if it has them."""
+    """The fields in which a row differs from the case of the same id; P and score only if the row has them."""
     judged = {"malignancy", "expert_score"} if row.path is not None else set()
     names = (name for name in Case.model_fields if name not in judged)
     return [name for name in names if getattr(case, name) != getattr(row.case, name)]
@@ -184,10 +184,10 @@ def differences(case: Case, row: Listed) -> list[str]:
 def _judged(
     model: Predicts, path: Path, rows: Sequence[Listed]
 ) -> Iterator[tuple[Listed, Diagnosis | NoduleDiagError]]:
-    """What the model says of the nodules of a CT, or why it says nothing."""
+    """The model's answer for each nodule of a CT, or why there is none."""
     try:
         ct = read_ct(path)
-    except Exception as error:  # noqa: BLE001 - one CT stops no other
+    except Exception as error:  # noqa: BLE001 - one CT does not stop the others
         yield from ((row, _told(error)) for row in rows)
         return
     try:
@@ -199,7 +199,7 @@ def _judged(
         if not isinstance(error, CoordinateError) or len(rows) == 1:
             yield from ((row, _told(error)) for row in rows)
             return
-    for row in rows:  # one place is wrong: which?
+    for row in rows:  # one position is wrong: find it
         yield from _judged_in(model, ct, row)
 
 

@@ -1,7 +1,7 @@
 """The distinct points of a feature space, and hnswlib's comparison with every one of them.
 
-Half of a case base may have the same score: were each case a point, a search would have to look at all of them before
-the order of their ids could settle who is in. So the index is of distinct points, and the cases come back in here.
+Half of a case base may have the same score. If each case were a point, a search would have to look at all of them, and
+then choose by id. So the index holds distinct points only, and this module finds the cases at each point.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Near(NamedTuple):
     """Cases that may be among the nearest.
 
     Attributes:
-        rows: (F,) rows of the case base, in no settled order.
-        distances: (F,) float64, theirs from the query (paper eq. 13).
+        rows: (F,) rows of the case base, in no defined order.
+        distances: (F,) float64, their distances from the query (paper eq. 13).
         beyond: No case that was left out is nearer than this.
     """
 
@@ -37,7 +37,7 @@ class Points:
     """Distinct points and the cases at each; safe to use from several threads.
 
     Args:
-        vectors: (N, dim) float32; a vector's row is its case's.
+        vectors: (N, dim) float32; row i is the vector of case i.
     """
 
     def __init__(self, vectors: NDArray[np.float32]) -> None:
@@ -47,8 +47,8 @@ class Points:
         self._lock = threading.Lock()
         self._index = hnswlib.BFIndex(space="l2", dim=vectors.shape[1])
         self._index.init_index(max_elements=len(self))
-        # Shuffled: of ascending points each is nearer than all before it until the query is passed, and hnswlib would
-        # change its list of the nearest at every one.
+        # Shuffled: in ascending order, each point up to the query is nearer than all points before it, and hnswlib
+        # would update its list of the nearest at every point.
         shuffled = np.random.default_rng(0).permutation(len(self))
         self._index.add_items(self._points[shuffled], shuffled)
 

@@ -1,8 +1,8 @@
-"""Similar diagnosed cases (paper 3.3): an exact search over what the model said about each case.
+"""Similar diagnosed cases (paper 3.3): an exact search over the model's answers for each case.
 
 A nodule is one or two numbers here: CNet's probability P, RNet's normalised score ``(expert_score - 1) / 4``, or both.
-hnswlib proposes points in float32. Their order is settled in float64 by (distance, case id), and the boundary at the
-K-th place is widened until no tie is cut, so that the answer is the one that an exhaustive sort gives.
+hnswlib proposes points in float32. They are ordered in float64 by (distance, case id). The search is widened until no
+tie at the K-th place is cut, so the result is that of an exhaustive sort.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ DEFAULT_K = 20
 
 
 def require_k(k: int) -> int:
-    """Return ``k`` as Python's own integer.
+    """Check ``k`` and return it as a Python int.
 
     Raises:
-        UsageError: Unless it is a whole number from 1 to :data:`nodule_diag.bundle.MAX_K`.
+        UsageError: Unless ``k`` is a whole number from 1 to :data:`nodule_diag.bundle.MAX_K`.
     """
     if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= MAX_K:
         try:
@@ -45,7 +45,7 @@ def require_k(k: int) -> int:
 
 
 def features(space: Space, malignancy: float, expert_score: float) -> NDArray[np.float32]:
-    """What a nodule is in a feature space.
+    """The features of a nodule in a feature space.
 
     Args:
         space: ``machine`` [P], ``expert`` [(s - 1) / 4] or ``machine+expert`` [P, (s - 1) / 4].
@@ -68,12 +68,12 @@ class CaseIndex:
     """A case base, searchable in each feature space; safe to use from several threads.
 
     Args:
-        source: A checked bundle, whose case base is meant, or a case base. What is added to it later is not seen.
+        source: A case base, or a checked bundle, whose case base is used. Cases that are added later are not seen.
 
     Attributes:
         cases: All cases, in the order of their ids.
         base_rate: Share of malignant cases.
-        identity: What it is called, its file's hash and how many cases of each kind it holds.
+        identity: Its name, its file's hash and how many cases of each kind it holds.
 
     Raises:
         CaseBaseError: ``case-base-empty``, or any fault of :meth:`CaseBase.of_bundle`.
@@ -97,7 +97,7 @@ class CaseIndex:
 
     @cached_property
     def identity(self) -> CaseBaseIdentity:
-        """What a prediction says of the case base; one that is no file has the digest of its rows."""
+        """How a prediction identifies the case base; a base without a file has the digest of its rows."""
         sha256 = self.cases.sha256 or self.cases.digest()
         where = self.cases.condition or None
         return CaseBaseIdentity(self.cases.name, sha256, count=len(self), malignant=self._malignant, where=where)
@@ -111,7 +111,7 @@ class CaseIndex:
             space: The feature space.
             malignancy: The new nodule's P, 0..1.
             expert_score: Its score, 1..5.
-            k: How many; more than there are returns all.
+            k: How many cases; all cases where there are fewer.
             exclude: Case ids and patient ids to leave out: in evaluation a case must find neither itself nor
                 another nodule of its own patient.
 
@@ -150,7 +150,7 @@ class CaseIndex:
             k: How many.
             excluded: Rows to leave out.
         """
-        # Fetched ever wider until what is left out is beyond the K-th.
+        # Widen the search until every point left out is beyond the K-th case.
         points = self._spaces[space]
         wanted = k + len(excluded)
         count = min(len(points), wanted + 1)
@@ -158,7 +158,7 @@ class CaseIndex:
             rows, distances, beyond = points.nearest(query, count, limit=wanted)
             kept = ~np.isin(rows, excluded)
             rows, distances = rows[kept], distances[kept]
-            # Cases are sorted by id, so the row number stands for it.
+            # Cases are sorted by id, so the row number stands for the id.
             order = np.lexsort((rows, distances))[:k]
             rows, distances = rows[order], distances[order]
             if count == len(points) or (len(rows) == k and beyond > distances[-1]):
@@ -167,5 +167,5 @@ class CaseIndex:
 
 
 def mean_label(similar: Sequence[SimilarCase]) -> float:
-    """The diagnosis of eq. 14: the share of malignant ones among the retrieved cases."""
+    """The diagnosis of eq. 14: the share of malignant cases among the retrieved ones."""
     return sum(case.label for case in similar) / len(similar)

@@ -1,7 +1,7 @@
-"""``cases.sqlite``: its tables, and what is checked before a file from outside is believed.
+"""``cases.sqlite``: its tables, and what is checked before a file from outside is trusted.
 
-One row a case, written in the order of the ids. Every value is bound by a CHECK constraint with ``typeof()``, since
-SQLite takes text where a number belongs, and STRICT tables need a newer SQLite than every Python 3.11 has.
+One row per case, written in the order of the ids. Every value has a CHECK constraint with ``typeof()``, because SQLite
+accepts text in place of a number, and STRICT tables need a newer SQLite than some builds of Python 3.11 have.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from nodule_diag.bundle import Bundle
 from nodule_diag.errors import CaseBaseError, OutputError
 
 CAN_DESERIALIZE = hasattr(sqlite3.Connection, "deserialize")
-"""Python leaves it out where it was built with SQLite before 3.36."""
+"""False where Python was built with an SQLite before 3.36."""
 APPLICATION_ID: Final = 0x4E444342
-"""``NDCB``: says in the file's header whose it is."""
+"""``NDCB``: marks the file as a case base in its header."""
 SCHEMA_VERSION: Final = 1
-"""Stands in the file's ``user_version``."""
+"""Stored in the file's ``user_version``."""
 MAX_BYTES: Final = 1024 * 2**20
 """Largest file: it is held in memory. A million cases without pictures are 56 MiB."""
 MAX_CASES: Final = 5_000_000
-"""Each takes some 300 bytes of memory once it is opened; a million is the largest base that was tried."""
+"""Each case takes some 300 bytes of memory once the base is opened; the largest base that was tried has a million."""
 LIMITS: Final = {
     sqlite3.SQLITE_LIMIT_LENGTH: 64 * 2**20,
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 100_000,
@@ -42,7 +42,7 @@ LIMITS: Final = {
     sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 10,
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
-"""What SQLite is asked to refuse beyond: this package's own statements need less (VACUUM INTO attaches one file)."""
+"""Limits that SQLite enforces: this package's own statements need less (VACUUM INTO attaches one file)."""
 BUSY_S: Final = 60.0
 """How long one writer waits for another."""
 
@@ -87,11 +87,11 @@ TABLES: Final = {
 }
 """What ``sqlite_master`` holds, word for word: a file with anything else in it (a trigger, a view) is refused."""
 OF_A_CASE: Final = tuple(name for name in TABLES if name != "base")
-"""Tables whose rows say something of a case."""
+"""Tables whose rows belong to a case."""
 
 
 def connect(database: str, *, where: str, uri: bool = False) -> sqlite3.Connection:
-    """Open a database that runs nothing which its schema may ask for.
+    """Open a database without running anything that its schema may ask for.
 
     Raises:
         CaseBaseError: ``case-base-invalid`` or ``case-base-busy``.
@@ -120,12 +120,12 @@ def connect(database: str, *, where: str, uri: bool = False) -> sqlite3.Connecti
 
 
 def connect_file(path: Path, *, write: bool) -> sqlite3.Connection:
-    """Open a file that is there.
+    """Open an existing file.
 
     Args:
         path: The file.
-        write: False to leave it alone. A writer that was killed leaves its journal behind; it is then played back,
-            which needs the right to write.
+        write: False to only read it. A writer that was killed leaves its journal behind. The journal is then played
+            back, which needs permission to write.
 
     Raises:
         CaseBaseError: ``case-base-missing``, ``case-base-too-large``, ``case-base-invalid`` or ``case-base-busy``.
@@ -150,7 +150,7 @@ def connect_file(path: Path, *, write: bool) -> sqlite3.Connection:
         with guard(str(path)):
             if not write:
                 connection.execute("PRAGMA query_only = ON")
-            connection.execute("BEGIN")  # once it has read, no writer changes the file until it ends
+            connection.execute("BEGIN")  # after its first read, no writer changes the file until it ends
             halves = [connection.execute(f"PRAGMA {half}").fetchone()[0] for half in ("page_count", "page_size")]
             size, promised = path.stat().st_size, math.prod(halves)
             connection.execute("ROLLBACK")
@@ -173,7 +173,7 @@ def connect_bundle(bundle: Bundle, *, where: str) -> sqlite3.Connection:
     if CAN_DESERIALIZE:
         connection = connect(":memory:", where=where)
         with guard(where):
-            connection.deserialize(bundle.read(name) or b"\0")  # of nothing, it says that memory is short
+            connection.deserialize(bundle.read(name) or b"\0")  # for empty bytes, it says that memory is short
         return connection
     if not bundle.path.is_dir():
         raise CaseBaseError(
@@ -202,7 +202,7 @@ def create(connection: sqlite3.Connection) -> None:
 
 
 def check(connection: sqlite3.Connection, *, where: str) -> None:
-    """Refuse what is not a case base of this schema. Reads the header and the schema's text alone.
+    """Refuse a file that is not a case base of this schema. Reads only the header and the schema's text.
 
     Raises:
         CaseBaseError: ``case-base-invalid`` or ``case-base-version``.
@@ -229,7 +229,7 @@ def check(connection: sqlite3.Connection, *, where: str) -> None:
 
 
 def check_rows(connection: sqlite3.Connection, *, where: str) -> None:
-    """Read every page and hold every value against its constraint: half a second for a million cases.
+    """Read every page and check every value against its constraint: half a second for a million cases.
 
     Raises:
         CaseBaseError: ``case-base-invalid``, with the first fault, or ``case-base-too-large``.
@@ -248,7 +248,7 @@ def check_rows(connection: sqlite3.Connection, *, where: str) -> None:
 
 @contextmanager
 def guard(where: str, *, writing: bool = False) -> Iterator[None]:
-    """Let SQLite's errors out as this package's: what cannot be written is another fault than what cannot be read."""
+    """Turn SQLite's errors into this package's. A failed write has a different error than a failed read."""
     try:
         yield
     except sqlite3.Error as error:
@@ -269,7 +269,7 @@ def guard(where: str, *, writing: bool = False) -> Iterator[None]:
 
 
 def invalid(where: str, why: str) -> CaseBaseError:
-    """The error of a file that is no case base, or a damaged one."""
+    """The error for a file that is no case base, or a damaged one."""
     return CaseBaseError(
         f"{where} is no case base, or a damaged one: {' '.join(why.split())}",
         hint="take a copy of it, or build it again: nodule-diag cases build",

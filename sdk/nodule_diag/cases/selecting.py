@@ -1,4 +1,4 @@
-"""Cases that a filter selects (:mod:`nodule_diag.cases.where`): their ids, their rows, or a case base of them alone."""
+"""Cases that a filter selects (:mod:`nodule_diag.cases.where`): their ids, their rows, or a case base of only them."""
 
 # ruff: noqa: S608 - what is pasted into a statement are names of this file, and a parsed filter whose values are bound
 
@@ -22,17 +22,17 @@ def free_columns(base: CaseBase) -> list[str]:
 
 
 def matching(base: CaseBase, where: str | None = None) -> list[tuple[str, int]]:
-    """Id and label of the cases that match a filter, or of all of them, by id; there may be none.
+    """Id and label of the cases that match a filter, or of all cases, ordered by id; the list may be empty.
 
     Raises:
-        UsageError: ``where`` for a filter that cannot be read, or asks for a column that no case has.
+        UsageError: ``where`` for a filter that cannot be read, or names a column that no case has.
     """
     found = _ALL if where is None else _parsed(base, where)
     return base.fetch(f"SELECT case_id, label FROM cases WHERE {found.sql} ORDER BY 1", found.values)
 
 
 def selected(base: CaseBase, where: str) -> CaseBase:
-    """A case base in memory of the cases that match a filter. It keeps name and hash of the whole one.
+    """A case base in memory of the cases that match a filter, with the name and hash of the whole base.
 
     Raises:
         UsageError: As :func:`matching`; ``where-matches-none``.
@@ -50,15 +50,15 @@ def selected(base: CaseBase, where: str) -> CaseBase:
 
 
 def cases_where(where: str, cases: str | os.PathLike[str] | None = None, *, bundle: Bundle) -> CaseBase:
-    """:func:`selected` of a case base file, or of the bundle's own; same errors, and those of opening it."""
+    """:func:`selected` for a case base file, or for the bundle's own; same errors, and those of opening the file."""
     base = CaseBase.of_bundle(bundle) if cases is None else CaseBase.open(cases)
     return selected(base.of_model(bundle), where)
 
 
 def rows(base: CaseBase, case_ids: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """What :class:`Case` says of some cases, or of all, as dicts of JSON types, by id.
+    """The fields of :class:`Case` for some cases, or for all, as dicts of JSON types, ordered by id.
 
-    The file was checked when it was opened, and no value is looked at again.
+    The file was checked when it was opened. The values are not checked again.
     """
     names = (*COLUMNS, "reader_scores", "columns")
     made: dict[str, dict[str, Any]] = {}

@@ -1,8 +1,8 @@
-"""A table of diagnosed nodules, which a case base is made from: a CSV, or JSON.
+"""A table of diagnosed nodules, from which a case base is made: a CSV, or JSON.
 
-Either it has what the model says of each case (``malignancy``, ``expert_score``), or where each nodule is (``path``,
-``x``, ``y``, ``z`` in LPS mm), and the model is asked (:mod:`nodule_diag.cases.judging`). All faults are told at once,
-before any CT is opened.
+A table either has the model's answers for each case (``malignancy``, ``expert_score``), or the position of each nodule
+(``path``, ``x``, ``y``, ``z`` in LPS mm). The model then judges the nodules (:mod:`nodule_diag.cases.judging`). All
+faults are reported together, before any CT is opened.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_BYTES = 512 * 2**20
 
 
 class Place(BaseModel):
-    """Where a nodule is that the model has to look at: LPS mm in a CT."""
+    """The position of a nodule that the model has to judge: LPS mm in a CT."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -50,9 +50,9 @@ class Listed(NamedTuple):
     """A row of a table.
 
     Attributes:
-        case: What is said of it; P and score mean nothing where there is a ``path``.
-        path: The CT that the model has to look at; None where the table has P and score.
-        xyz_lps_mm: Where in it.
+        case: The case. Its P and score are placeholders where there is a ``path``.
+        path: The CT that the model has to judge; None where the table has P and score.
+        xyz_lps_mm: The position in the CT.
     """
 
     case: Case
@@ -71,20 +71,20 @@ def read_case_table(
     patient_key: bytes | None = None,
     identity: Collection[str] | None = (),
 ) -> list[Listed]:
-    """Read a table.
+    """Read a table of cases.
 
     Args:
         path: A CSV with a header, or JSON: ``{"cases": [{"case_id": ...}, ...]}`` or the list alone.
-        columns: Which other columns become free columns of the cases; no other is taken.
-        patient_key: A secret to make a pseudonym of each patient with; left out, they are pseudonyms already.
-        identity: Columns that may tell whose a case is; None for any of them.
+        columns: Other columns to keep as free columns of the cases; the rest is ignored.
+        patient_key: A secret that turns each patient id into a pseudonym; None where the table has pseudonyms.
+        identity: Columns that may identify a patient; None allows any column.
 
     Returns:
-        Its rows, in their order. CTs are meant relative to the table's folder.
+        The rows, in their order. Paths of CTs are relative to the table's folder.
 
     Raises:
-        UsageError: ``case-table``, with every fault and the line or entry that it stands in; ``case-identity`` when
-            all of them are columns that tell whose a case is.
+        UsageError: ``case-table``, with every fault and its line or entry; ``case-identity`` when all faults are
+            columns that identify patients.
     """
     file = Path(path)
     try:
@@ -127,7 +127,7 @@ def read_case_table(
 
 
 def _identity(rows: Sequence[tuple[str, Listed]], *, keyed: bool, allowed: frozenset[str]) -> list[str]:
-    """Each column that would be taken over and tells whose a case is."""
+    """The fault of each column that would be taken over and identifies patients."""
     keys = ("case_id",) if keyed else ("case_id", "patient_id")
     columns: dict[str, list[tuple[str, object]]] = {}
     for where, (case, *_) in rows:

@@ -1,4 +1,4 @@
-"""Filters such as ``age > 60 and sex = 'F'``: parsed here, and bound into SQL, never pasted.
+"""Filters such as ``age > 60 and sex = 'F'``: parsed here, with values bound into SQL, never pasted.
 
 .. code-block:: text
 
@@ -9,8 +9,8 @@
     column      := a word, or any name in double quotes
     value       := a number, or a text in single quotes, where '' is a quote
 
-A column is one of the case's own or a free one. A case that lacks it, or has a text where a number is asked for, does
-not match a comparison. Texts are compared as they are written.
+A column is one of the case's own columns or a free one. A case without the column, or with a text where the filter has
+a number, does not match the comparison. Texts are compared as they are written.
 """
 
 # ruff: noqa: S608 - what is pasted into a condition are words of this file; what the filter says is bound
@@ -34,7 +34,7 @@ OWN_COLUMNS: Final = (
     "expert_score",
     "diameter_mm",
 )
-"""Of the table ``cases``."""
+"""Columns of the table ``cases``."""
 MAX_CHARACTERS, MAX_VALUES, MAX_DEPTH = 4000, 500, 50
 """Far below what SQLite refuses: 32,766 values and a depth of 1,000."""
 
@@ -58,7 +58,7 @@ class Filter:
     Attributes:
         sql: A condition on the table ``cases``, with a ``?`` for each value.
         values: Those values, in order.
-        free_columns: The free columns that it asks for.
+        free_columns: The free columns that the filter names.
     """
 
     sql: str
@@ -77,7 +77,7 @@ def parse_filter(text: str) -> Filter:
     """Parse a filter.
 
     Raises:
-        UsageError: ``where``, with the place where it stops making sense.
+        UsageError: ``where``, with the place where the filter cannot be read.
     """
     if len(text) > MAX_CHARACTERS:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""What a CT keeps of the DICOM series it was read from: what later objects must name, and nothing of the patient."""
+"""What a CT keeps of its DICOM series: the identifiers that later objects must name, and nothing about the patient."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SliceIdentity:
         sop_uid: SOPInstanceUID.
         sop_class: SOPClassUID.
         position_xyz_mm: ImagePositionPatient: the centre of its first pixel, LPS mm.
-        file: Its place in the folder or archive.
+        file: Its name in the folder or archive.
         frame: Which frame of a multi-frame image it is, from 1; None where the image is a single slice.
     """
 
@@ -31,7 +31,7 @@ class SetAside:
     """A file that was found beside the slices of the volume.
 
     Attributes:
-        file: Its place in the folder or archive.
+        file: Its name in the folder or archive.
         why: What it is instead, in a few words.
     """
 
@@ -44,13 +44,13 @@ class DicomSource:
     """The series that a volume was read from.
 
     Attributes:
-        study_uid: StudyInstanceUID; this and the others are empty where the header says nothing.
+        study_uid: StudyInstanceUID; this and the other UIDs are empty where the header has none.
         series_uid: SeriesInstanceUID.
         frame_of_reference_uid: FrameOfReferenceUID.
-        slices: As they were taken, in the order of the stored slices. Number i is at index i along stored axis 2, but
-            where the volume was ``resampled``: then only ``position_xyz_mm`` says where a slice lies.
-        set_aside: Files that are not of the volume.
-        resampled: Whether the volume was interpolated between the slices: some are missing, lie unevenly or sheared.
+        slices: The slices of the scan, in the order of the stored slices. Slice i is at index i along stored axis 2.
+            Where the volume was ``resampled``, only ``position_xyz_mm`` says where a slice lies.
+        set_aside: Files that are not part of the volume.
+        resampled: Whether the volume was interpolated, because slices are missing, unevenly spaced or sheared.
     """
 
     study_uid: str

@@ -39,11 +39,11 @@ MAX_FILE_BYTES = 3 * 2**30
 
 @dataclass(frozen=True)
 class ReadingLimits:
-    """What whoever reads for others allows on top.
+    """Stricter limits that a caller sets for reading.
 
     Attributes:
-        max_voxels: Of one volume.
-        watch: Called after every few slices with the share that is read, 0..1; what it raises ends the reading.
+        max_voxels: The most voxels of one volume.
+        watch: Called after every few slices with the share that is read, 0..1; an exception ends the reading.
     """
 
     max_voxels: int = MAX_VOXELS
@@ -51,16 +51,16 @@ class ReadingLimits:
 
 
 READING_LIMITS: ContextVar[ReadingLimits] = ContextVar("READING_LIMITS", default=ReadingLimits())  # noqa: B039 - it is frozen
-"""Of the thread, or task, that reads."""
+"""The limits of the thread, or task, that reads."""
 
 
 @contextmanager
 def reading_limits(*, max_voxels: int = MAX_VOXELS, watch: Callable[[float], None] = lambda _: None) -> Iterator[None]:
-    """Limits for every CT that is read inside.
+    """Set limits for every CT that is read inside the block.
 
     Args:
-        max_voxels: Of one volume; above it `read_ct` raises ``ct-too-large`` and allocates nothing.
-        watch: Called after every few slices with the share that is read, 0..1. What it raises ends the reading.
+        max_voxels: The most voxels of one volume. Above it, `read_ct` raises ``ct-too-large`` and allocates nothing.
+        watch: Called after every few slices with the share that is read, 0..1. An exception ends the reading.
     """
     token = READING_LIMITS.set(ReadingLimits(max_voxels, watch))
     try:
@@ -70,7 +70,7 @@ def reading_limits(*, max_voxels: int = MAX_VOXELS, watch: Callable[[float], Non
 
 
 def check_allowed(size_xyz: Sequence[int], *, path: str) -> None:
-    """Refuse a volume that is larger than whoever reads allows.
+    """Refuse a volume that is larger than the caller allows.
 
     Raises:
         CTError: ``ct-too-large``.
@@ -118,7 +118,7 @@ def check_payload(promised_bytes: int, file_bytes: int, *, compressed: bool, pat
     Args:
         promised_bytes: Voxels times bytes per voxel.
         file_bytes: Bytes that are there, as stored.
-        compressed: Whether they are compressed; deflate's best ratio is then allowed for.
+        compressed: Whether these bytes are compressed; deflate's best ratio is then assumed.
         path: The file, for the message.
 
     Raises:

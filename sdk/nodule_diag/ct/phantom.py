@@ -1,10 +1,10 @@
 """A synthetic chest CT with nodules of known place and size.
 
-It serves ``nodule-diag demo`` and the tests where no patient's CT may be kept. The anatomy is a handful of
-implicit surfaces in LPS millimetres: coarse, but with everything that the lung mask has to cope with (fat rim,
+The phantom is for ``nodule-diag demo`` and for tests, where no patient's CT may be kept. The anatomy is a handful of
+implicit surfaces in LPS millimetres: coarse, but with everything that is difficult for the lung mask (fat rim,
 ribs, mediastinum, trachea, table, vessels of nodule-like density, nodules grown onto the pleura).
 
-The file is a little long: a body is easier to follow in one piece.
+The file is a little long, because the anatomy is easier to follow in one piece.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HEIGHT_MM = 262.0
 """Height of the volume, along z."""
 EDGE_MM = 1.2  # partial volume: every surface is a ramp of this width
 NOISE_HU = 14.0  # standard deviation of the scanner's noise after its in-plane smoothing
-LUNG_TEXTURE_HU = 22.0  # and of what is below resolution in the parenchyma
+LUNG_TEXTURE_HU = 22.0  # and of the parenchyma's texture, which is below the resolution
 JUXTA_DEPTH = 0.30  # centre of a juxta-pleural nodule lies this many diameters inside the pleura
 
 
@@ -261,7 +261,7 @@ def chest_phantom(
     and takes some seconds and about 400 MB.
 
     Args:
-        seed: of the noise and of the vessels' branching.
+        seed: seed of the noise and of the vessels' branching.
         spacing_zyx_mm: voxel spacing.
         nodules: what to put in; juxta-pleural ones are slid along x onto the chest wall, see ``Phantom.nodules``.
 
@@ -269,7 +269,7 @@ def chest_phantom(
         The CT (canonical LPS axes, HU) with its nodules and the lungs' ground truth.
 
     Raises:
-        UsageError: a nodule lies outside the lungs or has an absurd size.
+        UsageError: when a nodule lies outside the lungs or has an absurd size.
     """
     placed = tuple(_placed(nodule) for nodule in nodules)
     rng = np.random.default_rng(seed)

@@ -1,7 +1,7 @@
 """Points: LPS millimetres, RAS millimetres, voxels of the file; and whether a point lies in the CT.
 
-Everything inside the SDK is LPS millimetres (x towards the patient's left, y towards posterior, z towards superior).
-Other spaces are turned into it here, once, where a point comes in.
+All points inside the SDK are LPS millimetres (x towards the patient's left, y towards posterior, z towards superior).
+Points of other spaces are converted here, once, when they come in.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Points = npt.NDArray[np.float64]
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 HALF_VOXEL_SLACK = 1e-6
-"""Voxels of slack at the border: a point computed as lying on it must not fall out by rounding."""
+"""Voxels of slack at the border: rounding must not move a point on the border outside."""
 
 GAP_MARGIN_MM = 10.0
-"""How far a gap must stay from a nodule's cube. The cubic spline that cuts the cube out gives each further voxel 0.27
-times the weight of the one before (its pole): across four slices of 2.5 mm 0.5 % are left."""
+"""Least distance between a gap and a nodule's cube. The cubic spline that samples the cube gives each further voxel
+0.27 times the weight of the one before (its pole): four slices of 2.5 mm away, the weight is 0.5 %."""
 
 
 def _points(points: npt.ArrayLike) -> Points:
@@ -75,10 +75,10 @@ def index_from_lps(ct: CTVolume, points_xyz_mm: npt.ArrayLike) -> Points:
 
 
 def to_lps(ct: CTVolume, points: npt.ArrayLike, *, space: Space = "lps") -> Points:
-    """Bring points of any supported space to LPS mm.
+    """Convert points of any supported space to LPS mm.
 
     Args:
-        ct: The volume the points belong to.
+        ct: The volume that the points belong to.
         points: (N, 3) in ``space``.
         space: ``lps`` or ``ras`` in mm, or ``voxel``: the index in the file as stored, in x, y, z order (fastest axis
             first), starting at 0; for DICOM the slices count along the stacking direction.
@@ -138,12 +138,12 @@ def require_inside(
     Args:
         ct: The volume.
         point_xyz_mm: (3,) LPS mm.
-        in_lung: Tells whether an LPS point (3,) lies in the lungs; asked only for the mirror image of a refused
+        in_lung: Says whether an LPS point (3,) lies in the lungs; called only for the mirror image of a refused
             point, to recognise RAS coordinates given as LPS.
 
     Raises:
-        CoordinateError: Naming the point and the volume's bounds; its hint says so when the point would lie in the
-            lungs if it were RAS.
+        CoordinateError: With the point and the volume's bounds. The hint says so if the point would lie in the lungs
+            as RAS.
     """
     points = _points([list(point_xyz_mm)])
     if bool(is_inside(ct, points)[0]):
@@ -174,7 +174,7 @@ def require_no_gap(ct: CTVolume, point_xyz_mm: Sequence[float] | Points, *, half
         half_cube_mm: Half of its side.
 
     Raises:
-        CoordinateError: ``coordinate-near-gap``, naming the gap.
+        CoordinateError: ``coordinate-near-gap``, with the gap.
     """
     if not ct.gaps:
         return

@@ -27,22 +27,22 @@ def read_ct(
     acquisition: int | None = None,
     threads: int | None = None,
 ) -> CTVolume:
-    """Read a CT of any supported format, or say exactly why it must not be used.
+    """Read a CT of any supported format, or raise an error that says exactly why it must not be used.
 
     Args:
         path: A file of one of the formats of `nodule_diag.ct.formats.registry`, a DICOM folder, or a ``.zip`` of one.
         series: The SeriesInstanceUID to read, where DICOM holds several.
-        acquisition: Which volume of a DICOM series to read, where it holds several: its AcquisitionNumber, or the
-            number that the error lists it by.
+        acquisition: Which volume of a DICOM series to read, where the series holds several: its AcquisitionNumber, or
+            its number in the list of the error.
         threads: CPU threads that reading DICOM may use; ``OMP_NUM_THREADS`` or every available core when left out.
 
     Returns:
         The volume in HU on canonical LPS axes.
 
     Raises:
-        CTError: With a ``code`` of its own for each kind of rejection; docs/bad-input.md lists them.
-        UsageError: When ``series`` or ``acquisition`` is given for a format that has none, or ``threads`` is no number
-            of threads.
+        CTError: With its own ``code`` for each kind of rejection; docs/bad-input.md lists the codes.
+        UsageError: When ``series`` or ``acquisition`` is given for a format that has none, or ``threads`` is not a
+            number of threads.
     """
     source, count = Path(path), resolve_threads(threads)
     return _told(str(source), lambda: _read(source, series, acquisition, count))
@@ -55,17 +55,17 @@ def read_ct_in_memory(
     acquisition: int | None = None,
     threads: int | None = None,
 ) -> CTVolume:
-    """:func:`read_ct` for what was never on a disk, as an upload; nothing is written anywhere.
+    """:func:`read_ct` for files in memory, such as an upload; nothing is written anywhere.
 
     Args:
-        files: By name: a file of one of the formats, a header with the file that it names, one ``.zip`` of a DICOM
-            folder, or the DICOM files of a series.
+        files: Bytes by name: a file of one of the formats, a header with the file that it names, one ``.zip`` of a
+            DICOM folder, or the DICOM files of a series.
         series: As :func:`read_ct`.
         acquisition: Likewise.
         threads: Likewise.
 
     Returns:
-        The volume; its ``path`` is the name of the file, or of the first.
+        The volume; its ``path`` is the name of the file, or of the first file.
 
     Raises:
         CTError: As :func:`read_ct`.
@@ -82,7 +82,7 @@ def read_ct_in_memory(
 
 
 def dicom_files_in_memory(files: Mapping[str, bytes]) -> list[DicomFile]:
-    """The DICOM files that :func:`read_ct_in_memory` takes a series from: those of a ``.zip``, or all that are given.
+    """The DICOM files that :func:`read_ct_in_memory` takes a series from: those of a ``.zip``, or all given files.
 
     Raises:
         CTError: As :func:`read_ct` for an archive.
@@ -112,10 +112,10 @@ def _read_in_memory(
 
 
 def _told(name: str, read: Callable[[], CTVolume]) -> CTVolume:
-    """Read, with what a file system or memory refuses as errors of ours, and tell the log."""
+    """Read a CT and log it; errors of the file system or of memory become this package's."""
     started = perf_counter()
     try:
-        # Headers of absurd numbers overflow on the way to the checks that refuse them.
+        # Absurd numbers in a header overflow before the checks that refuse them.
         with np.errstate(over="ignore", invalid="ignore"):
             ct = read()
     except OSError as error:
@@ -160,7 +160,7 @@ def _read(source: Path, series: str | None, acquisition: int | None, threads: in
 
 
 def _refuse_name(source: Path) -> NoReturn:
-    """Say what a name that is of no format may be."""
+    """Refuse a name of no supported format, and say what the file may be."""
     name = source.name.lower()
     if name.endswith(DICOM_FILE_SUFFIXES):
         raise CTError(

@@ -21,7 +21,7 @@ _LETTERS = (("L", "R"), ("P", "A"), ("S", "I"))
 class CTVolume:
     """A chest CT, as everything after reading sees it.
 
-    Made by `read_ct` and `CTVolume.from_array`, which check it; the constructor itself checks nothing.
+    `read_ct` and `CTVolume.from_array` make volumes and check them; the constructor itself checks nothing.
 
     Attributes:
         hu: (z, y, x) int16 or float32, read-only: HU, clamped at -1024; +x to the patient's left, +y to posterior,
@@ -30,10 +30,10 @@ class CTVolume:
         origin_xyz_mm: LPS position of the centre of ``hu[0, 0, 0]``, mm.
         direction: (3, 3) float64, columns are the LPS unit vectors of the x, y and z index axes; the identity unless
             the scan is oblique.
-        path: What was read.
+        path: The path that was read.
         warnings: What the user of a result must know about the scan.
-        dicom: The series it was read from; None for other formats.
-        stored_axes: For canonical x, y, z: the axis of the file it came from.
+        dicom: The series that was read; None for other formats.
+        stored_axes: For canonical x, y, z: the axis of the file that it came from.
         stored_flips: For canonical x, y, z: whether the file runs the other way.
         gaps: Where slices are missing and voxels were interpolated.
     """
@@ -80,7 +80,7 @@ class CTVolume:
 
     @property
     def stored_orientation(self) -> str:
-        """Where the axes of the file run to, fastest first, as in ``LPS`` or ``RAS``."""
+        """The directions of the file's axes, fastest first, such as ``LPS`` or ``RAS``."""
         return "".join(_LETTERS[axis][self.stored_flips[axis]] for axis in self._canonical_of_stored)
 
     @property
@@ -141,7 +141,7 @@ class CTVolume:
         Args:
             voxels: All of them.
             dicom: The series that was read.
-            warnings: What the user of a result must know, beside what the grid says.
+            warnings: What the user of a result must know, in addition to the grid's warnings.
             gaps: Where slices are missing.
 
         Raises:

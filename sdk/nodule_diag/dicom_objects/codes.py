@@ -1,4 +1,4 @@
-"""The words that the objects speak in: standard codes where there are any, and a few of our own."""
+"""The codes that the objects use: standard codes where they exist, and a few of our own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all objects of one prediction say of themselves: who made them, in which series, and which nodule is which."""
+"""The attributes that all objects of one prediction share: who made them, their series, and the nodules' names."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Maker:
     """Attributes that the objects share.
 
     Attributes:
-        prediction: What they are made of.
-        series_uid: Of the CT.
-        run: Tells this run's series from those of others.
+        prediction: The prediction that the objects are made from.
+        series_uid: The CT's SeriesInstanceUID.
+        run: Distinguishes this run's series from those of other runs.
     """
 
     prediction: Prediction
@@ -52,7 +52,7 @@ class Maker:
         }
 
     def equipment(self) -> dict[str, Any]:
-        """What segmentations and maps say besides."""
+        """Further attributes of segmentations and maps."""
         return {
             "manufacturer_model_name": long_string(self.prediction.bundle.label),
             "software_versions": long_string(self.prediction.runtime.sdk_version),
@@ -78,11 +78,11 @@ class Maker:
 
     @property
     def version(self) -> str:
-        """SDK and model."""
+        """The versions of SDK and model."""
         return long_string(f"{self.prediction.runtime.sdk_version}, {self.prediction.bundle.label}")
 
     def algorithm(self) -> AlgorithmIdentificationSequence:
-        """For images."""
+        """The algorithm, for images."""
         return AlgorithmIdentificationSequence(
             name=ALGORITHM,
             family=codes.ARTIFICIAL_INTELLIGENCE,
@@ -92,7 +92,7 @@ class Maker:
         )
 
     def algorithm_in_report(self) -> AlgorithmIdentification:
-        """For the structured report."""
+        """The algorithm, for the structured report."""
         return AlgorithmIdentification(
             name=ALGORITHM,
             version=self.version,
@@ -102,7 +102,7 @@ class Maker:
         )
 
     def tracking_uid(self, diagnosis: Diagnosis) -> str:
-        """The same for the same position in the same CT, whenever it is diagnosed."""
+        """A UID that is the same for the same position in the same CT, in every run."""
         return self.uid(f"nodule at {diagnosis.xyz_lps_mm}", lasting=True)
 
     def tracking_id(self, diagnosis: Diagnosis) -> str:
@@ -111,11 +111,11 @@ class Maker:
         return long_string(f"Nodule {name}")
 
     def uid(self, what: str, *, lasting: bool = False) -> str:
-        """A UID that is the same for all who ask for the same in this run; ``lasting``: in every run."""
+        """A UID that is the same for the same ``what`` in this run; with ``lasting``, in every run."""
         run = [] if lasting else [self.run]
         return str(generate_uid(entropy_srcs=[self.series_uid, what, *run]))
 
 
 def long_string(text: str) -> str:
-    """As much of a text as an LO holds, whether a reader counts characters, as the standard does, or bytes."""
+    """As much of a text as an LO can hold, whether a reader counts characters, as the standard does, or bytes."""
     return text.encode()[:LONG_STRING].decode(errors="ignore")

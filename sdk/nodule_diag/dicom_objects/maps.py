@@ -93,7 +93,7 @@ def _sort_frames(made: ParametricMap, *, along: NDArray[np.float64]) -> None:
 
 
 def secondary_capture(source: Source, diagnosis: Diagnosis, *, number: int, by: Maker) -> SCImage:
-    """The three pictures of a nodule, for viewers that show nothing else."""
+    """The three pictures of a nodule, for viewers that show no other object."""
     picture = nodule_picture(diagnosis.ct_planes, cam=diagnosis.cam, segmentation=diagnosis.segmentation)
     made = SCImage.from_ref_dataset(
         source.headers[0],

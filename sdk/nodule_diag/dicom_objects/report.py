@@ -1,4 +1,4 @@
-"""The structured report: one measurement group a nodule (TID 1500 and 1410, PS3.16)."""
+"""The structured report: one measurement group per nodule (TID 1500 and 1410, PS3.16)."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _figures(diagnosis: Diagnosis) -> Iterator[tuple[Code, float, Code]]:
 
 
 def _comment(diagnosis: Diagnosis) -> str:
-    """The nearest cases by identifier, and what to keep in mind."""
+    """The nearest cases by identifier, and the warnings."""
     cases = "; ".join(
         f"{case.case_id} ({'malignant' if case.label else 'benign'}, distance {case.distance:.3f})"
         for case in diagnosis.similar["machine+expert"]

@@ -16,13 +16,13 @@ from nodule_diag.results import Diagnosis
 
 
 def segmentation(source: Source, diagnoses: Sequence[Diagnosis], *, by: Maker) -> Segmentation | None:
-    """A binary segment a nodule, on the CT's own frames: the form that viewers draw in the right place.
+    """One binary segment per nodule, on the CT's own frames: the form that viewers draw in the right place.
 
-    Each segment is made alone, from the frames that it touches, and put to the others: all of them on all frames would
-    take gigabytes.
+    Each segment is made separately, from the frames that it touches, and joined to the others: all segments on all
+    frames would take gigabytes.
 
     Returns:
-        The object; a nodule that covers no pixel's centre has no segment. None when none has.
+        The object. A nodule that covers no pixel's centre has no segment. None when no nodule has a segment.
     """
     covered = [(diagnosis, pixels) for diagnosis in diagnoses if (pixels := _covered(diagnosis, source.frames))]
     if not covered:
@@ -58,7 +58,7 @@ def _numbered(pixels: _Pixels, frame: Frame) -> NDArray[np.intp]:
 
 
 def _segment(source: Source, diagnosis: Diagnosis, pixels: _Pixels, *, whole: bool, by: Maker) -> Segmentation:
-    """One segment: ``whole``, it refers to all slices; otherwise to those that it touches, if they are files."""
+    """One segment. With ``whole`` it refers to all slices; otherwise to those that it touches, if they are files."""
     whole |= len(source.headers) < len(source.frames)
     used = list(range(len(source.frames)) if whole else pixels)
     mask = np.zeros((len(used), source.frames[0].rows, source.frames[0].columns), np.uint8)

@@ -1,4 +1,4 @@
-"""What the objects take from the CT: the headers of its slices, made complete, and where their pixels lie."""
+"""What the objects take from the CT: the headers of its slices, completed, and the positions of their pixels."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Frame:
     steps_xyz_mm: NDArray[np.float64]
 
     def part_near(self, center_xyz_mm: tuple[float, float, float]) -> tuple[slice, slice]:
-        """Rows and columns in which a cube round a position can lie; empty where it is not met."""
+        """Rows and columns in which a cube round a position can lie; empty where the frame does not meet the cube."""
         reach = HALF_EDGE_MM * np.sqrt(3.0)
         offset = np.asarray(center_xyz_mm) - self.origin_xyz_mm
         spacing = np.linalg.norm(self.steps_xyz_mm, axis=0)
@@ -87,7 +87,7 @@ class Source:
 
     @property
     def frame_of_reference_uid(self) -> str:
-        """Of the CT; made up where it has none."""
+        """The CT's UID; a generated one where the CT has none."""
         return str(self.headers[0].FrameOfReferenceUID)
 
 
@@ -96,7 +96,7 @@ def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[D
 
     Raises:
         UsageError: ``not-dicom`` for a CT that is not from DICOM.
-        CTError: When its files are gone.
+        CTError: When the CT's files are gone.
     """
     if ct.dicom is None:
         raise UsageError(
@@ -139,7 +139,7 @@ def _normal(dicom: DicomSource) -> NDArray[np.float64]:
 
 
 def _complete(header: Dataset, dicom: DicomSource) -> None:
-    """Fill in what an object must take over and the CT lacks."""
+    """Fill in the attributes that an object must take over and the CT lacks."""
     from pydicom import Dataset
     from pydicom.uid import generate_uid
     from pydicom.valuerep import DS
@@ -153,7 +153,7 @@ def _complete(header: Dataset, dicom: DicomSource) -> None:
         if not header.get("SharedFunctionalGroupsSequence"):
             header.SharedFunctionalGroupsSequence = [Dataset()]
         (shared,), own = header.SharedFunctionalGroupsSequence, header.PerFrameFunctionalGroupsSequence[0]
-        for name in ("PixelMeasuresSequence", "PlaneOrientationSequence"):  # highdicom looks for them there alone
+        for name in ("PixelMeasuresSequence", "PlaneOrientationSequence"):  # highdicom looks for them only there
             if name not in shared and name in own:
                 setattr(shared, name, own[name].value)
         for frame in (shared, *header.PerFrameFunctionalGroupsSequence):
@@ -164,7 +164,7 @@ def _complete(header: Dataset, dicom: DicomSource) -> None:
         _shorten(header)
         if header.get("SliceThickness") is None:  # the segmentation needs one (PS3.3 C.7.6.16.2.1, type 1C)
             header.SliceThickness = DS(_slice_distance_mm(dicom), auto_format=True)
-    # Of one series, so that all its slices get the same.
+    # From the series, so that all its slices get the same UIDs.
     made_up = {
         "StudyInstanceUID": dicom.study_uid,
         "SeriesInstanceUID": dicom.series_uid,
@@ -176,7 +176,7 @@ def _complete(header: Dataset, dicom: DicomSource) -> None:
 
 
 def _usable(keyword: str, text: str) -> bool:
-    """Whether what the CT says can be taken over: dates, times and the sex are held to the standard's forms."""
+    """Whether a value of the CT can be taken over: dates, times and the sex must have the standard's form."""
     from pydicom.valuerep import DA, TM
 
     try:
@@ -190,13 +190,13 @@ def _usable(keyword: str, text: str) -> bool:
 
 
 def _slice_distance_mm(dicom: DicomSource) -> float:
-    """The usual one."""
+    """The usual distance between slices."""
     heights = np.array([identity.position_xyz_mm for identity in dicom.slices]) @ _normal(dicom)
     return float(np.median(np.diff(heights)))
 
 
 def _shorten(group: Dataset) -> None:
-    """Give numbers the 16 characters that they may have (PS3.5 6.2), which not every CT keeps to."""
+    """Shorten numbers to the 16 characters that the standard allows (PS3.5 6.2), because some CTs exceed them."""
     from pydicom.valuerep import DS
 
     for keyword in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "SliceThickness"):

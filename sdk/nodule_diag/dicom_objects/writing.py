@@ -1,4 +1,4 @@
-"""The objects of a prediction, together."""
+"""Makes and writes all DICOM objects of a prediction."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ OURS = re.compile(r"(?:measurements|segmentation|cam_\d+|pictures_\d+)\.dcm")
 def dicom_objects(
     ct: CTVolume, prediction: Prediction, *, files: Sequence[DicomFile] | None = None
 ) -> dict[str, Dataset]:
-    """Make the objects of a prediction.
+    """Make the DICOM objects of a prediction.
 
     Args:
-        ct: The CT, read from DICOM that is still in its place.
-        prediction: What :meth:`Diagnoser.predict_timed` gave for it.
-        files: The CT's files, where they were fetched and are in no folder.
+        ct: The CT, read from DICOM files that are still in their place.
+        prediction: The result of :meth:`Diagnoser.predict_timed` for this CT.
+        files: The CT's files, where they were fetched and are not in a folder.
 
     Returns:
-        By file name: ``measurements.dcm`` (Comprehensive 3D SR, TID 1500), ``segmentation.dcm`` (a segment a nodule, on
-        the CT's frames; left out where nothing was segmented), and per nodule ``cam_1.dcm`` (parametric map) and
-        ``pictures_1.dcm`` (secondary capture).
+        By file name: ``measurements.dcm`` (Comprehensive 3D SR, TID 1500), ``segmentation.dcm`` (one segment per
+        nodule, on the CT's frames; left out where nothing was segmented), and per nodule ``cam_1.dcm`` (parametric map)
+        and ``pictures_1.dcm`` (secondary capture).
 
     Raises:
-        UsageError: ``not-dicom`` for another CT.
+        UsageError: ``not-dicom`` for a CT that is not DICOM.
         MissingExtraError: Without the extra ``dicom``.
         CTError: When the CT's files are gone.
     """
     import_pydicom()
     try:
-        import highdicom  # noqa: F401  needed below; the sooner it is missed, the better
+        import highdicom  # noqa: F401  needed below; fail early where it is missing
     except ImportError as error:
         raise MissingExtraError("highdicom", "dicom") from error
     from nodule_diag.dicom_objects.maker import Maker
@@ -70,7 +70,7 @@ def write_dicom_objects(folder: str | os.PathLike[str], ct: CTVolume, prediction
     """Write the objects of a prediction, each whole or not at all.
 
     Args:
-        folder: Where to; made where it is missing.
+        folder: The folder to write to; made where it is missing.
         ct: As :func:`dicom_objects`.
         prediction: Likewise.
 
@@ -78,24 +78,24 @@ def write_dicom_objects(folder: str | os.PathLike[str], ct: CTVolume, prediction
         The files.
 
     Raises:
-        OutputError: When one cannot be written.
-        UsageError: As :func:`dicom_objects`; so do the other errors.
+        OutputError: When an object cannot be written.
+        UsageError: As :func:`dicom_objects`, which also raises the other errors.
     """
     return save_dicom_objects(folder, dicom_objects(ct, prediction))
 
 
 def save_dicom_objects(folder: str | os.PathLike[str], objects: Mapping[str, Dataset]) -> list[Path]:
-    """Write objects that were made, each whole or not at all; the measurements last, so that they stand for all.
+    """Write finished objects, each whole or not at all. The measurements come last: with them, all objects are there.
 
     Args:
-        folder: Where to; made where it is missing.
-        objects: What :func:`dicom_objects` gave.
+        folder: The folder to write to; made where it is missing.
+        objects: The result of :func:`dicom_objects`.
 
     Returns:
         The files.
 
     Raises:
-        OutputError: When one cannot be written.
+        OutputError: When an object cannot be written.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)

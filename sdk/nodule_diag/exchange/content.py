@@ -13,13 +13,13 @@ MAX_BYTES = 256 * 2**20
 MAX_TEXT_BYTES = 64 * 2**20
 """The largest text: LUNA16's list of 754,975 candidates is 37 MB."""
 MAX_POSITIONS = 1_000_000
-"""The most rows that are looked at, those of other series among them."""
+"""The most rows that are read, including rows of other series."""
 
 _MARKED = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole file, but no more than is allowed; from a pipe too.
+    """Read a whole file up to the size limit; the file may be a pipe.
 
     Raises:
         UsageError: when it cannot be read, or is larger than any file of positions.
@@ -36,7 +36,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def text_of(path: Path, data: bytes) -> str:
-    """UTF-8, or UTF-16 with its byte order mark.
+    """Decode UTF-8, or UTF-16 with its byte order mark.
 
     Raises:
         UsageError: for anything else.

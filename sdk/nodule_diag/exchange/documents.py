@@ -24,7 +24,7 @@ def parsed(path: Path, text: str) -> Any:  # noqa: ANN401 - any JSON
     """A JSON document.
 
     Raises:
-        UsageError: when it is none, or an object names a key twice.
+        UsageError: when the text is not JSON, or an object has a key twice.
     """
     try:
         return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_once)
@@ -44,7 +44,7 @@ def read_document(path: Path, text: str) -> PositionFile:
     """Read JSON of any of the forms.
 
     Raises:
-        UsageError: all faults at once, each with the entry where it stands.
+        UsageError: with all faults at once, each with its entry.
     """
     if path.suffix.lower() in LINES:
         lines = [(f"line {at}", line) for at, line in enumerate(text.splitlines(), start=1) if line.strip()]
@@ -71,7 +71,7 @@ def _numbered(entries: Iterable[Any]) -> list[tuple[str, Any]]:
 def _read(
     path: Path, entries: list[tuple[str, Any]], mark: Callable[[str, dict[str, Any], list[str]], Mark | None]
 ) -> tuple[Mark, ...]:
-    """A mark of each entry, or all that is wrong."""
+    """A mark for each entry, or an error with all faults."""
     faults: list[str] = []
     marks: list[Mark] = []
     if len(entries) > MAX_POSITIONS:

@@ -1,7 +1,7 @@
 """The interface of LUNA25 on Grand Challenge: one CT and its nodules in a folder, their probabilities in another.
 
-Every nodule is answered. Where one cannot be (it lies outside the CT, or the CT cannot be read), it gets the
-probability of a nodule of which nothing is known: the prior that every other P is stated for.
+Every nodule gets an answer. A nodule that cannot be diagnosed (it lies outside the CT, or the CT cannot be read) gets
+the probability of a nodule of which nothing is known: the prior that every other P assumes.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ HEAD = {"name": "Points of interest", "type": "Multiple points", "version": {"ma
 
 @dataclass(frozen=True)
 class Answered:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
         path: The file that was written.
-        count: How many nodules stand in it.
-        failures: Why nodules got the prior, a sentence each.
+        count: How many nodules the file holds.
+        failures: Why nodules got the prior, one sentence each.
     """
 
     path: Path
@@ -59,14 +59,14 @@ def answer_grand_challenge(
     """Answer one job of LUNA25.
 
     Args:
-        diagnoser: Answers for a CT and points.
+        diagnoser: Diagnoses points of a CT.
         input_folder: Holds ``nodule-locations.json`` and one CT in ``images/chest-ct``. The clinical information is
             not used.
         output_folder: Gets ``lung-nodule-malginancy-likelihoods.json``: the same points with their ``probability``.
-        prevalence: Share of malignant nodules that the probabilities are wanted for; None for one half.
+        prevalence: Share of malignant nodules that the probabilities assume; None for one half.
 
     Raises:
-        UsageError: when the points cannot be read, or there is not one CT.
+        UsageError: when the points cannot be read, or there is not exactly one CT.
         OutputError: when the answer cannot be written.
         BackendError: when the network fails for every nodule; nothing is written then.
     """
@@ -84,7 +84,7 @@ def answer_grand_challenge(
         for at, (one, place) in enumerate(zip(points, places, strict=True))
     ]
     target = Path(output_folder) / LIKELIHOODS
-    with suppress(OSError):  # what hinders it is told when the file is written
+    with suppress(OSError):  # a fault is reported when the file is written
         target.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(target, (json.dumps({**HEAD, "points": answers}, allow_nan=False, indent=2) + "\n").encode())
     return Answered(target, len(points), tuple(failures))
@@ -145,5 +145,5 @@ def _probabilities(
         except NoduleDiagError as error:
             failures.append(f"point {index + 1}: {error}")
             if isinstance(error, BackendError) and len(failures) == len(places):
-                raise  # nothing works: no list of priors may stand for that
+                raise  # nothing works: a list of priors must not hide that
     return known

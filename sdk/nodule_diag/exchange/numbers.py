@@ -11,8 +11,8 @@ def number(value: object, *, comma: bool = False) -> float:
     """A finite number, or its text.
 
     Args:
-        value: A number, or text; neither true nor Python's own 1_0.
-        comma: Whether a comma is the decimal separator, where one stands.
+        value: A number, or text; neither a bool nor Python's own 1_0.
+        comma: Whether a comma in the text is the decimal separator.
 
     Raises:
         ValueError: for anything else.
@@ -31,7 +31,7 @@ def number(value: object, *, comma: bool = False) -> float:
 
 
 def point(values: object, faults: list[str], *, what: str) -> XYZ | None:
-    """Three numbers of a JSON list; adds what is wrong with them to ``faults``, and is None then."""
+    """Three numbers of a JSON list; None where they are invalid, with an entry in ``faults``."""
     if isinstance(values, list) and len(values) == 3:
         try:
             x, y, z = (number(value) for value in values)

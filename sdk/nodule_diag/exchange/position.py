@@ -1,4 +1,4 @@
-"""Positions: as a file states them, and, once the CT is known, in LPS millimetres of it."""
+"""Positions: as a file states them, and, once the CT is known, in LPS millimetres."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Position:
     """Where one nodule is.
 
     Attributes:
-        id: Its name; unlike all others of its file.
+        id: Its name, unique in its file.
         xyz_lps_mm: LPS mm.
         source: The file, and the line or entry in it.
     """
@@ -42,7 +42,7 @@ class Region(NamedTuple):
     Attributes:
         kind: DICOM Graphic Type.
         points: (N, 3) LPS mm; or (N, 2) columns and rows of an image, from the corner of its first pixel.
-        image: SOPInstanceUID and frame number (1 where none is named) of that image; None in space.
+        image: SOPInstanceUID and frame number (1 where none is named) of that image; None for points in LPS mm.
     """
 
     kind: str
@@ -54,9 +54,9 @@ class Mark(NamedTuple):
     """One nodule as a file states it.
 
     Attributes:
-        place: The line or entry where it stands.
-        xyz: Where it is, in the file's frame; None where ``regions`` on images say it.
-        name: What the file calls it; None where it has no name.
+        place: Its line or entry.
+        xyz: Its position in the file's frame; None where ``regions`` on images give the position.
+        name: Its name in the file; None where it has no name.
         series: SeriesInstanceUID of its CT; empty where the file does not say.
         frame: FrameOfReferenceUID; empty where the file does not say.
         regions: Graphics on images, which only the CT can place.
@@ -76,11 +76,11 @@ class PositionFile:
 
     Attributes:
         path: The file.
-        format: What it is, in words.
-        space: The frame it states; None where it states none, so that the caller has to.
-        marks: One a nodule, in the order of the file; at least one.
-        names_are_ids: Whether a name that comes twice is an error; otherwise the second one gets a number.
-        warnings: What was passed over, in sentences.
+        format: The file's format, in words.
+        space: The frame that the file states; None where it states none and the caller has to.
+        marks: One per nodule, in the order of the file; at least one.
+        names_are_ids: Whether a repeated name is an error; otherwise the second one gets a number.
+        warnings: What was skipped, in sentences.
     """
 
     path: Path
@@ -94,16 +94,16 @@ class PositionFile:
         """Place the nodules.
 
         Args:
-            ct: Their CT. None leaves out every check against it; pixel and voxel positions cannot be placed then.
+            ct: Their CT. None skips every check against the CT; pixel and voxel positions cannot be placed then.
             space: The frame of a file that states none; LPS when left out.
-            first: The number that a first nodule without a name gets as its id; the second gets the next one.
+            first: The number of the first nodule. A nodule without a name gets its number as its id.
 
         Returns:
-            One a nodule of this CT, in the order of the file.
+            One per nodule of this CT, in the order of the file.
 
         Raises:
-            UsageError: when the file states another frame than ``space``, or the CT would be needed.
-            CoordinateError: ``coordinate-other-series`` or ``coordinate-other-frame``, when they belong to another CT.
+            UsageError: when the file states another frame than ``space``, or the CT is missing and needed.
+            CoordinateError: ``coordinate-other-series`` or ``coordinate-other-frame``, when the CT is another one.
         """
         if space is not None and self.space is not None and space != self.space:
             raise UsageError(
@@ -119,10 +119,10 @@ class PositionFile:
         )
 
     def possible_ids(self, *, first: int = 1) -> list[str]:
-        """The ids that :meth:`on` gives; of a file that names series, all that it may give.
+        """The ids that :meth:`on` gives; for a file that names series, all ids that it may give.
 
         Raises:
-            UsageError: when an id stands more than once.
+            UsageError: when an id occurs more than once.
         """
         if not any(mark.series for mark in self.marks):
             return self._ids(self.marks, first)
@@ -189,7 +189,7 @@ class PositionFile:
 
 
 def unique(names: Iterable[str | None], *, first: int) -> list[str]:
-    """A name for each: its own, with a number where it came before, or its place."""
+    """A unique name for each: its own, with a number where it is repeated, or its number."""
     taken: set[str] = set()
     counts: Counter[str] = Counter()
     found: list[str] = []
@@ -204,10 +204,10 @@ def unique(names: Iterable[str | None], *, first: int) -> list[str]:
 
 
 def require_unlike(ids: Iterable[str], *, source: str = "") -> None:
-    """Refuse ids that stand more than once.
+    """Refuse ids that occur more than once.
 
     Raises:
-        UsageError: naming them.
+        UsageError: with the repeated ids.
     """
     repeated = sorted(name for name, count in Counter(ids).items() if count > 1)
     if repeated:
@@ -216,7 +216,7 @@ def require_unlike(ids: Iterable[str], *, source: str = "") -> None:
 
 
 def _series_names(ct: CTVolume) -> set[str]:
-    """What the CT's series may be called: its UID, or else the name of its file."""
+    """The name of the CT's series: its UID, or else the name of its file."""
     return {ct.series_uid or _SUFFIX.sub("", Path(ct.path).name)}
 
 

@@ -1,4 +1,4 @@
-"""Reads positions from a file of any format, known by its content."""
+"""Reads positions from a file of any format, recognised by its content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nodule_diag.exchange.position import Position, PositionFile
 from nodule_diag.process import LOG
 
 TEXTS = (".csv", ".fcsv", ".json", ".jsonl", ".ndjson", ".tsv", ".txt")
-"""Files of these names are text: a DICOM object in one was written over it."""
+"""Files with these endings are read as text; a DICOM object under such a name is refused."""
 
 
 def open_positions(path: str | os.PathLike[str]) -> PositionFile:
@@ -19,10 +19,10 @@ def open_positions(path: str | os.PathLike[str]) -> PositionFile:
 
     Args:
         path: A CSV, JSON, JSON Lines, 3D Slicer's ``.mrk.json`` or ``.fcsv``, a list with LUNA's columns, Grand
-            Challenge points, or a DICOM SR, SEG or RTSTRUCT; what it is, is seen by its content.
+            Challenge points, or a DICOM SR, SEG or RTSTRUCT; the content decides which.
 
     Raises:
-        UsageError: all faults of the file at once, each with the line or entry where it stands.
+        UsageError: with all faults of the file at once, each with its line or entry.
     """
     source = Path(path)
     found = _read(source, read_bytes(source))
@@ -55,11 +55,11 @@ def read_positions(
 
     Args:
         path: As for :func:`open_positions`.
-        ct: The CT they are for: rows of other series are passed over, and another frame of reference is refused.
+        ct: The CT of the nodules: rows of other series are skipped, and another frame of reference is refused.
         space: The frame of a file that states none; LPS when left out.
 
     Returns:
-        One a nodule, in the order of the file.
+        One per nodule, in the order of the file.
 
     Raises:
         UsageError: As :func:`open_positions`; or the file states another frame than ``space``, or needs a CT.

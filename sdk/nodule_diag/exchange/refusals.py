@@ -12,10 +12,10 @@ HINT = "give a CSV with the columns x,y,z and optionally id, a JSON list of {x, 
 
 
 class UnreadableError(ValueError):
-    """What is wrong inside a file, before its path is put in front."""
+    """What is wrong inside a file, before the message gets the path."""
 
 
 def refused(path: Path, faults: Sequence[str], *, hint: str = HINT) -> UsageError:
-    """The error that tells all faults of a file, each with its place, in one line."""
+    """The error that lists all faults of a file, each with its place, in one line."""
     more = f"; and {len(faults) - MAX_LISTED_FAULTS} more" if len(faults) > MAX_LISTED_FAULTS else ""
     return UsageError(f"{path}: {'; '.join(faults[:MAX_LISTED_FAULTS])}{more}", hint=hint)

@@ -18,12 +18,12 @@ from nodule_diag.exchange.refusals import refused
 
 PLAIN, LUNA = ("x", "y", "z"), ("coordx", "coordy", "coordz")
 IDS = ("id", "annotationid")
-"""LUNA25's NoduleID comes again in later years, its AnnotationID does not."""
+"""LUNA25's NoduleID is repeated in later years, its AnnotationID is not."""
 SERIES = ("seriesuid", "seriesinstanceuid", "series_uid")
 FCSV_COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
 FCSV_SPACES: dict[str, Space] = {"LPS": "lps", "1": "lps", "RAS": "ras", "0": "ras"}
 FCSV_STATUS_COLUMN = 14
-"""Where Slicer 4.13 and later write whether a point was placed, a column that they do not name."""
+"""The unnamed column in which Slicer 4.13 and later write whether a point was placed."""
 _FCSV_DEFINED = "2"
 _SETTING = re.compile(r"#\s*(CoordinateSystem|columns)\s*=\s*(.+)")
 
@@ -41,18 +41,18 @@ def is_fcsv(text: str) -> bool:
 
 
 class Table:
-    """A CSV: comma, semicolon or tab between cells; decimal commas where no comma stands between them.
+    """A CSV with comma, semicolon or tab between cells; decimal commas where the cells have another delimiter.
 
-    Iterating gives the rows below the head that have as many cells as it, and the line that each ends in.
+    Iterating yields the rows below the header that have as many cells as the header, each with its last line.
 
     Attributes:
         path: The file.
-        names: Of the columns, as they are written.
+        names: The columns' names, as they are written.
         faults: What is wrong, each with its line; grows while rows and numbers are read.
-        delimiter: Between cells.
+        delimiter: The character between cells.
 
     Raises:
-        UsageError: When it has no first row.
+        UsageError: When the file has no first row.
     """
 
     def __init__(self, path: Path, text: str) -> None:
@@ -69,7 +69,7 @@ class Table:
         self.names = [cell.strip() for cell in names.cells]
 
     def __iter__(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """Where each row stands, and its cells."""
+        """The place of each row, and its cells."""
         for line, cells in self._rows:
             if len(cells) == len(self.names):
                 yield f"line {line}", cells
@@ -88,7 +88,7 @@ def read_table(path: Path, text: str) -> PositionFile:
     """Read a CSV.
 
     Raises:
-        UsageError: all faults at once, each with its line.
+        UsageError: with all faults at once, each with its line.
     """
     table = Table(path, text)
     columns = _columns(path, table.names, table.delimiter)
@@ -136,7 +136,7 @@ def _columns(path: Path, cells: Sequence[str], delimiter: str) -> dict[str, int]
 
 
 def _point(cells: Sequence[str], at: Sequence[int], place: str, faults: list[str], *, comma: bool) -> XYZ | None:
-    """Three cells as numbers; adds what is wrong with them to ``faults``, and is None then."""
+    """Three cells as numbers; None where they are invalid, with an entry in ``faults``."""
     try:
         return cast(XYZ, tuple(number(cells[column], comma=comma) for column in at))
     except ValueError:
@@ -152,7 +152,7 @@ def read_fcsv(path: Path, text: str) -> PositionFile:
     """Read 3D Slicer's fiducial list in the frame that its second line states.
 
     Raises:
-        UsageError: all faults at once, each with its line; or when it states no frame, or voxels (IJK).
+        UsageError: with all faults at once, each with its line; or when the file states no frame, or voxels (IJK).
     """
     lines = text.removeprefix("\ufeff").splitlines()
     said = [found for line in lines if line.startswith("#") and (found := _SETTING.match(line))]
@@ -191,7 +191,7 @@ def read_fcsv(path: Path, text: str) -> PositionFile:
 
 
 def not_placed(labels: Sequence[str]) -> tuple[str, ...]:
-    """The warning about points that nobody placed."""
+    """The warning about points without a position."""
     if not labels:
         return ()
     shown = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")

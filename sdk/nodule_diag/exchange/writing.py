@@ -1,4 +1,4 @@
-"""Writes nodules with their figures where other programs look for positions; ``--nodules`` reads them again."""
+"""Writes nodules with their figures as position files for other programs; ``--nodules`` reads these files, too."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _row(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def _csv(diagnoses: Sequence[Diagnosis]) -> str:
-    """A row a nodule, LPS mm; what is not known is empty."""
+    """One row per nodule, LPS mm; unknown values are empty."""
     rows = [_row(diagnosis) for diagnosis in diagnoses]
     text = io.StringIO(newline="")
     table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
@@ -90,7 +90,7 @@ def _csv(diagnoses: Sequence[Diagnosis]) -> str:
 
 
 def _json_lines(diagnoses: Sequence[Diagnosis]) -> str:
-    """A line a nodule, each an entry of the prediction document's ``nodules``."""
+    """One line per nodule, each an entry of the prediction document's ``nodules``."""
     return "".join(json.dumps(diagnosis.to_dict(), allow_nan=False) + "\n" for diagnosis in diagnoses)
 
 
@@ -99,17 +99,17 @@ FORMATS: dict[str, Callable[[Sequence[Diagnosis]], str]] = {
     ".csv": _csv,
     ".jsonl": _json_lines,
 }
-"""By the end of a file's name."""
+"""By the ending of a file's name."""
 
 
 def require_positions_format(path: str | os.PathLike[str]) -> str:
-    """Which of the formats a file's name asks for.
+    """The format that a file's name asks for.
 
     Returns:
         ``.mrk.json`` (3D Slicer), ``.csv`` or ``.jsonl``.
 
     Raises:
-        UsageError: for another name.
+        UsageError: for another ending.
     """
     name = Path(path).name.lower()
     found = next((suffix for suffix in FORMATS if name.endswith(suffix)), None)
@@ -134,12 +134,12 @@ def write_positions(path: str | os.PathLike[str], diagnoses: Sequence[Diagnosis]
 
     Args:
         path: Ends in ``.mrk.json`` (3D Slicer, LPS, P in the description), ``.csv`` (LPS mm and the main figures) or
-            ``.jsonl`` (a line a nodule, as in the prediction document).
+            ``.jsonl`` (one line per nodule, as in the prediction document).
         diagnoses: At least one.
 
     Raises:
         UsageError: for another ending, or nothing to write.
-        OutputError: when it cannot be written.
+        OutputError: when the file cannot be written.
     """
     text = positions_text(require_positions_format(path), diagnoses)
     write_bytes(path, text.encode())

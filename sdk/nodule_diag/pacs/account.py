@@ -1,4 +1,4 @@
-"""Where a server is, and who asks it."""
+"""The address of a server, and the account for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def account() -> Bearer | tuple[str, str] | None:
-    """What the environment says; None leaves it to ``~/.netrc``."""
+    """The account in the environment; without one, None, and ``~/.netrc`` is used."""
     if token := os.environ.get(TOKEN):
         return Bearer(token)
     if user := os.environ.get(USER):
@@ -23,7 +23,7 @@ def account() -> Bearer | tuple[str, str] | None:
 
 
 class Bearer(requests.auth.AuthBase):
-    """A token. It beats an account in ~/.netrc, which a header would not."""
+    """A token. It takes precedence over an account in ~/.netrc, which a plain header would not."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -35,14 +35,14 @@ class Bearer(requests.auth.AuthBase):
 
 
 def checked_address(url: str) -> str:
-    """The address of a server to which an account may be sent, without a slash at its end.
+    """Check that an account may be sent to an address; return the address without a slash at its end.
 
     Raises:
         UsageError: ``pacs-url``.
     """
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 - a number that is none is found out here
+        parts.port  # noqa: B018 - an invalid port is found here
     except ValueError as error:
         raise UsageError(
             f"{url!r} is not the address of a DICOMweb server ({error})",

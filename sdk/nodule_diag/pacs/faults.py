@@ -1,4 +1,4 @@
-"""What a server answers when it does not do what it was asked, as typed errors."""
+"""The failures of a server as typed errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ODD = (
     *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, NotImplementedError),
     *(EOFError, SyntaxError, BytesLengthException, InvalidDicomError, struct.error, zlib.error),  # SyntaxError: XML's
 )
-"""What dicomweb-client and pydicom raise for an answer that was cut off, or is no such answer."""
+"""What dicomweb-client and pydicom raise for an answer that was cut off, or that has another form."""
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def typed(url: str, *, doing: str) -> Iterator[None]:
     """Turn what requests raises into a :class:`PacsError`.
 
     Args:
-        url: Of the server, for messages; it holds no password.
+        url: The server's address, for messages; it holds no password.
         doing: What was asked for, as in "finding series 1.2.3".
     """
     try:

@@ -1,4 +1,4 @@
-"""QIDO-RS, WADO-RS and STOW-RS (PS3.18) by dicomweb-client, with what it leaves open: whether everything has come."""
+"""QIDO-RS, WADO-RS and STOW-RS (PS3.18) by dicomweb-client, with the check that it lacks: whether all has arrived."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 CONNECT_S, READ_S = 10.0, 60.0
 """How long a server may take to accept a connection, and between two pieces of an answer."""
 BROKEN = ("pacs-unreachable", "pacs-timeout")
-"""Errors after which the same may be asked again."""
+"""Errors after which a request may be repeated."""
 _Answer = TypeVar("_Answer")
 _UID = re.compile(r"[0-9.]{1,64}")
 
 
 @dataclass(frozen=True, eq=False)
 class FetchedSeries:
-    """A series as it came, in memory.
+    """A fetched series, in memory.
 
     Attributes:
         where: The server and the series, for messages.
@@ -41,7 +41,7 @@ class FetchedSeries:
     files: tuple[MemoryFile, ...]
 
     def read(self, *, acquisition: int | None = None, threads: int | None = None) -> CTVolume:
-        """The CT, as `read_ct` reads it from a folder; same errors."""
+        """Read the CT as `read_ct` reads a folder; same errors."""
         return read_dicom_files(self.files, source=self.where, acquisition=acquisition, threads=threads)
 
 
@@ -55,7 +55,7 @@ class Pacs:
         url: Its root, such as ``https://pacs.example/dicom-web``.
 
     Raises:
-        UsageError: ``pacs-url`` for what is no such address, or one that holds a password.
+        UsageError: ``pacs-url`` for an invalid address, or one that holds a password.
         MissingExtraError: Without the extra ``pacs``.
     """
 
@@ -71,25 +71,25 @@ class Pacs:
         self._client = DICOMwebClient(self.url, session=session(), timeout=(CONNECT_S, READ_S))
         for name in ("retrying", "dicomweb_client"):  # they would print failures and a server's own warnings to stderr
             logging.getLogger(name).addHandler(logging.NullHandler())
-        self._client.set_http_retry_params(retry=False)  # its own wait half a minute for a closed port
+        self._client.set_http_retry_params(retry=False)  # its own retries wait half a minute for a closed port
 
     def fetch(self, study: str, series: str, *, progress: Callable[[int, int], None] | None = None) -> FetchedSeries:
-        """Fetch a series whole.
+        """Fetch a whole series.
 
-        A connection that is cut in the middle of an answer looks like the end of it to every client. So the server is
-        asked first what the series holds; what has not come is asked for again, one object at a time.
+        To a client, a connection that breaks in the middle of an answer looks like the end of the answer. So the server
+        is first asked which objects the series holds. Missing objects are then requested again, one at a time.
 
         Args:
             study: StudyInstanceUID.
             series: SeriesInstanceUID.
-            progress: Called with how many objects have come, and of how many.
+            progress: Called with how many objects have arrived, and of how many.
 
         Returns:
             Every object that the server says the series holds.
 
         Raises:
-            PacsError: With a code of its own for each fault; ``pacs-incomplete`` when something stays missing.
-            UsageError: For what is no UID.
+            PacsError: With its own code for each fault; ``pacs-incomplete`` when objects stay missing.
+            UsageError: For an invalid UID.
         """
         for uid in (study, series):
             _require_uid(uid)
@@ -110,10 +110,10 @@ class Pacs:
         )
 
     def store(self, objects: Iterable[Dataset]) -> None:
-        """Store objects, and look at what the server says of each.
+        """Store objects, and check the server's answer for each.
 
         Raises:
-            PacsError: ``pacs-refused`` when one was not stored, with the server's reason; or another.
+            PacsError: ``pacs-refused`` when one was not stored, with the server's reason; or another code.
         """
         from nodule_diag.pacs.faults import failed_objects, stored_objects
 
@@ -138,9 +138,9 @@ class Pacs:
             )
 
     def _instances(self, study: str, series: str) -> list[str]:
-        """UIDs of the series' objects, as the server counts them."""
+        """UIDs of the series' objects, as the server lists them."""
         uids: dict[str, None] = {}
-        while len(uids) <= MAX_FILES:  # a server that knows no offset gives the same again
+        while len(uids) <= MAX_FILES:  # a server that ignores the offset repeats its answer
             before = len(uids)
             search = partial(self._listed, study, series, offset=before or None)
             uids |= dict.fromkeys(self._asked(f"finding series {series} of study {study}", search))
@@ -164,7 +164,7 @@ class Pacs:
         return [_listed_uid(item) for item in page]
 
     def _fetch_series(self, study: str, series: str, coming: _Coming) -> None:
-        """All objects in one answer, as far as it goes."""
+        """Fetch all objects in one answer, as far as the answer goes."""
         from nodule_diag.pacs.faults import ODD, typed
 
         try:
@@ -185,7 +185,7 @@ class Pacs:
         self._asked(f"fetching object {uid}", ask)
 
     def _asked(self, doing: str, ask: Callable[[], _Answer]) -> _Answer:
-        """The answer to what is safe to ask again: searching, fetching, and storing under UIDs that stay the same."""
+        """Send a request that is safe to repeat: searching, fetching, and storing under UIDs that stay the same."""
         from nodule_diag.pacs.faults import ODD, typed
         from nodule_diag.pacs.session import BACKOFF_S, TRIES
 
@@ -207,12 +207,12 @@ class Pacs:
 
 
 class _Coming:
-    """The objects of a series, as they come.
+    """The objects of a series, as they arrive.
 
     Args:
         where: The server and the series, for messages.
-        expected: Their UIDs.
-        progress: Called with how many have come, and of how many.
+        expected: The objects' UIDs.
+        progress: Called with how many have arrived, and of how many.
     """
 
     def __init__(self, where: str, expected: Sequence[str], progress: Callable[[int, int], None] | None) -> None:
@@ -223,15 +223,15 @@ class _Coming:
 
     @property
     def missing(self) -> list[str]:
-        """UIDs of those that have not come."""
+        """UIDs of the objects that have not arrived."""
         return [uid for uid in self.expected if uid not in self.came]
 
     def take(self, dataset: Dataset) -> None:
-        """Keep an object, if it is one of them.
+        """Keep an object, if it belongs to the series.
 
         Raises:
             PacsError: ``pacs-too-large``.
-            EOFError: When it is not whole.
+            EOFError: When the object is incomplete.
         """
         from nodule_diag.pacs.session import MAX_OBJECT_BYTES, too_large
 
@@ -254,7 +254,7 @@ def _listed_uid(item: dict[str, Any]) -> str:
     """The UID of an object in a listing.
 
     Raises:
-        ValueError: Where there is not one: that object could not be missed.
+        ValueError: Where there is not exactly one UID: nobody would notice that this object is missing.
     """
     (uid,) = item["00080018"]["Value"]
     if not isinstance(uid, str) or not _UID.fullmatch(uid):
@@ -263,10 +263,10 @@ def _listed_uid(item: dict[str, Any]) -> str:
 
 
 def _file(dataset: Dataset) -> bytes:
-    """A dataset as the DICOM file that came, byte by byte: writing it anew would mend what it says of itself.
+    """The DICOM file of a dataset, byte by byte as it arrived: writing it again would correct its faults.
 
     Raises:
-        EOFError: When its pixels are not all there, which pydicom does not mind.
+        EOFError: When pixels are missing, which pydicom accepts.
     """
     from pydicom.pixels.utils import get_expected_length
 

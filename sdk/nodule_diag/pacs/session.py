@@ -1,4 +1,4 @@
-"""HTTP as a PACS needs it: what is safe to ask again is, and no answer is endless or cut off unnoticed."""
+"""HTTP for a PACS: safe requests are repeated, answers are bounded, and an answer that was cut off is noticed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from nodule_diag.pacs.account import account
 TRIES = 3
 BACKOFF_S = 0.5
 BUSY = (502, 503, 504)
-"""Answers of a server, or of what stands before it, that may be gone in a second."""
+"""Status codes of a server, or of a proxy before it, that may be gone in a second."""
 MAX_TEXT_BYTES = 2**27
-"""Of a list: 20,000 objects take about 30 MB."""
+"""Largest list: 20,000 objects take about 30 MB."""
 MAX_OBJECT_BYTES = MAX_ARCHIVE_BYTES
-"""Of the objects of a series, together."""
+"""All objects of a series together."""
 _EPILOGUE_BYTES = 1024
-"""In so many bytes at the end of an answer in parts its last boundary must stand."""
+"""A multipart answer must have its last boundary within this many bytes of its end."""
 
 
 def session() -> requests.Session:
@@ -45,7 +45,7 @@ def session() -> requests.Session:
 
 
 def _answered_here(response: requests.Response, *_: object, **__: object) -> None:
-    """Refuse an answer that is none, and one that sends us to another server than the one that was named."""
+    """Refuse an invalid answer, and a redirect to another server than the one that was named."""
     if response.is_redirect:
         asked, told = urlsplit(response.url), urlsplit(urljoin(response.url, response.headers["Location"]))
         if (told.scheme, told.netloc) not in {(asked.scheme, asked.netloc), ("https", asked.hostname)}:
@@ -55,14 +55,14 @@ def _answered_here(response: requests.Response, *_: object, **__: object) -> Non
 
 
 def _without_parameters(response: requests.Response, *_: object, **__: object) -> None:
-    """dicomweb-client reads an answer of the plain type alone, and takes any other for an empty one."""
+    """Reduce the content type to its plain form: dicomweb-client takes an answer of any other type for empty."""
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind.endswith(("json", "xml")):
         response.headers["Content-Type"] = kind
 
 
 def _whole_and_bounded(response: requests.Response, *_: object, **__: object) -> None:
-    """Watch what comes of an answer, as it comes: requests gives all of it through ``iter_content``."""
+    """Check an answer while it arrives: requests gives all of it through ``iter_content``."""
     objects = "multipart" in response.request.headers.get("Accept", "")
     limit = MAX_OBJECT_BYTES if objects and response.ok else MAX_TEXT_BYTES
     response.iter_content = _watched(response, response.iter_content, limit)  # type: ignore[method-assign]
@@ -98,7 +98,7 @@ def _watched(
 
 
 def too_large(url: str, limit: int) -> PacsError:
-    """More came than any CT has."""
+    """The error for an answer with more bytes than any CT has."""
     return PacsError(
         f"{url} answered with more than {limit:,} bytes",
         hint="check that the series is one CT; nothing was kept",

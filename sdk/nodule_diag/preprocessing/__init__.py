@@ -1,6 +1,6 @@
 """From a CT and a position to the network's input (paper 4.2): lung mask, spline, windows, patch.
 
-``reference`` is the paper taken literally, on every voxel; everything else gives the same numbers sooner.
+``reference`` follows the paper literally, on every voxel; everything else gives the same numbers faster.
 Doors: ``lung_mask``, ``extract_patches`` and the constants of the patch.
 """
 

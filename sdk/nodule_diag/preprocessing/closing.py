@@ -1,8 +1,8 @@
 """Grey closing of a binary mask with a paraboloid, the non-flat element of paper 4.2, step 6.
 
 With b(y) = -|y|^2 / R^2 the closing of f is E(x) = min_p [ max_q f(q) - |p - q|^2 / R^2 ] + |x - p|^2 / R^2. Since
-|y|^2 is a sum over the axes, each maximum and minimum may be taken one axis after another. Since f lies in [0, 1], no
-point further than R has a say. What lies outside the image has no say either.
+|y|^2 is a sum over the axes, each maximum and minimum may be taken one axis after another. Since f lies in [0, 1],
+points further away than R have no effect. Points outside the image have no effect either.
 """
 
 from __future__ import annotations

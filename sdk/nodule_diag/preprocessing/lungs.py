@@ -31,7 +31,7 @@ OTSU_CEILING_HU = 400
 
 THRESHOLD_RANGE_HU = (-700.0, -200.0)
 """Step 1: Otsu's threshold is kept in here, between inflated lung and fat. On a chest CT it lies near -470; only
-without a body or without air does it go elsewhere, and would then split noise."""
+without a body or without air does it lie elsewhere, and it would then split noise."""
 
 SMALLEST_PART = 0.02
 """Step 5 ("denoising", open in the paper): parts of C below this share of the largest part are dropped. Bowel gas, the
@@ -45,12 +45,12 @@ LEAST_PARENCHYMA = 0.2
 between arm and chest), not lung. Normal lungs have 0.97, severe emphysema about 0.5."""
 
 LEAST_LUNG = 0.005
-"""A CT with a smaller share of lung is hardly one of a chest. The two LIDC-IDRI CTs have 6 and 9 %, an abdomen whose
-bowel passes for lung some 0.05 %, and the uppermost 3 cm of a chest 0.3 to 0.7 %."""
+"""A CT with a smaller share of lung is probably not of a chest. The two LIDC-IDRI CTs have 6 and 9 %, an abdomen whose
+bowel is taken for lung some 0.05 %, and the uppermost 3 cm of a chest 0.3 to 0.7 %."""
 
 LOOK_MM, LOOK_NODES = 8.0, 32
-"""Grid for a look whether there is lung at all, unless an axis has fewer nodes then. The share is within 5 % of the
-mask's on the two CTs."""
+"""Grid spacing of the quick check for lung, and the least nodes per axis, which take precedence. On the two CTs the
+share of lung is within 5 % of the mask's."""
 
 HALF_FALL_MM = 10.0
 """Step 6 (open in the paper): the element is the paraboloid b(y) = -0.5 (|y| / 10 mm)^2, which has fallen by half the
@@ -82,7 +82,7 @@ def lung_mask(ct: CTVolume) -> LungMask:
         ct: the CT; any size, down to one slice.
 
     Returns:
-        The mask. Without any lung in the CT it is empty and says so in ``warnings``; this never raises.
+        The mask. Without any lung in the CT the mask is empty, and its ``warnings`` say so; no error is raised.
     """
     strides = [max(1, round(GRID_MM / spacing)) for spacing in ct.spacing_zyx_mm]
     starts, coarse = _lungs_on_grid(ct, strides)  # D
@@ -95,7 +95,7 @@ def lung_mask(ct: CTVolume) -> LungMask:
 
 
 def lung_warnings(ct: CTVolume) -> tuple[str, ...]:
-    """What :func:`lung_mask` warns of, without the mask: a look at a coarse grid, in a tenth of the time.
+    """The warnings of :func:`lung_mask` without the mask, from a coarser grid, in a tenth of the time.
 
     Args:
         ct: the CT.
@@ -157,7 +157,7 @@ def _air_inside_body(hu: HU) -> NDArray[np.bool_]:
     sizes[0] = 0
     body = pieces == max(int(sizes.argmax()), 1)
     depth, height, width = body.shape
-    # All slices under one another in one image, a blank row between them: one labelling in 2-D serves them all.
+    # All slices one below another in one image, with a blank row between them: one 2-D labelling handles all slices.
     sheet = np.zeros((depth, height + 1, width), dtype=bool)
     np.logical_not(body, out=sheet[:, :height])
     regions = _components(sheet.reshape(-1, width)).reshape(sheet.shape)[:, :height]

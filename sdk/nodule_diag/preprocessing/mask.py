@@ -1,4 +1,4 @@
-"""The lung mask as its users see it: known everywhere, computed where it is asked for.
+"""The lung mask as callers see it: defined everywhere, computed only where it is needed.
 
 Step 6's E varies slowly, so its linear interpolation from a coarse grid, thresholded at the CT's own voxels, gives the
 mask there (paper 4.2, step 7).
@@ -26,7 +26,7 @@ NO_LUNG = "no lung was found in this CT: the lung mask is empty"
 
 @dataclass(frozen=True, eq=False)
 class LungMask:
-    """A lung mask that is known everywhere and computed where it is asked for.
+    """A lung mask that is defined everywhere and computed only where it is needed.
 
     Attributes:
         ct: the CT it belongs to.
@@ -71,7 +71,7 @@ class LungMask:
         return self._at([np.arange(*part.indices(size)) for part, size in zip(box, self.ct.hu.shape, strict=True)])
 
     def to_array(self) -> NDArray[np.bool_]:
-        """(z, y, x) bool on the whole CT's grid. Slow (a second): ask for a crop where that is enough."""
+        """(z, y, x) bool on the whole CT's grid. Slow (a second): use :meth:`crop` where a part is enough."""
         slabs = (slice(start, start + 32) for start in range(0, len(self.ct.hu), 32))  # bounds the float32 in memory
         return np.concatenate([self.crop((slab, slice(None), slice(None))) for slab in slabs])
 

@@ -1,8 +1,8 @@
 """The network's input: HU windows and the 0.5 mm cube round a nodule (paper, section 4.2).
 
-The paper windows the CT, resamples all of it to 0.5 mm with a cubic spline and cuts out 64x64x64 voxels. The same
-numbers follow from the cube's surroundings alone: the spline is separable (``spline``), and beyond
-about 18 voxels a sample has no weight left. :mod:`nodule_diag.preprocessing.reference` is the literal version.
+The paper windows the CT, resamples all of it to 0.5 mm with a cubic spline and crops 64x64x64 voxels. The same
+numbers follow from the cube's surroundings alone: the spline is separable (``spline``), and a sample more than
+about 18 voxels away has no weight. :mod:`nodule_diag.preprocessing.reference` is the literal version.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MEDIASTINAL_WINDOW_HU = (-160.0, 240.0)
 """HU that become 0 and 1 in channel 1 (paper 4.2)."""
 OUTSIDE_LUNG_HU = -1024
 """HU given to voxels outside the lung mask. The paper multiplies "raw CTs" by the mask and leaves open what 0 means;
-with 0 HU the outside would be as bright as a nodule in both windows, so it is air: 0 after either window."""
+with 0 HU the outside would be as bright as a nodule in both windows, so this value is air: 0 after either window."""
 
 
 def window_channels(hu: ArrayLike) -> NDArray[np.float32]:
@@ -71,7 +71,7 @@ def cube_outside(ct: CTVolume, center_xyz_mm: ArrayLike) -> float:
 
 @dataclass(frozen=True, eq=False)
 class PatchSampling:
-    """Where a nodule's cube takes its numbers from.
+    """The voxels and weights that a nodule's cube is computed from.
 
     Attributes:
         box: Slices z, y, x into ``ct.hu``: the voxels that have any weight. Empty on an axis that the cube misses.
@@ -107,7 +107,7 @@ def _axis(size: int, positions: NDArray[np.float64]) -> tuple[slice, NDArray[np.
 def extract_patches(
     ct: CTVolume, centers_xyz_mm: ArrayLike, *, lung_mask: LungMask | None = None
 ) -> NDArray[np.float32]:
-    """Cut the network's input out of a CT, for each nodule.
+    """Compute the network's input from a CT, for each nodule.
 
     Voxel ``i`` of an axis lies at the centre plus ``(i - 31.5) * 0.5`` mm along the CT's own (canonical) axis, so the
     cube is symmetric about the nodule. Windows come before the spline, as in the paper, and the spline's overshoot is

@@ -1,6 +1,6 @@
-"""Paper 4.2 taken literally, on every voxel of the CT: the oracle for ``lungs`` and `.patch`.
+"""Paper 4.2 followed literally, on every voxel of the CT: tests compare ``lungs`` and `.patch` with this module.
 
-Minutes instead of milliseconds, and nothing in the SDK calls it: it is written with whole-volume filters, mostly
+It takes minutes instead of milliseconds, and nothing in the SDK calls it. It uses whole-volume filters, mostly
 SimpleITK's, and shares with the default implementation only the constants that the paper leaves open.
 """
 
@@ -89,15 +89,14 @@ def grey_closing(
 def reference_patch(
     ct: CTVolume, center_xyz_mm: ArrayLike, *, lung_mask: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float32]:
-    """Step 8, both windows, the whole volume resampled to 0.5 mm, and the cube cut out.
+    """Step 8, both windows, the whole volume resampled to 0.5 mm, and the cube cropped.
 
-    The 0.5 mm lattice is laid so that it passes through the cube's voxels, and reaches beyond the volume where the
-    cube does.
+    The 0.5 mm lattice passes through the cube's voxels, and reaches beyond the volume where the cube does.
 
     Args:
         ct: the CT.
         center_xyz_mm: (3,) LPS mm, the nodule.
-        lung_mask: (z, y, x) bool; where given, what lies outside becomes :data:`OUTSIDE_LUNG_HU` (step 8).
+        lung_mask: (z, y, x) bool; where given, voxels outside become :data:`OUTSIDE_LUNG_HU` (step 8).
 
     Returns:
         (2, 64, 64, 64) float32: lung and mediastinal window; z, y, x.

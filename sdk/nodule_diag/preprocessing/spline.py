@@ -25,8 +25,8 @@ position meant to lie on a face must not fall inside or outside by their roundin
 
 ONE_THREAD_PRODUCTS = 2**18
 """Multiplications up to which OpenBLAS, numpy's BLAS, uses the calling thread alone (its ``SMP_THRESHOLD_MIN`` times
-``GEMM_MULTITHREAD_THRESHOLD``). Above, it wakes threads for every core: for a nodule's cube they take twice the CPU
-time, and then spin for 20 ms more, into the network's run."""
+``GEMM_MULTITHREAD_THRESHOLD``). Above it, OpenBLAS wakes threads for every core: for a nodule's cube they take twice
+the CPU time, and then spin for 20 ms more, while the network runs."""
 
 
 def bspline_matrix(size: int, positions: ArrayLike) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """One page that a person can judge a prediction by: pictures, evidence and similar cases, in a file of its own.
 
-It opens offline, asks no server for anything, and prints.
+The page opens offline, contacts no server, and can be printed.
 Doors: ``VIEWER``, ``report_html``, ``write_report``, ``identity_of``, ``viewer_data``.
 """
 

@@ -1,4 +1,4 @@
-"""The nodule's surroundings on an even grid: what the pictures are cut from and what the viewer scrolls through."""
+"""The nodule's surroundings on an even grid: the pictures show planes of it, and the viewer scrolls through it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ HEAT = (
     (0.8, (252, 165, 10)),
     (1.0, (252, 255, 164)),
 )
-"""The CAM's colours, dark to bright, so that they can be told apart without hue."""
+"""The CAM's colours, dark to bright, so that they can be distinguished without hue."""
 HEAT_OPACITY = 0.8
-"""How much of the CT is covered where the CAM is 1; where it is 0 nothing is."""
+"""How much of the CT is covered where the CAM is 1; where the CAM is 0, nothing is covered."""
 
 
 @dataclass(frozen=True, eq=False)

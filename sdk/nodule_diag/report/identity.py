@@ -1,4 +1,4 @@
-"""Whose CT it is, for a page on which that is wanted."""
+"""Whose CT it is, for a page that is meant to say so."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ LINES = {
     "Study of": "StudyDate",
     "Accession number": "AccessionNumber",
 }
-"""What is shown, and which attribute of the CT holds it."""
+"""The labels that are shown, and the CT's attribute for each."""
 
 
 def identity_of(ct: CTVolume, *, files: Sequence[DicomFile] | None = None) -> dict[str, str]:
-    """Read who the patient is: from the CT's first slice, for a volume keeps nothing of it.
+    """Read who the patient is from the CT's first slice, because a volume keeps no data of the patient.
 
     Args:
-        ct: A CT; one that is not DICOM has its path alone.
-        files: The CT's files, where they were fetched and are in no folder.
+        ct: A CT; one that is not DICOM gives only its path.
+        files: The CT's files, where they were fetched and are not in a folder.
 
     Returns:
-        Lines for :func:`write_report`; what the header leaves open is left out.
+        Lines for :func:`write_report`; attributes that are not in the header are left out.
 
     Raises:
         CTError: When the CT's files are gone.

@@ -8,13 +8,13 @@ from nodule_diag.cases import CaseIndex
 from nodule_diag.results import UNCALIBRATED, Diagnosis, SimilarCase
 
 DRAWN_AT_MOST = 2000
-"""Cases that are drawn; of more, every n-th."""
+"""The most cases that are drawn; of more cases, every n-th."""
 WIDTH, HEIGHT = 400, 240
 
 
 @dataclass(frozen=True)
 class Dot:
-    """One case in the picture, from the left and the top edge."""
+    """One case in the picture; x and y count from the left and the top edge."""
 
     x: float
     y: float
@@ -39,7 +39,7 @@ class Landscape:
 
 
 def landscape(diagnosis: Diagnosis, index: CaseIndex) -> Landscape:
-    """Place a nodule among the cases, all by the raw P of the model, which no prevalence moves."""
+    """Place a nodule among the cases, all by the model's raw P, which does not depend on the prevalence."""
     _, numbers = index.cases.numbers()
     some = numbers[:: max(1, -(-len(numbers) // DRAWN_AT_MOST))].tolist()
     return Landscape(

@@ -21,9 +21,9 @@ class Retrieval:
     Attributes:
         space: The feature space, in words.
         malignant: How many of the nearest cases are malignant.
-        found: How many there are.
-        share: Their share, eq. 14.
-        balanced: The same for a case base of as many benign as malignant cases; None where it has one kind.
+        found: How many nearest cases there are.
+        share: The share of malignant cases among them, eq. 14.
+        balanced: The same, as if half of the case base were benign; None where it has one kind of case only.
     """
 
     space: str
@@ -34,7 +34,7 @@ class Retrieval:
 
 
 def retrievals(diagnosis: Diagnosis) -> list[Retrieval]:
-    """One a feature space, both spaces together first."""
+    """One per feature space, both spaces together first."""
     return [
         Retrieval(
             SPACE_NAMES[space],
@@ -48,7 +48,7 @@ def retrievals(diagnosis: Diagnosis) -> list[Retrieval]:
 
 
 def compared_with(cases: CaseBaseIdentity) -> str:
-    """Which cases stand behind every share: all of a case base, or those that a filter chose."""
+    """The cases behind every share: all of a case base, or those that a filter selected."""
     malignant = f"{100 * cases.malignant / cases.count:.0f} % of them malignant"
     if cases.where is None:
         return f"{cases.count} diagnosed nodules, {malignant}"
@@ -56,7 +56,7 @@ def compared_with(cases: CaseBaseIdentity) -> str:
 
 
 def prior(prevalence: float | None, *, uncalibrated: float | None = None) -> str:
-    """What the malignancy takes for granted, and what it was held against."""
+    """The prior that the malignancy assumes, and what it was calibrated on."""
     share = "half" if prevalence is None else f"{100 * prevalence:.3g} %"
     if uncalibrated is None:
         return f"if {share} of such nodules were malignant"
@@ -84,7 +84,7 @@ def faithfulness(diagnosis: Diagnosis) -> str:
 
 
 def evidence_warning(diagnosis: Diagnosis) -> str | None:
-    """Said when the background dominates, which makes the malignancy doubtful."""
+    """A warning when the background dominates, which makes the malignancy doubtful; otherwise None."""
     if diagnosis.faithfulness.margin > 0:
         return None
     return (

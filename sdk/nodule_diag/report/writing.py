@@ -1,4 +1,4 @@
-"""The page: what it says of a prediction, put into its template."""
+"""Writes the page of a prediction: fills its template."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def write_report(
     Args:
         path: The file, ``.html``.
         ct: The CT.
-        prediction: What :meth:`Diagnoser.predict_timed` gave.
-        diagnoser: What made it: its case base and its bundle's intended use are shown.
-        identity: Lines on whose CT it is, such as ``{"Patient": "..."}``. Nothing of the patient, no path and no UID
-            is written without it.
+        prediction: The result of :meth:`Diagnoser.predict_timed`.
+        diagnoser: The diagnoser that made it. Its case base and its bundle's intended use are shown.
+        identity: Lines on whose CT it is, such as ``{"Patient": "..."}``. Without these lines no patient data, no path
+            and no UID is written.
 
     Raises:
         MissingExtraError: Without the extra ``report``.
@@ -73,7 +73,7 @@ def report_html(
     template = _template()
     script = _script()
     manifest = diagnoser.bundle.manifest
-    # The page runs this script and no other: a text that came through unescaped would still do nothing.
+    # The page runs this script and no other: even a text that was not escaped could do nothing.
     script_hash = b64encode(sha256(script.encode()).digest()).decode("ascii")
     return template.render(
         script=script,
@@ -92,11 +92,11 @@ def report_html(
 
 
 def viewer_data(ct: CTVolume, diagnosis: Diagnosis) -> dict[str, Any]:
-    """What a page with a viewer of its own needs of a nodule, beside the prediction document.
+    """What a page with its own viewer needs for a nodule, in addition to the prediction document.
 
     Args:
         ct: The CT.
-        diagnosis: Of one nodule in it.
+        diagnosis: The diagnosis of one nodule in the CT.
 
     Returns:
         Plain numbers and texts: what ``evidence.js`` and ``viewer.js`` draw, with bytes in base64, and ``words``: the
@@ -149,7 +149,7 @@ def _cards(similar: Sequence[SimilarCase], index: CaseIndex) -> Iterator[Card]:
 
 
 def _script() -> str:
-    """The scripts as one: a file of its own has no others to import, so that these lines are left out."""
+    """The scripts as one text, without import lines, because the page has no other files to import."""
     lines = (line for name in (*VIEWER, "start.js") for line in _text(name).splitlines(keepends=True))
     return "".join(line for line in lines if not line.startswith("import "))
 
@@ -160,7 +160,7 @@ def _text(name: str) -> str:
 
 def _template() -> jinja2.Template:
     try:
-        import contourpy  # noqa: F401  needed below; the sooner it is missed, the better
+        import contourpy  # noqa: F401  needed below; fail early where it is missing
         import jinja2
     except ImportError as error:
         raise MissingExtraError(error.name or "jinja2", "report") from error

@@ -1,7 +1,7 @@
-"""CNet's output as a probability that has been held against diagnoses: Platt's two numbers (1999).
+"""CNet's output as a probability that was calibrated on diagnoses: Platt's two numbers (1999).
 
-They are fitted on nodules that the network had not seen, benign and malignant weighing the same. So P stays one for a
-prior of one half, which :func:`nodule_diag.results.at_prevalence` then moves.
+Both are fitted on nodules that the network had not seen, with equal weight for benign and malignant. So P stays valid
+for a prior of one half. :func:`nodule_diag.results.at_prevalence` moves P to another prior.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Calibration:
     """P = sigmoid(slope * S + intercept), S being CNet's logit (eq. 4).
 
     Attributes:
-        slope: Above 0: the order of nodules stays. Below 1, the network was too sure.
-        intercept: Added to it.
+        slope: Above 0, so the order of the nodules does not change. Below 1 where the network was too confident.
+        intercept: Added to slope * S.
     """
 
     slope: float
@@ -35,4 +35,4 @@ class Calibration:
 
 
 UNCALIBRATED = Calibration(slope=1.0, intercept=0.0)
-"""P as CNet says it (eq. 4), which the cases of a case base have."""
+"""P as CNet computes it (eq. 4). The cases of a case base hold this P."""

@@ -19,29 +19,29 @@ from nodule_diag.results.spaces import Space
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Cam(CubeMap):
-    """CAM_c of paper eq. 6, min-max normalised to [0, 1]: where the malignancy came from.
+    """CAM_c of paper eq. 6, min-max normalised to [0, 1]: the regions that the malignancy comes from.
 
-    Eq. 6 turns the map over for a benign answer, and the normalisation loses its scale: of the CAM of eq. 5 it
-    keeps the shape, not the values. Those are in :attr:`Diagnosis.raw_cam`, where the bundle gives them.
+    Eq. 6 reverses the map's sign for a benign answer, and the normalisation removes its scale. So the map keeps the
+    shape of the CAM of eq. 5, but not its values. :attr:`Diagnosis.raw_cam` has these, where the bundle gives them.
     """
 
 
 class SimilarCase(NamedTuple):
-    """A diagnosed nodule of the case base, as near to the new one as the model sees it.
+    """A diagnosed nodule of the case base that is like the new nodule in the model's view.
 
-    A named tuple: a search makes twenty of them in a tenth of a millisecond.
+    A named tuple, because a search makes twenty of them in a tenth of a millisecond.
 
     Attributes:
-        case_id: Its identifier.
-        patient_id: Whose it is.
+        case_id: The case's identifier.
+        patient_id: The patient's identifier.
         distance: Euclidean distance in the feature space (paper eq. 13).
         label: 0 benign, 1 malignant.
-        label_source: How that was found out (biopsy, follow-up, ...).
+        label_source: How the diagnosis was made (biopsy, follow-up, ...).
         label_certainty: Whether the diagnosis was of this nodule or of its patient.
-        malignancy: The model's probability for it.
-        expert_score: The model's score for it, 1..5.
+        malignancy: The model's probability for this nodule.
+        expert_score: The model's score for this nodule, 1..5.
         reader_scores: The readers' own scores, 1..5.
-        diameter_mm: Its diameter; None when unknown.
+        diameter_mm: The nodule's diameter; None when unknown.
     """
 
     case_id: str
@@ -90,7 +90,7 @@ class Faithfulness:
             segmentation: (16, 16, 16) in [0, 1].
 
         Returns:
-            The two means. One whose weights are all exactly 0 is 0: there is nothing to average.
+            The two means. A mean whose weights are all exactly 0 is 0.
         """
         weights = segmentation.astype(np.float64)
         return cls(_weighted_mean(cam, weights), _weighted_mean(cam, 1.0 - weights))
@@ -114,35 +114,35 @@ class Diagnosis:
     """What the model and the case base say about one nodule.
 
     Attributes:
-        id: The caller's name for it.
+        id: The caller's name for the nodule.
         xyz_lps_mm: The position that was used, LPS mm.
         voxel_xyz: The nearest voxel of the file as stored, x, y, z.
-        in_lung: Whether the position lies in the lung mask; None where that was not to be checked.
-        malignancy: CNet's probability P, for benign and malignant equally likely; with ``prevalence`` set, for that
-            share of malignant nodules. Calibrated where the bundle says how; ``logit`` is not.
-        logit: S of paper eq. 4, CNet's output before the sigmoid: the mean of the CAM of eq. 5, which is not
-            :attr:`cam` (that one is turned over and rescaled by eq. 6). No prevalence moves it.
+        in_lung: Whether the position lies in the lung mask; None where the lungs were not checked.
+        malignancy: CNet's probability P if benign and malignant are equally likely; with ``prevalence`` set, for that
+            share of malignant nodules. P is calibrated where the bundle has a calibration; ``logit`` never is.
+        logit: S of paper eq. 4, CNet's output before the sigmoid: the mean of the CAM of eq. 5. It is not the mean of
+            :attr:`cam`, whose sign and scale eq. 6 changes. The prevalence does not change S.
         expert_score: RNet's score on the readers' scale, 1..5.
         diagnosis: Mean label of the K nearest cases in each feature space (eq. 14), found by the raw P.
-        diagnosis_balanced: The same for a case base with as many benign as malignant cases; None where it has one kind.
-        similar: Those cases, nearest first.
-        base_rate: Share of malignant cases in the case base: what ``diagnosis`` must be read against.
+        diagnosis_balanced: The same, as if half of the case base were benign; None where it has one kind of case only.
+        similar: The K nearest cases in each feature space, nearest first.
+        base_rate: Share of malignant cases in the case base; compare ``diagnosis`` with this share.
         k: How many cases were asked for.
-        cases: How many the case base holds.
-        segmentation: SegNet's map and what it measures.
+        cases: How many cases the case base holds.
+        segmentation: SegNet's map, with the nodule's volume and diameter.
         cam: The class activation map.
         faithfulness: CAM over the nodule and over the background.
-        prevalence: The share of malignant nodules that ``malignancy`` is for; None for one half, as in training.
-        calibrated: Whether ``malignancy`` was held against diagnoses (:class:`nodule_diag.results.Calibration`).
+        prevalence: The share of malignant nodules that ``malignancy`` assumes; None for one half, as in training.
+        calibrated: Whether ``malignancy`` is calibrated on diagnoses (:class:`nodule_diag.results.Calibration`).
         malignancy_spread: Standard deviation of P over the symmetries, before any prevalence; None for one view.
-        presence: How likely there is a nodule at all, 0..1; None for a bundle that was not trained to tell.
-        feature_distance: How far the network's features are from those of its training: 99 % of nodules are below 1;
-            None for a bundle that cannot tell.
-        raw_cam: (16, 16, 16) float32, zyx, the CAM of eq. 5, whose mean is ``logit``; None for a bundle whose network
-            has no such output. The packaged one has none, and ``cam`` and ``logit`` leave its scale open.
+        presence: Probability that there is a nodule at all, 0..1; None for a bundle without the numbers for it.
+        feature_distance: Distance of the network's features from the features of its training; 99 % of nodules are
+            below 1. None for a bundle without the numbers for it.
+        raw_cam: (16, 16, 16) float32, zyx, the CAM of eq. 5, whose mean is ``logit``; None for a network without this
+            output, such as the packaged one. ``cam`` and ``logit`` do not determine its scale.
         ct_planes: (3, 64, 64) uint8, 12 kB: the lung window of the network's input, axial, coronal and sagittal
             through the position, 0.5 mm a pixel; for the notebook's picture.
-        warnings: What to keep in mind, in sentences.
+        warnings: What to keep in mind about this result, in sentences.
     """
 
     id: str
@@ -191,7 +191,7 @@ class Diagnosis:
         return nodule_html(self.to_dict(), png=png, prevalence=self.prevalence)
 
     def to_dict(self) -> dict[str, Any]:
-        """One entry of the prediction document's ``nodules``; the maps are left to NIfTI files."""
+        """One entry of the prediction document's ``nodules``, without the maps, which are written as NIfTI files."""
         return {
             "id": self.id,
             "xyz_lps_mm": list(self.xyz_lps_mm),

@@ -1,10 +1,10 @@
 """Does a patch look like anything that the network was trained on? A distance in the space of its features.
 
-The features are F_k of eq. 4, the 256 numbers that CNet and RNet read. A few principal components of those of the
-training patches span what nodules differ in. The distance is Mahalanobis' along these, and along all other directions
-together the distance from their span, in units of what is usual there: the likelihood of probabilistic principal
-component analysis (Tipping and Bishop 1999). That an unusual input shows in Mahalanobis' distance is Lee et al. 2018;
-that it often shows in the directions which vary least, Kamoi and Kobayashi 2020.
+The features are F_k of eq. 4, the 256 numbers that CNet and RNet read. A few principal components of the training
+patches' features span the differences between nodules. The distance is Mahalanobis' along these components. Along all
+other directions together it is the distance from their span, in units of its usual size: the likelihood of
+probabilistic principal component analysis (Tipping and Bishop 1999). Unusual inputs have a large Mahalanobis distance
+(Lee et al. 2018), often along the directions that vary least (Kamoi and Kobayashi 2020).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureDistance:
-    """What the features of training patches look like.
+    """The distribution of the training patches' features.
 
     Attributes:
         mean: (D,).
         variances: (K,), along each component, above 0.
         components: (K, D), of length 1 and at right angles to each other.
         rest_variance: Mean variance along each of the other D - K directions, above 0.
-        warn_above: The distance that 99 % of the nodules on which it was judged stay below.
+        warn_above: 99 % of the nodules that the distance was evaluated on stay below this value.
     """
 
     mean: Float
@@ -37,7 +37,7 @@ class FeatureDistance:
 
     @classmethod
     def fit(cls, features: NDArray[np.floating], *, components: int) -> FeatureDistance:
-        """Principal components of features, (N, D), of N > ``components`` + 1 patches; ``warn_above`` is left at 1."""
+        """Fit principal components to (N, D) features of N > ``components`` + 1 patches; ``warn_above`` stays 1."""
         rows = np.asarray(features, dtype=np.float64)
         mean = rows.mean(axis=0)
         _, singular, axes = np.linalg.svd(rows - mean, full_matrices=False)
@@ -52,14 +52,14 @@ class FeatureDistance:
         )
 
     def raw(self, features: NDArray[np.floating]) -> float:
-        """The distance of one patch's features, (D,): its square has a mean of D over the training patches."""
+        """The distance of one patch's (D,) features. The mean of its square over the training patches is D."""
         away = np.asarray(features, dtype=np.float64) - self.mean
         along = self.components @ away
         rest = max(float(away @ away) - float(along @ along), 0.0)  # rounding may put it below 0
         return float(np.sqrt((along**2 / self.variances).sum() + rest / self.rest_variance))
 
     def of(self, features: NDArray[np.floating]) -> float:
-        """The same as a multiple of ``warn_above``: 99 % of nodules are below 1."""
+        """The distance as a multiple of ``warn_above``: 99 % of nodules are below 1."""
         return self.raw(features) / self.warn_above
 
     def to_bytes(self) -> bytes:
@@ -70,7 +70,7 @@ class FeatureDistance:
     def from_bytes(
         cls, data: bytes, *, size: int, components: int, rest_variance: float, warn_above: float
     ) -> FeatureDistance:
-        """What :meth:`to_bytes` wrote.
+        """Read what :meth:`to_bytes` wrote.
 
         Args:
             data: The bytes.

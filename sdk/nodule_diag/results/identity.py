@@ -22,7 +22,7 @@ class Runtime:
 
     @property
     def label(self) -> str:
-        """In a few words."""
+        """Backend, device, precision and threads in a few words."""
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         return f"{self.backend} on {self.device}, {self.precision}, {threads}"
 
@@ -32,9 +32,9 @@ class BundleIdentity:
     """Which bundle made a prediction.
 
     Attributes:
-        name: Of the model.
-        version: Of the model.
-        sha256: Of ``manifest.json``, which lists the hash of every other file.
+        name: The model's name.
+        version: The model's version.
+        sha256: The hash of ``manifest.json``, which lists the hash of every other file.
     """
 
     name: str
@@ -52,11 +52,11 @@ class CaseBaseIdentity:
     """Which case base a prediction was compared with.
 
     Attributes:
-        name: What it is called.
-        sha256: Of its file.
+        name: The case base's name.
+        sha256: The hash of its file.
         count: How many cases were compared with.
-        malignant: How many of them are malignant.
-        where: The filter that they were selected by; None for all cases of the file.
+        malignant: How many of these cases are malignant.
+        where: The filter that selected the cases; None for all cases of the file.
     """
 
     name: str

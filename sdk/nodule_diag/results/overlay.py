@@ -1,10 +1,10 @@
 """CAM and segmentation as NIfTI files that lie on the CT as its file stores it.
 
-ITK-SNAP wants an overlay to have the CT's own voxel grid, axis order and flips, so that is what is written; 3D Slicer
-would take any grid. Both maps are one byte a voxel: a 512 x 512 x 275 overlay is then 72 MB before compression,
-nearly all zeros, and some 350 kB after it, where float32 would cost viewers 288 MB for a map whose true resolution
-is 2 mm. The CAM's 256 steps are scaled back to 0..1 by the header (``scl_slope``).
-The file is streamed slice by slice: memory does not grow with the CT.
+ITK-SNAP needs overlays on the CT's own voxel grid, with its axis order and flips, so overlays are written on this grid;
+3D Slicer accepts any grid. Both maps have one byte per voxel. A 512 x 512 x 275 overlay has 72 MB before compression,
+nearly all zeros, and some 350 kB after it. As float32, viewers would need 288 MB for a map whose true resolution is
+2 mm. The header scales the CAM's 256 steps back to 0..1 (``scl_slope``).
+The file is streamed slice by slice, so memory does not grow with the CT.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def write_cam(path: str | os.PathLike[str], ct: CTVolume, cam: CubeMap) -> None:
         cam: ``Diagnosis.cam``.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: When the file cannot be written.
     """
 
     def sample(points_xyz_mm: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -142,7 +142,7 @@ def write_segmentation(path: str | os.PathLike[str], ct: CTVolume, segmentation:
         segmentation: ``Diagnosis.segmentation``.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: When the file cannot be written.
     """
 
     def sample(points_xyz_mm: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -44,10 +44,10 @@ def nodule_png(planes: NDArray[np.uint8] | None, *, cam: CubeMap, segmentation: 
 
 
 def nodule_picture(planes: NDArray[np.uint8] | None, *, cam: CubeMap, segmentation: Segmentation) -> NDArray[np.uint8]:
-    """Two rows: the CT with the nodule's outline, and the same under the CAM, yellow where it is strong.
+    """Two rows: the CT with the nodule's outline, and the same under the CAM, yellow where the CAM is strong.
 
     Args:
-        planes: (3, 64, 64) uint8 of :func:`ct_planes`; black where there are none.
+        planes: (3, 64, 64) uint8 of :func:`ct_planes`; None gives black planes.
         cam: The CAM.
         segmentation: SegNet's map, whose ``nodule`` is outlined.
 

@@ -1,4 +1,4 @@
-"""Pictures as PNG files, without a library for it."""
+"""Pictures as PNG files, written without a library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
-"""ISO 15948's code for grey, red green blue, and these with opacity, by bytes a pixel."""
+"""ISO 15948's codes for grey, for red, green and blue, and for these with opacity, by bytes per pixel."""
 
 
 def png_bytes(pixels: NDArray[np.uint8]) -> bytes:

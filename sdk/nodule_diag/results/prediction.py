@@ -20,12 +20,12 @@ class Prediction:
     """The diagnoses of one call, what made them, and the time that each stage took.
 
     Attributes:
-        diagnoses: One a point, in the caller's order.
+        diagnoses: One per point, in the caller's order.
         bundle: The bundle.
         cases: The case base.
-        runtime: What computed them.
+        runtime: What computed the diagnoses.
         timing_ms: Wall milliseconds of ``lung_mask``, ``patch``, ``inference``, ``retrieval`` and ``total``.
-        prevalence: The share of malignant nodules that every ``malignancy`` is for; None for one half.
+        prevalence: The share of malignant nodules that every ``malignancy`` assumes; None for one half.
     """
 
     diagnoses: tuple[Diagnosis, ...]
@@ -53,9 +53,9 @@ def prediction_document(
     """Write a prediction as the document that other programs read.
 
     Args:
-        ct: The CT; described as its file stores it, which is what ``voxel_xyz`` counts in.
+        ct: The CT. The document describes the grid of its file, which is also the grid of ``voxel_xyz``.
         prediction: The result of :meth:`Diagnoser.predict_timed`.
-        read_ms: How long reading the CT took; counted in ``total``.
+        read_ms: How long reading the CT took; included in ``total``.
         redact: Leave out the path, file names and UIDs: ``path`` is "[redacted]", ``series_uid`` is null, and warnings
             name no file.
 

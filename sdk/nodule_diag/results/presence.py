@@ -13,9 +13,9 @@ from nodule_diag.results.maps import GRID_SPACING_MM
 
 REACH_MM = 4.0
 """Standard deviation of the weights round the cube's centre. A click lies within a few millimetres of a nodule's
-middle; what SegNet finds further away is a neighbour, and beyond 10 mm a larger nodule is no surer one."""
+middle. What SegNet finds further away is a neighbour, and a nodule that reaches beyond 10 mm is not more certain."""
 SMALLEST = 1e-6
-"""The share is taken as this far from 0 and 1 at least: the log-odds of a map that is 0 everywhere stay finite."""
+"""The share is kept at least this far from 0 and 1, so that the log-odds of a map of zeros stay finite."""
 
 
 @cache
@@ -27,10 +27,10 @@ def _weights(size: int) -> NDArray[np.float64]:
 
 
 def presence_evidence(segmentation: NDArray[np.floating]) -> float:
-    """How much nodule SegNet sees round the centre: the log-odds of the share of it that is one.
+    """How much nodule SegNet sees round the centre: the log-odds of the nodule's weighted share.
 
     Args:
-        segmentation: (16, 16, 16) in [0, 1], SegNet's map; any other cube of 2 mm cells serves as well.
+        segmentation: (16, 16, 16) in [0, 1], SegNet's map; any other cube of 2 mm cells is accepted, too.
     """
     weights = _weights(segmentation.shape[0])
     share = float((np.asarray(segmentation, dtype=np.float64) * weights).sum())
@@ -40,12 +40,12 @@ def presence_evidence(segmentation: NDArray[np.floating]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class PresenceCalibration:
-    """What turns the evidence into how likely a nodule is (Platt), for nodules and lung equally frequent.
+    """Turns the evidence into the probability of a nodule (Platt), if nodules and lung are equally frequent.
 
     Attributes:
-        scale: Of the evidence.
-        shift: Added to it.
-        warn_below: The presence that 99 % of the nodules on which it was judged have at least.
+        scale: Factor of the evidence.
+        shift: Added to the scaled evidence.
+        warn_below: 99 % of the nodules that presence was evaluated on have at least this value.
     """
 
     scale: float
@@ -57,5 +57,5 @@ class PresenceCalibration:
         return self.of_evidence(presence_evidence(segmentation))
 
     def of_evidence(self, evidence: float) -> float:
-        """The same from ``presence_evidence``."""
+        """The same probability from the result of :func:`presence_evidence`."""
         return 0.5 + 0.5 * math.tanh(0.5 * (self.scale * evidence + self.shift))  # the sigmoid, without overflow

@@ -1,6 +1,6 @@
-"""Figures that depend on how many nodules are malignant before anything is known of this one.
+"""Figures that depend on the prior: how many nodules are malignant before anything is known of this one.
 
-CNet's P is for a prior of one half. What a bundle corrects of P comes before :func:`at_prevalence`, which comes last.
+CNet's P is for a prior of one half. A bundle's calibration of P comes first, and :func:`at_prevalence` last.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from nodule_diag.results.identity import CaseBaseIdentity
 
 
 def require_prevalence(prevalence: float | None) -> float | None:
-    """Return a share of malignant nodules that evidence can move, as Python's own number; None is for one half.
+    """Check a share of malignant nodules and return it as a Python float; None stands for one half.
 
     Raises:
-        UsageError: Unless it is a number between 0 and 1, both left out.
+        UsageError: Unless the share is a number above 0 and below 1.
     """
     if prevalence is None:
         return None
@@ -30,11 +30,11 @@ def require_prevalence(prevalence: float | None) -> float | None:
 
 
 def at_prevalence(probability: float, prevalence: float | None) -> float:
-    """A probability for a prior of one half, moved to another prior by Bayes' rule: the odds times p / (1 - p).
+    """Move a probability from a prior of one half to another prior by Bayes' rule: the odds times p / (1 - p).
 
     Args:
         probability: 0..1, for benign and malignant equally likely.
-        prevalence: Share of malignant nodules among those that are looked at, 0 < p < 1; None leaves one half.
+        prevalence: Share of malignant nodules among the nodules in question, 0 < p < 1; None keeps one half.
 
     Returns:
         The probability at that prevalence, 0..1.

@@ -1,7 +1,7 @@
-"""Texts without what says whose a CT is: paths, file names, UIDs and whatever is quoted.
+"""Removes from texts what may identify the patient: paths, file names, UIDs and everything in quotes.
 
-For documents and messages that go to someone who must not know. The texts keep their sense: a warning still says that
-a slice is missing, and where.
+This is for documents and messages to readers who must not know the patient. The texts keep their meaning: a warning
+still says that a slice is missing, and where.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 
 REDACTED = "[redacted]"
 MAX_NAMES = 100_000
-"""Names below a folder or in a zip that are looked at; a series has hundreds."""
+"""The most names that are read below a folder or in a zip; a series has hundreds."""
 LEAST_NAME, LEAST_NUMBER = 3, 5
-"""Shorter names are left in: they say nothing, and stand in any word. Shorter numbers are counts and sizes."""
+"""Shorter names stay: they identify nobody, and occur in ordinary words. Shorter numbers are counts and sizes."""
 _EXTENSIONS = "dcm|ima|dic|nii|gz|mha|mhd|raw|zraw|nrrd|nhdr|zip|hdr|img|csv|json|fcsv|sqlite|onnx"
 _ALWAYS = re.compile(
     r"(?<![\w.])[0-2](?:\.\d+){4,}(?![\w.]*\w)"  # a UID; a version has up to four numbers
@@ -30,11 +30,11 @@ _ALWAYS = re.compile(
 
 
 class Redaction:
-    """Leaves names out of texts.
+    """Removes names from texts.
 
     Args:
-        named: Files and folders whose names, and those of all that is in them, must not be told.
-        words: Other names, of nothing that can be opened.
+        named: Files and folders. Their names, and the names of everything in them, are removed.
+        words: Other names, which are no files or folders.
     """
 
     def __init__(self, *named: str | os.PathLike[str], words: Iterable[str] = ()) -> None:
@@ -56,7 +56,7 @@ class Redaction:
 
 
 def _names(given: str) -> Iterator[str]:
-    """How a file or folder may be called in a message, and what is in it."""
+    """The names that a message may use for a file or folder, and the names of everything in it."""
     path = Path(given)
     yield from (given, str(path), path.name, path.name.partition(".")[0])
     try:
@@ -69,4 +69,4 @@ def _names(given: str) -> Iterator[str]:
                 for member in archive.namelist():
                     yield from (member, member.rpartition("/")[2])
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, NotImplementedError):
-        return  # a damaged zip names nothing; what always is left out, is
+        return  # a damaged zip gives no names; the fixed patterns still apply

@@ -1,7 +1,7 @@
-"""What a reader is shown of a nodule, most important first, each figure with what it means in a few words.
+"""The figures of a nodule that a reader sees, most important first, each with its meaning in a few words.
 
-The terminal and the notebook show the same. They read the prediction document, so a stored one can be shown, too.
-In the notebook's HTML everything that comes from outside is escaped.
+The terminal and the notebook show the same figures. Both read the prediction document, so a stored document can be
+shown, too. The notebook's HTML escapes everything that comes from outside.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Figure(NamedTuple):
     """One line of a nodule's table.
 
     Attributes:
-        label: What it is, with its unit; indented where it belongs to the line above.
-        value: As it is shown.
-        meaning: What it says, the same for every nodule of a prediction.
+        label: The figure's name, with its unit; indented where it belongs to the line above.
+        value: The value as it is shown.
+        meaning: What the figure means; the same for every nodule of a prediction.
     """
 
     label: str
@@ -69,7 +69,7 @@ def figures(nodule: Mapping[str, Any], *, prevalence: float | None) -> list[Figu
         Figure("Position y, mm", y, "LPS, to the back"),
         Figure("Position z, mm", z, "LPS, to the head"),
     ]
-    # A bundle that cannot tell, or a single view, has no such figure for any nodule.
+    # Without the bundle's numbers for it, or with a single view, a figure is missing for every nodule.
     there = {
         "  uncalibrated": bool(nodule.get("calibrated")),
         "  spread": nodule["malignancy_spread"] is not None,
@@ -84,11 +84,11 @@ def _share(value: float | None, *, digits: int = 2) -> str:
 
 
 def nodule_html(nodule: Mapping[str, Any], *, png: bytes, prevalence: float | None) -> str:
-    """One nodule.
+    """One nodule as HTML.
 
     Args:
         nodule: One of the prediction document's ``nodules``.
-        png: Its picture, of :func:`nodule_diag.results.picture.nodule_png`.
+        png: Its picture, made by :func:`nodule_diag.results.picture.nodule_png`.
         prevalence: The document's ``prevalence``.
     """
     rows = "".join(
@@ -107,5 +107,5 @@ def nodule_html(nodule: Mapping[str, Any], *, png: bytes, prevalence: float | No
 
 
 def prediction_html(nodules: Iterable[str], *, bundle: str, runtime: str) -> str:
-    """The nodules of one prediction, each as :func:`nodule_html` made it, below what computed them."""
+    """The nodules of one prediction, each made by :func:`nodule_html`, below a line that says what computed them."""
     return f"<div><p>{escape(bundle)}, {escape(runtime)}</p>{''.join(nodules)}<p>{DISCLAIMER}</p></div>"

@@ -12,9 +12,9 @@ from nodule_diag.preprocessing import GRID_SIZE, resample
 from nodule_diag.results.maps import GRID_SPACING_MM, CubeMap
 
 THRESHOLD = 0.5
-"""From which a sub-voxel belongs to the nodule, unless the bundle says otherwise."""
+"""The probability from which a sub-voxel belongs to the nodule, unless the bundle gives another threshold."""
 SUBVOXELS = 4
-"""Sub-voxels along a cell's edge: measuring at the patch's own 0.5 mm, the resolution that the network saw."""
+"""Sub-voxels along a cell's edge: the nodule is measured at the patch's own 0.5 mm, the network's input resolution."""
 SUBVOXEL_MM = GRID_SPACING_MM / SUBVOXELS
 FINE_SIZE = GRID_SIZE * SUBVOXELS
 
@@ -49,12 +49,11 @@ def nearest_part(foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
 class Segmentation(CubeMap):
     """SegNet's nodule probabilities, with the nodule at the cube's centre measured.
 
-    The 2 mm map is interpolated trilinearly to 0.5 mm and cut at the threshold. Of what remains, only the 6-connected
-    component that comes nearest to the cube's centre is the nodule: a vessel or a second nodule elsewhere in the cube
-    does not count.
+    The 2 mm map is interpolated trilinearly to 0.5 mm and thresholded. The nodule is only the 6-connected component
+    that comes nearest to the cube's centre. A vessel or a second nodule elsewhere in the cube does not count.
 
     Attributes:
-        threshold: From which a sub-voxel belongs to the nodule, above 0 and below 1.
+        threshold: The probability from which a sub-voxel belongs to the nodule, above 0 and below 1.
     """
 
     threshold: float = THRESHOLD
@@ -98,7 +97,7 @@ class Segmentation(CubeMap):
 
     @property
     def offset_mm(self) -> float | None:
-        """From the cube's centre to the nearest sub-voxel centre of the nodule, mm; None without a nodule."""
+        """Distance from the cube's centre to the nearest sub-voxel centre of the nodule, mm; None without a nodule."""
         if not self.nodule.any():
             return None
         return float(_distance_mm()[self.nodule].min())

@@ -1,4 +1,4 @@
-"""The feature spaces in which cases are alike (paper 3.3)."""
+"""The feature spaces in which cases are compared (paper 3.3)."""
 
 from __future__ import annotations
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from nodule_diag.results.segmentation import Segmentation
 
 OFF_CENTRE_MM = 5.0
-"""A nodule that begins further from the given position than this may not be the one that was meant: 3 mm, the
-smallest nodule of the paper's range, and 2 mm, a cell of the segmentation's grid."""
+"""A nodule that begins further from the given position than this may not be the intended one: 3 mm for the smallest
+nodule of the paper's range, plus 2 mm for a cell of the segmentation's grid."""
 
 CUBE_OUTSIDE = 0.1
-"""A cube that lies outside the CT by a larger share is warned of: a slab of 3 mm, the smallest nodule's diameter."""
+"""A larger share of the cube outside the CT gives a warning: a slab of 3 mm, the smallest nodule's diameter."""
 
 OUTSIDE_LUNG = "the position is outside the lung mask"
 NOTHING_SEGMENTED = "no nodule was segmented at the position: volume and diameter are 0"
@@ -30,7 +30,7 @@ def nodule_warnings(
     unlike: bool = False,
     spread: bool = False,
 ) -> Iterator[str]:
-    """The warnings of one nodule; none of them names a patient, so that they can be logged.
+    """The warnings of one nodule. No warning names a patient, so all of them can be logged.
 
     Args:
         in_lung: Whether the position lies in the lungs; None where that was not checked.

@@ -1,7 +1,7 @@
 """Where the bytes of DICOM files come from: a folder, or a zip archive that is never unpacked.
 
-A member of an archive is inflated in memory each time it is read, so nothing of a patient is written anywhere. No name
-from the archive ever becomes a path; archives whose names try to are refused all the same, for what else they may hold.
+A member of an archive is inflated in memory each time it is read, so no patient data is written anywhere. No name from
+the archive is used as a path. Archives with unsafe names are refused all the same, because of what else they may hold.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class DicomFile:
     """A file in a folder or in an archive, that any thread may read.
 
     Attributes:
-        name: Its place in the folder or archive, for messages.
+        name: Its path in the folder or archive, for messages.
         path: The file, or the archive.
-        member: Which of the archive's; None in a folder.
+        member: The member of the archive; None in a folder.
     """
 
     name: str
@@ -41,7 +41,7 @@ class DicomFile:
 
     @property
     def size(self) -> int:
-        """Bytes, inflated where they are compressed; no more are ever read."""
+        """Size in bytes, inflated where the file is compressed; no more bytes are ever read."""
         return self.member.file_size if self.member else self.path.stat().st_size
 
     def part(self, start: int, count: int, *, check: bool = True) -> memoryview:

@@ -31,19 +31,19 @@ def dicom_files(path: str | os.PathLike[str]) -> list[DicomFile]:
 def slice_headers(
     ct: CTVolume, slices: Iterable[SliceIdentity], *, files: Sequence[DicomFile] | None = None
 ) -> list[Dataset]:
-    """Read the headers of some slices again; a volume keeps nothing of the patient.
+    """Read the headers of some slices again, because a volume keeps no data of the patient.
 
     Args:
         ct: A volume that was read from DICOM, whose folder or archive is still there.
         slices: Some of ``ct.dicom.slices``.
-        files: Where they are, for a volume that was not read from a disk.
+        files: The slices' files, for a volume that was not read from a disk.
 
     Returns:
-        One pydicom dataset a file, without pixels, in the order of ``slices``. The slices of a multi-frame file share
-        theirs.
+        One pydicom dataset per file, without pixels, in the order of ``slices``. The slices of a multi-frame file share
+        one dataset.
 
     Raises:
-        CTError: ``ct-missing-path`` or ``ct-damaged``: the files are gone, or are others by now.
+        CTError: ``ct-missing-path`` or ``ct-damaged``: the files are gone, or have been replaced.
     """
     import pydicom
 

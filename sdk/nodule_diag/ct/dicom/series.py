@@ -40,7 +40,7 @@ RULES: tuple[rules.Rule, ...] = (
     stack.in_order_of_height,
     stack.one_at_a_place,
 )
-"""In this order, as each sees what it looks for only where those before it have passed."""
+"""The order matters: each rule relies on the rules before it."""
 
 
 def read(path: Path, *, series: str | None, acquisition: int | None, threads: int) -> CTVolume:
@@ -107,7 +107,7 @@ def read_dicom_files(
 
 
 def _verify_the_others(files: Sequence[DicomFile], series: rules.Series) -> None:
-    """Reach the checksum of every member of an archive that is not used: it may be a slice that damage has disguised.
+    """Verify the checksum of every unused member of an archive: the member may be a slice that was damaged.
 
     Raises:
         CTError: ``ct-damaged``.
@@ -133,7 +133,7 @@ def _telling_of_loss(series: rules.Series, decoded: Iterator[Pixels]) -> Iterato
 
 
 def _images(files: Sequence[DicomFile], source: str, *, threads: int) -> rules.Series:
-    """All images of all files; what is none is set aside."""
+    """All images of all files; other files are set aside."""
     found = list(zip(files, image_headers(files, source=source, threads=threads, frames=frames_of), strict=True))
     images = rules.Series(source=source, slices=[])
     for file, headers in found:
