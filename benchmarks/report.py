@@ -63,7 +63,7 @@ def page(parts: Sequence[Part], *, plots: str) -> str:
         lines += ["**Some parts ran with `--quick`: their numbers only show that they work.**", ""]
     lines += ["Written by `nodule-diag bench report` from the JSON of the parts below; each names its command.", ""]
     lines += [
-        "p90 and p99 interpolate between the calls that were made: of few calls they are little more than the slowest."
+        "p90 and p99 interpolate between the measured calls: with few calls, both are close to the slowest call."
         " *Settled*: the last windows of calls agreed within the part's bound before its time was spent.",
         "",
     ]

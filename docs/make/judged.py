@@ -30,28 +30,28 @@ BEFORE, AFTER = "before calibration", "after"
 
 INTRODUCTION = """# How good it is
 
-Three models of [the GPU day](gpu-day.md), each trained without a third of LIDC-IDRI's patients, judged the patients
-that they had not seen: {vois} VOIs, {cubes} nodules in their real surroundings (cubes), {diagnosed} nodules with a
-diagnosis. A model of all patients cannot be judged so. It is trained by the same recipe.
+Three models of [the GPU day](gpu-day.md) were each trained without a third of LIDC-IDRI's patients. Each judged the
+patients that it had not seen: {vois} VOIs, {cubes} nodules in their real surroundings (cubes), {diagnosed} nodules with
+a diagnosis. A model of all patients, which is trained by the same recipe, cannot be judged like this.
 
-`docs/make/judged.py` makes this page of `{report}`, and these commands made that:
+`docs/make/judged.py` makes this page from `{report}`. These commands made that file:
 
 ```
 {command}
 ```
 
-`--again` makes all tables anew from the judgements that a report holds, in two minutes and without a network. Intervals
-hold 95 % of 2,000 draws of patients. The targets of presence are judged by `train lung`: the
-[GPU day](gpu-day.md#what-it-reached) has its figures. The model card has every table.
+`--again` makes all tables anew from the judgements in a report, in two minutes and without a network. Intervals
+hold 95 % of 2,000 draws of patients. `train lung` judges the targets of presence: the
+[GPU day](gpu-day.md#what-it-reached) has these figures. The model card has every table.
 """
 CURVES = """![Share of malignant nodules against P, before and after calibration](plots/calibration.svg)
 
-*On the line, P is the share of malignant nodules. Bars are 95 % intervals.*
+*On the line, P equals the share of malignant nodules. Bars are 95 % intervals.*
 """
 FAILURES = """## Failures
 
 Every nodule whose CAM lies off the nodule (a margin below 0), or whose diameter is off by more than {far:.0f} mm: {cam}
-and {mm} of the {vois} VOIs, {cube_cam} and {cube_mm} of the {cubes} cubes. A nodule may be there as VOI and as cube.
+and {mm} of the {vois} VOIs, {cube_cam} and {cube_mm} of the {cubes} cubes. A nodule may be listed as VOI and as cube.
 *Texture* (5 solid, 1 ground glass) and *readers* are the readers' means, *found* is SegNet's diameter, *score* RNet's.
 
 | nodule | patient | diameter, mm | texture | found, mm | CAM margin | P | score | readers | what |

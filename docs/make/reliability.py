@@ -18,11 +18,11 @@ FUZZ, SOAK = (ROOT / "results" / "reliability" / f"{name}.json" for name in ("fu
 CLASSES = {
     "refused": "A typed error with one line for what is wrong and one for what to do. Nothing was printed.",
     "right": "The file was read, and the answer is that of the undamaged file, bit by bit.",
-    "warned": "The answer is another one, and a new warning says why.",
-    "unknowable": "The answer is another one, and nothing in the file could have told.",
+    "warned": "The answer is different, and a new warning says why.",
+    "unknowable": "The answer is different, and nothing in the file shows that it is wrong.",
     "untidy": "Refused, but with a message of several lines, without a hint, or with something printed.",
-    "wrong": "Another answer, although a checksum, a length or another slice of the series speaks against it.",
-    "bare": "Another kind of exception, such as `KeyError`.",
+    "wrong": "The answer is different, although a checksum, a length or another slice of the series contradicts it.",
+    "bare": "A different kind of exception, such as `KeyError`.",
     "crashed": "The process died.",
     "hung": "No answer in 20 s of CPU time.",
     "greedy": "More than 256 MiB of memory for a file of less than 0.5 MB.",
@@ -32,8 +32,8 @@ BAD = tuple(name for name in CLASSES if name not in GOOD)
 
 INTRODUCTION = """# Reliability
 
-A server reads what scanners, archives and researchers send it, damaged files among it, for weeks. Two machines try what
-happens then. This page shows what they found; `docs/make/reliability.py` makes it from their results.
+A server runs for weeks and reads files from scanners, archives and researchers. Some of these files are damaged. Two
+programs test what happens then. `docs/make/reliability.py` makes this page from their results.
 
 ## Damaged files
 
@@ -46,15 +46,15 @@ cd tests && PYTHONPATH=.. python -m fuzz --replay 1/nrrd-gzip/158   # one file a
 
 - **Good files** are small and made by code (`tests/fuzz/seeds*.py`). No scan of a patient is among them.
 - **Damage** is what discs, copies, programs and attackers do: bits flip, sectors are lost, files end early, fields
-  hold boundary values, lines come twice, sequences nest 40,000 deep, few bytes unpack to 400 MiB. Inside compressed
-  files it is done before packing, so that checksums are right and the inner parser is reached.
-- **A process of its own** reads each file, and another watches it. Its death, its silence and its memory are findings.
-- **The judge** is code of its own (`tests/fuzz/oracle.py`) and uses nothing of the SDK. It knows the good file's
+  hold boundary values, lines are repeated, sequences nest 40,000 deep, few bytes unpack to 400 MiB. The content of
+  compressed files is damaged before packing, so that checksums are right and the inner parser is reached.
+- **A separate process** reads each file, and another process watches it. A crash, a hang or too much memory is a fault.
+- **The judge** is separate code (`tests/fuzz/oracle.py`) and uses nothing of the SDK. It knows the good file's
   answer.
 
 The run is determined by its seed: the same number gives the same file on every machine. `pytest tests/fuzz` tries a
-fixed number, in a minute or two. It also tries that every planted fault is found: readers that abort, hang, lie,
-print or eat memory.
+fixed number, in a minute or two. It also checks that every planted fault is found: readers that abort, hang, give
+wrong answers, print or use too much memory.
 
 ### Classes
 
@@ -62,28 +62,28 @@ print or eat memory.
 
 RULES = """### What a format can know
 
-Raw voxels have no checksum in most formats. Where only they were damaged, the answer must be exactly what stands in the
+Raw voxels have no checksum in most formats. If only voxels were damaged, the answer must be exactly the voxels in the
 file. Everything else is judged by the rule of its format:
 
-| format | another answer is wrong if |
+| format | a different answer is wrong if |
 |---|---|
 | NIfTI | gzip's checksum or length fails; header and length disagree |
-| MetaImage | zlib's checksum fails; a field stands twice; sizes, `NDims`, `CompressedDataSize` and length disagree |
-| NRRD | gzip's or bzip2's checksum fails; a field stands twice; sizes, `dimension` and length disagree |
-| DICOM | pixels are not as many as the header says, or their code stream has another size or does not end |
-| DICOM series | one slice has another scale, size, patient or frame of reference than the others |
-| | one slice moved by over 0.5 mm or is missing, without a word; slices changed that were not damaged |
-| zip | a CRC fails, or the directory lists another number of files than it counts |
-| bundle | a file's sha256 is not the manifest's, or a key of the manifest stands twice |
+| MetaImage | zlib's checksum fails; a field is repeated; sizes, `NDims`, `CompressedDataSize` and length disagree |
+| NRRD | gzip's or bzip2's checksum fails; a field is repeated; sizes, `dimension` and length disagree |
+| DICOM | pixels are not as many as the header says, or their code stream has a different size or does not end |
+| DICOM series | the scale, size, patient or frame of reference of one slice differs from the other slices |
+| | one slice moved by over 0.5 mm or is missing, without a warning; slices that were not damaged changed |
+| zip | a CRC fails, or the directory lists more or fewer files than it counts |
+| bundle | a file's sha256 is not the manifest's, or a key of the manifest is repeated |
 | network | P, score, CAM or segmentation lie outside their range |
 | case base | SQLite's integrity check, constraints or length fail |
-| point file, DICOM marks | a point is not finite; a key of a JSON object stands twice |
-| table of cases | a case stands twice; a number is not finite; a key of a JSON object stands twice |
-| filter of cases | it and its opposite do not part the cases, or the case base has changed |
+| point file, DICOM marks | a point is not finite; a key of a JSON object is repeated |
+| table of cases | a case is repeated; a number is not finite; a key of a JSON object is repeated |
+| filter of cases | the filter and its opposite do not split the cases, or the case base has changed |
 | DICOMweb, fetched | an object that the server lists is not in the CT; or a rule of DICOM series |
 | DICOMweb, stored | the answer does not say that the object was stored |
 
-A memory that was never written gives another answer each time: what differs from the good file's is read twice.
+Uninitialised memory gives a different answer each time. So a file with a different answer is read twice.
 
 ### Counts
 

@@ -25,20 +25,20 @@ MIB_A_GIB = 1024
 INTRODUCTION = """# What to buy
 
 How many nodules an hour does a machine diagnose? `nodule-diag bench batch` measured it, and
-`docs/make/what_to_buy.py` makes this page of its results. The whole command [`nodule-diag batch`](batch.md) ran, from
-files on disk to results on disk. A rate is that of the batch once every process works, without start and end.
+`docs/make/what_to_buy.py` makes this page from its results. The whole command [`nodule-diag batch`](batch.md) ran, from
+files on disk to results on disk. A rate is measured while every process works, without start and end.
 
 """
 GPU = "| any GPU | | | | | **not measured** | | | |"
 READING = """
-- **Processes x threads**: take one thread a process and as many processes as there are cores, as `batch` does
-  by itself. The rows of one process with all threads show what the other way gives.
+- **Processes x threads**: use one thread per process and as many processes as there are cores, the default of
+  `batch`. The rows of one process with all threads show the alternative.
 - **Memory**: each process takes about what the largest one does. It holds the network, the CT that it works on and the
   next one.
 - **Other numbers of cores** were not measured. Processes share nothing but memory bandwidth and the disk.
-- **GPUs** were not measured with `batch`. A GPU takes the network's part of a nodule's time, and none of what the CT
-  takes: reading it and finding the lungs. [GPU check](gpu-check.md) says what it does for the network.
-- **A cluster**: `--engine ray` costs what the table says on one machine; several were not measured.
+- **GPUs** were not measured with `batch`. A GPU speeds up the network, but not reading the CT and finding the lungs.
+  [GPU check](gpu-check.md) says how much it speeds up the network.
+- **A cluster**: the table has `--engine ray` on one machine; several machines were not measured.
 
 Measure your own machine and CTs, from a checkout:
 
@@ -117,7 +117,10 @@ def _cost(part: Part) -> list[str]:
         return []
     each = (cost[workers, more] - cost[workers, 1]) / (int(more or 0) - 1)
     fixed = cost[workers, 1] - each
-    return [f"On it a CT takes {number(fixed)} s of a core, and each of its nodules {number(each)} s more.", ""]
+    return [
+        f"On this machine a CT takes {number(fixed)} s of a core, and each of its nodules {number(each)} s more.",
+        "",
+    ]
 
 
 def made() -> str:

@@ -1,6 +1,6 @@
 """Carries out a Dockerfile's steps where no Docker daemon is: each RUN in a root file system of its own stage.
 
-debootstrap --variant=minbase --include=python3,python3-dev,python3-pip,python-is-python3,ca-certificates trixie BASE
+debootstrap --variant=minbase --include=python3,python3-dev,python3-pip,python-is-python3,ca-certificates bookworm BASE
 python tests/packaging/dockerfile_steps.py deploy/Dockerfile --base BASE --scratch FOLDER --then "nodule-diag doctor"
 
 Needs root and Linux. BASE stands for the image of every `FROM`, and is not changed. `--then` runs in the finished image
