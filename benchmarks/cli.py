@@ -21,25 +21,25 @@ from nodule_diag.process import resolve_threads
 from nodule_diag_cli.points import XyzCommand, parse_xyz
 
 app = typer.Typer(
-    name="bench", help="Measure speed and memory, with peers beside.", no_args_is_help=True, add_completion=False
+    name="bench", help="Measure speed and memory, compared with peers.", no_args_is_help=True, add_completion=False
 )
 
 Ct = Annotated[
-    Path | None, typer.Option("--ct", help="A CT; else LIDC-IDRI-0314 in NODULE_DIAG_DATA, else the phantom.")
+    Path | None, typer.Option("--ct", help="CT; if omitted, LIDC-IDRI-0314 in NODULE_DIAG_DATA, or else the phantom.")
 ]
-Xyz = Annotated[str | None, typer.Option("--xyz", metavar="X Y Z", help="A nodule in it, LPS mm.")]
-BundlePath = Annotated[Path | None, typer.Option("--bundle", help="A bundle instead of the packaged one.")]
+Xyz = Annotated[str | None, typer.Option("--xyz", metavar="X Y Z", help="Position of a nodule in the CT, LPS mm.")]
+BundlePath = Annotated[Path | None, typer.Option("--bundle", help="Bundle instead of the packaged one.")]
 Checkpoint = Annotated[
-    Path | None, typer.Option("--checkpoint", help="model.safetensors for the peers in torch, instead of the bundle's.")
+    Path | None, typer.Option("--checkpoint", help="model.safetensors for the torch peers, instead of the bundle's.")
 ]
 Networks = Annotated[
     list[Path] | None,
-    typer.Option("--network", help="Another ONNX file of the model, beside the bundle's; repeatable."),
+    typer.Option("--network", help="Further ONNX file of the model, besides the bundle's. Can be repeated."),
 ]
 MostCases = Annotated[
-    int, typer.Option("--most-cases", min=100, help="Size of the largest case base; the part retrieval alone asks.")
+    int, typer.Option("--most-cases", min=100, help="Size of the largest case base; only for the part retrieval.")
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of every runtime; every core if left out.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of every runtime; all cores if omitted.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Tiny sizes, two calls: shows that it works, measures nothing.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Write the JSON here instead of to stdout.")]
 
@@ -127,23 +127,23 @@ def _add(name: str, help_text: str) -> None:
 
 
 PARTS = {
-    "predict": "Each stage of a diagnosis, warm.",
-    "cold": "The command in a fresh process: time and peak memory, beside the least it could take.",
-    "evidence": "A report: time and peak memory beyond the same command without one.",
-    "peers": "File to answer, beside the paper to the letter and MONAI. Takes minutes.",
+    "predict": "Each stage of a diagnosis, after warm-up.",
+    "cold": "The command in a fresh process: time and peak memory, compared with the least possible.",
+    "evidence": "Time and peak memory that a report adds to a command.",
+    "peers": "File to answer, compared with the paper to the letter and with MONAI. Takes minutes.",
     "backends": "The network alone: every backend, torch, torch.compile, plain runtimes, and their answers.",
-    "roofline": "The network's rate beside a measured matrix-product ceiling.",
-    "growth": "Slices, nodules, batch and threads.",
-    "dicom": "DICOM folders and zips, beside SimpleITK's reader.",
+    "roofline": "The network's rate, compared with a measured matrix-product ceiling.",
+    "growth": "Growth with slices, nodules, batch and threads.",
+    "dicom": "DICOM folders and zips, compared with SimpleITK's reader.",
     "cases": "A case base of 10,000 cases with free columns: list, filter, retrieval.",
-    "retrieval": "Case bases of 10^2 to 10^6, beside numpy and faiss.",
-    "serve": "The service: what 1 to 32 clients wait, beside the same call in process.",
+    "retrieval": "Case bases of 10^2 to 10^6, compared with numpy and faiss.",
+    "serve": "The service: waiting time of 1 to 32 clients, compared with the same call in process.",
 }
 """What there is, in the order of ``all`` and of the report."""
 ALONE = {
     "batch": "CTs an hour by processes, threads and engine. Takes ten minutes.",
     "soak": "10,000 predictions in one process: memory, open files and answers. Takes twenty minutes.",
-    "load": "Five minutes of 16 clients of the service, good, bad and gone: answers, memory and what is left.",
+    "load": "16 clients of the service for five minutes, good, bad and gone: answers, memory and leftovers.",
 }
 """Parts that are not of ``all``: docs/what-to-buy.md, reliability.md and service.md show them."""
 for _name, _help in (PARTS | ALONE).items():
@@ -152,7 +152,7 @@ for _name, _help in (PARTS | ALONE).items():
 
 @app.command("all", cls=XyzCommand)
 def all_command(
-    out: Annotated[Path, typer.Option("--out", help="The folder of the results, one JSON a part.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results, one JSON per part.", show_default=False)],
     ct: Ct = None,
     xyz: Xyz = None,
     bundle: BundlePath = None,
@@ -162,11 +162,11 @@ def all_command(
     threads: Threads = None,
     quick: Quick = False,
     part: Annotated[
-        list[str] | None, typer.Option("--part", help="Only this part; repeatable. Every one if left out.")
+        list[str] | None, typer.Option("--part", help="Only this part; all if omitted. Can be repeated.")
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Measure what the folder has already, too.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Also measure parts that the folder already has.")] = False,
 ) -> None:
-    """Run every part that the folder has not yet, each in a process of its own; twenty minutes on two cores."""
+    """Run every part that the folder does not have yet, each in its own process. Takes twenty minutes on two cores."""
     unknown = sorted(set(part or ()) - set(PARTS))
     if unknown:
         raise UsageError(f"there is no part {', '.join(unknown)}", hint=f"parts are {', '.join(PARTS)}")
@@ -193,7 +193,7 @@ def all_command(
 
 @app.command("cpp", cls=XyzCommand)
 def cpp_command(
-    program: Annotated[Path, typer.Argument(help="nodule-diag-cpp, as docs/cpp.md builds it.", show_default=False)],
+    program: Annotated[Path, typer.Argument(help="nodule-diag-cpp, built as in docs/cpp.md.", show_default=False)],
     ct: Ct = None,
     xyz: Xyz = None,
     bundle: BundlePath = None,
@@ -201,7 +201,7 @@ def cpp_command(
     quick: Quick = False,
     out: Out = None,
 ) -> None:
-    """From HU to the answer in C++ and in Python, process by process in turns."""
+    """Compare C++ and Python from HU to the answer, in processes that take turns."""
     settings = settled(
         ct=ct,
         xyz=xyz,
@@ -219,10 +219,10 @@ def cpp_command(
 @app.command("report")
 def report_command(
     results: Annotated[list[Path], typer.Argument(help="JSON files of the parts.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="The Markdown file to write.", show_default=False)],
-    plots: Annotated[Path, typer.Option("--plots", help="The folder for its plots.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="Markdown file to write.", show_default=False)],
+    plots: Annotated[Path, typer.Option("--plots", help="Folder for the plots.", show_default=False)],
 ) -> None:
-    """Write one page with its plots from results, and from nothing else."""
+    """Write one page with plots, from the results alone."""
     order = [*PARTS, *ALONE]
     found = [read_part(path) for path in results]
     parts = sorted(found, key=lambda part: order.index(part.part) if part.part in order else len(order))

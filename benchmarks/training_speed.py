@@ -169,7 +169,7 @@ def main() -> None:
     """Measure in turns and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("training_speed.json"))
-    parser.add_argument("--steps", type=int, default=4, help="that count, in each process")
+    parser.add_argument("--steps", type=int, default=4, help="timed steps in each process")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", choices=MODES, help=argparse.SUPPRESS)

@@ -46,18 +46,19 @@ class EngineName(StrEnum):
 def batch(
     manifest: Annotated[
         Path,
-        typer.Argument(metavar="MANIFEST.csv", help="CSV: path, x, y, z; id, series, acquisition, space if wanted."),
+        typer.Argument(metavar="MANIFEST.csv", help="CSV: path, x, y, z; optional: id, series, acquisition, space."),
     ],
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Gets a JSON a CT and results.csv.", show_default=False)
+        Path,
+        typer.Option("--out", metavar="DIR", help="Folder for one JSON per CT and results.csv.", show_default=False),
     ],
     engine: Annotated[
-        EngineName, typer.Option(help="local: processes of this machine. ray: a cluster (RAY_ADDRESS).")
+        EngineName, typer.Option(help="local: processes on this machine. ray: a cluster (RAY_ADDRESS).")
     ] = EngineName.LOCAL,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="How many processes; one a core if left out.", show_default=False)
+        int | None, typer.Option(min=1, help="Number of processes; one per core if omitted.", show_default=False)
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Of each process. More CTs an hour come of 1.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads per process; 1 gives the most CTs an hour.")] = 1,
     bundle: BundleOption = None,
     cases: CasesOption = None,
     where: WhereOption = None,
@@ -69,22 +70,22 @@ def batch(
     prevalence: PrevalenceOption = None,
     no_lung_check: NoLungCheckOption = False,
     time_limit: Annotated[
-        int, typer.Option(metavar="SECONDS", min=1, help="CPU time of a CT; by the clock, four times that.")
+        int, typer.Option(metavar="SECONDS", min=1, help="CPU time limit per CT; four times as much by the clock.")
     ] = 600,
     memory_limit: Annotated[
         float | None,
-        typer.Option(metavar="GIB", min=0.1, help="Memory that a CT may take beside the network; Linux."),
+        typer.Option(metavar="GIB", min=0.1, help="Memory limit per CT, besides the network; Linux only."),
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Also try those again that failed in an earlier run.")
+        bool, typer.Option("--retry-failed", help="Also retry CTs that failed in an earlier run.")
     ] = False,
     redact: RedactOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Diagnose the nodules of many CTs. After any interruption, the same command resumes the work.
+    """Diagnose the nodules of many CTs. After an interruption, repeat the command to resume.
 
-    A CT that fails does not stop the others. A CT that ends its process, or takes too long, is given up after two
-    tries. The exit code is 0 when every nodule was diagnosed, and 3 when the batch is finished and some were not.
+    A CT that fails does not stop the others. A CT that ends its process or takes too long is given up after two tries.
+    The exit code is 0 if every nodule was diagnosed, and 3 if the batch is finished but some nodules were not.
     """
     from nodule_diag.fleet import BatchOptions, Limits, read_manifest, run_batch
 
@@ -164,7 +165,7 @@ def _tell(summary: Summary, out: Path, *, redact: bool) -> None:
     if len(summary.failed) > SHOWN:
         terminal.complain(f"warning: and {len(summary.failed) - SHOWN} more: results.csv has them all")
     if summary.failed:
-        table = render.table("Failed because", "CTs", "Nodules", right=("CTs", "Nodules"))
+        table = render.table("Failure", "CTs", "Nodules", right=("CTs", "Nodules"))
         for code, (cts, nodules) in summary.codes.items():
             table.add_row(code, str(cts), str(nodules))
         to.print(table)
@@ -174,4 +175,4 @@ def _tell(summary: Summary, out: Path, *, redact: bool) -> None:
     if summary.cts_per_hour is not None:
         took = duration(summary.seconds)
         to.print(f"{summary.workers} workers took {took}: {summary.cts_per_hour:.0f} CTs an hour.")
-    to.print("Wrote results.csv and a JSON a CT." if redact else f"Wrote {out / 'results.csv'} and a JSON a CT.")
+    to.print("Wrote results.csv and a JSON per CT." if redact else f"Wrote {out / 'results.csv'} and a JSON per CT.")

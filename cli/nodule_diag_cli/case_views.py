@@ -20,9 +20,9 @@ EVALUATION_SCHEMA, VERIFIED_SCHEMA = "nodule-diag/cases-evaluation/1", "nodule-d
 SHOWN = 100
 """Cases that are listed on a screen if nobody says how many."""
 
-FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A case base.")]
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Case base.")]
 OwnFileArgument = Annotated[
-    Path | None, typer.Argument(metavar="[FILE]", help="A case base; the bundle's own if left out.", show_default=False)
+    Path | None, typer.Argument(metavar="[FILE]", help="Case base; the bundle's if omitted.", show_default=False)
 ]
 
 
@@ -38,10 +38,10 @@ def list_cases(
     file: OwnFileArgument = None,
     bundle: BundleOption = None,
     where: WhereOption = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Show at most so many; --json has all.")] = SHOWN,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Show at most N cases; --json has all.")] = SHOWN,
     as_json: JsonOption = False,
 ) -> None:
-    """List the cases, or only those that match: what is known of each case, and what the model said."""
+    """List the cases, or only those that match: what is known of each case, and the model's P and score."""
     from nodule_diag.cases import matching, rows
 
     base = _opened(file, bundle)
@@ -73,7 +73,7 @@ _NUMBERS = {"P", "score", "diam mm"}
 
 
 def info(file: OwnFileArgument = None, bundle: BundleOption = None, as_json: JsonOption = False) -> None:
-    """Describe a case base: how many cases of each kind it has, and which model gave their scores."""
+    """Describe a case base: its numbers of cases, and the model that gave their scores."""
     document = describe(_opened(file, bundle))
     if as_json:
         terminal.write(document_text(document))
@@ -86,7 +86,7 @@ def info(file: OwnFileArgument = None, bundle: BundleOption = None, as_json: Jso
             ("File", document["path"]),
             ("Cases", f"{count} of {document['patients']} patients"),
             ("Malignant", f"{malignant}{rate}"),
-            ("Diagnosed themselves", f"{sure}; the others take over their patient's diagnosis"),
+            ("Diagnosed themselves", f"{sure}; the others have their patient's diagnosis"),
             ("With pictures", document["pictures"]),
             ("Free columns", ", ".join(document["columns"]) or "none"),
             ("Model sha256", document["model_sha256"]),
@@ -98,7 +98,7 @@ def info(file: OwnFileArgument = None, bundle: BundleOption = None, as_json: Jso
 
 
 def verify(file: FileArgument, bundle: BundleOption = None, as_json: JsonOption = False) -> None:
-    """Check every page and value of a case base; with --bundle, also that its scores are of that model."""
+    """Check every page and value of a case base; with --bundle, also that its scores are from that model."""
     from nodule_diag.bundle import Bundle
     from nodule_diag.cases import CaseBase
 
@@ -108,11 +108,11 @@ def verify(file: FileArgument, bundle: BundleOption = None, as_json: JsonOption 
     if bundle is not None:
         opened = Bundle.open(bundle)
         base.of_model(opened)
-        of = f", of the model of {opened.manifest.name}"
+        of = f", with scores from the model of {opened.manifest.name}"
     if as_json:
         terminal.write(document_text({"schema": VERIFIED_SCHEMA, "path": base.where, "count": len(base)}))
         return
-    terminal.console().print(f"{file} is whole: {len(base)} cases{of}.")
+    terminal.console().print(f"{file} is intact: {len(base)} cases{of}.")
 
 
 def evaluate(
@@ -122,7 +122,7 @@ def evaluate(
     k: KOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the diagnosis by similar cases (Table 2 of the paper): each case against those of other patients."""
+    """Evaluate diagnosis by similar cases (Table 2 of the paper): each case against those of other patients."""
     from nodule_diag.cases import DEFAULT_K, evaluate_cases, selected
 
     base = _opened(file, bundle)
@@ -138,9 +138,9 @@ def evaluate(
     _show_evaluation(document)
     to.print()
     to.print(
-        f"{found['count']} cases of {found['patients']} patients, {found['malignant']} malignant: who calls all of them"
-        f" malignant has accuracy {found['base_rate']:.2f}. Each case was compared with those of other patients,"
-        f" K = {found['k']}. In brackets: 95 % of resampled patients. Balanced: as if half of the cases were benign."
+        f"{found['count']} cases of {found['patients']} patients, {found['malignant']} malignant: calling all of them"
+        f" malignant has accuracy {found['base_rate']:.2f}. Each case was compared with cases of other patients,"
+        f" K = {found['k']}. In brackets: 95 % interval over patients. Balanced: as if half of the cases were benign."
         " All figures: --json."
     )
 

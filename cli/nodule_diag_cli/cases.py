@@ -35,31 +35,33 @@ TableArgument = Annotated[
         metavar="TABLE", help="CSV or JSON: case_id, patient, label; malignancy and expert_score, or path, x, y, z."
     ),
 ]
-NewOption = Annotated[Path, typer.Option("--out", metavar="FILE", help="The case base to write, a new file.")]
+NewOption = Annotated[Path, typer.Option("--out", metavar="FILE", help="New file for the case base.")]
 NameOption = Annotated[
-    str | None, typer.Option(help="What it is called; the table's file name if left out.", show_default=False)
+    str | None, typer.Option(help="Name of the case base; the table's file name if omitted.", show_default=False)
 ]
 ColumnOption = Annotated[
-    list[str] | None, typer.Option("--column", metavar="NAME", help="A free column to take over; repeat for more.")
+    list[str] | None, typer.Option("--column", metavar="NAME", help="Free column to keep. Can be repeated.")
 ]
 PicturesOption = Annotated[
     bool,
-    typer.Option("--pictures", help="Keep a picture of each nodule with its outline and the CAM, 10 to 20 KB each."),
+    typer.Option("--pictures", help="Store a picture of each nodule with outline and CAM, 10 to 20 KB each."),
 ]
 KeyOption = Annotated[
     Path | None,
     typer.Option(
         "--patient-key",
         metavar="FILE",
-        help="Make pseudonyms of the patients with the secret in this file; it is made if it is not there.",
+        help="Make pseudonyms of patients with the secret in this file. The file is created if it is missing.",
     ),
 ]
 AllowOption = Annotated[
     list[str] | None,
-    typer.Option("--allow-identity", metavar="COLUMN", help="A column that may tell whose a case is; repeat for more."),
+    typer.Option(
+        "--allow-identity", metavar="COLUMN", help="Accept a column that may identify a patient. Can be repeated."
+    ),
 ]
 
-cases_app = typer.Typer(help="Make, describe and judge case bases.", no_args_is_help=True, add_completion=False)
+cases_app = typer.Typer(help="Build, describe and evaluate case bases.", no_args_is_help=True, add_completion=False)
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,9 @@ def build(
     precision: PrecisionOption = PrecisionName.AUTO,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a case base from a table of diagnosed nodules. After an interruption, the same command resumes the work.
+    """Build a case base from a table of diagnosed nodules. After an interruption, repeat the command to resume.
 
-    The bundle's model judges cases without P and score, at their position (LPS mm) in their CT.
+    If a case has no P and score, the bundle's model computes them at the case's position (LPS mm) in its CT.
     """
     from nodule_diag.cases import read_case_table
 
@@ -126,7 +128,7 @@ def add(
     precision: PrecisionOption = PrecisionName.AUTO,
     as_json: JsonOption = False,
 ) -> None:
-    """Add the cases of a table to a case base; cases that it has already are skipped."""
+    """Add the cases of a table to a case base. Cases that it already has are skipped."""
     from nodule_diag.cases import CaseBase, add_to, read_case_table
 
     model = _Model.of(bundle, backend, device, precision)
@@ -141,13 +143,13 @@ def add(
 @cases_app.command()
 def remove(
     file: FileArgument,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[CASE]...", help="Ids of cases.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[CASE]...", help="Ids of the cases to remove.")] = None,
     patient: Annotated[
-        list[str] | None, typer.Option("--patient", metavar="KEY", help="All cases of a patient; repeat for more.")
+        list[str] | None, typer.Option("--patient", metavar="KEY", help="All cases of this patient. Can be repeated.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove the named cases, or none if one of them is not there. Nothing of a removed case stays in the file."""
+    """Remove the named cases, or none if one of them is missing. Nothing of a removed case stays in the file."""
     from nodule_diag.cases import CaseBase
 
     with CaseBase.edit(file) as base:
@@ -161,7 +163,7 @@ def remove(
         document = {"schema": REMOVED_SCHEMA, "path": str(file), "removed": chosen, "count": left}
         terminal.write(document_text(document))
         return
-    terminal.console().print(f"Removed {len(chosen)} cases from {file}; {left} are left.")
+    terminal.console().print(f"Removed {len(chosen)} cases from {file}; {left} remain.")
 
 
 @cases_app.command()
@@ -178,7 +180,7 @@ def rebuild(
 ) -> None:
     """Rebuild a case base for another bundle's model: the same cases, judged again at the positions in the table.
 
-    The table is the one that the case base was made from, because a case base does not say where its CTs are.
+    Give the table that the case base was built from. A case base does not store where its CTs are.
     """
     from nodule_diag.cases import CaseBase, read_case_table, replaced
 
@@ -237,9 +239,9 @@ def _tell(filled: Filled, base: CaseBase, *, as_json: bool) -> None:
     to = terminal.console()
     to.print(f"Wrote {base.where}: {len(base)} cases, {base.malignant} malignant.")
     if filled.there:
-        to.print(f"{filled.there} cases of the table were there already.")
+        to.print(f"{filled.there} cases of the table were already there.")
     if filled.failed:
-        to.print(f"{len(filled.failed)} were left out: mend the table, then: nodule-diag cases add {base.where} TABLE")
+        to.print(f"{len(filled.failed)} were left out. Fix the table, then: nodule-diag cases add {base.where} TABLE")
 
 
 case_views.add(cases_app)

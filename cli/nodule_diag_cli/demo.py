@@ -28,13 +28,13 @@ FILE_NAME = "phantom.nii"
 def demo(
     bundle: BundleOption = None, as_json: JsonOption = False, out: OutOption = None, report: ReportOption = None
 ) -> None:
-    """Make a phantom chest CT with nodules of known place and size, and diagnose it. Works offline, without data."""
+    """Diagnose a phantom chest CT that has nodules of known position and size. Works offline, without data."""
     from nodule_diag.ct import DEFAULT_NODULES, chest_phantom
 
     ids = [str(number) for number in range(1, len(DEFAULT_NODULES) + 1)]
     with ExitStack() as stack:
         folder = stack.enter_context(out_folder.opened(out, ids)) if out else None
-        with terminal.progress("making a chest"):
+        with terminal.progress("making the phantom"):
             phantom = chest_phantom()
         ct: CTVolume | str = phantom.ct
         if folder is not None:
@@ -56,7 +56,7 @@ def demo(
     to.print("Known and found", style="bold")
     to.print(_comparison(phantom, result.diagnoses))
     to.print()
-    to.print("A phantom's spheres are no patient's nodules: only place and size can be right or wrong here.")
+    to.print("The phantom's spheres are not real nodules: only their position and size can be checked.")
     for line in told:
         to.print(line)
 

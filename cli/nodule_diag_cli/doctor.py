@@ -23,9 +23,9 @@ SCHEMA = "nodule-diag/doctor/1"
 PACKAGES = ("numpy", "SimpleITK", "hnswlib", "pydantic", "typer", "onnxruntime", "onnxruntime-gpu", "openvino")
 COMPILERS = ("c++", "g++", "clang++", "cl")
 
-SelfTestOption = Annotated[bool, typer.Option("--selftest", help="Compare all golden answers, not one.")]
+SelfTestOption = Annotated[bool, typer.Option("--selftest", help="Compare with all golden answers, not only one.")]
 SaveOption = Annotated[
-    bool, typer.Option("--save", help="With --selftest: keep the figures for this user; auto then obeys them.")
+    bool, typer.Option("--save", help="With --selftest: save the figures for this user; auto then uses them.")
 ]
 
 
@@ -193,13 +193,13 @@ def _render(document: dict[str, Any]) -> None:
     installed = [f"{name} {version}" for name, version in document["packages"].items() if version]
     compiler = document["compiler"] or "none found"
     engines = document["engines"]
-    builder = f"tensorrt-rtx {engines['version']}, for RTX GPUs; needs none here" if engines["usable"] else ""
+    builder = f"tensorrt-rtx {engines['version']}, for RTX GPUs; no GPU needed here" if engines["usable"] else ""
     rows = [
         ("nodule-diag", document["sdk_version"] or "not installed as a package"),
         ("Python", f"{document['python']} on {document['platform']}"),
         ("Threads", document["threads"]),
         ("Packages", ", ".join(installed)),
-        ("C++ compiler", f"{compiler} (needed only to install: hnswlib is compiled then)"),
+        ("C++ compiler", f"{compiler} (needed only to install, to compile hnswlib)"),
         ("Engine builder", builder or engines["reason"]),
         ("Telemetry", "off" if document["telemetry"]["off"] else f"may be on: {document['telemetry']['reason']}"),
         ("Bundle", "usable" if document["bundle"]["usable"] else f"not usable: {document['bundle']['reason']}"),
@@ -237,12 +237,12 @@ def _said_of(own: dict[str, Any]) -> str:
 
 
 def _said_of_test(test: dict[str, Any], to: Any) -> None:  # noqa: ANN401 - rich's Console is imported late
-    source = "the bundle's golden answers" if test["golden"] else f"onnxruntime's own here ({test['note']})"
+    source = "the bundle's golden answers" if test["golden"] else f"onnxruntime's own answers here ({test['note']})"
     nodules = f"{test['patches']} made-up nodule{'s' if test['patches'] > 1 else ''}"
     to.print()
     to.print(f"Answers to {nodules} were compared with {source}.")
     if test["saved"]:
-        to.print(f"The figures are kept in {test['saved']}; auto obeys them.")
+        to.print(f"The figures are saved in {test['saved']}; auto uses them.")
     elif test["patches"] == 1:
         to.print("More: nodule-diag doctor --selftest")
 

@@ -29,9 +29,12 @@ PASSED_THROUGH = {
     "train": _Extra("nodule_diag_training.cli:app", ("torch", "safetensors"), "train", "Train the synergic model."),
     # Its commands look for what they need themselves: engines are built without torch and onnx.
     "export": _Extra(
-        "nodule_diag_export.cli:app", (), "export", "Export to ONNX and bundles; engines by 'engines' alone."
+        "nodule_diag_export.cli:app",
+        (),
+        "export",
+        "Export ONNX files, bundles and engines (engines need only the extra 'engines').",
     ),
-    "bench": _Extra("benchmarks.cli:app", ("torch", "onnx"), "bench", "Measure speed and memory, from a checkout."),
+    "bench": _Extra("benchmarks.cli:app", ("torch", "onnx"), "bench", "Measure speed and memory; only in a checkout."),
 }
 CHECKOUT = Path(__file__).resolve().parents[2]
 """Where this file's checkout is, when it is run from one."""

@@ -21,10 +21,10 @@ from nodule_diag_cli.options import (
 
 def grand_challenge(
     input_folder: Annotated[
-        Path, typer.Option("--input", metavar="DIR", help="Holds nodule-locations.json and images/chest-ct.")
+        Path, typer.Option("--input", metavar="DIR", help="Folder with nodule-locations.json and images/chest-ct.")
     ] = Path("/input"),
     output_folder: Annotated[
-        Path, typer.Option("--output", metavar="DIR", help="Gets lung-nodule-malginancy-likelihoods.json.")
+        Path, typer.Option("--output", metavar="DIR", help="Folder for lung-nodule-malginancy-likelihoods.json.")
     ] = Path("/output"),
     bundle: BundleOption = None,
     backend: BackendOption = BackendName.AUTO,
@@ -34,7 +34,7 @@ def grand_challenge(
 ) -> None:
     """Answer one job of the LUNA25 challenge: every nodule of a CT gets a probability, even if one fails.
 
-    A nodule that cannot be diagnosed gets 0.5, or the prevalence; stderr says why.
+    A nodule that cannot be diagnosed gets 0.5, or the prevalence; stderr reports why.
     """
     from nodule_diag.diagnoser import Diagnoser
     from nodule_diag.exchange import answer_grand_challenge
@@ -42,5 +42,5 @@ def grand_challenge(
     diagnoser = Diagnoser.load(bundle, backend=backend.value, device=device, precision=precision.value)
     answered = answer_grand_challenge(diagnoser, input_folder, output_folder, prevalence=prevalence)
     for failure in answered.failures:
-        terminal.complain(f"warning: {failure}; the prior stands for it")
+        terminal.complain(f"warning: {failure}; the prior is used instead")
     terminal.console().print(f"Wrote {answered.path}: {answered.count} nodules.")

@@ -26,11 +26,11 @@ TARGETS, DIAGNOSED = "Targets", "diagnosed"
 OTHER_SPACES = ("Retrieval, machine, AUC", "Retrieval, expert, AUC")
 """Left to the card: `predict` shows the cases that are similar in machine+expert."""
 
-FullOption = Annotated[bool, typer.Option("--full", help="All provenance: training, files and their hashes.")]
+FullOption = Annotated[bool, typer.Option("--full", help="Show all provenance: training, files and their hashes.")]
 
 
 def info(bundle: BundleOption = None, full: FullOption = False, as_json: JsonOption = False) -> None:
-    """Describe the bundle: what it is, its purpose, its figures beside their yardsticks, licence, case base."""
+    """Describe the bundle: its purpose, figures with their yardsticks, licence and case base."""
     from nodule_diag.bundle import MODEL_CARD_NAME, Bundle
 
     opened = Bundle.default() if bundle is None else Bundle.open(bundle)

@@ -144,7 +144,7 @@ class Result:
 def predict(
     ct: Annotated[
         str | None,
-        typer.Argument(metavar="[CT]", help=f"{FORMAT_NAMES}. Left out with --dicomweb.", show_default=False),
+        typer.Argument(metavar="[CT]", help=f"{FORMAT_NAMES}. Omit with --dicomweb.", show_default=False),
     ] = None,
     xyz: XyzOption = None,
     nodules: NodulesOption = None,

@@ -53,7 +53,7 @@ def _command(name: str, place: str) -> Any:  # noqa: ANN401 - a click Command
         missing = MissingExtraError(error.name.partition(".")[0], "export")
         settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
-        @one.command(name, help=f"Not here: {missing.hint}", context_settings=settings)
+        @one.command(name, help=f"Not available: {missing.hint}", context_settings=settings)
         def lacking() -> None:
             raise missing
 
@@ -66,4 +66,4 @@ def _app(name: str, places: dict[str, str], *, help: str) -> typer.Typer:
     return made
 
 
-app = _app("export", EXPORT, help="Export a trained model: graphs, bundles, engines.")
+app = _app("export", EXPORT, help="Export a trained model as graphs, bundles and engines.")

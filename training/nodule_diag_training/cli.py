@@ -60,7 +60,7 @@ from .progress import progress
 from .recipe import ablate, packaged
 
 app = typer.Typer(
-    help="Train the network on LIDC-IDRI or nodules of your own, judge it, and make the paper's tables and figures.",
+    help="Train the network on LIDC-IDRI or your own nodules, judge it, and make the paper's tables and figures.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -82,9 +82,9 @@ app.command()(plot)
 SPLIT_SEED = 0
 RECIPE_FOLDS = 3
 FOLD_LOG = "output.txt"
-"""What a fold that is trained beside others prints, in its folder."""
+"""The output of a fold that is trained beside others, in that fold's folder."""
 BY_NAME = "A row of the paper's tables"
-BY_CONFIGURATION = "A run by configuration"
+BY_CONFIGURATION = "A run of your own"
 
 
 def _read_config(path: Path | None, *, default: TrainingConfig) -> TrainingConfig:
@@ -98,37 +98,37 @@ def _read_config(path: Path | None, *, default: TrainingConfig) -> TrainingConfi
 
 @app.command()
 def run(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the runs; one that was interrupted goes on.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the runs; an interrupted run is resumed.")],
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A row of the paper's tables: table1/J (see: train list).")
+        str | None, typer.Argument(metavar="NAME", help="Row of the paper's tables, such as table1/J (see train list).")
     ] = None,
     fold: Annotated[
         int | None,
-        typer.Option("--fold", help="Leave out this fold's patients; the first is 0. NAME alone: each fold in turn."),
+        typer.Option("--fold", help="Fold whose patients are left out, from 0. With NAME: every fold if omitted."),
     ] = None,
     folds: Annotated[
         int | None,
         typer.Option(
             "--folds",
             min=2,
-            help=f"Into how many folds the patients are split ({DEFAULT_FOLDS} with NAME, else {RECIPE_FOLDS}).",
+            help=f"Number of folds of the patients ({DEFAULT_FOLDS} with NAME, else {RECIPE_FOLDS}).",
             show_default=False,
         ),
     ] = None,
     schedule: Annotated[
         ScheduleName,
         typer.Option(
-            "--schedule", help="How long: as the paper, or medium or short, without GPU.", rich_help_panel=BY_NAME
+            "--schedule", help="Training length: paper; medium or short without a GPU.", rich_help_panel=BY_NAME
         ),
     ] = "paper",
     seed: Annotated[
         int,
-        typer.Option("--seed", min=0, help="Of the first weights and the draws; folds stay.", rich_help_panel=BY_NAME),
+        typer.Option("--seed", min=0, help="Seed of the weights and draws, not the folds.", rich_help_panel=BY_NAME),
     ] = 0,
     results: OwnResultsOption = None,
     again: Annotated[
         bool,
-        typer.Option("--again", help="Train anew what is done already, or begun.", rich_help_panel=BY_NAME),
+        typer.Option("--again", help="Train again what is already finished or begun.", rich_help_panel=BY_NAME),
     ] = False,
     start: Annotated[
         Path | None,
@@ -140,7 +140,7 @@ def run(
         Path | None,
         typer.Option(
             "--config",
-            help="JSON file, like config.json of any run. Without it: the packaged model's recipe, without lung.",
+            help="JSON file, like config.json of any run. If omitted: the packaged model's recipe, without lung.",
             rich_help_panel=BY_CONFIGURATION,
         ),
     ] = None,
@@ -154,7 +154,7 @@ def run(
         typer.Option(
             "--processes",
             min=1,
-            help="Processes that share each step, one for each GPU (docs/training-runs.md: several computers).",
+            help="Processes that share each step, one per GPU (docs/training-runs.md: several computers).",
             rich_help_panel=BY_CONFIGURATION,
         ),
     ] = 1,
@@ -162,12 +162,12 @@ def run(
         int, typer.Option("--parallel", min=1, help="Folds trained at the same time.", rich_help_panel=BY_NAME)
     ] = 1,
 ) -> None:
-    """Train a row of the paper's tables and judge it, or train by a configuration of your own.
+    """Train a row of the paper's tables and judge it, or train with a configuration of your own.
 
-    ``train run table1/J --schedule short --out runs`` trains and judges five folds. Repeat it and it goes on: a fold
-    whose result is of this configuration, code and data is skipped.
+    ``train run table1/J --schedule short --out runs`` trains and judges five folds. Repeat the command to resume:
+    a fold whose result has this configuration, code and data is skipped.
 
-    ``train run --out DIR`` trains on all patients, or on those outside --fold: by the packaged model's recipe, or by
+    ``train run --out DIR`` trains on all patients, or on those outside --fold, with the packaged model's recipe or with
     --config.
     """
     execution = Execution(device=device, compile=compile_model, workers=workers)
@@ -208,7 +208,7 @@ def run(
 
 
 def _fold_job(fold_run: FoldRun, arguments: Sequence[str]) -> Job:
-    """This command for one fold; of an option given twice the last counts."""
+    """This command for one fold; of an option that is given twice, the last one counts."""
     fold = ("--fold", str(fold_run.fold), "--parallel", "1")
     return Job(
         name=f"{fold_run.experiment.run} fold {fold_run.fold}",

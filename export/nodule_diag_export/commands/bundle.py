@@ -36,34 +36,34 @@ from nodule_diag_export.parity import cube_patches, record_parity
 from nodule_diag_training.options import StoreOption
 
 Checkpoint = Annotated[Path, typer.Argument(help="model.safetensors of a finished run.", show_default=False)]
-K = Annotated[int, typer.Option("--k", min=1, help="Cases that make a diagnosis.")]
+K = Annotated[int, typer.Option("--k", min=1, help="Number of similar cases per diagnosis.")]
 
 
 def bundle_command(
     checkpoint: Checkpoint,
-    results: Annotated[Path, typer.Option("--results", help="What `train evaluate` wrote.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="The directory to write.", show_default=False)],
+    results: Annotated[Path, typer.Option("--results", help="Report of `train evaluate`.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.", show_default=False)],
     lung: Annotated[
         Path | None,
-        typer.Option("--lung", help="What `train lung` wrote: the bundle then gives presence.", show_default=False),
+        typer.Option("--lung", help="Report of `train lung`, for presence.", show_default=False),
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option("--calibration", help="What `train calibrate` wrote: P is calibrated.", show_default=False),
+        typer.Option("--calibration", help="Report of `train calibrate`, to calibrate P.", show_default=False),
     ] = None,
     distance: Annotated[
         Path | None,
         typer.Option(
-            "--distance", help="What `train distance` wrote: patches unlike the training are told.", show_default=False
+            "--distance", help="Report of `train distance`, to warn of patches unlike the training.", show_default=False
         ),
     ] = None,
     spread: Annotated[
         Path | None,
-        typer.Option("--spread", help="What `train spread` wrote: too large a spread is told.", show_default=False),
+        typer.Option("--spread", help="Report of `train spread`, to warn of too large a spread.", show_default=False),
     ] = None,
     data: Data = None,
     store: StoreOption = None,
-    as_zip: Annotated[bool, typer.Option("--zip", help="Write OUT.zip instead of a directory.")] = False,
+    as_zip: Annotated[bool, typer.Option("--zip", help="Write OUT.zip instead of a folder.")] = False,
     name: Name = DEFAULT_IDENTITY.name,
     version: Version = DEFAULT_IDENTITY.version,
     license_: License = DEFAULT_IDENTITY.license,
@@ -91,20 +91,20 @@ def bundle_command(
 def cases_command(
     cases: Annotated[
         Path,
-        typer.Option("--cases", help="A case base, or a CSV or JSON of cases with P and score.", show_default=False),
+        typer.Option("--cases", help="Case base, or CSV or JSON of cases with P and score.", show_default=False),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The bundle to write: a directory or a .zip.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="Bundle to write: a folder or a .zip.", show_default=False)],
     bundle: Annotated[
         Path | None,
-        typer.Argument(help="Whose network and card are taken; the packaged bundle when left out.", show_default=False),
+        typer.Argument(help="Bundle whose network and card are used; the packaged one if omitted.", show_default=False),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What a new case base is called.", show_default=False)] = None,
-    same: Annotated[bool, typer.Option("--same", help="They are the bundle's cases: card and figures stay.")] = False,
+    name: Annotated[str | None, typer.Option(help="Name of a new case base.", show_default=False)] = None,
+    same: Annotated[bool, typer.Option("--same", help="The cases are the bundle's: keep card and figures.")] = False,
     k: Annotated[
-        int | None, typer.Option("--k", min=1, help="Cases that make a diagnosis.", show_default=False)
+        int | None, typer.Option("--k", min=1, help="Number of similar cases per diagnosis.", show_default=False)
     ] = None,
 ) -> None:
-    """Write a copy of a bundle with another case base; BUNDLE may be one of the first schema, nodule-diag/bundle/1."""
+    """Write a copy of a bundle with another case base. BUNDLE may have the first schema, nodule-diag/bundle/1."""
     opened = open_bundle(None) if bundle is None else open_any(bundle)
     base = read_cases(cases, bundle=opened, name=name)
     written = replace_case_base(opened, base, out=out, source="" if same else base.name, k=k)
@@ -126,7 +126,7 @@ def parity_command(
 ) -> None:
     """Compare the backends that work here with onnxruntime and write the bundle with the figures.
 
-    They are of nodules in their own surroundings, and decide what `predict --backend auto` may take.
+    The figures are of nodules in their own surroundings. They decide what `predict --backend auto` may use.
     """
     opened = open_bundle(bundle)
     count = resolve_threads(threads or None)

@@ -12,15 +12,15 @@ from nodule_diag_export.commands.options import ExportPrecision
 from nodule_diag_export.engines import export_engine, network_of
 
 Sm = Annotated[
-    list[str] | None, typer.Option("--sm", help="Compute capability, as 8.9; may be given again.", show_default=False)
+    list[str] | None, typer.Option("--sm", help="Compute capability, such as 8.9. Can be repeated.", show_default=False)
 ]
 Batch = Annotated[int, typer.Option("--max-batch", min=1, help="Largest batch of the batched profile.")]
-EngineOut = Annotated[Path, typer.Option("--out", help="The engine file to write.", show_default=False)]
+EngineOut = Annotated[Path, typer.Option("--out", help="Engine file to write.", show_default=False)]
 Network = Annotated[
     Path | None,
     typer.Argument(
         metavar="BUNDLE_OR_MODEL",
-        help="A bundle or an .onnx file; the packaged bundle when left out.",
+        help="Bundle or .onnx file; the packaged bundle if omitted.",
         show_default=False,
     ),
 ]
@@ -29,7 +29,7 @@ Network = Annotated[
 def tensorrt_command(
     out: EngineOut,
     source: Network = None,
-    precision: Annotated[ExportPrecision | None, typer.Option("--precision", help="A bundle's graph.")] = None,
+    precision: Annotated[ExportPrecision | None, typer.Option("--precision", help="Bundle graph to compile.")] = None,
     max_batch: Batch = MAX_BATCH,
 ) -> None:
     """Compile a network for the NVIDIA GPU in this machine, with TensorRT 11."""
@@ -39,11 +39,11 @@ def tensorrt_command(
 def tensorrt_rtx_command(
     out: EngineOut,
     source: Network = None,
-    precision: Annotated[ExportPrecision | None, typer.Option("--precision", help="A bundle's graph.")] = None,
+    precision: Annotated[ExportPrecision | None, typer.Option("--precision", help="Bundle graph to compile.")] = None,
     sm: Sm = None,
     max_batch: Batch = MAX_BATCH,
 ) -> None:
-    """Compile a network for RTX GPUs by compute capability (8.0 and later, or --sm). Needs no GPU."""
+    """Compile a network for RTX GPUs of compute capability 8.0 and later, or of --sm. Needs no GPU."""
     _engine(TENSORRT_RTX, source, out, precision, tuple(sm or ()), max_batch)
 
 

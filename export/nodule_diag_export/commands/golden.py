@@ -10,7 +10,7 @@ from nodule_diag_export.parity import add_golden
 
 
 def golden_command(out: BundleOut, source: BundleArgument = None, threads: Threads = 0) -> None:
-    """Write a copy of a bundle with its network's answers to made-up nodules, which `doctor --selftest` compares."""
+    """Write a copy of a bundle with its network's answers to made-up nodules, for `doctor --selftest`."""
     written = add_golden(open_bundle(source), out=out, threads=resolve_threads(threads or None))
     golden = written.manifest.golden
     count, size = (0, 0) if golden is None else (len(golden.seeds), len(written.read(golden.file)))

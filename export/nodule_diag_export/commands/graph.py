@@ -47,7 +47,7 @@ def onnx_command(
         Path | None,
         typer.Argument(
             metavar="BUNDLE_OR_CHECKPOINT",
-            help="A bundle, or model.safetensors of a finished run; the packaged bundle when left out.",
+            help="Bundle, or model.safetensors of a finished run; the packaged bundle if omitted.",
             show_default=False,
         ),
     ] = None,
@@ -59,10 +59,11 @@ def onnx_command(
     license_: License = DEFAULT_IDENTITY.license,
     threads: Threads = 0,
 ) -> None:
-    """Write the model as ONNX once it answers as it should.
+    """Write the model as ONNX if its answers are right.
 
-    From a checkpoint: as torch does, on random patches, with --data or --store on nodules too. In fp16 or bf16: as the
-    fp32 graph does, on nodules in their surroundings, else on synthetic patches; a bundle's case base is compared too.
+    A checkpoint's graph is compared with torch on random patches, and on nodules if --data or --store is given. An fp16
+    or bf16 graph is compared with the fp32 graph on nodules in their surroundings, or else on synthetic patches. For a
+    bundle, the similar cases are compared too.
     """
     use_threads(threads)
     bundle: Bundle | None = None
@@ -94,7 +95,7 @@ def precision_command(
     store: StoreOption = None,
     threads: Threads = 0,
 ) -> None:
-    """Write a copy of a bundle that also holds its network in fp16 or bf16, once that has passed its gate."""
+    """Write a copy of a bundle that also holds its network in fp16 or bf16, if that network passes its gate."""
     if precision is ExportPrecision.fp32:
         raise UsageError("every bundle holds its network in fp32", hint="use --precision fp16 or bf16")
     bundle = open_bundle(source)
@@ -112,10 +113,10 @@ def winograd_command(
     store: StoreOption = None,
     threads: Threads = 0,
 ) -> None:
-    """Write a copy of a bundle that also holds its network with fewer products, once that has passed the fp32 gate.
+    """Write a copy of a bundle that also holds a network with fewer products, if that network passes the fp32 gate.
 
-    It is compared on nodules of --data or --store in their surroundings, else on synthetic patches. `export parity`
-    then lets auto take it.
+    The network is compared on nodules of --data or --store in their surroundings, or else on synthetic patches. After
+    `export parity`, --backend auto may use it.
     """
     shown, patches = compared_patches(optional_data(data, store))
     written, figures = add_winograd(
@@ -133,24 +134,24 @@ def fused_command(
         Path | None,
         typer.Argument(
             metavar="BUNDLE_OR_MODEL",
-            help="A bundle or a .onnx file of `export onnx`; the packaged bundle when left out.",
+            help="Bundle or .onnx file of `export onnx`; the packaged bundle if omitted.",
         ),
     ] = None,
-    hu_type: Annotated[HuType, typer.Option("--hu-type", help="Type of the HU that the file takes.")] = "float32",
+    hu_type: Annotated[HuType, typer.Option("--hu-type", help="Data type of the HU input.")] = "float32",
     masked_input: Annotated[
         bool | None,
         typer.Option(
             "--masked-input/--no-masked-input",
-            help="For a .onnx file: the model was trained on CT x lung mask. A bundle says so itself.",
+            help="For a .onnx file: the model was trained on CT x lung mask. A bundle states this itself.",
             show_default=False,
         ),
     ] = None,
     winograd: Annotated[
-        bool, typer.Option("--winograd", help="With fewer products: faster on a CPU, equal to rounding.")
+        bool, typer.Option("--winograd", help="Use fewer products: faster on a CPU, equal up to rounding.")
     ] = False,
     threads: Threads = 0,
 ) -> None:
-    """Write one graph from HU to the model's answers, once it answers as the SDK does (docs/fused-graph.md)."""
+    """Write one graph from HU to the model's answers, if it answers as the SDK does (docs/fused-graph.md)."""
     network = open_source(source, masked_input=masked_input)
     fused = export_fused(network, out, hu_type=hu_type, winograd=winograd, threads=threads)
     typer.echo(

@@ -16,19 +16,17 @@ if TYPE_CHECKING:
     from nodule_diag_training.data import TrainingData
 
 Data = Annotated[
-    Path | None, typer.Option("--data", envvar="NODULE_DIAG_DATA", help="The LIDC data folder.", show_default=False)
+    Path | None, typer.Option("--data", envvar="NODULE_DIAG_DATA", help="LIDC data folder.", show_default=False)
 ]
 Name = Annotated[str, typer.Option(help="Name of the bundle.")]
-Version = Annotated[str, typer.Option(help="Its version.")]
-License = Annotated[str, typer.Option("--license", help="Licence of its weights, as an SPDX identifier or in words.")]
+Version = Annotated[str, typer.Option(help="Version of the bundle.")]
+License = Annotated[str, typer.Option("--license", help="Licence of the weights: an SPDX identifier or words.")]
 BundleArgument = Annotated[
     Path | None,
-    typer.Argument(metavar="BUNDLE", help="A bundle; the packaged one when left out.", show_default=False),
+    typer.Argument(metavar="BUNDLE", help="Bundle; the packaged one if omitted.", show_default=False),
 ]
-BundleOut = Annotated[
-    Path, typer.Option("--out", help="The bundle to write: a directory or a .zip.", show_default=False)
-]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to the libraries.")]
+BundleOut = Annotated[Path, typer.Option("--out", help="Bundle to write: a folder or a .zip.", show_default=False)]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves the number to the libraries.")]
 
 
 class ExportPrecision(StrEnum):
@@ -39,7 +37,7 @@ class ExportPrecision(StrEnum):
     fp16 = "fp16"
 
 
-PrecisionOption = Annotated[ExportPrecision, typer.Option("--precision", help="Of the convolutions.")]
+PrecisionOption = Annotated[ExportPrecision, typer.Option("--precision", help="Precision of the convolutions.")]
 
 
 def open_bundle(path: Path | None) -> Bundle:

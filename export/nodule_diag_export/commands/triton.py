@@ -15,20 +15,20 @@ DEFAULT = Serving()
 
 
 def triton_command(
-    out: Annotated[Path, typer.Option("--out", help="The folder of the repository, a new one.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the repository.", show_default=False)],
     source: BundleArgument = None,
-    device: Annotated[Literal["cpu", "gpu"], typer.Option("--device", help="Where the server runs both.")] = "cpu",
+    device: Annotated[Literal["cpu", "gpu"], typer.Option("--device", help="Where the models run.")] = "cpu",
     instances: Annotated[
-        int, typer.Option("--instances", min=1, max=64, help="Of each model, on the CPU or on each GPU.")
+        int, typer.Option("--instances", min=1, max=64, help="Instances of each model, on the CPU or on each GPU.")
     ] = DEFAULT.instances,
     instance_threads: Annotated[
-        int, typer.Option("--instance-threads", min=0, help="CPU threads of an instance; 0 takes every core.")
+        int, typer.Option("--instance-threads", min=0, help="CPU threads per instance; 0 uses every core.")
     ] = DEFAULT.threads,
     max_batch: Annotated[
-        int, typer.Option("--max-batch", min=1, max=1024, help="Patches that are put together.")
+        int, typer.Option("--max-batch", min=1, max=1024, help="Largest batch of patches.")
     ] = DEFAULT.max_batch,
     hu_type: Annotated[
-        HuType, typer.Option("--hu-type", help="Type of the HU that the fused graph takes.")
+        HuType, typer.Option("--hu-type", help="Data type of the HU input of the fused graph.")
     ] = "float32",
     threads: Threads = 0,
 ) -> None:
