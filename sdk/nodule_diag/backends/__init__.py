@@ -1,6 +1,6 @@
 """Runtimes that can execute a bundle's network: one Protocol, one module a runtime, chosen by name.
 
-Nothing falls back in silence: what was asked for and cannot serve raises, and ``auto`` reports what it took.
+There is no silent fallback: a request that cannot be served raises, and ``auto`` reports its choice.
 Doors: ``create_backend``, the ``Backend`` Protocol and its ``Outputs``, ``backend_statuses``, ``SelfTest``, parity,
 golden answers and symmetry.
 """

@@ -1,4 +1,4 @@
-"""What a backend is: the Protocol, what goes in and what comes out, and the words a request is made of."""
+"""The Protocol of a backend, its inputs and outputs, and the terms of a request."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from nodule_diag.errors import UsageError
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 CPU_BATCH = 1
-"""On a CPU, where the activations of one patch stay nearer to the cores than those of several: by CPU time, a nodule
-costs 6 % less than in a batch of 8. And an answer does not depend on what else is asked for in the same call."""
+"""On a CPU, whose caches hold the activations of one patch better than those of several: a nodule costs 6 % less CPU
+time than in a batch of 8. An answer also does not depend on the other patches of the call."""
 GPU_BATCH = 8
-"""On a GPU, which a single patch does not fill: 17 MB of patches, some 100 MB of activations."""
+"""On a GPU, which a single patch does not fill: 17 MB of patches, about 100 MB of activations."""
 _DEVICE = re.compile(r"auto|cpu|cuda(?::(\d{1,3}))?")
 
 
@@ -33,9 +33,9 @@ class Outputs:
         segmentation: (N, 16, 16, 16) float32, zyx.
         cam: (N, 16, 16, 16) float32, zyx, min-max normalised CAM_c (eq. 6).
         raw_cam: (N, 16, 16, 16) float32, zyx, the CAM of eq. 5; None where the bundle's network does not give it.
-        features: (N, 256) float32, F_k of paper eq. 4; None likewise.
-        malignancy_spread: (N,) float32, standard deviation of P over several views; None for one.
-        view_logits: (N, V) float32, S of each of the V views; None for one.
+        features: (N, 256) float32, F_k of paper eq. 4; None where the bundle's network does not give them.
+        malignancy_spread: (N,) float32, standard deviation of P over several views; None for one view.
+        view_logits: (N, V) float32, S of each of the V views; None for one view.
     """
 
     malignancy: NDArray[np.float32]
@@ -49,12 +49,12 @@ class Outputs:
     view_logits: NDArray[np.float32] | None = None
 
     def given(self) -> dict[str, NDArray[np.float32]]:
-        """The arrays that are there, by field."""
+        """The arrays that are not None, by field."""
         return {name: array for name, array in vars(self).items() if array is not None}
 
     @classmethod
     def joined(cls, parts: Sequence[Outputs]) -> Outputs:
-        """The answers of several runs of one network as those of one run."""
+        """Join the answers of several runs of one network."""
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in parts[0].given()})
 
     def first(self, count: int) -> Outputs:
@@ -70,7 +70,7 @@ class Backend(Protocol):
     precision: str
     threads: int
     batch: int
-    """Patches a run that it is fastest with, a patch; it takes any number, in memory that grows with it."""
+    """Patches per run with the least time per patch. Any number is allowed; memory grows with the number."""
 
     def infer(self, patches: NDArray[np.float32]) -> Outputs:
         """Answers to (N, 2, 64, 64, 64) float32 patches, as ``extract_patches`` makes them, in their order; N >= 1."""
@@ -94,9 +94,9 @@ class BackendStatus:
         usable: Whether a prediction could run with it now.
         reason: Why not; empty when usable.
         hint: What to do about it.
-        version: Of the runtime; empty when not installed.
-        devices: What it could run on.
-        precisions: What it knows to compute in, where the device can.
+        version: Version of the runtime; empty when not installed.
+        devices: The devices that it can run on.
+        precisions: The precisions that it supports, where the device does.
     """
 
     name: str

@@ -1,11 +1,11 @@
-"""Every backend by its name, loaded when it is asked for; and what ``auto`` takes.
+"""Every backend by its name, loaded on request; and the choice of ``auto``.
 
-That is the first of a fixed order that works here and whose answers are known to be right. The order is by speed as it
-was measured, not as it is at the moment: on one machine the same request always takes the same backend. ONNX Runtime's
-fp32 network is the reference; any other choice that the caller did not make by name needs figures within the gate: in
-the bundle's manifest (``parity``), written where the bundle was made, or the user's own of this machine
-(:mod:`nodule_diag.backends.own_figures`). Figures that miss the gate count wherever they stand. Without any, ``auto``
-is ONNX Runtime in fp32.
+``auto`` takes the first backend of a fixed order that works here and whose answers are known to be right. The order is
+by speed, measured once and not at run time: on one machine the same request always takes the same backend. ONNX
+Runtime's fp32 network is the reference. Any other backend that the caller did not name needs figures within the gate:
+in the bundle's manifest (``parity``), written where the bundle was made, or the user's own from this machine
+(:mod:`nodule_diag.backends.own_figures`). Figures that miss the gate count in both places. Without any figures,
+``auto`` takes ONNX Runtime in fp32.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nodule_diag.errors import BackendError, BundleError, MissingExtraError, Usa
 
 REFERENCE = "onnxruntime"
 BACKENDS = (REFERENCE, "openvino", "winograd", "tensorrt", "tensorrt-rtx")
-"""Each the name of a module here, with ``_`` for ``-``: a :class:`BackendModule`."""
+"""Each is the name of a module in this folder, with ``_`` for ``-``: a :class:`BackendModule`."""
 
 
 class Candidate(NamedTuple):
@@ -49,14 +49,14 @@ def backend_module(name: str) -> BackendModule:
 
 
 def backend_statuses() -> tuple[BackendStatus, ...]:
-    """Ask every backend whether it could serve here; loads runtimes, but no network."""
+    """Ask every backend whether it can run here; loads runtimes, but no network."""
     return tuple(backend_module(name).status() for name in BACKENDS)
 
 
 def create_backend(
     bundle: Bundle, *, name: str = "auto", device: str = "auto", precision: str = "auto", threads: int
 ) -> Backend:
-    """Load a bundle's network into the backend that was asked for, warm enough to be called.
+    """Load a bundle's network into the requested backend, ready to be called.
 
     Args:
         bundle: A checked bundle.
@@ -66,11 +66,11 @@ def create_backend(
         threads: CPU threads a call may use.
 
     Raises:
-        UsageError: For names that mean nothing.
-        BackendError: When backend, device or precision cannot serve. Of ``auto``: ``precision-unavailable`` when
-            nothing can take the precision, ``auto-without-parity`` when only a backend without figures is installed,
-            ``auto-failed-selftest`` when the reference was wrong here and nothing else may be taken, else what the last
-            candidate said.
+        UsageError: For an unknown name.
+        BackendError: When the backend, device or precision cannot be used. For ``auto``: ``precision-unavailable`` when
+            no backend may use the precision, ``auto-without-parity`` when only a backend without figures is installed,
+            ``auto-failed-selftest`` when the reference was wrong here and no other backend may be taken, else the error
+            of the last candidate.
         MissingExtraError: When the runtime is not installed.
         BundleError: When the network is not what the manifest says.
     """
@@ -86,8 +86,8 @@ def create_backend(
 def has_passed(records: Sequence[ParityRecord], candidate: Candidate | ParityRecord) -> bool:
     """Whether there are figures of this backend, device and precision, and each of them is within its gate.
 
-    In a reduced precision those of fp32 on the same device count too: a backend that is wrong in fp32 is wrong, though
-    the wider gate may let it pass.
+    For a reduced precision, the fp32 figures of the same device count too: a backend that is wrong in fp32 is wrong,
+    even if it passes the wider gate.
     """
     ours = [record for record in records if (record.backend, record.device) == (candidate.backend, candidate.device)]
     judged = [record for record in ours if record.precision in {"fp32", candidate.precision}]
@@ -96,7 +96,7 @@ def has_passed(records: Sequence[ParityRecord], candidate: Candidate | ParityRec
 
 
 def _may_be_taken(records: Sequence[ParityRecord], candidate: Candidate) -> bool:
-    """The reference is trusted until figures speak against it."""
+    """Whether ``auto`` may take the candidate. The reference needs no figures, but figures that miss the gate count."""
     without_figures = candidate.backend == REFERENCE and not any(
         (record.backend, record.device) == (REFERENCE, candidate.device) for record in records
     )
@@ -130,7 +130,7 @@ def _attempts(
             and precision in {"auto", candidate.precision}
             and device.kind in {"auto", candidate.device}
         )
-        # A backend that the caller named serves fp32 on trust: below, on whichever device it has.
+        # A backend that the caller named needs no figures in fp32: it comes last, on whichever device it has.
         named = candidate.backend == name and candidate.precision == "fp32"
         if fits and not named and _may_be_taken(records, candidate):
             target = device if device.kind == candidate.device else Device(candidate.device)
@@ -140,7 +140,7 @@ def _attempts(
 
 
 def _nothing_fits(precision: str) -> BackendError:
-    """The error of a request that no candidate even fits."""
+    """The error for a request that no candidate fits."""
     if precision in {"auto", "fp32"}:
         return BackendError(
             f"auto can take no backend: on this machine {REFERENCE} missed its self-test, and no other has passed one",

@@ -1,7 +1,7 @@
-"""The part of CUDA that the TensorRT backends need: pycuda, and CUDA graphs by the driver's own functions.
+"""The part of CUDA that the TensorRT backends need: pycuda, and CUDA graphs with the driver's own functions.
 
-Everything runs in the device's *primary* context, which is retained, not created: it is the one that the CUDA runtime
-inside TensorRT uses, and that torch or cupy in the same process use too.
+Everything runs in the device's *primary* context, which is retained, not created. The CUDA runtime inside TensorRT uses
+the same context, and so do torch and cupy in the same process.
 
 pycuda has no CUDA graphs, so the six driver functions for them are called through ctypes.
 """
@@ -27,7 +27,7 @@ from nodule_diag.errors import BackendError
 DRIVER_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _KERNEL_MODULE_VERSION = Path("/proc/driver/nvidia/version")
 _CAPTURE_THREAD_LOCAL = 1
-"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads do with CUDA meanwhile does not break the capture."""
+"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: CUDA calls of other threads do not break the capture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def load_driver() -> ctypes.CDLL:
 
 
 def import_pycuda(extra: str) -> ModuleType:
-    """``pycuda.driver``, initialised; ``extra`` brings it.
+    """Import and initialise ``pycuda.driver``, which ``extra`` installs.
 
     Raises:
         BackendError: ``cuda-no-driver`` without a driver, ``cuda-broken`` when pycuda or the driver does not start.
@@ -93,7 +93,7 @@ def list_gpus(driver: ModuleType) -> tuple[Gpu, ...]:
 
 
 def _driver_version(driver: ModuleType) -> str:
-    """CUDA's version of the driver, and the kernel module's own where Linux shows it: JIT results depend on it."""
+    """The driver's CUDA version and, where Linux shows it, the kernel module's version: JIT results depend on it."""
     cuda = f"cuda-{driver.get_driver_version()}"
     try:
         found = re.search(r"\b\d+\.\d+(?:\.\d+)?\b", _KERNEL_MODULE_VERSION.read_text())
@@ -126,7 +126,7 @@ class CudaDevice:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make the context current in this thread; CUDA's own errors come out typed.
+        """Make the context current in this thread; CUDA's own errors become typed errors.
 
         Raises:
             BackendError: ``cuda-failed``.
@@ -167,7 +167,7 @@ class CudaDevice:
         self._driver.memcpy_dtoh_async(target, source, self.stream)
 
     def capture(self, work: Callable[[], None]) -> CudaGraph:
-        """Record what ``work`` puts on the stream as a graph, without running it; the context is current.
+        """Record the work that ``work`` puts on the stream as a graph, without running it; the context is current.
 
         Raises:
             BackendError: ``cuda-failed``.
@@ -176,7 +176,7 @@ class CudaDevice:
 
 
 class CudaGraph:
-    """What ``work`` puts on a stream (its handle), recorded and launched with one call to the driver.
+    """The work that ``work`` puts on a stream (its handle), recorded and launched with one call to the driver.
 
     Raises:
         BackendError: ``cuda-failed``, here and in every method.
@@ -191,7 +191,7 @@ class CudaGraph:
         try:
             work()
         finally:
-            # Ends the capture even when the work failed: the stream would be of no use otherwise.
+            # Ends the capture even when the work failed: the stream would be unusable otherwise.
             self._call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
         try:
             self._call("cuGraphInstantiateWithFlags", ctypes.byref(self._executable), graph, ctypes.c_ulonglong(0))
@@ -203,7 +203,7 @@ class CudaGraph:
         self._call("cuGraphLaunch", self._executable, self._stream)
 
     def close(self) -> None:
-        """Free it; the context is current."""
+        """Free the graph; the context is current."""
         if self._executable.value is not None:
             self._call("cuGraphExecDestroy", self._executable)
             self._executable = ctypes.c_void_p()

@@ -1,8 +1,8 @@
-"""Golden answers: what the fp32 network says of a few made-up nodules, written into the bundle by its maker.
+"""Golden answers: the fp32 network's answers for a few made-up nodules, written into the bundle by its maker.
 
-On another machine they show a runtime that computes wrongly, the reference itself too. The nodules are not stored: a
-patch is 2 MB, and eight of them are made from their seeds by additions, products, quotients and square roots alone,
-which IEEE 754 rounds alike everywhere. Their SHA-256 is in the manifest, so that another function is seen.
+On another machine golden answers reveal a runtime that computes wrongly, the reference included. The nodules are not
+stored, as a patch has 2 MB. Eight patches are made from their seeds with additions, products, quotients and square
+roots only, which IEEE 754 rounds identically everywhere. A SHA-256 in the manifest reveals patches that differ.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ LUNG_HU, NODULE_HU, WALL_HU, NOISE_HU = (-900.0, -780.0), (-120.0, 90.0), 40.0, 
 RADIUS_VOXELS = (4.0, 22.0)
 """Nodules of 4 to 22 mm."""
 WALL_VOXELS = (14.0, 60.0)
-"""From the nodule's centre to the chest wall: beyond 32 there is none in the patch."""
+"""Distance from the nodule's centre to the chest wall; beyond 32 there is no wall in the patch."""
 _NUMBERS = ("malignancy", "logit", "expert_score")
 _MAPS = ("segmentation", "cam")
 _MAP_SHAPE = (GRID_SIZE, GRID_SIZE, GRID_SIZE)
 _ROW = len(_NUMBERS) + len(_MAPS) * GRID_SIZE**3
-"""float32 numbers of a patch's answers in the file, to which the features come where the network gives them."""
+"""float32 numbers of a patch's answers in the file, without the features, which some networks give."""
 
 
 def golden_patches(seeds: Sequence[int]) -> NDArray[np.float32]:
-    """(N, 2, 64, 64, 64) float32 in [0, 1]: a nodule of its own for each seed, the same to the bit on every machine."""
+    """(N, 2, 64, 64, 64) float32 in [0, 1]: one nodule per seed, the same to the bit on every machine."""
     return np.stack([_patch(seed) for seed in seeds])
 
 
@@ -58,7 +58,7 @@ def _between(limits: tuple[float, float], share: float) -> float:
 
 
 def _uniform(seed: int, stream: int, count: int) -> NDArray[np.float64]:
-    """``count`` numbers in [0, 1) by SplitMix64 (Steele, Lea and Flood, 2014): numpy's own may change by version."""
+    """``count`` numbers in [0, 1) by SplitMix64 (Steele, Lea and Flood, 2014); numpy's may change between versions."""
     z = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64((seed << 32) + (stream << 24))) * np.uint64(
         0x9E3779B97F4A7C15
     )
@@ -68,7 +68,7 @@ def _uniform(seed: int, stream: int, count: int) -> NDArray[np.float64]:
 
 
 def golden_of(seeds: Sequence[int], patches: NDArray[np.float32]) -> Golden:
-    """What the manifest says of golden answers."""
+    """The manifest's entry for golden answers."""
     return Golden(file=GOLDEN_FILE, seeds=tuple(seeds), patches_sha256=_digest(patches))
 
 
@@ -83,8 +83,8 @@ def read_golden(bundle: Bundle) -> tuple[NDArray[np.float32], Outputs] | None:
     """Golden patches, (N, 2, 64, 64, 64) float32, and the answers to them; None where the bundle has none.
 
     Raises:
-        BundleError: ``bundle-golden`` when the file has another size or holds what is no number, or when this version
-            makes other patches of the seeds.
+        BundleError: ``bundle-golden`` when the file has a wrong size or a number that is not finite, or when this
+            version makes different patches from the seeds.
     """
     golden = bundle.manifest.golden
     if golden is None:

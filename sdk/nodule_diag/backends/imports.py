@@ -1,4 +1,4 @@
-"""A runtime that an extra brings, imported when it is first needed."""
+"""Imports the runtime of an extra when it is first needed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from nodule_diag.errors import BackendError, MissingExtraError
 
 
 def import_installed(module: str, *, package: str, extra: str, code: str, reinstall: str = "") -> ModuleType:
-    """Import a module of ``package``; ``reinstall`` is what pip is to be told instead of the package's name.
+    """Import a module of ``package``; ``reinstall`` replaces the package's name in the hint for pip.
 
     Raises:
         MissingExtraError: When it is not installed.
-        BackendError: ``code`` when it is and cannot be loaded.
+        BackendError: ``code`` when it is installed but cannot be loaded.
     """
     try:
         return import_module(module)

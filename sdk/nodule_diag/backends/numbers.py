@@ -1,6 +1,6 @@
-"""What a bundle makes of the network's answers: P against diagnoses, presence, distance from the training, doubts.
+"""The numbers that a bundle derives from the network's answers: calibrated P, presence, feature distance, warnings.
 
-The answers stay as they are: retrieval, case bases and maps are of what the network says.
+The answers are not changed: retrieval, case bases and maps use the network's own answers.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from nodule_diag.results import Calibration, FeatureDistance, PresenceCalibratio
 
 
 class Told(NamedTuple):
-    """The numbers of one nodule; None or False where the bundle does not say how they are made.
+    """The numbers of one nodule; None or False where the bundle does not define them.
 
     Attributes:
         malignancy: P for a prior of one half.
-        calibrated: Whether it was held against diagnoses.
+        calibrated: Whether P was calibrated with diagnoses.
         malignancy_spread: Standard deviation of P over the views.
-        presence: How likely there is a nodule.
-        feature_distance: How far the features are from those of training; 99 % of nodules are below 1.
-        absent: Whether presence is to be warned of.
-        unlike: Whether the distance is.
-        too_spread: Whether the spread is.
+        presence: The probability that there is a nodule.
+        feature_distance: Distance of the features from the training's features; 99 % of nodules are below 1.
+        absent: Whether to warn about the presence.
+        unlike: Whether to warn about the feature distance.
+        too_spread: Whether to warn about the spread.
     """
 
     malignancy: float
@@ -38,10 +38,10 @@ class Told(NamedTuple):
 
 
 class Numbers:
-    """What a bundle says of its network's answers.
+    """The rules of a bundle for its network's answers.
 
     Attributes:
-        threshold: Where SegNet's map is cut.
+        threshold: The threshold of SegNet's map.
 
     Raises:
         BundleError: ``bundle-features`` if the file of the features cannot be used.
@@ -81,7 +81,7 @@ class Numbers:
         return calibrated, None if views is None else self._calibration.spread(views[row].tolist())
 
     def _too_spread(self, spread: float | None, outputs: Outputs) -> bool:
-        """Known for one number of views only."""
+        """Whether the spread is too large; this is known for one number of views only."""
         known, views = self._spread, outputs.view_logits
         if known is None or views is None or spread is None:
             return False

@@ -1,10 +1,10 @@
-"""What a network's ONNX file may hold, checked before any runtime sees a byte of it.
+"""Checks the content of a network's ONNX file before any runtime reads the file.
 
-A file from outside can ask a runtime for more than arithmetic. Tensors may lie in other files: OpenVINO opens any path
-that they name, and ONNX Runtime knows a name that means an address in memory. Loops need not end, functions may call
-themselves, operators of other domains open files. This package's networks are a list of standard operators over
-weights that the file carries. Everything else is refused here, by walking the file's protobuf without any library of
-ONNX: each runtime has bundles loaded by this one gate, whatever that runtime would have done.
+A file from outside can make a runtime do more than arithmetic. Tensors may lie in other files: OpenVINO opens any path
+that a tensor names, and ONNX Runtime has a name that means an address in memory. Loops may never end, functions may
+call themselves, and operators of other domains open files. This package's networks are a list of standard operators
+over weights in the same file. Everything else is refused here, by walking the file's protobuf without an ONNX library.
+Every backend loads its networks through this check.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _FIXED_SIZE = {FIXED64: 8, FIXED32: 4}
 _MAX_VARINT_BYTES = 10
 _MAX_TAG = 2**32
-"""Runtimes read a field's number and type in 32 bits and drop what is above: so nothing may be above."""
+"""Runtimes read a field's number and type in 32 bits and drop higher bits, so higher bits are refused."""
 MAX_FIELDS: Final = 500_000
-"""Fields that are looked at, half a second's work. The packaged network has 3,000."""
+"""The most fields that are checked, in half a second. The packaged network has 3,000."""
 MAX_NODES: Final = 20_000
 """Runtimes walk a graph by recursion in places; the largest packaged graph has 512 nodes."""
 
@@ -37,7 +37,7 @@ FOLLOWED = MappingProxyType(
         TENSOR: {},
     }
 )
-"""By message of onnx.proto: the fields that are walked down, and what is in them."""
+"""By message of onnx.proto: the fields that are followed, and the message in each."""
 REFUSED = MappingProxyType(
     {
         MODEL: {20: "training steps", 25: "functions of its own"},
@@ -57,26 +57,26 @@ REFUSED = MappingProxyType(
 """Fields that a network of this package never has, in words."""
 NODE_DOMAIN: Final = 7
 STANDARD_DOMAINS: Final = (b"", b"ai.onnx")
-"""Whose operators compute on tensors and touch nothing else."""
+"""Domains whose operators only compute on tensors."""
 GIVEN: Final = b"given"
-"""Location of weights that the winograd backend hands over by name."""
+"""Location of weights that the winograd backend passes by name."""
 TENSOR_NAME, EXTERNAL_DATA, DATA_LOCATION = 8, 13, 14
-"""Fields of a tensor: its name, where its data are, and whether (1) they are outside."""
+"""Fields of a tensor: its name, the place of its data, and whether (1) its data are outside the file."""
 ENTRY_KEY, ENTRY_VALUE = 1, 2
 """Fields of an entry of ``external_data``."""
 MAX_ENTRY_BYTES: Final = 4096
 MAX_DIGITS: Final = 19
-"""Of an offset or a length in 64 bits."""
+"""Digits of an offset or a length in 64 bits."""
 
 
 def read_network(bundle: Bundle, file: str, *, beside: Collection[str] = (), given: Collection[str] = ()) -> bytes:
-    """The bytes of a network of a bundle, which no backend takes from anywhere else.
+    """The checked bytes of a network of a bundle; every backend reads its networks with this function.
 
     Args:
         bundle: A checked bundle.
-        file: The network's name in it.
-        beside: Other files of it that weights may lie in.
-        given: Names of weights that the backend itself hands over.
+        file: The network's name in the bundle.
+        beside: Other files of the bundle that may hold weights.
+        given: Names of weights that the backend itself passes.
 
     Raises:
         BundleError: As :func:`require_plain_network`.
@@ -95,12 +95,12 @@ def require_plain_network(
     Args:
         model: The file's bytes.
         file: Its name, for the error.
-        beside: Checked files that weights may lie in, with their sizes in bytes.
-        given: Names of weights that the backend hands over; their location is :data:`GIVEN`.
+        beside: Checked files that may hold weights, with their sizes in bytes.
+        given: Names of weights that the backend passes; their location is :data:`GIVEN`.
 
     Raises:
-        BundleError: ``bundle-model-unreadable`` for what this package's networks never hold, and
-            when the file is no protobuf.
+        BundleError: ``bundle-model-unreadable`` for content that this package's networks never have, and when the file
+            is not a protobuf.
     """
     waiting = [(MODEL, memoryview(model))]
     looked_at = nodes = 0
@@ -131,7 +131,7 @@ def require_plain_network(
 
 
 def _place(entries: Sequence[memoryview], file: str) -> dict[bytes, bytes]:
-    """What a tensor's external data say: ``location``, ``offset``, ``length``; empty when anything stands twice."""
+    """The entries of a tensor's external data: ``location``, ``offset``, ``length``; empty when a key is repeated."""
     said: dict[bytes, bytes] = {}
     for entry in entries:
         pair = {number: bytes(_text(value)) for number, _, value in _fields(entry[:MAX_ENTRY_BYTES], file)}
@@ -150,7 +150,7 @@ def _require_inside(place: Mapping[bytes, bytes], beside: Mapping[str, int], fil
 
 
 def _text(value: int | memoryview) -> memoryview:
-    """The bytes of a field; of another wire type than its own, runtimes pass it over."""
+    """The bytes of a field; empty for a wrong wire type, because runtimes skip the field."""
     return value if isinstance(value, memoryview) else memoryview(b"")
 
 

@@ -33,24 +33,24 @@ from nodule_diag.errors import BackendError, NoduleDiagError
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
-"""Two distributions that install the same files: the second one to come overwrites parts of the first."""
+"""Two distributions that install the same files: the one installed later overwrites parts of the other."""
 LEAST_RUNTIME = (1, 28)
-"""Earlier ones read files that a network names from anywhere, and crash on a function that calls itself. Here such a
-network is refused before a runtime sees it (:mod:`nodule_diag.backends.onnx_file`); a door is locked twice."""
+"""Earlier versions open any file that a network names, and crash on a function that calls itself. As a second check,
+such a network is refused before a runtime sees it (:mod:`nodule_diag.backends.onnx_file`)."""
 LOG_FATAL_ONLY = 4
-"""ONNX Runtime's severity. Its errors are raised here as well; its own lines would only clutter stderr."""
+"""ONNX Runtime's severity. Its errors are raised as exceptions too; its log lines would only clutter stderr."""
 TELEMETRY = "ORT_DISABLE_TELEMETRY"
-"""onnxruntime from 1.29 on reads it when it is imported; without it, Microsoft is told of the use (on Linux)."""
+"""onnxruntime 1.29 and later reads this variable at import; without it, the use is reported to Microsoft (on Linux)."""
 FIRST_WITH_TELEMETRY = (1, 29)
 
 
 def import_runtime() -> ModuleType:
-    """Import onnxruntime, with its telemetry off unless the program that embeds the SDK has set the variable itself.
+    """Import onnxruntime, with its telemetry off unless the embedding program has set the variable itself.
 
     Raises:
         BackendError: ``onnxruntime-conflict`` when both distributions are installed into one folder;
             ``onnxruntime-broken`` when it cannot be loaded; ``onnxruntime-old`` before :data:`LEAST_RUNTIME`.
-        MissingExtraError: When none is.
+        MissingExtraError: When neither is installed.
     """
     if installed := _colliding_distributions():
         raise BackendError(
@@ -79,10 +79,10 @@ def import_runtime() -> ModuleType:
 
 @cache
 def telemetry_notice() -> str:
-    """Switch onnxruntime's telemetry off, once a process, and say what stands against that; empty where nothing does.
+    """Switch onnxruntime's telemetry off, once per process; returns why it may be on, or an empty text.
 
-    The program that embeds the SDK decides by :data:`TELEMETRY`. It has decided without knowing when it imported
-    onnxruntime first and did not set it: nothing stops the telemetry then, and one warning says so.
+    The embedding program decides with :data:`TELEMETRY`. If that program imported onnxruntime first and did not set
+    the variable, the telemetry cannot be switched off any more, and one warning says so.
     """
     if TELEMETRY in os.environ:
         chosen = os.environ[TELEMETRY]
@@ -104,7 +104,7 @@ def _version(runtime: ModuleType) -> tuple[int, ...]:
 
 
 def _colliding_distributions() -> tuple[str, ...]:
-    """Those that share a folder; in a folder of its own, the first one on the path hides the other unharmed."""
+    """The distributions that share a folder. In separate folders, the first one on the path hides the other."""
     places = {}
     for name in DISTRIBUTIONS:
         with suppress(metadata.PackageNotFoundError):
@@ -113,7 +113,7 @@ def _colliding_distributions() -> tuple[str, ...]:
 
 
 def status() -> BackendStatus:
-    """Whether ONNX Runtime can serve here."""
+    """Whether ONNX Runtime can run here."""
     try:
         runtime = import_runtime()
     except NoduleDiagError as error:
@@ -126,7 +126,7 @@ def load(bundle: Bundle, *, device: Device, precision: str, threads: int) -> Bac
     """An :class:`OnnxRuntimeBackend`; see there.
 
     Raises:
-        BackendError: ``precision-unavailable`` for another precision than fp32.
+        BackendError: ``precision-unavailable`` for any precision but fp32.
     """
     if precision != OnnxRuntimeBackend.precision:
         raise no_precision(precision, "the onnxruntime backend runs the fp32 network")
@@ -140,11 +140,11 @@ class OnnxRuntimeBackend:
         bundle: A checked bundle.
         device: Where to run. ``auto`` takes CUDA where the provider loads and the CPU otherwise.
         threads: CPU threads of one call.
-        cuda_graphs: On a GPU: whether to record each batch size as a CUDA graph; None does so where the session takes
-            it. Answers are the same either way, and the attribute of this name says what came of it.
+        cuda_graphs: On a GPU: whether to record each batch size as a CUDA graph; None does so where the session allows
+            it. The answers are the same either way. The attribute of this name says whether graphs are used.
 
     Raises:
-        BackendError: ``device-unavailable`` when CUDA was asked for and cannot be used; see :func:`import_runtime`.
+        BackendError: ``device-unavailable`` when CUDA was requested and cannot be used; see :func:`import_runtime`.
         BundleError: ``bundle-model-unreadable``, ``bundle-tensor-missing`` or ``bundle-tensor-shape``.
     """
 
@@ -190,17 +190,17 @@ class OnnxRuntimeBackend:
         return read_network(bundle, self._spec.file)
 
     def _options(self) -> Any:  # noqa: ANN401 - onnxruntime has no types
-        """What a session is created with."""
+        """The options of a session."""
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = LOG_FATAL_ONLY
         options.add_session_config_entry("session.load_model_format", "ONNX")
-        # A network whose weights lie in other files would make the runtime look for them outside the bundle: there are
-        # none to find where no folder is.
+        # A network with weights in other files would make the runtime look for them outside the bundle. With no folder
+        # to look in, the runtime finds none.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
-        # Threads spin from node to node, which makes a call a tenth faster; those that went on between calls would take
-        # the host application's cores.
+        # Threads spin between nodes, which makes a call a tenth faster. Threads that spin between calls would take
+        # cores from the host application.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         return options
 
@@ -210,13 +210,13 @@ class OnnxRuntimeBackend:
         )
 
     def _open(self, model: bytes, device: Device, cuda_graphs: bool | None) -> tuple[Any, str]:
-        """Session and the name of the device that it really uses."""
+        """The session, and the name of the device that it really uses."""
         if device.kind == "cpu":
             return self._session_on(model, [CPU_PROVIDER]), "cpu"
         why = "this onnxruntime was built without CUDA"
         ways: tuple[bool, ...] = ()
         if CUDA_PROVIDER in self._runtime.get_available_providers():
-            # A session refuses graphs when a node is left to the CPU.
+            # A session refuses graphs when a node runs on the CPU.
             ways = (True, False) if cuda_graphs is None else (cuda_graphs,)
             if hasattr(self._runtime, "preload_dlls"):
                 self._runtime.preload_dlls()  # CUDA and cuDNN from their pip packages, where those are installed
@@ -243,7 +243,7 @@ class OnnxRuntimeBackend:
         return self._session_on(model, [CPU_PROVIDER]), "cpu"
 
     def _session_on(self, model: bytes, providers: list[Any]) -> Any:  # noqa: ANN401
-        """An InferenceSession, with the first of the providers where it loads."""
+        """An InferenceSession, with the first of the providers if it loads."""
         errors = self._runtime.capi.onnxruntime_pybind11_state
         invalid = (errors.InvalidProtobuf, errors.InvalidGraph, errors.NotImplemented, errors.InvalidArgument)
         options = self._options()
@@ -257,11 +257,11 @@ class OnnxRuntimeBackend:
 
 
 def faults(runtime: ModuleType) -> tuple[type[Exception], ...]:
-    """What onnxruntime raises: classes of its own without a common base, and these."""
+    """The exceptions of onnxruntime: its own classes, which have no common base, and two built-in ones."""
     own = vars(runtime.capi.onnxruntime_pybind11_state).values()
     return (RuntimeError, ValueError, *(kind for kind in own if isinstance(kind, type) and issubclass(kind, Exception)))
 
 
 def first_line(error: Exception) -> str:
-    """Of a runtime's message, as much as is passed on."""
+    """The first line of a runtime's message, shortened."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:MAX_REASON]

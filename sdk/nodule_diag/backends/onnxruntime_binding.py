@@ -1,11 +1,11 @@
-"""ONNX Runtime on a GPU: buffers that stay there, bound once for each batch size, and CUDA graphs.
+"""ONNX Runtime on a GPU: buffers that stay on the GPU, bound once for each batch size, and CUDA graphs.
 
 Without binding, every run allocates its tensors and copies through pageable memory. A CUDA graph needs the same
-addresses in every run; ONNX Runtime records one for each ``gpu_graph_id``, here the batch size, and replays it after
-that.
+addresses in every run. ONNX Runtime records one graph for each ``gpu_graph_id``, here the batch size, and replays the
+graph after that.
 
-Binding is tested on the CPU, where it works the same way; that graphs are recorded and replayed has not yet been seen
-on a GPU.
+Binding is tested on the CPU, where it works the same way. Recording and replaying graphs has not yet been tested on a
+GPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from nodule_diag.bundle import ModelSpec
 
 LARGEST_BATCH = 64
-"""More patches are run in parts: buffers and graphs are kept for every size that comes."""
+"""More patches are run in parts, because buffers and graphs are kept for every batch size."""
 GRAPH_ID = "gpu_graph_id"
 """Run option that names the graph to record or replay."""
 
@@ -70,7 +70,7 @@ class BoundSession:
         patches: NDArray[np.float32],
         options: Any,  # noqa: ANN401 - RunOptions
     ) -> list[NDArray[np.float32]]:
-        """Answers to (N, 2, 64, 64, 64) patches for the tensors ``names``, in their order, by a call's own options."""
+        """Answers to (N, 2, 64, 64, 64) patches for the tensors ``names``, in their order, with the call's options."""
         with self._lock:
             parts = [
                 self._run(names, patches[start : start + LARGEST_BATCH], options)
@@ -90,7 +90,7 @@ class BoundSession:
         if self._graphs:
             options.add_run_config_entry(GRAPH_ID, str(batch))
         self._session.run_with_iobinding(bound.binding, options)
-        # On the CPU numpy() is a view of the buffer, which the next run writes over.
+        # On the CPU numpy() is a view of the buffer, which the next run overwrites.
         return [np.array(bound.outputs[name].numpy()) for name in names]
 
     def _bind(self, batch: int) -> _Bound:

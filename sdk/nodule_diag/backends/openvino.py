@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, in fp32 or, where the CPU computes in it, bf16."""
+"""OpenVINO on the CPU, in fp32 or, where the CPU supports it, bf16."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from nodule_diag.errors import BackendError, NoduleDiagError
 DEVICE = "CPU"
 """OpenVINO's name of the one device that is used; its GPU plugin is for Intel's GPUs and untested here."""
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
-"""What can be asked for, by OpenVINO's name of the type. fp16 on a CPU is emulated or falls back to fp32."""
+"""The precisions, with OpenVINO's name of each type. fp16 on a CPU is emulated or falls back to fp32."""
 BF16_CAPABILITY = "BF16"
 TELEMETRY = "openvino_telemetry"
-"""A package that openvino requires, and does without where it cannot be imported."""
+"""A package that openvino requires at installation; openvino also works where this package cannot be imported."""
 _NOISE = ("Exception from ", "Check '")
 """Lines of OpenVINO's messages that only say where in its sources they were raised."""
 
 
 def import_runtime() -> ModuleType:
-    """Import openvino, without the report that it would send of it.
+    """Import openvino without its usage report.
 
     Raises:
         MissingExtraError: When it is not installed.
-        BackendError: ``openvino-broken`` when it is and cannot be loaded.
+        BackendError: ``openvino-broken`` when it is installed but cannot be loaded.
     """
     with _no_telemetry():
         return import_installed(
@@ -53,14 +53,14 @@ def import_runtime() -> ModuleType:
 
 @contextmanager
 def _no_telemetry() -> Iterator[None]:
-    """``import openvino`` writes an identifier into the home folder and reports the import to a web service.
+    """Keep ``import openvino`` from writing an identifier into the home folder and reporting to a web service.
 
-    Not where the package that does it cannot be imported. A host application that has imported it already knows it.
+    The package that does both is hidden during the import, unless the host application has already imported it.
     """
     if TELEMETRY in sys.modules:
         yield
         return
-    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # what makes an import of it fail
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # makes its import fail
     try:
         yield
     finally:
@@ -68,7 +68,7 @@ def _no_telemetry() -> Iterator[None]:
 
 
 def status() -> BackendStatus:
-    """Whether OpenVINO can serve here."""
+    """Whether OpenVINO can run here."""
     try:
         runtime = import_runtime()
         _cpu_capabilities(runtime.Core())
@@ -82,7 +82,7 @@ class OpenVinoBackend:
     """A network compiled by OpenVINO for the CPU; :meth:`infer` may be called from several threads.
 
     Attributes:
-        threads: CPU threads of one call: what was asked for, or as many as this process may use where that is less.
+        threads: CPU threads of one call: the requested number, or fewer where this process may use fewer.
 
     Args:
         bundle: A checked bundle. Its bytes are compiled; no file is opened and none is written.
@@ -92,7 +92,7 @@ class OpenVinoBackend:
 
     Raises:
         BackendError: ``device-unavailable`` for another device, ``precision-unavailable`` for a precision that this
-            CPU does not compute in; see :func:`import_runtime`.
+            CPU does not support; see :func:`import_runtime`.
         BundleError: ``bundle-model-unreadable``, ``bundle-tensor-missing`` or ``bundle-tensor-shape``.
     """
 
@@ -113,11 +113,11 @@ class OpenVinoBackend:
 
     def infer(self, patches: NDArray[np.float32]) -> Outputs:
         """Run the network; see :class:`nodule_diag.backends.Backend`."""
-        # A request must not be shared by threads. A new one takes 0.2 ms and leaves nothing behind.
+        # Threads must not share a request. A new request takes 0.2 ms and keeps no memory.
         request = self._network.create_infer_request()
         with time_limit(len(patches), request.cancel, name=self.name):
             try:
-                # Not infer(): a call of that kind cannot be cancelled.
+                # Not infer(), which cannot be cancelled.
                 request.start_async({self._spec.input.name: patches}, share_inputs=True)
                 request.wait()
             except RuntimeError as error:
@@ -136,9 +136,9 @@ class OpenVinoBackend:
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",
             "INFERENCE_NUM_THREADS": threads,
-            # The default is what the CPU is fastest in: bf16 on some.
+            # The default is the CPU's fastest precision: bf16 on some CPUs.
             "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision],
-            # Pinned threads would hold on to cores that the host application has given to others.
+            # Pinned threads would keep cores that the host application has assigned to other work.
             "ENABLE_CPU_PINNING": False,
         }
         try:
@@ -159,7 +159,7 @@ load = OpenVinoBackend
 
 
 def _cpu_capabilities(core: Any) -> list[str]:  # noqa: ANN401 - openvino has no types
-    """What the CPU plugin says that it computes in, such as FP32, BF16, INT8."""
+    """The precisions that the CPU plugin reports, such as FP32, BF16, INT8."""
     try:
         return list(core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
     except RuntimeError as error:
@@ -171,7 +171,7 @@ def _cpu_capabilities(core: Any) -> list[str]:  # noqa: ANN401 - openvino has no
 
 
 def _require_precision(core: Any, precision: str) -> None:  # noqa: ANN401 - openvino has no types
-    """OpenVINO takes any wish and computes in something else: so it is asked first.
+    """Check the precision first: OpenVINO accepts any precision and may silently compute in another.
 
     Raises:
         BackendError: ``precision-unavailable``.
@@ -188,7 +188,7 @@ def _require_precision(core: Any, precision: str) -> None:  # noqa: ANN401 - ope
 
 
 def _declared(ports: Sequence[Any], wanted: set[str]) -> list[Declared]:
-    """Inputs or outputs of a network; of a tensor's several names the one that the manifest uses."""
+    """Inputs or outputs of a network; a tensor with several names gets the one that the manifest uses."""
     tensors = []
     for port in ports:
         names, shape = port.get_names(), port.get_partial_shape()

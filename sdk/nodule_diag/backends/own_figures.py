@@ -1,8 +1,8 @@
-"""Figures that ``nodule-diag doctor --selftest --save`` measured on this machine, which ``auto`` takes as the bundle's.
+"""Figures that ``nodule-diag doctor --selftest --save`` measured here. ``auto`` uses them like the bundle's figures.
 
-A JSON file of the user's in the cache (:mod:`nodule_diag.backends.user_cache`), for one bundle, CPU and set of
-versions. It decides what computes a diagnosis: one that another user owns or may write, that is damaged, or that was
-measured with something else is not read.
+The figures are a JSON file in the user's cache (:mod:`nodule_diag.backends.user_cache`), for one bundle, CPU and set of
+versions. The file decides which backend computes a diagnosis. It is refused if another user owns it or can write it, if
+it is damaged, or if it was measured with another bundle, CPU or version.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _CHANGING = frozenset(
     ("cpu MHz", "bogomips", "BogoMIPS", "processor", "core id", "apicid", "initial apicid", "physical id", "siblings",
      "cpu cores", "bugs")
 )  # fmt: skip
-"""Lines of Linux's description that say nothing of one core's arithmetic: clocks, numbers of cores, known attacks."""
+"""Lines of ``/proc/cpuinfo`` that do not describe a core's arithmetic: clocks, numbers of cores, known attacks."""
 
 
 class FiguresRefusedError(BackendError):
-    """Own figures that are not there or must not be used."""
+    """Own figures that are missing or must not be used."""
 
     code = "figures-refused"
 
@@ -49,9 +49,9 @@ class Measured(Strict):
     """What figures depend on.
 
     Attributes:
-        bundle_sha256: Which bundle.
+        bundle_sha256: The bundle.
         cpu: Model and instruction sets, as :func:`cpu_identity` writes them.
-        versions: Of the SDK and the runtimes, by distribution.
+        versions: Versions of the SDK and the runtimes, by distribution.
     """
 
     bundle_sha256: ShortText
@@ -60,12 +60,12 @@ class Measured(Strict):
 
 
 class OwnFigures(Strict):
-    """The file.
+    """The content of the file.
 
     Attributes:
-        measured: On what.
-        created: When, ISO 8601.
-        records: Whether they pass or not.
+        measured: What the figures depend on.
+        created: Time of the measurement, ISO 8601.
+        records: The figures, passed or not.
     """
 
     schema_version: Literal["nodule-diag/figures/1"] = SCHEMA
@@ -77,12 +77,12 @@ class OwnFigures(Strict):
 def own_records(bundle: Bundle) -> tuple[ParityRecord, ...]:
     """The figures of this user, machine and bundle; empty where there are none that may be used.
 
-    Figures that somebody else could have written are passed over with a warning.
+    Figures that another user could have written are skipped with a warning.
     """
     try:
         return read_figures(bundle).records
     except FiguresRefusedError as error:
-        if error.code == "figures-unsafe" and not isinstance(error.__cause__, OutputError):  # which says: no home
+        if error.code == "figures-unsafe" and not isinstance(error.__cause__, OutputError):  # no home folder
             warnings.warn(f"saved self-test figures are not used: {error.message}", RuntimeWarning, stacklevel=2)
         return ()
 
@@ -91,8 +91,8 @@ def read_figures(bundle: Bundle) -> OwnFigures:
     """Read the figures of a bundle on this machine.
 
     Raises:
-        FiguresRefusedError: ``figures-missing``, ``figures-unsafe`` for a file or folder that is not this user's alone
-            or cannot be read, ``figures-damaged``, or ``figures-stale`` for those of another bundle, CPU or version.
+        FiguresRefusedError: ``figures-missing``, ``figures-unsafe`` for a file or folder that another user can change
+            or that cannot be read, ``figures-damaged``, or ``figures-stale`` for another bundle, CPU or version.
     """
     try:
         folder = user_cache() / FOLDER
@@ -114,11 +114,11 @@ def read_figures(bundle: Bundle) -> OwnFigures:
 
 
 def save_figures(bundle: Bundle, records: Sequence[ParityRecord]) -> Path:
-    """Write figures for this user, whole or not at all; returns the file.
+    """Write the figures for this user, atomically; returns the file.
 
     Raises:
-        BackendError: ``figures-none`` without any.
-        OutputError: When it cannot be written.
+        BackendError: ``figures-none`` when ``records`` is empty.
+        OutputError: When the file cannot be written.
     """
     if not records:
         raise BackendError(
@@ -140,7 +140,7 @@ def save_figures(bundle: Bundle, records: Sequence[ParityRecord]) -> Path:
 
 
 def figures_path(bundle: Bundle) -> Path:
-    """Where they lie: homes are shared by machines, so the name tells bundle and CPU."""
+    """The path of the figures. Machines may share a home folder, so the name depends on bundle and CPU."""
     key = f"{bundle.sha256} {cpu_identity()}"
     return user_cache() / FOLDER / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
@@ -155,7 +155,7 @@ def measured_here(bundle: Bundle) -> Measured:
 
 
 def cpu_identity() -> str:
-    """The CPU's model, and a digest of all that the system says of it: stepping, microcode, instruction sets."""
+    """The CPU's model, and a digest of the system's description of it: stepping, microcode, instruction sets."""
     model = platform.processor() or platform.machine()
     described = [platform.machine(), model]
     try:
@@ -168,12 +168,12 @@ def cpu_identity() -> str:
                     model = value
                 described += [] if name in _CHANGING else [f"{name}: {value}"]
     except OSError:
-        described.append(platform.node())  # elsewhere the system says little: at least no other machine's
+        described.append(platform.node())  # no description here: the host name excludes other machines
     return f"{model[:100]} {hashlib.sha256(chr(10).join(described).encode()).hexdigest()[:16]}"
 
 
 def _read_own(path: Path) -> bytes:
-    """A file's bytes, where it is this user's alone and no larger than such a file is."""
+    """A file's bytes, if only this user can change the file and its size is within the limit."""
     data = read_private(path, limit=MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise _refused(f"{path} is damaged: it has more than {MAX_BYTES} bytes", "damaged")

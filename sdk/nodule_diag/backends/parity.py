@@ -1,4 +1,4 @@
-"""Does a backend answer as the reference does? The gates, and the figures that they judge.
+"""Compares a backend's answers with the reference: the figures, and the gates that judge them.
 
 The reference is the fp32 network in ONNX Runtime, which was itself compared with torch when it was exported.
 """
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from nodule_diag.cases import CaseIndex
 
 FP32_TOLERANCE = 1e-4
-"""Largest difference of an fp32 answer that runs from 0 to 1."""
+"""Largest difference of an fp32 answer with the range 0 to 1."""
 FEATURES_TOLERANCE = 1e-3
-"""Of the features, as a share of their length: their distance from the training's moves by a thousandth of itself."""
+"""Largest difference of the features, relative to their length: the feature distance changes by a thousandth."""
 FP32_SCORE_TOLERANCE = 1e-3
-"""Of the expert score, from 1 to 5: rounding is worth four times as much there, and readers differ by whole points."""
+"""Largest difference of the expert score, 1 to 5. Rounding is four times as large; readers differ by whole points."""
 PROBE_SEED = 20221
 PROBE_RADIUS_VOXELS = 12.0
 """A nodule of 12 mm."""
@@ -33,16 +33,16 @@ PROBE_RADIUS_VOXELS = 12.0
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What a backend's figures must keep to."""
+    """The limits for a backend's figures."""
 
     malignancy: float
     """Largest |dP|."""
     expert_score: float
-    """Largest difference."""
+    """Largest difference of the expert score."""
     maps: float
     """Largest mean absolute difference of a CAM or a segmentation."""
     features: float
-    """Largest difference of the features, by their length."""
+    """Largest difference of the features, relative to their length."""
     overlap: float = 0.9
     """Smallest share of similar cases in common."""
 
@@ -86,12 +86,12 @@ def compare(reference: Outputs, candidate: Outputs, *, precision: str, cases: Ca
 
     Args:
         reference: Answers of the fp32 network.
-        candidate: The backend's for the same patches.
-        precision: What the backend computed in.
-        cases: The bundle's case base, of which the ``k`` most similar are compared.
-        k: How many.
+        candidate: The backend's answers for the same patches.
+        precision: The backend's precision.
+        cases: The bundle's case base, of which the ``k`` most similar cases are compared.
+        k: The number of cases.
     """
-    # P = sigmoid(S), whose slope at 0 is 1/4: within the gate of P, S may have either sign, and CAM_c turns over.
+    # P = sigmoid(S), whose slope at 0 is 1/4: within the gate of P, S may have either sign, which inverts CAM_c.
     certain = np.abs(reference.logit) > 4.0 * gate_of(precision).malignancy
     return ParityFigures(
         patches=len(reference.malignancy),
@@ -106,7 +106,7 @@ def compare(reference: Outputs, candidate: Outputs, *, precision: str, cases: Ca
 
 
 def features_difference(wanted: NDArray[np.float32] | None, found: NDArray[np.float32] | None) -> float | None:
-    """Of (N, 256) features: length of the difference by length, where it is largest; None without one of the two."""
+    """The largest relative difference of (N, 256) features, by length; None if one of the two is missing."""
     if wanted is None or found is None:
         return None
     lengths = np.maximum(np.linalg.norm(wanted, axis=1), np.finfo(np.float32).tiny)
@@ -114,7 +114,7 @@ def features_difference(wanted: NDArray[np.float32] | None, found: NDArray[np.fl
 
 
 def _map_difference(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
-    """Mean absolute difference of (N, 16, 16, 16) maps, where it is largest; 0 without any."""
+    """The largest mean absolute difference of (N, 16, 16, 16) maps; 0 without maps."""
     return float(np.abs(found - wanted).mean(axis=(1, 2, 3)).max(initial=0.0))
 
 
@@ -135,13 +135,13 @@ def _overlap(reference: Outputs, candidate: Outputs, cases: CaseIndex, k: int) -
 def cases_in_common(
     cases: CaseIndex, space: Space, *, wanted: tuple[float, float], found: tuple[float, float], k: int
 ) -> tuple[int, int]:
-    """How many of the ``k`` most similar cases two answers to one patch both retrieve, and how many the first does.
+    """How many of the ``k`` most similar cases both answers to a patch retrieve, and how many the first one retrieves.
 
     Args:
         cases: The case base.
         space: Where to search.
         wanted: The reference's answer: P in [0, 1] and the expert score in [1, 5].
-        found: The other one's.
+        found: The other answer.
         k: How many cases to retrieve.
     """
     near_wanted, near_found = (

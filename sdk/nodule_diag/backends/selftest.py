@@ -1,7 +1,7 @@
-"""Runs every backend that is here, in every precision, on made-up nodules, and judges the answers.
+"""Runs every installed backend, in every precision, on made-up nodules, and judges the answers.
 
-They are compared with the bundle's golden answers (:mod:`nodule_diag.backends.golden`), ONNX Runtime's own as well; of
-a bundle without them, with what ONNX Runtime answers here, which then shows the others' faults only.
+All answers are compared with the bundle's golden answers (:mod:`nodule_diag.backends.golden`), ONNX Runtime's included.
+For a bundle without golden answers, ONNX Runtime's answers replace them; its own faults are not found then.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from nodule_diag.cases import CaseIndex
 from nodule_diag.errors import BundleError, NoduleDiagError
 
 OWN_SEEDS = range(8)
-"""Of the nodules where the bundle names none."""
+"""Seeds of the nodules where the bundle names none."""
 WRONG_HINT = "use another backend with --backend, and report this"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What came of one backend on one device in one precision.
+    """The result of one backend on one device in one precision.
 
     Attributes:
         backend: Its name.
-        runtime_version: Of its runtime.
-        device: As the backend names it.
-        precision: What it was to compute in.
+        runtime_version: The version of its runtime.
+        device: The device, as the backend names it.
+        precision: The requested precision.
         reason: Why it is not usable; empty when it is.
-        hint: What to do about that.
-        inference_ms: Of one nodule, once warm; None where it did not run.
+        hint: What to do about the reason.
+        inference_ms: Time for one nodule, once warm; None where the backend did not run.
         figures: Differences from the wanted answers; None where there is nothing to compare with.
     """
 
@@ -49,7 +49,7 @@ class Trial:
 
     @property
     def usable(self) -> bool:
-        """Whether it ran, and nothing speaks against its answers."""
+        """Whether it ran, and no fault was found in its answers."""
         return not self.reason
 
 
@@ -57,15 +57,15 @@ class SelfTest:
     """The nodules, the wanted answers, and how to try a backend.
 
     Args:
-        bundle: What is run.
+        bundle: The bundle to test.
         cases: Its case base, for the similar cases.
         threads: CPU threads of a call.
         quick: One nodule instead of all.
 
     Attributes:
-        golden: Whether answers are compared with the bundle's.
+        golden: Whether answers are compared with the bundle's golden answers.
         note: Why they are not; empty when they are.
-        patches: How many nodules are shown.
+        patches: The number of nodules.
     """
 
     def __init__(self, bundle: Bundle, cases: CaseIndex, *, threads: int, quick: bool = False) -> None:
@@ -104,7 +104,7 @@ class SelfTest:
             return replace(tried, reason=error.message, hint=error.hint)
         tried = replace(tried, inference_ms=round((time.perf_counter() - started) * 1000, 1))
         if self._wanted is None:
-            # Compared with itself the reference would pass, whatever it answers.
+            # Compared with itself, the reference would always pass.
             self._wanted = found if (status.name, device) == (REFERENCE, "cpu") else None
             return tried
         wanted = self._wanted.first(self.patches)
@@ -118,7 +118,7 @@ class SelfTest:
 
 
 def _believed(trials: Sequence[Trial]) -> Iterator[Trial]:
-    """The trials of one device: one that is wrong in fp32 is wrong, though a wider gate lets its bf16 pass."""
+    """The trials of one device. A wrong fp32 answer fails the other precisions too, even within their wider gate."""
     wrong = any(t.precision == "fp32" and t.figures is not None and not t.usable for t in trials)
     for trial in trials:
         passed_by_width = wrong and trial.usable and trial.precision != "fp32"
@@ -126,10 +126,10 @@ def _believed(trials: Sequence[Trial]) -> Iterator[Trial]:
 
 
 def records_of(trials: Sequence[Trial]) -> tuple[ParityRecord, ...]:
-    """What was measured, as :mod:`nodule_diag.backends.own_figures` keeps it.
+    """The measured figures, as :mod:`nodule_diag.backends.own_figures` keeps them.
 
-    Of the CPU all, passed or not. Of CUDA only what is wrong: the file does not say which GPU it was, so that figures
-    can warn of this backend and not vouch for it on another one.
+    For the CPU all figures are kept, passed or not. For CUDA only failures are kept: the file does not say which GPU
+    was used, so the figures can exclude a backend but cannot approve it on another GPU.
     """
     names = ("backend", "device", "precision", "runtime_version")
     return tuple(

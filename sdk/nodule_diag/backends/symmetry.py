@@ -1,7 +1,7 @@
 """Test-time symmetry: the network sees a patch under several of the cube's 48 symmetries, and the answers are averaged.
 
-Training draws from the same group (flips, 90-degree rotations and axis permutations, paper 4.2), so no view is
-stranger to the network than another.
+Training draws from the same group (flips, 90-degree rotations and axis permutations, paper 4.2), so every view is
+equally familiar to the network.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nodule_diag.errors import UsageError
 
 Float = NDArray[np.float32]
 VIEWS = (1, 8, 48)
-"""How many views may be asked for: the patch alone, its flips, or every symmetry of the cube."""
+"""The allowed numbers of views: the patch alone, its flips, or every symmetry of the cube."""
 FLAT_CAM = 1e-8
 """A map whose range is below this is flat and becomes 0, as in the network."""
 
@@ -54,7 +54,7 @@ SYMMETRIES = tuple(
 
 
 def require_views(views: int) -> int:
-    """``views``, if so many can be asked for.
+    """``views``, if this number is allowed.
 
     Raises:
         UsageError: If not.
@@ -65,12 +65,12 @@ def require_views(views: int) -> int:
 
 
 class SymmetricBackend:
-    """A backend that asks another for several views of every patch.
+    """A backend that runs another backend on several views of every patch.
 
     S (eq. 4), features, segmentation and expert score are the means over the views, and P is the sigmoid of the mean
-    S. A view whose own class is not that of the mean S shows the other class's CAM_c; since eq. 6 only changes the
-    map's sign, its complement is the wanted one. The mean map is min-max normalised again. The spread is the standard
-    deviation of the views' own P.
+    S. A view whose class differs from the class of the mean S shows the other class's CAM_c. Eq. 6 only changes the
+    map's sign, so the complement of this map is used. The mean map is min-max normalised again. The spread is the
+    standard deviation of the views' own P.
     """
 
     def __init__(self, backend: Backend, *, views: int) -> None:
@@ -104,7 +104,7 @@ class SymmetricBackend:
         )
 
     def _mean(self, maps: Sequence[Float]) -> Float:
-        """Mean of a map of each view, turned back."""
+        """The mean of the views' maps, each turned back."""
         turned = [view.undo(each) for view, each in zip(self._symmetries, maps, strict=True)]
         return np.asarray(np.mean(turned, axis=0, dtype=np.float32))
 

@@ -1,11 +1,11 @@
 """TensorRT 11 and TensorRT for RTX on an NVIDIA GPU: one implementation, two modules.
 
-The engine holds two optimisation profiles, one for a single nodule and one for a batch, each with a context of its own
-over the same weights. Buffers are pinned and bound once; TensorRT's work for a batch size is recorded as a CUDA graph
-when that size first comes, and replayed after that.
+The engine holds two optimisation profiles, one for a single nodule and one for a batch, each with its own context over
+the same weights. Buffers are pinned and bound once. TensorRT's work for a batch size is recorded as a CUDA graph at the
+first run of that size, and replayed after that.
 
-It has not yet run on a GPU: building, caching and refusing are tested, what needs a GPU is written after NVIDIA's
-documentation and pycuda's source.
+This module has not yet run on a GPU. Building, caching and refusing are tested. The parts that need a GPU follow
+NVIDIA's documentation and pycuda's source.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from nodule_diag.errors import BackendError, NoduleDiagError
 
 
 def status(flavour: Flavour = TENSORRT) -> BackendStatus:
-    """Whether TensorRT can serve here, or exactly why not: module, driver, pycuda, GPU, in this order."""
+    """Whether TensorRT can run here, or why not: module, driver, pycuda and GPU are checked in this order."""
     version = ""
     try:
         version = import_flavour(flavour).__version__
@@ -66,8 +66,8 @@ def _no_gpu() -> BackendError:
 class TensorRTBackend:
     """An engine of TensorRT; :meth:`infer` may be called from several threads, which then take turns.
 
-    The engine comes from the cache, or is built now: that takes seconds to minutes, once for each bundle, GPU, driver,
-    version and precision.
+    The engine comes from the cache, or is built now. A build takes seconds to minutes, once for each bundle, GPU,
+    driver, version and precision.
 
     Args:
         bundle: A checked bundle.
@@ -76,12 +76,12 @@ class TensorRTBackend:
         threads: Unused on a GPU; reported as given.
         flavour: Which of the two runtimes.
         cache: Where engines are kept.
-        cuda_graphs: Record each batch size as a CUDA graph. Answers are the same without.
+        cuda_graphs: Record each batch size as a CUDA graph. The answers are the same without graphs.
 
     Raises:
         MissingExtraError: When the runtime or pycuda is not installed.
         BackendError: ``cuda-no-driver``, ``device-unavailable``, ``precision-unavailable``, ``engine-build-failed``
-            and what the GPU reports.
+            and errors that the GPU reports.
         BundleError: ``bundle-tensor-missing`` or ``bundle-tensor-shape``.
     """
 
@@ -135,7 +135,7 @@ class TensorRTBackend:
         )
 
     def _split(self, patches: NDArray[np.float32]) -> Iterator[tuple[Runner, NDArray[np.float32]]]:
-        """One nodule to the static profile, more to the batched one, in parts of its largest batch."""
+        """One nodule goes to the static profile, several go to the batched one, in parts of its largest batch."""
         single, batched = self._runners[0], self._runners[-1]
         for start in range(0, len(patches), batched.largest):
             part = patches[start : start + batched.largest]
@@ -157,7 +157,7 @@ class TensorRTBackend:
         )
 
     def _load(self, network: bytes) -> Any:  # noqa: ANN401 - an ICudaEngine
-        """The engine; one that passes every check and that TensorRT still refuses is built once more."""
+        """The engine; if TensorRT refuses an engine that passed every check, the engine is built once more."""
         self._log = message_log(self._trt)
         self._runtime = self._trt.Runtime(self._log)
         for _ in range(2):
@@ -176,7 +176,7 @@ class TensorRTBackend:
         named: tuple[str, ...] = ()
         if self._flavour.ahead_of_time and capability in offered_capabilities(self._trt):
             named = (capability,)
-        # Timings are of a GPU, a driver and a version, not of a network: networks share them.
+        # Timings depend on the GPU, driver and version, not on the network: networks share them.
         same_gpu = self._key.model_copy(update={"model_sha256": "0" * 64, "precision": "fp32", "profile": "any"})
         timings = f"{same_gpu.digest}.timing"
         built = build_engine(
@@ -204,7 +204,7 @@ class TensorRTBackend:
         jit = config.create_runtime_cache()
         kept = self._cache.load_blob(kernels)
         if kept is not None:
-            jit.deserialize(kept)  # of another driver or version it is refused, and compiled again
+            jit.deserialize(kept)  # refused if of another driver or version; kernels are compiled again then
         config.set_runtime_cache(jit)
         made = [self._runner(index, config) for index in range(len(self._profiles))]
         now = bytes(jit.serialize())

@@ -1,6 +1,6 @@
-"""How an engine of TensorRT is fed: buffers bound once, and a CUDA graph for each batch size; and what it must be.
+"""Runs and checks a TensorRT engine, with buffers bound once and a CUDA graph for each batch size.
 
-Written like :mod:`nodule_diag.backends.tensorrt`, of which it is a part, without a GPU to try it on.
+This module is a part of :mod:`nodule_diag.backends.tensorrt` and was also written without a GPU to test it on.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from nodule_diag.bundle import ModelSpec
 from nodule_diag.errors import BackendError
 
 MAX_GRAPHS = 64
-"""Recorded batch sizes of one profile; far more than profiles have sizes today, but memory must have a bound."""
+"""Recorded batch sizes of one profile. Profiles have far fewer sizes today; the limit bounds the memory."""
 
 
 class Runner:
-    """One optimisation profile: its context, its buffers, and a recorded graph for each batch size that came.
+    """One optimisation profile: its context, its buffers, and a recorded graph for each batch size seen.
 
     Args:
         context: An IExecutionContext.
@@ -58,14 +58,14 @@ class Runner:
             self._require(context.set_tensor_address(name, int(memory)), f"bind {name}")
 
     def run(self, patches: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Answers by tensor name for at most :attr:`largest` patches; the context is current, and the caller alone."""
+        """Answers by tensor name for at most :attr:`largest` patches; the context is current, with one caller only."""
         batch = len(patches)
         np.copyto(self._host[self._input][:batch], patches)
         self._cuda.upload(self._gpu[self._input], self._host[self._input][:batch])
         if batch in self._graphs:
             self._graphs[batch].launch()
         else:
-            # The first run of a size is never recorded: TensorRT may still allocate or load what it needs.
+            # The first run of a size is never recorded: TensorRT may still allocate or load resources.
             self._require(self._context.set_input_shape(self._input, patches.shape), f"take a batch of {batch}")
             self._enqueue()
             if self._record and len(self._graphs) < MAX_GRAPHS:
@@ -93,7 +93,7 @@ def check_engine(trt: ModuleType, engine: Any, spec: ModelSpec) -> None:  # noqa
     """
     declared: dict[Any, list[Declared]] = {trt.TensorIOMode.INPUT: [], trt.TensorIOMode.OUTPUT: []}
     for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
-        _, *fixed = engine.get_tensor_shape(name)  # the batch is the profiles', which this SDK chose
+        _, *fixed = engine.get_tensor_shape(name)  # this SDK's profiles set the batch
         kind = engine.get_tensor_dtype(name)
         words = "tensor(float)" if kind == trt.float32 else f"tensor({kind})"
         declared[engine.get_tensor_mode(name)].append(Declared(name, [None, *fixed], words))

@@ -1,4 +1,4 @@
-"""What every backend checks of a network: the tensors that it declares, and the answers that it gives."""
+"""The checks of every backend: the tensors that a network declares, and the answers that it gives."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from nodule_diag.errors import BackendError, BundleError
 RANGES = MappingProxyType(
     {"malignancy": (0.0, 1.0), "expert_score": (1.0, 5.0), "segmentation": (0.0, 1.0), "cam": (0.0, 1.0)}
 )
-"""Of an answer, by field; the logit and the raw CAM have none."""
+"""The range of an answer, by field; the logit and the raw CAM have none."""
 ROUNDING = MappingProxyType({"fp32": 1e-4, "reduced": 0.02})
-"""How far rounding may carry an answer out of its range: what its gate (:mod:`nodule_diag.backends.parity`) allows."""
+"""How far rounding may put an answer outside its range: the limit of its gate (:mod:`nodule_diag.backends.parity`)."""
 MAX_REASON = 300
 """Characters of a runtime's own message that are passed on."""
 
 
 class Node(Protocol):
-    """A tensor as a runtime declares it, in ONNX Runtime's words: a free axis is no number, ``tensor(float)``."""
+    """A tensor as a runtime declares it, in ONNX Runtime's terms: ``tensor(float)``, and no number for a free axis."""
 
     @property
     def name(self) -> str:
-        """What the file calls it."""
+        """The tensor's name in the file."""
 
     @property
     def shape(self) -> Sequence[int | str | None]:
-        """Its axes."""
+        """The size of each axis."""
 
     @property
     def type(self) -> str:
-        """Of its elements."""
+        """The type of the elements."""
 
 
 class Declared(NamedTuple):
-    """A :class:`Node` of a runtime that has other words for it."""
+    """A :class:`Node` of a runtime that uses other terms."""
 
     name: str
     shape: Sequence[int | str | None]
@@ -48,7 +48,7 @@ class Declared(NamedTuple):
 
 
 def require_cpu(name: str, device: Device) -> None:
-    """Refuse CUDA for a backend that has none.
+    """Refuse CUDA for a backend that runs on the CPU only.
 
     Raises:
         BackendError: ``device-unavailable``.
@@ -62,7 +62,7 @@ def require_cpu(name: str, device: Device) -> None:
 
 
 def no_precision(precision: str, why: str) -> BackendError:
-    """The error of a precision that a backend does not compute in."""
+    """The error for a precision that a backend does not support."""
     return BackendError(
         f"precision {precision} is not available: {why}",
         hint="use --precision fp32 or auto",
@@ -78,16 +78,16 @@ def output_names(spec: ModelSpec) -> dict[str, str]:
 def checked_outputs(
     arrays: Mapping[str, NDArray[np.float32]], *, spec: ModelSpec, patches: int, device: str, precision: str
 ) -> Outputs:
-    """What a backend answers, once it is known to be what a network may answer. Every backend's answers pass here.
+    """Check the answers of a backend; every backend passes its answers through this function.
 
-    Values that rounding put outside their range are brought back to its end; all others stay as they are.
+    Values that rounding put outside their range are clipped to the range; all others are unchanged.
 
     Args:
-        arrays: By field of :class:`nodule_diag.backends.Outputs`.
-        spec: What the manifest says of each.
-        patches: How many were asked about.
-        device: For the error.
-        precision: What the backend computed in: what rounding may do.
+        arrays: The answers, by field of :class:`nodule_diag.backends.Outputs`.
+        spec: The manifest's entry for each answer.
+        patches: The number of patches.
+        device: The device, for the error.
+        precision: The precision that the backend computed in; the rounding tolerance depends on it.
 
     Raises:
         BackendError: ``output-shape`` for another shape or type, ``output-not-finite``, ``output-range``.
@@ -96,7 +96,7 @@ def checked_outputs(
     checked = {}
     for field, tensor in spec.outputs.given().items():
         wanted = (patches, *tensor.shape[1:])
-        array: Any = arrays[field]  # whatever a runtime hands over
+        array: Any = arrays[field]  # the type depends on the runtime
         if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.shape != wanted:
             found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
             raise _wrong_output("shape", f"{field} on {device} is {found}; expected float32 of shape {wanted}")
@@ -120,7 +120,7 @@ def _wrong_output(kind: str, what: str) -> BackendError:
 
 
 def unreadable(file: str, *, runtime: str, reason: str) -> BundleError:
-    """The error of a network that a runtime cannot load."""
+    """The error for a network that a runtime cannot load."""
     return BundleError(
         f"{file} in the bundle is not a network that this {runtime} can load: {reason[:MAX_REASON]}",
         hint=f"upgrade {runtime}, or take the bundle from where it was made",

@@ -1,6 +1,6 @@
-"""A call of the network ends: what takes far longer than any machine needs is stopped, and is an error.
+"""A time limit for calls of the network: a call that takes far longer than any machine needs is stopped with an error.
 
-It is the second line. The first (:mod:`nodule_diag.backends.onnx_file`) refuses graphs that need not end at all.
+This is the second check. The first one (:mod:`nodule_diag.backends.onnx_file`) refuses graphs that may never end.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Final
 from nodule_diag.errors import BackendError
 
 SECONDS_A_PATCH: Final = 120.0
-"""A thousand times what the packaged network needs on one core of 2020: a slow or crowded machine is never told off."""
+"""A thousand times the packaged network's time on one core of 2020, so a slow or busy machine is not stopped."""
 
 
 @contextmanager
 def time_limit(patches: int, stop: Callable[[], object], *, name: str) -> Iterator[None]:
-    """Stop what runs inside when its time is over.
+    """Stop the call inside the block when its time is over.
 
     Args:
-        patches: How many are shown to the network; their number times :data:`SECONDS_A_PATCH` is the limit.
-        stop: Makes the runtime give up, from another thread: what runs inside then raises.
-        name: Of the backend, for the error.
+        patches: The number of patches of the call; this number times :data:`SECONDS_A_PATCH` is the limit.
+        stop: Stops the runtime, from another thread; the call inside then raises.
+        name: The backend's name, for the error.
 
     Raises:
-        BackendError: ``inference-timeout`` in place of what the stopped runtime raises.
+        BackendError: ``inference-timeout`` instead of the stopped runtime's error.
     """
     seconds = SECONDS_A_PATCH * max(patches, 1)
     over = threading.Event()

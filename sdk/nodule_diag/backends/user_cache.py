@@ -1,10 +1,10 @@
-"""Where this user's machine keeps what was made on it: engines and self-test figures. It may be deleted at any time.
+"""The user's cache for results of this machine: engines and self-test figures. It may be deleted at any time.
 
-``$NODULE_DIAG_CACHE`` where that is set, else ``nodule-diag`` below the user's cache folder: ``$XDG_CACHE_HOME`` or
+The folder is ``$NODULE_DIAG_CACHE`` if set, else ``nodule-diag`` below the user's cache folder: ``$XDG_CACHE_HOME`` or
 ``~/.cache``; ``~/Library/Caches`` on macOS, ``%LOCALAPPDATA%`` on Windows.
 
-An engine is code, and figures decide what computes a diagnosis: nobody else may put one here, nor exchange a folder on
-the way here. Where somebody could, nothing is kept and nothing is taken, and one warning says so.
+An engine is code, and figures decide which backend computes a diagnosis. No other user may write in the cache, or
+replace a folder on the path to it. Where another user could, the cache is not used, and one warning says so.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from nodule_diag.errors import OutputError
 CACHE_VARIABLE = "NODULE_DIAG_CACHE"
 FOLDER_MODE = 0o700
 MAX_LINKS = 40
-"""On the way to one folder, as Linux has it."""
+"""Links on the path to one folder; the limit is the one of Linux."""
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def user_cache() -> Path:
-    """The folder of the module's text; it need not exist.
+    """The folder of the cache, see the module's text; it need not exist.
 
     Raises:
         OutputError: ``cache-unusable`` for a user without a home folder.
@@ -48,7 +48,7 @@ def user_cache() -> Path:
 
 
 def why_unsafe(found: os.stat_result, *, is_kind: Callable[[int], bool], owners: tuple[int, ...] = ()) -> str:
-    """Why a file or folder cannot be trusted, in words; empty when nobody but this user and ``owners`` could alter it.
+    """Why a file or folder cannot be trusted, in words; empty when only this user and ``owners`` can change it.
 
     Windows keeps a user's folders private itself.
     """
@@ -62,10 +62,10 @@ def why_unsafe(found: os.stat_result, *, is_kind: Callable[[int], bool], owners:
 
 
 def why_unsafe_way(folder: Path) -> str:
-    """Which folder or link on the way to a folder another user may exchange, in words; empty where there is none.
+    """Which folder or link on the path to a folder another user can replace, in words; empty where there is none.
 
-    Root may, and so may anybody who owns it. Others may write in a folder like ``/tmp``, where each can only take away
-    what is his own.
+    Root is trusted. A folder like ``/tmp``, in which other users can write, is accepted: its sticky bit lets each user
+    remove only that user's own files.
     """
     if not hasattr(os, "geteuid"):
         return ""
@@ -82,7 +82,7 @@ def why_unsafe_way(folder: Path) -> str:
 
 
 def _way_to(folder: Path) -> Iterator[Path]:
-    """Every folder and link that is passed when a folder is opened, itself included."""
+    """Every folder and link on the path to a folder, the folder included."""
     first, *rest = folder.absolute().parts
     at, names, links = Path(first), rest[::-1], 0
     yield at
@@ -101,10 +101,10 @@ def _way_to(folder: Path) -> Iterator[Path]:
 
 
 def read_private(path: Path, *, owners: tuple[int, ...] = (), limit: int = -1) -> bytes:
-    """A file's first bytes, where nobody but this user and ``owners`` could have written it: never through a link.
+    """A file's first bytes, if only this user and ``owners`` can write the file; a link is not followed.
 
     Raises:
-        OSError: When it cannot be read; ``PermissionError`` when somebody else could have written it.
+        OSError: When the file cannot be read; ``PermissionError`` when another user can write it.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(descriptor, "rb") as file:
@@ -114,14 +114,14 @@ def read_private(path: Path, *, owners: tuple[int, ...] = (), limit: int = -1) -
 
 
 def warn_without_cache(error: OutputError) -> None:
-    """Say, once for a reason, that nothing is kept and why."""
+    """Warn, once per reason, that the cache is not used, and why."""
     warnings.warn(
         f"{error.message}: nothing is kept there or taken from there; {error.hint}", RuntimeWarning, stacklevel=3
     )
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that only this user may enter, or check that in an old one nobody but root may put files.
+    """Make a folder that only this user may enter, or check that only this user and root can write in an existing one.
 
     Raises:
         OutputError: ``cache-unusable``.
@@ -137,7 +137,7 @@ def make_private(folder: Path) -> None:
 
 @contextmanager
 def cache_errors(folder: Path) -> Iterator[None]:
-    """What the system says against writing in the cache comes out typed.
+    """Turn the system's errors about the cache into typed errors.
 
     Raises:
         OutputError: ``cache-unusable``.

@@ -1,9 +1,9 @@
 """The fp32 network with fewer products, in ONNX Runtime on the CPU.
 
 `nodule-diag export winograd` rewrites a network's convolutions by Winograd's minimal filtering: an eighth of the
-products, and answers that differ by rounding. What it writes into the bundle are nodes only: one graph makes the
-transformed kernels, once, from the fp32 file's weights, of which ONNX Runtime reads the bytes that were checked; the
-other is the network that takes them. The kernels are eight times the size of the weights.
+products, and answers that differ by rounding. It adds two graphs without weights to the bundle. The first graph makes
+the transformed kernels, once, from the checked bytes of the fp32 file. The second graph is the network that takes
+these kernels. The kernels are eight times the size of the weights.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from nodule_diag.bundle import Bundle
 from nodule_diag.errors import BackendError, BundleError
 
 WEIGHTS_KEY = "weights_sha256"
-"""In the metadata of the graph's file: the sha256 of the fp32 file whose bytes it points into."""
+"""Key in the metadata of the graph's file: the sha256 of the fp32 file that holds its weights."""
 
 
 def status() -> BackendStatus:
-    """Whether ONNX Runtime can serve here."""
+    """Whether ONNX Runtime can run here."""
     found = replace(shared.status(), name=WinogradBackend.name)
     return replace(found, devices=("cpu",)) if found.usable else found
 
@@ -34,7 +34,7 @@ def load(bundle: Bundle, *, device: Device, precision: str, threads: int) -> Bac
     """A :class:`WinogradBackend`; see there.
 
     Raises:
-        BackendError: ``precision-unavailable`` for another precision than fp32, ``device-unavailable`` for CUDA.
+        BackendError: ``precision-unavailable`` for any precision but fp32, ``device-unavailable`` for CUDA.
     """
     if precision != WinogradBackend.precision:
         raise no_precision(precision, "the winograd backend runs in fp32")
@@ -73,7 +73,7 @@ class WinogradBackend(shared.OnnxRuntimeBackend):
         del self._weights, self._kernels  # the session holds copies
 
     def _network(self, bundle: Bundle) -> bytes:
-        """The rewritten graph, once its kernels are there: a runtime that folded them would hold them three times."""
+        """The rewritten graph, after its kernels are made: a runtime that folded them would hold three copies."""
         network = [self._spec.file]
         session = self._session_on(read_network(bundle, self._files.kernels, beside=network), [shared.CPU_PROVIDER])
         names = [output.name for output in session.get_outputs()]
@@ -89,7 +89,7 @@ class WinogradBackend(shared.OnnxRuntimeBackend):
 
     def _options(self) -> Any:  # noqa: ANN401 - onnxruntime has no types
         options = super()._options()
-        options.enable_mem_pattern = False  # a second arena, of 80 MB, that makes no call faster
+        options.enable_mem_pattern = False  # memory patterns need a second arena of 80 MB and make no call faster
         options.add_external_initializers_from_files_in_memory([self._spec.file], [self._weights], [len(self._weights)])
         if self._kernels:
             options.add_external_initializers(list(self._kernels), list(self._kernels.values()))
@@ -98,7 +98,7 @@ class WinogradBackend(shared.OnnxRuntimeBackend):
         return options
 
     def _require_own_weights(self, bundle: Bundle) -> None:
-        """A graph that points into another file's bytes would take any numbers for weights."""
+        """Check the fp32 file: with another file, the graph would take arbitrary numbers as weights."""
         said = self._session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)
         if said != bundle.manifest.files[self._spec.file]:
             raise BundleError(

@@ -1,7 +1,7 @@
 """A CT in Hounsfield units on LPS axes: reading it from any supported file, its grid, points in it, a phantom.
 
-The only room where axes flip. A file that cannot be right is refused, and the error says why.
-Doors: ``read_ct``, ``CTVolume``, ``FORMAT_NAMES``, ``to_lps`` and its kin, ``chest_phantom``.
+Axes are flipped only here. A file that cannot be right is refused, and the error says why.
+Doors: ``read_ct``, ``CTVolume``, ``FORMAT_NAMES``, ``to_lps`` and related functions, ``chest_phantom``.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Where slices are missing: the voxels there were interpolated, and no nodule may be diagnosed from them."""
+"""Gaps of missing slices: their voxels were interpolated, and no nodule may be diagnosed from these voxels."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The sampling grid of a CT as its file stores it, and the same grid in canonical axes.
 
 A file may store its axes in any order and sign. The canonical grid has +x towards the patient's left, +y towards
-posterior and +z towards superior, up to the small rotation an oblique scan has; going there only permutes and
+posterior and +z towards superior, up to the small rotation of an oblique scan. The conversion only permutes and
 reverses axes, so no voxel is interpolated.
 """
 
@@ -26,10 +26,10 @@ Triple = tuple[float, float, float]
 _Value = TypeVar("_Value")
 
 MAX_SPACING_MM = 5.0
-"""Slices further apart are refused: a nodule of the paper's range would lie in one or two of them."""
+"""Larger slice spacings are refused: a nodule of the paper's range would lie in one or two slices."""
 
 SPACING_SLACK_MM = 5e-4
-"""Beyond that limit: 5 mm comes as 5.0000001 out of float32; positions of a metre are exact to 6e-5 mm in it."""
+"""Tolerance above MAX_SPACING_MM: float32 gives 5.0000001 for 5 mm, and positions of a metre to 6e-5 mm."""
 
 WARN_SPACING_MM = 3.0
 """The paper's limit (section 4.1: scans with slices over 3 mm are left out); above it the result carries a warning."""
@@ -41,10 +41,10 @@ SHEAR_TOLERANCE = 1e-3
 """Largest |cos| between two axes: 0.06 degrees, which moves a point by 0.3 mm over 300 mm; header rounding is 1e-6."""
 
 SNAP_TOLERANCE = 1e-6
-"""Axes this close to the patient's are taken as exactly parallel: float32 headers are no more precise."""
+"""Axes this close to the patient's axes are taken as exactly parallel: float32 headers are not more precise."""
 
 WARN_ROTATION_DEG = 5.0
-"""Patches follow the scan's axes; a scan turned further than this is pointed out in the result."""
+"""Patches follow the scan's axes; a larger rotation of the scan gives a warning in the result."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class StoredGrid:
         direction: npt.ArrayLike,
         path: str,
     ) -> StoredGrid:
-        """Build a grid from header values, refusing what cannot be diagnosed from.
+        """Build a grid from header values, refusing grids that cannot be used for a diagnosis.
 
         Args:
             size_xyz: Three integers.
@@ -118,7 +118,7 @@ class StoredGrid:
         )
 
     def warnings(self) -> tuple[str, ...]:
-        """What a reader of the result should know about this grid."""
+        """Warnings about this grid for the result."""
         notes = []
         widest = max(self.spacing_xyz_mm)
         if widest > WARN_SPACING_MM + SPACING_SLACK_MM:
@@ -142,7 +142,7 @@ class CanonicalGrid:
         origin_xyz_mm: LPS position of canonical voxel (0, 0, 0), mm.
         direction: (3, 3) float64, columns are the canonical axes in LPS; the identity when the scan is not oblique.
         stored_axes: For canonical x, y, z: the stored axis it comes from.
-        stored_flips: For canonical x, y, z: whether the file runs the other way.
+        stored_flips: For canonical x, y, z: whether the stored axis has the opposite direction.
     """
 
     size_xyz: tuple[int, int, int]
@@ -171,7 +171,7 @@ def _triple(values: Iterable[float]) -> Triple:
 
 
 def _canonical_axes(direction: npt.NDArray[np.float64]) -> Axes:
-    """For LPS x, y, z: the stored axis that runs closest along it, each stored axis once."""
+    """For LPS x, y, z: the stored axis with the closest direction, each stored axis once."""
     return _three(max(permutations(range(3)), key=lambda axes: float(np.abs(direction[:, [*axes]]).trace())))
 
 
@@ -193,7 +193,7 @@ def _check_spacing(spacing_xyz_mm: tuple[float, ...], path: str) -> None:
 
 
 def _orthonormal(matrix: npt.NDArray[np.float64], path: str) -> npt.NDArray[np.float64]:
-    """The nearest orthonormal matrix, when the axes are at right angles within the tolerance."""
+    """The nearest orthonormal matrix, if the axes are at right angles within the tolerance."""
     norms = np.linalg.norm(matrix, axis=0)
     if not (norms.min() > 0 and norms.max() < inf):
         raise damaged(path, f"its axes do not span space: {matrix.tolist()}")

@@ -1,6 +1,6 @@
 """Collects the voxels of a CT, slab by slab, into one canonical array of Hounsfield units.
 
-Readers hand over what they decoded in the file's order; it is checked, clamped and written to its canonical place at
+Readers pass decoded slabs in the file's order. Each slab is checked, clamped and written to its canonical place at
 once, so the peak memory is the finished array and one slab.
 """
 
@@ -40,11 +40,11 @@ MAX_DENSE_FRACTION = 1e-2
 """Share of the voxels that may be denser than the 12-bit scale."""
 
 SAMPLING = (slice(None), slice(None, None, 4), slice(None, None, 4))
-"""Every 16th voxel is counted for those shares: enough for a thousandth, and fast."""
+"""Every 16th voxel is counted for these shares: enough for a thousandth, and fast."""
 
 SLAB_BYTES = 2 * 2**20
-"""Voxels decoded at a time: few enough to stay in a core's cache while they are checked and copied, and many beside the
-cost of a call."""
+"""Voxels decoded at a time: few enough to stay in a core's cache while they are checked and copied, and enough to make
+the cost of a call small."""
 
 
 class HounsfieldArray:
@@ -92,7 +92,7 @@ class HounsfieldArray:
         if self._hu.dtype == np.int16 and slab.dtype.kind == "f" and not np.array_equal(np.rint(slab), slab):
             self._become_float(first_slice)
         target = self._stored[first_slice : first_slice + len(slab)]
-        if low < PADDING_FLOOR_HU:  # straight into place: a copy of each slab would cost as much as reading it
+        if low < PADDING_FLOOR_HU:  # directly into place: a copy of each slab would cost as much as reading it
             np.maximum(slab, PADDING_FLOOR_HU, out=target, casting="unsafe")
         else:
             np.copyto(target, slab, casting="unsafe")
@@ -122,7 +122,7 @@ class HounsfieldArray:
         self._tissue += int(np.count_nonzero(sample > TISSUE_ABOVE_HU)) - dense
 
     def _become_float(self, slices_done: int) -> None:
-        """Go on in float32, keeping the slices that are already there."""
+        """Continue in float32, keeping the slices that are already there."""
         wider = np.empty(self._hu.shape, dtype=np.float32)
         stored = self.grid.stored_view(wider)
         stored[:slices_done] = self._stored[:slices_done]

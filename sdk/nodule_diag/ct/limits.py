@@ -25,7 +25,7 @@ MAX_DEFLATE_RATIO = 1032
 """The best ratio that the deflate format can reach: what a compressed file can hold at most."""
 
 MAX_FILES = 20_000
-"""Files looked at in a folder or an archive; a chest CT has 100 to 2,000 slices."""
+"""The most files of a folder or an archive; a chest CT has 100 to 2,000 slices."""
 
 MAX_SLICE_BYTES = 256 * 2**20
 """One slice in DICOM; 1024 x 1024 pixels of 16 bits are 2 MiB."""
@@ -86,7 +86,7 @@ def check_allowed(size_xyz: Sequence[int], *, path: str) -> None:
 
 
 def check_size(size_xyz: Sequence[int], *, path: str) -> None:
-    """Refuse what is not a volume, and sizes that no CT has.
+    """Refuse sizes that are not those of a volume, and sizes that no CT has.
 
     Args:
         size_xyz: Voxels along each stored axis.

@@ -113,7 +113,7 @@ def _flipped(ct: CTVolume, index_xyz: Points) -> Points:
 
 
 def volume_bounds_lps(ct: CTVolume) -> Points:
-    """The box round the volume, half a voxel beyond the outermost voxel centres.
+    """The box around the volume, half a voxel beyond the outermost voxel centres.
 
     Returns:
         (2, 3) float64, LPS mm: the lowest and the highest x, y, z. An oblique scan does not reach its corners.

@@ -61,15 +61,15 @@ def read_ct_in_memory(
         files: Bytes by name: a file of one of the formats, a header with the file that it names, one ``.zip`` of a
             DICOM folder, or the DICOM files of a series.
         series: As :func:`read_ct`.
-        acquisition: Likewise.
-        threads: Likewise.
+        acquisition: As :func:`read_ct`.
+        threads: As :func:`read_ct`.
 
     Returns:
         The volume; its ``path`` is the name of the file, or of the first file.
 
     Raises:
         CTError: As :func:`read_ct`.
-        UsageError: Likewise.
+        UsageError: As :func:`read_ct`.
     """
     count = resolve_threads(threads)
     if not files:

@@ -9,12 +9,12 @@ MAX_QUOTED = 80
 
 
 def quoted(text: str) -> str:
-    """What a header says, fit for a message: without control characters, and not longer than a line."""
+    """A header's text for a message: without control characters, and not longer than a line."""
     return repr(text) if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]!r}..."
 
 
 def damaged(path: str, why: str) -> CTError:
-    """A header or voxels that cannot be what was written."""
+    """A header or voxels that must be damaged."""
     return CTError(f"{path} is damaged: {why}", code="ct-damaged", hint="export the CT again")
 
 
@@ -33,7 +33,7 @@ def truncated(path: str, why: str) -> CTError:
 
 
 def other_format(path: str, name: str, why: str) -> CTError:
-    """A file that only has the name of its format."""
+    """A file whose content does not match the format of its name."""
     hint = "the file is damaged or has the wrong extension"
     return CTError(f"{path} is not {name} file: {why}", code="ct-damaged", hint=hint)
 
@@ -54,6 +54,6 @@ def not_scalar(path: str, holds: str) -> CTError:
 
 
 def unsupported(path: str, why: str) -> CTError:
-    """A way to store voxels that its format knows and that is not read here."""
+    """A way of storing voxels that the format allows but this package does not read."""
     hint = "store the CT as a binary .mha, .nrrd or .nii.gz file"
     return CTError(f"{path} cannot be read: {why}", code="ct-unsupported-format", hint=hint)

@@ -34,7 +34,7 @@ class CTVolume:
         warnings: What the user of a result must know about the scan.
         dicom: The series that was read; None for other formats.
         stored_axes: For canonical x, y, z: the axis of the file that it came from.
-        stored_flips: For canonical x, y, z: whether the file runs the other way.
+        stored_flips: For canonical x, y, z: whether the file's axis has the opposite direction.
         gaps: Where slices are missing and voxels were interpolated.
     """
 

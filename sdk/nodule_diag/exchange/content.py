@@ -1,4 +1,4 @@
-"""The bytes of a file, bounded, and its text in any encoding that says what it is."""
+"""The bytes of a file, limited in size, and its text in UTF-8 or UTF-16."""
 
 from __future__ import annotations
 

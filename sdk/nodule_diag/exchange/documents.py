@@ -28,7 +28,7 @@ def parsed(path: Path, text: str) -> Any:  # noqa: ANN401 - any JSON
     """
     try:
         return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:  # ValueError: also a key that comes twice, or 5,000 digits
+    except (ValueError, RecursionError) as error:  # ValueError: also a repeated key, or 5,000 digits
         raise refused(path, [f"not JSON: {error}"]) from error
 
 

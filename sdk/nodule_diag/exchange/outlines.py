@@ -14,14 +14,14 @@ Vectors = npt.NDArray[np.float64]
 """(N, 3), LPS mm."""
 
 SLACK_MM = 5.0
-"""How far a centroid may lie beside every outline before its parts are called scattered: one thick slice."""
+"""How far a centroid may lie outside every outline before its parts count as scattered: one thick slice."""
 SMALLEST_MM2 = 1e-9
 """An outline of a smaller area is a line or a point."""
 _COUNTS = {"POINT": (1, 1), "CIRCLE": (2, 2), "ELLIPSE": (4, 4), "ELLIPSOID": (6, 6), "POLYGON": (3, None)}
 
 
 class Shape(NamedTuple):
-    """What a graphic weighs.
+    """The centroid and weight of a graphic.
 
     Attributes:
         centroid: (3,) LPS mm.
@@ -67,7 +67,7 @@ def shape_of(kind: str, points: Vectors) -> Shape:
 
 
 def area(points: Vectors) -> Shape:
-    """A plane outline by its area: signed triangles, so that inner outlines reached by a keyhole are subtracted."""
+    """A plane outline by its area, from signed triangles, so that inner outlines joined by a keyhole are subtracted."""
     middle = points.mean(axis=0)
     spokes = points - middle
     crosses = np.cross(spokes, np.roll(spokes, -1, axis=0))
@@ -81,7 +81,7 @@ def area(points: Vectors) -> Shape:
 
 
 def combined(shapes: Sequence[Shape]) -> Vectors:
-    """(3,) LPS mm: the common centroid of those shapes that have the most dimensions, by their amount."""
+    """(3,) LPS mm: the common centroid of the shapes with the most dimensions, weighted by their amount."""
     highest = max(shape.dimension for shape in shapes)
     chosen = [shape for shape in shapes if shape.dimension == highest]
     centroids, amounts = np.array([shape.centroid for shape in chosen]), np.array([shape.amount for shape in chosen])
@@ -89,9 +89,9 @@ def combined(shapes: Sequence[Shape]) -> Vectors:
 
 
 def scattered(shapes: Sequence[Shape], centroid: Vectors) -> bool:
-    """Whether the centroid of plane outlines lies in none of them: they are of several things apart.
+    """Whether the centroid of plane outlines lies in none of them, because they belong to separate parts.
 
-    An outline is taken for a disk of its area, and ``SLACK_MM`` is allowed beyond it.
+    An outline is treated as a disk of its area, and ``SLACK_MM`` is allowed beyond the disk.
     """
     planes = [shape for shape in shapes if shape.dimension == 2 and shape.amount > 0]
     away = (float(np.linalg.norm(shape.centroid - centroid)) - np.sqrt(shape.amount / np.pi) for shape in planes)
@@ -99,7 +99,7 @@ def scattered(shapes: Sequence[Shape], centroid: Vectors) -> bool:
 
 
 def without_inner(outlines: Sequence[Vectors]) -> list[Shape]:
-    """Outlines that cut holes into each other (CLOSED_PLANAR_XOR): one inside an odd number of others is subtracted."""
+    """Outlines that are holes in each other (CLOSED_PLANAR_XOR): one inside an odd number of others is subtracted."""
     shapes = [area(outline) for outline in outlines]
     signed = []
     for outline, shape in zip(outlines, shapes, strict=True):
@@ -109,7 +109,7 @@ def without_inner(outlines: Sequence[Vectors]) -> list[Shape]:
 
 
 def _holds(outline: Vectors, point: Vectors) -> bool:
-    """Whether a point lies in the plane of an outline and inside of it (even-odd rule)."""
+    """Whether a point lies in the plane of an outline and inside the outline (even-odd rule)."""
     spokes = outline - point
     normal = np.cross(spokes, np.roll(spokes, -1, axis=0)).sum(axis=0)
     length = float(np.linalg.norm(normal))

@@ -36,7 +36,7 @@ class _Row(NamedTuple):
 
 
 def is_fcsv(text: str) -> bool:
-    """Whether a text begins as 3D Slicer's fiducial lists do."""
+    """Whether a text begins like a fiducial list of 3D Slicer."""
     return bool(re.match(r"# (Markups fiducial file version|CoordinateSystem)\b", text.lstrip("\ufeff \r\n")))
 
 
@@ -57,7 +57,7 @@ class Table:
 
     def __init__(self, path: Path, text: str) -> None:
         head = next((line for line in text.splitlines() if line.strip()), "")
-        said = re.fullmatch(r"sep=(.)", head.strip())  # what Excel writes for itself
+        said = re.fullmatch(r"sep=(.)", head.strip())  # Excel's own first line
         self.path, self.delimiter, self.faults = path, said[1] if said else max(",;\t", key=head.count), list[str]()
         self._rows = _rows(text, self.delimiter, self.faults)
         self._separators: set[str] = set()
@@ -108,7 +108,7 @@ def read_table(path: Path, text: str) -> PositionFile:
 
 
 def _rows(text: str, delimiter: str, faults: list[str]) -> Iterator[_Row]:
-    """The rows that are not empty; a fault of the quoting ends them."""
+    """The rows that are not empty; reading stops at a fault of the quoting."""
     reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=delimiter, strict=True)
     filled = (cells for cells in reader if any(cell.strip() for cell in cells))
     try:
@@ -122,7 +122,7 @@ def _rows(text: str, delimiter: str, faults: list[str]) -> Iterator[_Row]:
 
 
 def _columns(path: Path, cells: Sequence[str], delimiter: str) -> dict[str, int]:
-    """Where each column is, by its name in lower case."""
+    """The index of each column, by its name in lower case."""
     names = [cell.strip().lower() for cell in cells]
     columns = {name: at for at, name in enumerate(names)}
     wanted = PLAIN if any(name in columns for name in PLAIN) or LUNA[0] not in columns else LUNA

@@ -1,4 +1,4 @@
-"""The columns of a batch's table of results, which a manifest must not have."""
+"""The columns of a batch's table of results. A manifest must not have these columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nodule_diag.results import Space
 SPACE: Space = "machine+expert"
 """The feature space whose share of malignant cases is shown."""
 BETWEEN = " | "
-"""Warnings of one cell; a warning may hold a semicolon."""
+"""Separates the warnings in one cell; a warning may hold a semicolon."""
 
 _OF_NODULE: dict[str, Callable[[Mapping[str, Any]], object]] = {
     "x_lps_mm": lambda nodule: nodule["xyz_lps_mm"][0],
@@ -41,9 +41,9 @@ def result_cells(document: Mapping[str, Any], result: str, nodule_id: str) -> tu
     """A nodule's cells below :data:`RESULT_COLUMNS`.
 
     Args:
-        document: Of its CT.
+        document: The document of its CT.
         result: The document's file.
-        nodule_id: Which nodule.
+        nodule_id: The nodule's id.
     """
     nodule = next((one for one in document["nodules"] if one["id"] == nodule_id), None)
     if nodule is not None:

@@ -1,11 +1,11 @@
-"""The folder of a batch: what it is of, an answer a CT, and at the end one table.
+"""The folder of a batch: its plan, one answer per CT, and at the end one table.
 
-- ``batch.json`` says which bundle, case base, runtime and options all answers are of. Another batch is refused.
-- ``cts/NAME.json`` is the answer for a CT, written whole. It says what was asked, so that an answer to another question
-  is made anew.
-- ``results.csv`` is written last: where it stands, the batch is finished.
+- ``batch.json`` names the bundle, case base, runtime and options of all answers. Another batch is refused.
+- ``cts/NAME.json`` is the answer for a CT, written atomically. It records the question, so that an answer to another
+  question is computed again.
+- ``results.csv`` is written last: if it exists, the batch is finished.
 
-One process at a time writes here. What a killed one left half written is removed by the next.
+One process at a time writes here. Partly written files of a killed process are removed by the next process.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ PLAN_SCHEMA, CT_SCHEMA = "nodule-diag/batch/1", "nodule-diag/batch-ct/1"
 
 
 class _Kept(NamedTuple):
-    """What is kept of an answer, which has a hundred times as many bytes: a study may have 20,000."""
+    """The part of an answer that is kept in memory, a hundredth of its bytes: a study may have 20,000 answers."""
 
     cells: tuple[tuple[str, ...], ...]
     failed: tuple[Failed, ...]
 
 
 class BatchFolder:
-    """A folder that this process alone writes; :func:`opened` makes it.
+    """A folder that only this process writes; :func:`opened` makes it.
 
     Args:
-        path: Where.
-        manifest: What is to be answered.
-        redact: Whether names are kept out of it.
+        path: The folder.
+        manifest: The batch's manifest.
+        redact: Whether names are left out of the folder's files.
     """
 
     def __init__(self, path: Path, manifest: Manifest, *, redact: bool) -> None:
@@ -55,10 +55,10 @@ class BatchFolder:
         return f"ct-{number:06}.json" if self._redact else f"{ct.name}.json"
 
     def agree(self, plan: Mapping[str, Any]) -> None:
-        """Note what all answers are of.
+        """Write the plan, or compare it with the plan in the folder.
 
         Raises:
-            OutputError: ``batch-other`` when answers stand here that are of something else.
+            OutputError: ``batch-other`` when the folder holds answers of another plan.
         """
         written = self.path / PLAN
         whole = {"schema": PLAN_SCHEMA, **plan}
@@ -79,33 +79,33 @@ class BatchFolder:
         )
 
     def keep(self, *, failed: bool) -> set[ListedCT]:
-        """Keep the answers that stand here to what is asked now.
+        """Keep the folder's answers to the current questions.
 
         Args:
-            failed: Also those that are failures, in whole or in part.
+            failed: Whether to keep answers with failures too.
 
         Returns:
-            Their CTs.
+            The CTs of the kept answers.
 
         Raises:
-            OutputError: ``batch-other`` when diagnoses of CTs stand here that the manifest does not name.
+            OutputError: ``batch-other`` when the folder holds diagnoses of CTs that the manifest does not name.
         """
         by_place = {place: ct for ct, place in self._places.items()}
         strange: list[Path] = []
         for place in sorted((self.path / CTS).glob("*.json")):
             document = _read(place)
             if document is None or document.get("schema") != CT_SCHEMA:
-                continue  # damaged: it is made anew
+                continue  # damaged: computed again
             if place not in by_place:
                 strange.append(place)
             elif document.get("asked") == by_place[place].asked and (failed or not document.get("failed")):
-                with suppress(KeyError, TypeError, IndexError, StopIteration):  # likewise
+                with suppress(KeyError, TypeError, IndexError, StopIteration):  # damaged too
                     self._keep(by_place[place], document)
         if held := [place.name for place in strange if _has_diagnoses(place)]:
             raise self._of_another(f"answers for {len(held)} CTs that the manifest does not name, as {held[0]}")
-        for place in strange:  # a CT that failed, and whose row has been mended
+        for place in strange:  # a CT that failed, and whose row was corrected
             _remove(place)
-        _remove(self.path / RESULTS)  # until it is written anew
+        _remove(self.path / RESULTS)  # until it is written again
         return set(self._kept)
 
     def write(self, ct: ListedCT, told: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
@@ -130,14 +130,14 @@ class BatchFolder:
         self._kept[ct] = _Kept(tuple(cells), tuple(failed))
 
     def failures(self) -> tuple[Failed, ...]:
-        """What failed, in the order of the manifest."""
+        """The failures, in the order of the manifest."""
         return tuple(one for ct in self._manifest.cts if ct in self._kept for one in self._kept[ct].failed)
 
     def write_table(self) -> None:
-        """Write the table: the manifest's rows and columns, and the results' beside them."""
+        """Write the table: the manifest's rows and columns, followed by the columns of the results."""
         rows: dict[int, list[str]] = {}
         for ct, kept in self._kept.items():
-            # What leaves this machine redacted has the manifest's own columns redacted, too.
+            # With redaction, the manifest's own columns are redacted too.
             said = ct.redaction.text if self._redact else str
             hidden = ("path", "series") if self._redact else ()
             for row, cells in zip(ct.rows, kept.cells, strict=True):
@@ -153,10 +153,10 @@ class BatchFolder:
 
 @contextmanager
 def opened(path: Path, manifest: Manifest, *, redact: bool) -> Iterator[BatchFolder]:
-    """Make the folder and take it for this process.
+    """Make the folder and lock it for this process.
 
     Raises:
-        OutputError: It cannot be made; ``output-busy`` while another process writes in it.
+        OutputError: The folder cannot be made; ``output-busy`` while another process writes in it.
     """
     try:
         (path / CTS).mkdir(parents=True, exist_ok=True)
@@ -173,7 +173,7 @@ def _text(document: Mapping[str, Any]) -> bytes:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A document; None for what is none."""
+    """A document; None if the file is missing or holds no JSON object."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The child process's side: holds a network, and answers one CT after the other, reading the next one meanwhile."""
+"""The child process's side: holds a network and diagnoses one CT after the other, reading the next one meanwhile."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 LEFT_OUT = ("schema", "timing_ms")
-"""Of the prediction document: two runs are to give the same bytes."""
+"""Fields of the prediction document that are left out, so that two runs give the same bytes."""
 ONCE_MORE = ("out-of-memory",)
-"""Codes of faults that a second try, alone in a fresh process, may not meet."""
+"""Codes of faults that may not occur in a second try, alone in a new process."""
 
 
 def start() -> Callable[[bytes], bytes]:
-    """The work of :class:`nodule_diag.process.Children`: nothing is loaded until a request says what."""
+    """The work of :class:`nodule_diag.process.Children`; the first request says what to load."""
     judge: list[_Judge] = []
 
     def answer(request: bytes) -> bytes:
@@ -37,7 +37,7 @@ def start() -> Callable[[bytes], bytes]:
 
 
 def _loaded(options: Json, judge: list[_Judge]) -> Json:
-    """Load what the options say; returns what it is, or why it cannot be."""
+    """Load bundle, case base and network; returns their identities, or the error."""
     from nodule_diag.bundle import Bundle
     from nodule_diag.cases import cases_where
     from nodule_diag.diagnoser import Diagnoser
@@ -65,7 +65,7 @@ def _loaded(options: Json, judge: list[_Judge]) -> Json:
 
 
 def _may_write_caches() -> None:
-    """Engines and figures of the self-test are larger files than a request may write."""
+    """Lift the limit of file sizes: engines and self-test figures are larger than a request may write."""
     if sys.platform == "linux":
         import resource
 
@@ -74,7 +74,7 @@ def _may_write_caches() -> None:
 
 
 class _Judge:
-    """A network that answers for CTs."""
+    """Diagnoses CTs with one network."""
 
     def __init__(self, diagnoser: Diagnoser, options: Json) -> None:
         self._diagnoser = diagnoser
@@ -84,7 +84,7 @@ class _Judge:
         self._results: Generator[ScanResult, None, None] | None = None
 
     def answer(self, ct: Json, ahead: Json | None) -> Json:
-        """What is to be said of a CT; ``ahead`` is read meanwhile, for the next request."""
+        """The answer for a CT; ``ahead`` is read meanwhile, for the next request."""
         if self._results is None or self._coming != ct:
             if self._results is not None:
                 self._results.close()
@@ -112,7 +112,7 @@ class _Judge:
         error = result.error
         failed: list[Json] = []
         prediction = None if error is not None else result.prediction
-        if isinstance(error, CoordinateError) and len(ct["ids"]) > 1:  # one place is wrong: which?
+        if isinstance(error, CoordinateError) and len(ct["ids"]) > 1:  # find the wrong point
             prediction, failed = self._one_by_one(ct, result)
         elif error is not None:
             failed = [{"ids": ct["ids"], **self._said(ct, error)}]
@@ -128,14 +128,14 @@ class _Judge:
         return {"again": again, "told": told}
 
     def _one_by_one(self, ct: Json, result: ScanResult) -> tuple[Prediction | None, list[Json]]:
-        """The nodules that can be diagnosed, and why the others cannot."""
+        """The nodules that can be diagnosed, and the errors of the others."""
         from nodule_diag.errors import CoordinateError
 
         scan, good, failed = result.scan, [], []
         for name, point in zip(ct["ids"], ct["points"], strict=True):
             try:
                 one = self._diagnoser.predict_timed(
-                    result.ct,  # type: ignore[arg-type] # there is one where its points were looked at
+                    result.ct,  # type: ignore[arg-type] # never None where its points were checked
                     [point],
                     space=scan.space,
                     ids=[name],

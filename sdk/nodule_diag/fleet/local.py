@@ -1,4 +1,4 @@
-"""The engine that an embedded use needs: worker processes of this machine, a thread of this process for each."""
+"""The engine for one machine: worker processes of this machine, with one thread of this process for each."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Answer = tuple[ListedCT, dict[str, Any]]
 
 
 class _Work:
-    """What is to be done, shared by the workers' threads.
+    """The work to do, shared by the workers' threads.
 
     Args:
-        cts: In order.
-        workers: How many share them.
+        cts: The CTs, in order.
+        workers: The number of workers.
 
     Attributes:
-        one_alone: Held by who tries a CT alone: a second of its size might be what it lacks memory for.
+        one_alone: Held while a CT is tried alone: memory may be too small for two CTs of this size.
     """
 
     def __init__(self, cts: Sequence[ListedCT], workers: int) -> None:
@@ -36,19 +36,19 @@ class _Work:
         self.one_alone = threading.Lock()
 
     def take(self) -> tuple[ListedCT | None, bool]:
-        """The next CT, if any, and whether it is to be tried alone."""
+        """The next CT, if any, and whether to try it alone."""
         with self._lock:
             if self._cts:
                 return self._cts.popleft(), False
             return (self._alone.popleft(), True) if self._alone else (None, False)
 
     def take_ahead(self) -> ListedCT | None:
-        """One to be read in advance, unless another worker may soon want it."""
+        """A CT to read in advance, unless another worker may soon need it."""
         with self._lock:
             return self._cts.popleft() if len(self._cts) >= self._workers else None
 
     def put_back(self, ct: ListedCT) -> None:
-        """Try this one alone, behind all others."""
+        """Try this CT alone, after all others."""
         with self._lock:
             self._alone.append(ct)
 
@@ -57,7 +57,7 @@ class LocalEngine:
     """Workers of this machine.
 
     Args:
-        workers: How many; as many as there are cores for their threads when left out, and one on a GPU.
+        workers: The number of workers; when left out, as many as there are cores for their threads, and one on a GPU.
     """
 
     name = "local"
@@ -82,11 +82,11 @@ class LocalEngine:
         return self._first.ready()
 
     def answers(self, cts: Sequence[ListedCT], order: Order) -> Generator[Answer, None, None]:
-        """Diagnose CTs; answers come as they are ready. Closing what this returns ends the workers.
+        """Diagnose CTs; answers come as they are ready. Closing the generator ends the workers.
 
         Args:
-            cts: At least one.
-            order: What workers are to do.
+            cts: At least one CT.
+            order: The workers' order.
 
         Raises:
             NoduleDiagError: When a worker cannot be started any more.
@@ -118,7 +118,7 @@ class LocalEngine:
 
 
 def _serve(worker: Worker, work: _Work, answers: SimpleQueue[Answer | BaseException]) -> None:
-    """Do one's part of the work until there is none."""
+    """Let one worker diagnose CTs until there are none."""
     try:
         ahead: ListedCT | None = None
         while True:

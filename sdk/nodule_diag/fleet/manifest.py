@@ -1,7 +1,7 @@
-"""The manifest of a batch: a CSV with a row a nodule, whose rows of one CT are diagnosed together.
+"""The manifest of a batch: a CSV with one row per nodule; the rows of one CT are diagnosed together.
 
-Columns are ``path, x, y, z``, and where wanted ``id``, ``series``, ``acquisition`` and ``space``; any other column
-comes back in the table of results. All faults are told at once, before any CT is opened.
+The columns are ``path, x, y, z``, and optionally ``id``, ``series``, ``acquisition`` and ``space``. Any other column is
+copied to the table of results. All faults are reported at once, before any CT is opened.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ NEEDED, OPTIONAL = ("path", "x", "y", "z"), ("id", "series", "acquisition", "spa
 HINT = "it needs the columns path, x, y, z; id, series, acquisition and space may stand there too: docs/batch.md"
 SPACES: tuple[Space, ...] = get_args(Space)
 MAX_STEM, DIGEST = 60, 16
-"""Characters of a CT's file name, and hexadecimal digits of what tells it from all others, in its result's name."""
+"""Characters of a CT's file name, and hexadecimal digits of its hash, in the name of its result."""
 MAX_DIGITS = 9
-"""Of a number of an acquisition."""
+"""Digits of an acquisition's number."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _ENDING = re.compile(r"(\.(nii|mh[ad]|nrrd|nhdr|zip|gz))+$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class ListedCT:
-    """A CT of a manifest, and what is asked of it.
+    """A CT of a manifest, and its nodules.
 
     Attributes:
-        path: Where it is, absolute.
-        told: The same as the manifest has it.
+        path: Its absolute path.
+        told: Its path as written in the manifest.
         series: Which series of a DICOM folder.
         acquisition: Which volume of a DICOM series.
-        space: What the points are given in.
-        ids: A name for each nodule, unlike all others of this CT.
+        space: The frame of the points.
+        ids: A name for each nodule, unique in this CT.
         points: Its nodules, x, y, z.
-        rows: Which rows of the manifest they are, from 0.
+        rows: The nodules' rows in the manifest, from 0.
     """
 
     path: str
@@ -59,29 +59,29 @@ class ListedCT:
 
     @property
     def name(self) -> str:
-        """What its result is called: the same for equal cells of a manifest, and for no others."""
+        """The name of its result: the same for equal cells of a manifest, and different for all others."""
         stem = _UNSAFE.sub("_", _ENDING.sub("", Path(self.told).name)).strip("_")[:MAX_STEM] or "ct"
         return f"{stem}-{_digest([self.told, self.series, self.acquisition])[:DIGEST]}"
 
     @property
     def redaction(self) -> Redaction:
-        """What leaves its names out of texts, those of the folders of its path among them."""
+        """Removes its names from texts, including the folders of its path."""
         return Redaction(self.path, self.told, words=(*Path(self.told).parts, self.series or ""))
 
     @property
     def asked(self) -> str:
-        """A hash of all that is asked of it."""
+        """A hash of the CT and all its questions."""
         return _digest([self.told, self.series, self.acquisition, self.space, self.ids, self.points])
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What was read from a manifest.
+    """The content of a manifest.
 
     Attributes:
         path: The file.
         columns: Its columns, in order.
-        rows: Its cells, a row a nodule.
+        rows: Its cells, one row per nodule.
         cts: Its CTs, in the order of their first rows.
     """
 
@@ -92,7 +92,7 @@ class Manifest:
 
 
 class _Place(NamedTuple):
-    """What tells one CT from another."""
+    """The cells that identify a CT."""
 
     told: str
     series: str | None
@@ -114,10 +114,10 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     """Read a manifest.
 
     Args:
-        path: A CSV. CTs are meant relative to its folder.
+        path: A CSV. The paths of CTs are relative to its folder.
 
     Raises:
-        UsageError: With every fault, each with the line where it stands.
+        UsageError: With all faults, each with its line.
     """
     source = Path(path)
     table = Table(source, text_of(source, read_bytes(source)))
@@ -138,7 +138,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         given = Counter(filter(None, gathered.ids))
         twice = [name for name, times in given.items() if times > 1]
         table.faults += [f"the id {name!r} stands more than once for {place.told}" for name in twice]
-        for number, name in enumerate(gathered.ids):  # its place, where that number is free
+        for number, name in enumerate(gathered.ids):  # its number, where free
             called = name or next(free for n in count(number + 1) if (free := str(n)) not in given)
             gathered.ids[number] = called
             given[called] = 1
@@ -149,7 +149,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
 
 
 def _columns(table: Table) -> dict[str, int]:
-    """Where each column that means something is."""
+    """The index of each known column."""
     names = [name.lower() for name in table.names]
     twice = [name for name, count in Counter(names).items() if count > 1]
     faults = [f"no column {name}" for name in NEEDED if name not in names]
@@ -161,7 +161,7 @@ def _columns(table: Table) -> dict[str, int]:
 
 
 def _place(table: Table, at: dict[str, int], cells: Any, where: str) -> tuple[_Place, Space]:  # noqa: ANN401 - cells
-    """Which CT a row is of, and the frame of its point."""
+    """The CT of a row, and the frame of its point."""
     cell = {name: cells[at[name]].strip() if name in at else "" for name in ("path", "series", "acquisition", "space")}
     if not cell["path"] or "\0" in cell["path"]:
         table.faults.append(f"{where}: it names no CT")

@@ -1,4 +1,4 @@
-"""What a batch is asked for, in a form that goes to other processes and machines."""
+"""The order of a batch, in a form that can be sent to other processes and machines."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class BatchOptions:
         bundle: A bundle's path; None for the packaged one.
         cases: A case base's path; None for the bundle's own.
         where: A filter of the cases.
-        backend: ``auto`` is settled once, for all workers.
-        device: Likewise.
-        precision: Likewise.
-        threads: Of each worker.
+        backend: ``auto`` is resolved once, for all workers.
+        device: As ``backend``.
+        precision: As ``backend``.
+        threads: Threads of each worker.
         symmetries: Views of each patch.
         k: How many similar cases; None for the bundle's number.
-        prevalence: Share of malignant nodules that ``malignancy`` is wanted for; None for one half.
-        check_lung: Whether to say if the positions lie in the lungs.
+        prevalence: Share of malignant nodules that ``malignancy`` assumes; None for one half.
+        check_lung: Whether to report if the positions lie in the lungs.
         redact: Whether to leave paths, file names and UIDs out of the results.
     """
 
@@ -46,10 +46,10 @@ class BatchOptions:
     redact: bool = False
 
     def settled(self) -> BatchOptions:
-        """With absolute paths: other processes may stand in another folder.
+        """These options with absolute paths, because other processes may have another working folder.
 
         Raises:
-            UsageError: For options that mean nothing.
+            UsageError: For invalid options.
         """
         resolve_threads(self.threads)
         require_prevalence(self.prevalence)
@@ -58,18 +58,18 @@ class BatchOptions:
         return replace(self, **places)
 
     def as_chosen(self, runtime: dict[str, Any]) -> BatchOptions:
-        """With what ``auto`` chose in the first worker, for all others."""
+        """These options with the choice of ``auto`` in the first worker, for all other workers."""
         chosen = {name: str(runtime[name]) for name in ("backend", "device", "precision")}
         return replace(self, **chosen)  # type: ignore[arg-type] # all of them are text
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one CT may take before it is given up.
+    """The limits of one CT; a CT beyond them is given up.
 
     Attributes:
-        cpu_s: Seconds of CPU time; four times as many by the clock.
-        memory_bytes: What its worker may allocate for it beyond what it holds when it is ready, on Linux.
+        cpu_s: Seconds of CPU time; the limit of wall time is four times as long.
+        memory_bytes: Memory that its worker may allocate beyond its memory when ready, on Linux.
     """
 
     cpu_s: int = 600
@@ -85,11 +85,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Order:
-    """All that a worker needs to know.
+    """The data that a worker needs.
 
     Attributes:
         options: How to diagnose.
-        limits: Of a CT.
+        limits: The limits of a CT.
         work: ``module:function`` of the child process, for :class:`nodule_diag.process.Children`.
     """
 
@@ -98,5 +98,5 @@ class Order:
     work: str = "nodule_diag.fleet.judging:start"
 
     def load_request(self) -> dict[str, Any]:
-        """What makes a child ready."""
+        """The request that makes a child load its network."""
         return {"load": asdict(self.options)}

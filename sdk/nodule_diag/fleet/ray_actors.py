@@ -1,8 +1,8 @@
 """The engine for a cluster: a pool of Ray actors, each of which holds a worker as the local engine does.
 
-A CT that ends a worker's process therefore ends no actor, and is given up after two tries here, too. Ray's own tries
-are for actors and machines that are lost. They are why these are actors of Ray itself and not of Ray Data: there they
-are deprecated since 2.60, and without them a lost actor's CT is tried for ever.
+A CT that ends a worker's process therefore ends no actor, and is given up after two tries, as in the local engine.
+Ray's own retries are for lost actors and machines. Because of these retries, the actors are of Ray itself and not of
+Ray Data: Ray Data deprecated the retries in 2.60, and without them a lost actor's CT is tried for ever.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nodule_diag.fleet.order import Order
 from nodule_diag.fleet.worker import Worker, fault, raised
 
 ADDRESS = "RAY_ADDRESS"
-"""Where the cluster is; without it, Ray is started on this machine and ended with the batch."""
+"""The cluster's address; without it, Ray is started on this machine and ended with the batch."""
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # telemetry
     # A busy machine takes longer than Ray's 15 s to start its agents.
@@ -31,9 +31,9 @@ SETTINGS = {
     "RAY_worker_register_timeout_seconds": "300",
 }
 START_TRIES = 3
-"""It gives its own processes 30 s to start: on a busy machine too short while none of their files is cached."""
+"""Ray gives its own processes 30 s to start. On a busy machine this is too short while their files are not cached."""
 MAX_RESTARTS, MAX_TASK_RETRIES = 2, 1
-"""Of an actor that is lost, and of what it was doing."""
+"""Restarts of a lost actor, and retries of its current task."""
 _SHORT = Path("/tmp")  # noqa: S108 - the path of a Unix socket has at most 107 characters; the folder's name is random
 
 
@@ -41,7 +41,7 @@ class RayEngine:
     """Workers of a Ray cluster.
 
     Args:
-        workers: How many; as many as the cluster has CPUs for their threads, and GPUs, when left out.
+        workers: The number of workers; when left out, as many as the cluster has CPUs for their threads, and GPUs.
 
     Raises:
         MissingExtraError: Without Ray.
@@ -69,7 +69,7 @@ class RayEngine:
         """
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         if not os.environ.get(ADDRESS):
-            # Its logs may name CTs: they go with it.
+            # Ray's logs may name CTs: they are removed with the folder.
             folder = tempfile.TemporaryDirectory(
                 prefix="nodule-diag-ray-", dir=_SHORT if _SHORT.is_dir() else None, ignore_cleanup_errors=True
             )
@@ -91,7 +91,7 @@ class RayEngine:
                         code="ray-failed",
                     ) from error
         if handler is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray has put its own in its place
+            signal.signal(signal.SIGTERM, handler)  # Ray has replaced the handler
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -104,7 +104,7 @@ class RayEngine:
         here = self._ray.cluster_resources()
         lacking = {"num_cpus": "CPU", "num_gpus": "GPU"}
         if not os.environ.get(ADDRESS) and any(here.get(lacking[name], 0) < count for name, count in wanted.items()):
-            # A cluster may grow; for this machine Ray would wait for ever.
+            # A cluster may grow; on this machine Ray would wait for ever.
             raise BackendError(
                 f"a worker takes {wanted['num_cpus']:g} CPUs and {wanted['num_gpus']:g} GPUs, and Ray finds"
                 f" {here.get('CPU', 0):g} and {here.get('GPU', 0):g} here",
@@ -122,11 +122,11 @@ class RayEngine:
             ) from error
 
     def answers(self, cts: Sequence[ListedCT], order: Order) -> Generator[tuple[ListedCT, dict[str, Any]], None, None]:
-        """Diagnose CTs; answers come as they are ready. Closing what this returns ends the actors.
+        """Diagnose CTs; answers come as they are ready. Closing the generator ends the actors.
 
         Args:
-            cts: At least one.
-            order: What workers are to do.
+            cts: At least one CT.
+            order: The workers' order.
 
         Raises:
             NoduleDiagError: When a worker cannot be started any more.
@@ -164,7 +164,7 @@ class RayEngine:
 
 
 def _resources(order: Order) -> dict[str, float]:
-    """What Ray must set aside for a worker."""
+    """The resources that Ray must reserve for a worker."""
     return {"num_cpus": order.options.threads, "num_gpus": float(order.options.device.startswith("cuda"))}
 
 
@@ -191,7 +191,7 @@ def _lost(ct: ListedCT, why: str) -> dict[str, Any]:
 
 
 def _ready(order: Order) -> dict[str, Any]:
-    """What a worker of the cluster is."""
+    """Bundle, case base and runtime of a worker on the cluster, or its error."""
     try:
         with Worker(order) as worker:
             return worker.ready()
@@ -203,14 +203,14 @@ class _Actor:
     """Holds a worker on a machine of the cluster.
 
     Args:
-        order: What it is to do.
+        order: The worker's order.
     """
 
     def __init__(self, order: Order) -> None:
         self._worker = Worker(order)
 
     def judge(self, ct: ListedCT) -> dict[str, Any]:
-        """What is told of a CT, or why no worker can start."""
+        """The answer for a CT, or the error if no worker can start."""
         try:
             return self._worker.judge(ct)
         except NoduleDiagError as error:

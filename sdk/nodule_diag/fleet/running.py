@@ -1,4 +1,4 @@
-"""A batch from its manifest to its table; whoever comes after a kill goes on with what stands in the folder."""
+"""Runs a batch from its manifest to its table; a run after an interruption continues with the folder's answers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from nodule_diag.process import LOG
 from nodule_diag.results import Redaction
 
 PLANNED = ("k", "prevalence", "where", "check_lung", "redact")
-"""Options that change an answer and do not stand in bundle, case base or runtime."""
+"""Options that change an answer and are not part of bundle, case base or runtime."""
 
 
 class Engine(Protocol):
-    """What has CTs diagnosed: processes of this machine, or of a cluster."""
+    """Diagnoses CTs with processes of this machine, or of a cluster."""
 
     name: str
     workers: int
@@ -37,13 +37,13 @@ class Engine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
-        """End all that it started."""
+        """End all processes that the engine started."""
 
     def ready(self, order: Order) -> dict[str, Any]:
-        """``bundle``, ``cases`` and ``runtime`` of a worker that was made by an order."""
+        """``bundle``, ``cases`` and ``runtime`` of a worker for this order."""
 
     def answers(self, cts: Sequence[ListedCT], order: Order) -> Generator[tuple[ListedCT, dict[str, Any]], None, None]:
-        """What is told of each CT, in the order in which they are ready."""
+        """The answer for each CT, as soon as it is ready."""
 
 
 def _ray(workers: int | None) -> Engine:
@@ -53,19 +53,18 @@ def _ray(workers: int | None) -> Engine:
 
 
 ENGINES: dict[str, Callable[[int | None], Engine]] = {"local": LocalEngine, "ray": _ray}
-"""By their names; each takes a number of workers."""
+"""The engines by name; each takes a number of workers."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a batch stands.
+    """The progress of a batch.
 
     Attributes:
-        done: CTs that have an answer, those that had one before among them.
-        total: CTs in all.
-        failed: Of those done, how many have nodules without a diagnosis.
-        remaining_s: How long the others take at the pace of this run's CTs so far; None before every worker has
-            finished two.
+        done: CTs that have an answer, including answers of earlier runs.
+        total: All CTs.
+        failed: Done CTs with nodules that have no diagnosis.
+        remaining_s: Time for the other CTs at the pace of this run so far; None until two CTs per worker are done.
     """
 
     done: int
@@ -86,28 +85,28 @@ def run_batch(
     progress: Callable[[Standing], None] = lambda _: None,
     work: str = Order.work,
 ) -> Summary:
-    """Diagnose the nodules of many CTs. Called again after any end, it goes on where it was.
+    """Diagnose the nodules of many CTs. Called again after an interruption, it continues where it stopped.
 
-    A CT that cannot be read or diagnosed stops no other. One that ends its worker, or takes more than its limits, is
+    A CT that cannot be read or diagnosed does not stop the others. A CT that ends its worker, or exceeds its limits, is
     tried once more, alone, and then given up. Both engines write the same bytes.
 
     Args:
-        manifest: Of :func:`read_manifest`.
-        out: A folder for ``batch.json``, ``cts/NAME.json`` and ``results.csv``; docs/batch.md says what is in them.
+        manifest: The result of :func:`read_manifest`.
+        out: A folder for ``batch.json``, ``cts/NAME.json`` and ``results.csv``; docs/batch.md describes these files.
         options: How to diagnose.
         engine: ``local`` for processes of this machine, ``ray`` for those of a Ray cluster.
         workers: How many processes; as many as there are cores for their threads when left out.
-        limits: What one CT may take.
+        limits: The limits of one CT.
         retry_failed: Whether CTs that failed before are tried again.
-        progress: Told when the workers are ready, and after each CT.
-        work: What a worker's process does.
+        progress: Called when the workers are ready, and after each CT.
+        work: The function of a worker's process.
 
     Raises:
-        UsageError: For options that mean nothing, and for an id that names a CT where names are left out.
+        UsageError: For invalid options, and for an id that redaction would change.
         BundleError: When the bundle or the case base is refused.
         BackendError: When no worker can start; ``missing-extra`` for an engine that is not installed.
         OutputError: ``batch-other`` when the folder holds another batch; ``output-busy`` while another process writes
-            there; ``output-failed`` when it cannot be written.
+            to the folder; ``output-failed`` when the folder cannot be written.
     """
     if engine not in ENGINES:
         raise UsageError(f"there is no engine {engine!r}", hint=f"there are {', '.join(ENGINES)}")
@@ -154,7 +153,7 @@ def run_batch(
 
 
 def _require_nameless_ids(manifest: Manifest) -> None:
-    """Refuse ids that redaction would change: without them no answer could be told from another."""
+    """Refuse ids that redaction would change, because the answers are distinguished by these ids."""
     for ct in manifest.cts:
         said = ct.redaction.text
         for row, name in zip(ct.rows, ct.ids, strict=True):
@@ -166,7 +165,7 @@ def _require_nameless_ids(manifest: Manifest) -> None:
 
 
 def _plan(ready: dict[str, Any], options: BatchOptions) -> dict[str, Any]:
-    """What all answers of a folder are of. A filter may name someone: its hash stands for it where that is unwanted."""
+    """What all answers of a folder have in common. With redaction, the filter is hashed, because it may hold a name."""
     said = {name: getattr(options, name) for name in PLANNED}
     if not (options.redact and options.where):
         return {**ready, "options": said}

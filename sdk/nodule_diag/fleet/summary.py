@@ -1,4 +1,4 @@
-"""What came of a batch: counts, failures by code, and who failed."""
+"""The summary of a batch: counts, failures by code, and the failed CTs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Failed:
 
     Attributes:
         result: The file of the CT's answer.
-        path: The CT, as the manifest has it.
+        path: The CT, as written in the manifest.
         ids: The nodules.
-        code: Of the error.
-        message: Likewise.
-        hint: Likewise.
+        code: The code of the error.
+        message: The message of the error.
+        hint: The hint of the error.
     """
 
     result: str
@@ -31,16 +31,16 @@ class Failed:
 
 @dataclass(frozen=True)
 class Summary:
-    """What came of a batch.
+    """The summary of a batch.
 
     Attributes:
-        cts: In the manifest.
-        nodules: Likewise.
-        there: CTs whose results stood there already.
-        failed: In the order of the manifest.
-        seconds: That the other CTs took, from the first worker being ready.
+        cts: CTs in the manifest.
+        nodules: Nodules in the manifest.
+        there: CTs that had results before this run.
+        failed: Failures, in the order of the manifest.
+        seconds: Time for the other CTs, from the first worker being ready.
         engine: ``local`` or ``ray``.
-        workers: How many; 0 where there was nothing to do.
+        workers: The number of workers; 0 where there was nothing to do.
     """
 
     cts: int
@@ -62,12 +62,12 @@ class Summary:
 
     @property
     def cts_per_hour(self) -> float | None:
-        """Of this run; None where it had nothing to do."""
+        """CTs per hour of this run; None where it had nothing to do."""
         done = self.cts - self.there
         return done * 3600.0 / self.seconds if done and self.seconds > 0 else None
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``batch --json`` prints."""
+        """The output of ``batch --json``."""
         failed = sum(len(one.ids) for one in self.failed)
         rate = self.cts_per_hour
         return {

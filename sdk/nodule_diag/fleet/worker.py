@@ -1,7 +1,7 @@
-"""A process that diagnoses, seen from outside: what ends it ends nothing else, and is tried twice.
+"""Runs a child process that diagnoses. A CT that ends its child stops no other CT, and is tried twice.
 
-A child reads the next CT while it works on one. When it dies, either may have been the reason: each is then tried once
-more, alone in a new child, and what ends that one is given up.
+A child reads the next CT while it works on one. When the child dies, either CT may be the reason. Each CT is then tried
+once more, alone in a new child. A CT that also ends the new child is given up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nodule_diag.results import REDACTED
 
 TRIES = 2
 LOAD_CPU_S = 3600
-"""To load a network: TensorRT builds its engine then."""
+"""CPU time for loading a network: TensorRT builds its engine then."""
 LOAD_MEMORY_BYTES = 2**50
 ANSWER_BYTES = 2**30
 _HINT = "look at this CT by itself: nodule-diag predict; --retry-failed tries it again"
@@ -29,16 +29,16 @@ _FAULTS = {
     ChildLateError: ("took-too-long", "it took too long"),
     ChildRefusedError: ("worker-failed", "its worker failed"),
 }
-"""Codes of what no error of this package says, and what happened."""
+"""Codes of faults that are no error of this package, and what happened."""
 
 
 class Said(NamedTuple):
-    """What a worker says of a CT.
+    """A worker's answer for a CT.
 
     Attributes:
-        told: ``ct``, ``nodules`` and ``failed`` of the CT's document, and what goes with them.
-        again: Whether another try, alone, may end otherwise.
-        died: Whether the worker's process ended, which what it read ahead may have been the reason for.
+        told: ``ct``, ``nodules`` and ``failed`` of the CT's document, and the fields that belong to them.
+        again: Whether another try, alone, may succeed.
+        died: Whether the worker's process ended; the CT that it read ahead may be the reason.
     """
 
     told: dict[str, Any]
@@ -47,10 +47,10 @@ class Said(NamedTuple):
 
 
 class Worker:
-    """One child process that answers for CTs, replaced when it dies. One thread asks; any may stop it.
+    """One child process that diagnoses CTs, replaced when it dies. One thread asks; any thread may stop it.
 
     Args:
-        order: What it is to do.
+        order: The worker's order.
     """
 
     def __init__(self, order: Order) -> None:
@@ -74,8 +74,8 @@ class Worker:
         """Bundle, case base and runtime, once they are loaded.
 
         Raises:
-            NoduleDiagError: What kept the bundle from being loaded; ``worker-cannot-start`` when no process can be
-                started, or loading ends it.
+            NoduleDiagError: Why the bundle could not be loaded; ``worker-cannot-start`` when no process can be
+                started, or loading ends the process.
         """
         if self._ready is None:
             try:
@@ -92,16 +92,16 @@ class Worker:
         return self._ready
 
     def restart(self) -> None:
-        """A fresh child for the next request."""
+        """Use a new child for the next request."""
         self._ready = None
         self._children.__exit__(None, None, None)
 
     def say(self, ct: ListedCT, ahead: ListedCT | None = None) -> Said:
-        """One try.
+        """Try a CT once.
 
         Args:
-            ct: Which.
-            ahead: The next one, to be read meanwhile.
+            ct: The CT.
+            ahead: The next CT, to be read meanwhile.
 
         Raises:
             NoduleDiagError: As :meth:`ready`.
@@ -119,7 +119,7 @@ class Worker:
         return Said(answer["told"], answer["again"])
 
     def judge(self, ct: ListedCT, *, tries: int = TRIES) -> dict[str, Any]:
-        """What is told of a CT after up to so many tries, alone."""
+        """The answer for a CT, alone, after at most ``tries`` tries."""
         for _ in range(tries):
             said = self.say(ct)
             if not said.again:
@@ -140,12 +140,12 @@ class Worker:
 
 
 def fault(error: NoduleDiagError) -> dict[str, Any]:
-    """An error for another process, which raises it anew."""
+    """An error as data for another process, which raises it again."""
     return {**error.to_dict(), "kinds": [kind.__name__ for kind in type(error).__mro__]}
 
 
 def raised(told: Mapping[str, Any]) -> NoduleDiagError:
-    """The error that another process met, of the nearest kind that takes a message alone."""
+    """The error of another process, as the nearest class that takes only a message."""
     plain = (getattr(errors, kind, None) for kind in told["kinds"] if kind != errors.MissingExtraError.__name__)
     kind = next(one for one in plain if one is not None)
     error: NoduleDiagError = kind(told["message"], hint=told["hint"], code=told["code"])

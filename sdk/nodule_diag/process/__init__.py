@@ -1,6 +1,6 @@
 """What a process does and not what it is about: threads, CPU quota, work side by side, children, files written whole.
 
-Nothing here knows of CTs or networks.
+This code does not depend on CTs or networks.
 Doors: ``resolve_threads``, ``available_cores``, ``filter_threads``, ``in_order``, ``Children``, ``Stopwatch``,
 ``write_bytes``, ``sole_writer``.
 """

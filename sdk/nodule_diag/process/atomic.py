@@ -1,4 +1,4 @@
-"""Write a file whole or not at all: a temporary file beside it, fsync, then one rename over the old one."""
+"""Writes a file atomically: a temporary file beside it, fsync, then one rename over the old file."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from nodule_diag.errors import OutputError
 from nodule_diag.process.lock import try_lock
 
 MOST_WRITERS = 100
-"""Of one file at the same time."""
+"""Writers of one file at the same time."""
 _PART = re.compile(r"\.\d{1,2}\.part\.")
-"""How a temporary file's name begins; the target's follows."""
+"""The start of a temporary file's name; the target's name follows."""
 
 
 def _synced(path: Path) -> None:
@@ -25,8 +25,8 @@ def _synced(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, so that a rename in it outlives a power cut; nothing where that is unknown."""
-    with suppress(OSError):  # Windows opens no folders, and some network file systems flush none
+    """Flush a folder's entries to disk, so that a rename in it outlives a power cut; no effect where not supported."""
+    with suppress(OSError):  # not on Windows and some network file systems
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -35,7 +35,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _taken(target: Path) -> tuple[Path, int]:
-    """A new empty file beside the target, and the descriptor whose lock says that its writer lives."""
+    """A new empty file beside the target, and its descriptor; the lock shows that the writer is alive."""
     for number in range(MOST_WRITERS):
         temporary = target.with_name(f".{number}.part.{target.name}")
         with suppress(FileExistsError, BlockingIOError):
@@ -43,12 +43,12 @@ def _taken(target: Path) -> tuple[Path, int]:
             held = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
             if _is_held(temporary, held):
                 return temporary, held
-            os.close(held)  # another writer came between, and took it for a dead one's
+            os.close(held)  # another writer came between, and took this file for a dead writer's
     raise FileExistsError(errno.EEXIST, f"{MOST_WRITERS} others write it, or left what cannot be removed")
 
 
 def sweep_dead(folder: Path) -> None:
-    """Remove what writers that are dead left in a folder, whichever files they wrote."""
+    """Remove the temporary files of dead writers from a folder, for all targets."""
     for path in folder.iterdir():
         if _PART.match(path.name):
             with suppress(OSError):
@@ -56,13 +56,13 @@ def sweep_dead(folder: Path) -> None:
 
 
 def _is_held(temporary: Path, descriptor: int) -> bool:
-    """Lock a new file; whether it is still there, and nobody else's."""
+    """Lock a new file; returns whether the file still exists and belongs to this writer."""
     try:
         try_lock(descriptor)
     except BlockingIOError:
         return False
     except OSError:
-        pass  # where no file can be locked, none is cleared
+        pass  # without locks, no file is cleared
     try:
         return os.path.samestat(os.fstat(descriptor), temporary.stat())
     except FileNotFoundError:
@@ -70,11 +70,11 @@ def _is_held(temporary: Path, descriptor: int) -> bool:
 
 
 def _clear(temporary: Path) -> None:
-    """Remove what a writer left that is dead.
+    """Remove the temporary file of a dead writer.
 
     Raises:
-        BlockingIOError: It lives.
-        FileExistsError: What is there cannot be removed.
+        BlockingIOError: The writer is alive.
+        FileExistsError: The file cannot be removed.
     """
     try:
         left = os.open(temporary, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
@@ -103,9 +103,9 @@ def _clear(temporary: Path) -> None:
 def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the target's folder; on success it replaces the target, on failure it is removed.
 
-    The temporary name ends with the target's whole name, so writers that choose a format by extension
-    (``.nii.gz``) do the right thing. It is the same for every writer of a target: what a killed one left goes with
-    the next one. Writers at the same time get a number each.
+    The temporary name ends with the target's whole name, so that writers choose the right format by its extension
+    (``.nii.gz``). Every writer of a target uses the same name, so the next writer removes the file of a killed one.
+    Writers at the same time get a number each.
 
     Args:
         path: The file to write; its folder must exist.
@@ -122,7 +122,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary, held = _taken(target)
         yield temporary
         _synced(temporary)
-        if os.name == "nt":  # no open file is renamed there
+        if os.name == "nt":  # Windows does not rename an open file
             os.close(held)
             held = None
         temporary.replace(target)

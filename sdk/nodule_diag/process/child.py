@@ -13,10 +13,10 @@ from importlib import import_module
 from typing import IO
 
 REQUEST = struct.Struct("<QQQ")
-"""Bytes of the request that follows, bytes of memory and seconds of CPU that answering it may take."""
+"""Bytes of the request that follows, and the bytes of memory and seconds of CPU allowed for its answer."""
 
 ANSWER = struct.Struct("<BQ")
-"""Whether it is an answer (0) or says why there is none (1), and the bytes that follow."""
+"""Whether this is an answer (0) or an error (1), and the bytes that follow."""
 
 SAID_BYTES = 2**16
 """How much a native library may print; the rest is lost."""
@@ -28,12 +28,12 @@ def main(work: str) -> None:
     """Serve the standard streams.
 
     Args:
-        work: ``module:function``; called once, it returns what is called with the bytes of each request, and returns
-            those of its answer.
+        work: ``module:function``; called once, it returns a function. This function is called with the bytes of each
+            request, and returns the bytes of the answer.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, who ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever libraries print goes where the parent collects it
+    os.dup2(2, 1)  # output of libraries goes to the parent's file
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     module, _, function = work.partition(":")
     answer: Callable[[bytes], bytes] = getattr(import_module(module), function)()
@@ -57,15 +57,15 @@ def _send(answers: IO[bytes], kind: int, data: bytes) -> None:
 
 
 def _leave_with(parent: int) -> None:
-    """End when the parent has ended: another process of its may still hold the pipe open."""
+    """End when the parent has ended, because another process of the parent may still hold the pipe open."""
     while os.getppid() == parent:
         time.sleep(_PARENT_CHECKED_S)
     os._exit(1)
 
 
 def _limit(memory_bytes: int, seconds: int, file_bytes: int) -> None:
-    """From what is used now. No core is dumped, as a patient's pixels would be in it."""
-    if sys.platform != "linux":  # elsewhere there are no such limits, or they limit nothing
+    """Set limits beyond the current use. No core is dumped, because it would hold a patient's pixels."""
+    if sys.platform != "linux":  # other systems have no such limits, or ignore them
         return
     import resource
 
@@ -76,7 +76,7 @@ def _limit(memory_bytes: int, seconds: int, file_bytes: int) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_AS, pages * resource.getpagesize() + memory_bytes),
         (resource.RLIMIT_CPU, int(usage.ru_utime + usage.ru_stime) + 1 + seconds),
-        (resource.RLIMIT_FSIZE, file_bytes + SAID_BYTES),  # also of files in memory
+        (resource.RLIMIT_FSIZE, file_bytes + SAID_BYTES),  # also for files in memory
     ):
         hard = resource.getrlimit(kind)[1]
         resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))

@@ -1,7 +1,7 @@
-"""Native code that damage may crash, hang or make take all memory runs in a child process: its death is an error.
+"""Runs native code in a child process, because damaged input may crash it, hang it or use all memory.
 
-A child is a new Python started by ``subprocess``. ``multiprocessing`` will not do: what it spawns runs the host's main
-module again, and what it forks inherits the locks of threads that are not there.
+The death of a child is an error. A child is a new Python started by ``subprocess``. ``multiprocessing`` does not fit: a
+spawned process runs the host's main module again, and a forked one inherits locks of threads that do not exist.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import IO, cast
 from nodule_diag.process.child import ANSWER, REQUEST, SAID_BYTES
 
 PYTHON_VARIABLE = "NODULE_DIAG_PYTHON"
-"""Names the Python to start where the host program is none: an application that embeds it, or a frozen one."""
+"""Names the Python to start where the host program is not Python itself: it embeds Python, or it is frozen."""
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), "1")
 _START_S = 60.0
 _WALL_OVER_CPU = 4
-"""A child on a busy machine may wait for its turn."""
+"""Wall time per CPU time: a child on a busy machine may have to wait."""
 _PROGRAM = """import sys
 if sys.version_info[:2] != {version}:
     sys.exit("this is Python %d.%d" % sys.version_info[:2])
@@ -36,7 +36,7 @@ main(sys.argv[1])
 
 
 class NoChildError(RuntimeError):
-    """A child cannot be started, so that nothing can be said of the request."""
+    """A child cannot be started, so the request was not tried."""
 
 
 class ChildDiedError(RuntimeError):
@@ -48,17 +48,17 @@ class ChildLateError(ChildDiedError):
 
 
 class ChildRefusedError(ValueError):
-    """A child found that a request has no answer."""
+    """A child's work raised an error for a request."""
 
 
 class Children:
     """Children that all do the same work, started when they are needed and ended with the block.
 
-    Any thread may ask. Each child answers one request at a time; one that died is replaced when it is next needed.
+    Any thread may ask. Each child answers one request at a time; a dead child is replaced when it is next needed.
 
     Args:
-        work: ``module:function`` that each child calls once: it returns what is called with the bytes of a request and
-            returns those of its answer.
+        work: ``module:function`` that each child calls once: it returns a function, which takes the bytes of a request
+            and returns the bytes of its answer.
         at_most: How many children there may be.
         cpu_s: Seconds of CPU time that a request may take.
     """
@@ -83,7 +83,7 @@ class Children:
             self._idle.pop().end()
 
     def stop(self) -> None:
-        """Kill the children that are at work, from any thread: who waits for one is told that it died."""
+        """Kill the working children, from any thread; waiting callers get ``ChildDiedError``."""
         with self._lock:
             self._stopped = True
             for child in self._busy:
@@ -95,18 +95,18 @@ class Children:
         """Have a request answered.
 
         Args:
-            request: As the work takes it.
+            request: The request in the work's own format.
             memory_bytes: How much the work may allocate; on Linux.
-            answer_bytes: Longest answer that is taken.
-            cpu_s: Another number of seconds than that of all requests.
+            answer_bytes: The longest accepted answer.
+            cpu_s: Seconds of CPU time for this request, instead of the children's.
 
         Returns:
-            The answer, and what libraries printed meanwhile.
+            The answer, and the output of libraries meanwhile.
 
         Raises:
-            ChildRefusedError: If the work raised an error, which is named.
+            ChildRefusedError: If the work raised an error; its text is in the message.
             ChildDiedError: If the child died, or was stopped; ``ChildLateError`` if it took too long.
-            NoChildError: If none can be started.
+            NoChildError: If no child can be started.
         """
         limits = {"memory_bytes": memory_bytes, "answer_bytes": answer_bytes, "cpu_s": cpu_s or self._cpu_s}
         with self._free:
@@ -142,11 +142,11 @@ class Children:
 
 
 class _Child:
-    """One child process, that has said that it is ready."""
+    """One child process that is ready."""
 
     def __init__(self, work: str) -> None:
         program = _PROGRAM.format(version=tuple(sys.version_info[:2]))
-        no_cache = ["-B"] * sys.dont_write_bytecode  # what the host asked for holds for its children
+        no_cache = ["-B"] * sys.dont_write_bytecode  # the host's setting applies to its children
         command = [python(), "-I", *no_cache, "-W", "ignore", "-c", program, work, *_absolute(sys.path)]
         self._printed = _memory_file()
         try:
@@ -173,13 +173,13 @@ class _Child:
     def ask(self, request: bytes, *, memory_bytes: int, answer_bytes: int, cpu_s: int) -> tuple[bytes, str]:
         """See `Children.ask`."""
         if self._printed:
-            self._printed.seek(0)  # the child writes where this end stands
+            self._printed.seek(0)  # the child writes at this position
             self._printed.truncate()
         head = REQUEST.pack(len(request), memory_bytes, cpu_s)
         return self._answer(cpu_s * _WALL_OVER_CPU, answer_bytes, head, request)
 
     def _answer(self, seconds: float, answer_bytes: int, *parts: bytes) -> tuple[bytes, str]:
-        """Send, and wait for the answer: a child that is late is killed, which ends any waiting for it."""
+        """Send, and wait for the answer; a late child is killed, which ends the wait."""
         first = threading.Lock()  # taken by the answer or by the clock
         late = threading.Timer(seconds, self._kill_late, (first,))
         late.daemon = True
@@ -209,11 +209,11 @@ class _Child:
             self._process.kill()
 
     def kill(self) -> None:
-        """End the process; whoever waits for its answer is told so."""
+        """End the process; the caller that waits for its answer gets an error."""
         self._process.kill()
 
     def _died(self) -> ChildDiedError:
-        """What ended the child."""
+        """The error for the end of the child."""
         status = self._process.wait()
         if self._late or (os.name == "posix" and status == -signal.SIGXCPU):
             return ChildLateError("it took too long")
@@ -224,7 +224,7 @@ class _Child:
         return ChildDiedError(f"it ended with status {status}" + (f" ({said[-1]})" if said else ""))
 
     def printed(self) -> str:
-        """What was printed since the request was sent."""
+        """The output since the request was sent."""
         if not self._printed:
             return ""
         self._printed.seek(0)
@@ -248,7 +248,7 @@ def python() -> str:
     """The interpreter to start.
 
     Raises:
-        NoChildError: If there is none beside a program that is none itself.
+        NoChildError: If the program is not Python and there is none beside it.
     """
     if named := os.environ.get(PYTHON_VARIABLE):
         return named
@@ -266,7 +266,7 @@ def python() -> str:
 
 @contextmanager
 def _to_the_living() -> Iterator[None]:
-    """Writing to a child that has died changes nothing: not even where the host lets SIGPIPE kill, as C programs do."""
+    """Ignore errors of writing to a dead child, even where SIGPIPE would kill the host, as in C programs."""
     if not hasattr(signal, "pthread_sigmask"):
         with suppress(OSError):
             yield
@@ -283,13 +283,13 @@ def _to_the_living() -> Iterator[None]:
 
 
 def _absolute(path: list[str]) -> list[str]:
-    with suppress(OSError):  # a working directory that is gone
+    with suppress(OSError):  # the working directory no longer exists
         return [os.path.abspath(entry) for entry in path]  # noqa: PTH100 - Path resolves no "" and no ".."
     return [entry for entry in path if os.path.isabs(entry)]  # noqa: PTH117
 
 
 def _memory_file() -> IO[bytes] | None:
-    """A file without a name and on no disk, where there is such a thing."""
+    """A file in memory without a name, where the system supports it."""
     if not hasattr(os, "memfd_create"):
         return None
     return open(os.memfd_create("nodule-diag"), "w+b", buffering=0)  # noqa: PTH123 - a descriptor, kept

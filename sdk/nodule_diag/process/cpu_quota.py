@@ -1,8 +1,8 @@
 """How much CPU time a container may use: Linux's control groups, of version 1, of version 2, or both at once.
 
-``docker --cpus 2`` and a Kubernetes limit take no core away, which a CPU set does; they stop every thread of the
-container for the rest of each period once its time is used up. Threads for all cores of the host would then only stop
-each other.
+``docker --cpus 2`` and a Kubernetes limit do not remove cores, as a CPU set does. They stop every thread of the
+container for the rest of each period once its time is used up. Threads for all cores of the host would
+use up the time early and then stand still.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ VERSION_1, VERSION_2 = "cgroup", "cgroup2"
 def cpu_quota(root: Path = Path("/")) -> float | None:
     """CPU time that this process may use, as a number of CPUs.
 
-    A group's limit binds all groups inside it, so the smallest one from the process's group up to the outermost that
-    can be seen counts. Limits that cannot be read are none: not every system has control groups.
+    A group's limit also applies to all groups inside it. So the smallest limit counts, from the process's group up to
+    the outermost visible group. Limits that cannot be read are ignored: not every system has control groups.
 
     Args:
-        root: Of the file system that holds ``proc`` and ``sys``.
+        root: Root of the file system that holds ``proc`` and ``sys``.
 
     Returns:
-        Such as 1.5 for 150 ms in every 100; None without a limit.
+        For example 1.5 for 150 ms in every 100 ms; None without a limit.
     """
     try:
         groups = _groups((root / "proc/self/cgroup").read_text())
@@ -48,10 +48,10 @@ def _groups(text: str) -> dict[str, PurePosixPath]:
 
 
 def _folders(text: str, groups: dict[str, PurePosixPath]) -> Iterator[tuple[str, PurePosixPath]]:
-    """The version and the folder of the process's groups and of those round them, up to the mounted ones.
+    """The version and the folder of the process's groups and of their parents, up to the mounted groups.
 
     Lines are those of proc_pid_mountinfo(5). A container that shares its host's names of groups sees its own group
-    mounted, and nothing round it.
+    mounted, and no parents.
     """
     for line in text.splitlines():
         place, _, source = line.partition(" - ")
@@ -62,13 +62,13 @@ def _folders(text: str, groups: dict[str, PurePosixPath]) -> Iterator[tuple[str,
         group = groups[version]
         inside = group.relative_to(mounted) if group.is_relative_to(mounted) else PurePosixPath()
         if ".." in inside.parts:
-            inside = PurePosixPath()  # the group lies outside of what is mounted
+            inside = PurePosixPath()  # the group lies outside the mounted one
         for part in (inside, *inside.parents):
             yield version, folder / part
 
 
 def _unescaped(field: str) -> str:
-    """Spaces and backslashes stand there in octal."""
+    """Decode spaces and backslashes, which are written in octal."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
 
 
@@ -80,5 +80,5 @@ def _limit(folder: Path, version: str) -> float | None:
             quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         time, of = int(quota), int(period)
     except (OSError, ValueError):
-        return None  # "max" is no number either
+        return None  # "max" is not a number either
     return time / of if time > 0 and of > 0 else None

@@ -1,4 +1,4 @@
-"""The one way a JSON document is written."""
+"""Formats every JSON document."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import json
 
 
 def document_text(document: object) -> str:
-    """JSON of ASCII, which no terminal can spoil, without NaN, which is no JSON, and with an end of line."""
+    """JSON in ASCII, which every terminal shows, without NaN, which is not JSON, and with an end of line."""
     return json.dumps(document, allow_nan=False, indent=2) + "\n"

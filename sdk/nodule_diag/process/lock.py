@@ -1,4 +1,4 @@
-"""One writer at a time, by the operating system's own lock: it ends with the process that holds it, in any case."""
+"""One writer at a time, with the operating system's own lock, which is released whenever its process ends."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ else:
 
 @contextmanager
 def sole_writer(file: Path, *, of: Path) -> Iterator[None]:
-    """Hold a lock for the block; the file is made, and gone afterwards. A second writer is refused and does not wait.
+    """Hold a lock for the block; the lock file is removed afterwards. A second writer is refused and does not wait.
 
     Args:
-        file: The lock. A file, because a folder cannot be locked on NFS.
-        of: What is being written, for the message.
+        file: The lock. It is a file, because a folder cannot be locked on NFS.
+        of: The folder that is written, for the message.
 
     Raises:
-        OutputError: ``output-busy`` while another writer holds it; ``output-failed`` where nothing can be locked.
+        OutputError: ``output-busy`` while another writer holds the lock; ``output-failed`` where locking fails.
     """
     descriptor = _locked(file, of)
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows removes no open file
+        with suppress(OSError):  # Windows does not remove an open file
             file.unlink()
         os.close(descriptor)
 
@@ -55,7 +55,7 @@ def _locked(file: Path, of: Path) -> int:
             if os.path.samestat(os.fstat(descriptor), file.stat()):
                 return descriptor
         except FileNotFoundError:
-            pass  # the one who held it has removed it
+            pass  # the previous holder has removed it
         except (BlockingIOError, PermissionError) as error:
             os.close(descriptor)
             raise OutputError(

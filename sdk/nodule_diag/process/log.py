@@ -5,5 +5,5 @@ from __future__ import annotations
 import logging
 
 LOG = logging.getLogger("nodule_diag")
-"""What it is given names no patient: no path, no UID, no id and no position."""
+"""Its messages identify no patient: no path, no UID, no id and no position."""
 LOG.addHandler(logging.NullHandler())  # without it Python prints warnings of an unconfigured logger to stderr

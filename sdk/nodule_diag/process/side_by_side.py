@@ -1,4 +1,4 @@
-"""Work on many items at once, results in order: what the caller sees does not depend on which thread was first."""
+"""Work on many items at once, with the results in order: they do not depend on which thread was first."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Result = TypeVar("Result")
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int | None = None
 ) -> Iterator[Iterator[Result]]:
-    """``map(work, items)`` with threads beside the caller's, and a bound on what is done in advance.
+    """``map(work, items)`` with threads beside the caller's, and a limit on the work done in advance.
 
     An error is raised in its item's turn, whichever thread meets one first. Leaving the block, with an error or before
-    the last result, drops the items not yet begun and waits for those that are.
+    the last result, drops the items not yet started and waits for the others.
 
     Args:
-        work: Called once an item, in any thread.
+        work: Called once per item, in any thread.
         items: Taken one by one in the caller's thread, at most ``ahead`` beyond the result being used.
-        threads: How many work at once; with 0 the caller's own does, when it asks for a result.
-        ahead: Results, finished or in work, beyond the one that the caller has; twice ``threads`` when left out.
+        threads: How many threads work at once; with 0 the caller's own thread works, when it asks for a result.
+        ahead: Results, finished or in work, beyond the caller's current one; twice ``threads`` when left out.
 
     Yields:
         The results in the order of the items.
@@ -49,7 +49,7 @@ def _results(
                 result = pending.popleft().result()
                 pending.extend(pool.submit(work, item) for item in islice(source, 1))
                 yield result
-                del result  # the caller may be done with it, and the next one be long in coming
+                del result  # free it now: the next result may take long
         finally:
             for future in pending:
                 future.cancel()

@@ -12,7 +12,7 @@ class Stopwatch:
 
     Args:
         stages: Their names.
-        watch: Called with a stage's name when it begins; what it raises is let through.
+        watch: Called with a stage's name when it begins; its exceptions are passed on.
     """
 
     def __init__(self, stages: Sequence[str], watch: Callable[[str], None] | None = None) -> None:

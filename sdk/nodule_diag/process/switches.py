@@ -1,7 +1,7 @@
-"""Switches that are global to the process: turned when the first thread comes in, put back when the last one leaves.
+"""Settings that are global to the process: changed when the first thread enters, restored when the last one leaves.
 
-What ITK and pydicom say past us stays off stderr while the SDK reads: what matters is raised or noted in the result.
-pydicom's import is here too: it brings a socket, which nothing here needs.
+Messages of ITK and pydicom stay off stderr while the SDK reads: important faults are raised or noted in the result.
+pydicom's import is here too, because it would open a socket, which is not needed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class _Shared(Generic[Options]):
     """A context that many threads may be inside of, entered and left once.
 
     Args:
-        context: What the first one in enters; what the others ask for is not looked at.
+        context: The first thread enters it with its arguments; the arguments of other threads are ignored.
     """
 
     def __init__(self, context: Callable[Options, AbstractContextManager[None]]) -> None:
@@ -61,14 +61,14 @@ def quiet_itk() -> Iterator[None]:
 @_Shared
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Silences the warnings of pydicom, and of dicomweb-client, which stands on it, inside the block."""
+    """Silences the warnings of pydicom, and of dicomweb-client, which uses pydicom, inside the block."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pydicom|dicomweb_client")
         yield
 
 
 class _NoRequests:
-    """Of all importers the first: for one thread, there is no requests."""
+    """An importer in first place that hides the package requests from one thread."""
 
     def __init__(self) -> None:
         self._thread = threading.get_ident()
@@ -81,21 +81,21 @@ class _NoRequests:
 def import_pydicom() -> None:
     """Import pydicom, for the first time in a process, without requests.
 
-    pydicom imports it wherever it is installed, for downloads of its own examples, and takes urllib where it is not.
-    requests stands on urllib3, which binds a socket when it is imported, to see whether IPv6 works.
+    pydicom imports requests if installed, for downloads of its own examples, and uses urllib otherwise. requests needs
+    urllib3, which binds a socket when it is imported, to test whether IPv6 works.
     """
     finder = _NoRequests()
     sys.meta_path.insert(0, finder)
     try:
         import pydicom  # noqa: F401
-    finally:  # a new list: another thread may be half through the old one
+    finally:  # a new list: another thread may iterate over the old one
         sys.meta_path = [each for each in sys.meta_path if each is not finder]
 
 
 @_Shared
 @contextmanager
 def filter_threads(threads: int) -> Iterator[None]:
-    """Limits SimpleITK's filters to so many threads inside the block."""
+    """Limits SimpleITK's filters to this number of threads inside the block."""
     import SimpleITK as sitk
 
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()

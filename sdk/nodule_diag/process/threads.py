@@ -9,15 +9,15 @@ from nodule_diag.errors import UsageError
 from nodule_diag.process.cpu_quota import cpu_quota
 
 MAX_THREADS = 1024
-"""More is a slip of the keyboard."""
+"""A larger number is a typing error."""
 
 
 def resolve_threads(threads: int | None = None) -> int:
     """Settle the number of threads.
 
     Args:
-        threads: What the caller asked for; None takes ``OMP_NUM_THREADS`` where it is set to a number, else every
-            core this process may run on, and no more than its container's share of CPU time, rounded up.
+        threads: The caller's number; None takes ``OMP_NUM_THREADS`` where it is set to a number, else every core that
+            this process may run on, limited to its container's share of CPU time, rounded up.
 
     Returns:
         At least 1.
@@ -40,7 +40,7 @@ def resolve_threads(threads: int | None = None) -> int:
 
 
 def available_cores() -> int:
-    """Every core this process may run on, and no more than its container's share of CPU time, rounded up."""
+    """The number of cores of this process, limited to its container's share of CPU time, rounded up."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota()
     return cores if quota is None else min(cores, math.ceil(quota))

@@ -1,6 +1,6 @@
-"""Zip archives whose bytes may be anything, read in memory: zipfile lets damage out as half a dozen kinds of errors.
+"""Reads untrusted zip archives in memory; zipfile itself reports damage with half a dozen kinds of errors.
 
-Members are inflated by ISA-L, in a third of zlib's time, and by any number of threads: each opens the archive anew.
+Members are inflated by ISA-L, in a third of zlib's time, and by any number of threads: each opens the archive itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from isal import isal_zlib
 SERVED_COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 MAX_DIRECTORY_BYTES = 32 * 2**20
-"""Of an archive's directory: 100,000 names of 300 letters. zipfile takes ten times as much memory for it."""
+"""Size of an archive's directory: 100,000 names of 300 letters. zipfile needs ten times as much memory for it."""
 
 _END, _END_64, _LOCATOR_64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
 _END_MAGIC, _END_64_MAGIC, _LOCATOR_64_MAGIC = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
@@ -33,8 +33,8 @@ def open_zip(source: Path | BinaryIO) -> zipfile.ZipFile:
     """Open an archive and read its directory.
 
     Raises:
-        zipfile.BadZipFile: If it is no zip, or its directory is damaged: it must hold as many files as it counts, none
-            of which lies over another.
+        zipfile.BadZipFile: If it is not a zip, or its directory is damaged: the count of files must be right, and the
+            files must not overlap.
         OSError: If it cannot be read.
     """
     with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
@@ -58,7 +58,7 @@ def open_zip(source: Path | BinaryIO) -> zipfile.ZipFile:
 
 
 def _check_directory(file: BinaryIO) -> None:
-    """Count the directory's entries: zipfile takes the count for nothing, and any number of them."""
+    """Count the directory's entries: zipfile ignores the stored count, and accepts any number of entries."""
     size = file.seek(0, 2)
     file.seek(max(0, size - _END.size - _MAX_COMMENT_BYTES - _END_64.size - _LOCATOR_64.size))
     tail = file.read()
@@ -99,9 +99,9 @@ def read_member(source: Path | bytes, entry: zipfile.ZipInfo, count: int, *, che
 
     Args:
         source: The archive, or its bytes.
-        entry: The member, as the directory has it, compressed in one of `SERVED_COMPRESSION`.
-        count: Bytes wanted; fewer are returned where the member is shorter. No more than these are kept in memory.
-        check: Whether to go on to the member's end and verify its size and checksum.
+        entry: The member's entry in the directory, compressed in one of `SERVED_COMPRESSION`.
+        count: Bytes wanted; fewer are returned where the member is shorter. No more bytes are kept in memory.
+        check: Whether to read to the member's end and verify its size and checksum.
 
     Raises:
         zipfile.BadZipFile: If the member is damaged.
@@ -144,7 +144,7 @@ def _chunks(source: Path | bytes, entry: zipfile.ZipInfo, wanted: int) -> Iterat
 
 
 def _seek_data(file: BinaryIO, entry: zipfile.ZipInfo) -> None:
-    """Go to where a member's data begin, behind a second header that must say the same as the directory."""
+    """Seek to the start of a member's data, after a second header that must match the directory."""
     file.seek(entry.header_offset)
     header = file.read(_LOCAL_HEADER.size)
     if not header.startswith(_LOCAL_MAGIC) or len(header) < _LOCAL_HEADER.size:

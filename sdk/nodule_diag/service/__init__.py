@@ -1,6 +1,6 @@
 """The SDK over HTTP: CTs held in memory, predictions, jobs, the Open Inference Protocol, metrics and a page.
 
-Nothing of a patient is written to a disk, and no log says whose CT it was. docs/service.md is the interface.
+Without ``keep``, no patient data is written to a disk. No log names a patient. docs/service.md describes the interface.
 Doors: ``Settings``, ``read_token``, ``create_app``, ``serve``.
 """
 

@@ -25,22 +25,22 @@ DICOM, MARKUPS, ZIP = "multipart/related", "application/vnd.slicer.mrk+json", "a
 REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 )
-"""A report is a page by itself, which names the one script that it runs; from here it may not do more."""
+"""A report is a self-contained page that names the one script that it runs; the service allows it nothing more."""
 
 
 class Answer(NamedTuple):
-    """What is sent.
+    """The answer to send.
 
     Attributes:
         body: Its bytes.
-        media_type: With its parameters.
+        media_type: The media type, with its parameters.
     """
 
     body: bytes
     media_type: str
 
     def response(self) -> Response:
-        """It, as what FastAPI sends."""
+        """The answer as a response for FastAPI."""
         headers = {"Vary": "Accept"}
         if self.media_type.startswith(HTML):
             headers["Content-Security-Policy"] = REPORT_POLICY
@@ -48,13 +48,13 @@ class Answer(NamedTuple):
 
 
 class Predicted(NamedTuple):
-    """What an answer is made of.
+    """The data that an answer is made from.
 
     Attributes:
         read: The CT.
-        read_ms: How long reading it took, where this request did.
+        read_ms: Time of reading it, where this request read it.
         prediction: The diagnoses.
-        diagnoser: What made them.
+        diagnoser: The diagnoser that made them.
         redact: Whether names and UIDs are left out.
     """
 
@@ -95,7 +95,7 @@ def _objects(made: Predicted) -> dict[str, Any]:
 
 
 def _dicom(made: Predicted) -> Answer:
-    """RFC 2387, as DICOM PS3.18 section 8.6 has it: each part is one object."""
+    """RFC 2387, as in DICOM PS3.18 section 8.6: each part is one object."""
     boundary, body = secrets.token_hex(16), BytesIO()
     for name, made_object in _objects(made).items():
         head = f"--{boundary}\r\nContent-Type: application/dicom\r\nContent-Location: {name}\r\n\r\n"
@@ -107,7 +107,7 @@ def _dicom(made: Predicted) -> Answer:
 
 
 def _zip(made: Predicted) -> Answer:
-    """The DICOM objects for whoever has no program that takes them apart: as files."""
+    """The DICOM objects as files in an archive, for clients that cannot split the multipart form."""
     body = BytesIO()
     with ZipFile(body, "w", ZIP_DEFLATED) as archive:
         for name, made_object in _objects(made).items():
@@ -129,7 +129,7 @@ _Q = re.compile(r";\s*q\s*=\s*([01](?:\.\d{0,3})?)", re.IGNORECASE)
 
 
 def chosen_form(accept: str | None, forms: Iterable[str] = FORMS) -> str:
-    """The form that a client likes best (RFC 9110, 12.5.1); the document where it says nothing.
+    """The form that a client prefers (RFC 9110, 12.5.1); the document where the client names none.
 
     Raises:
         ServiceError: ``not-acceptable`` (406).
@@ -141,7 +141,7 @@ def chosen_form(accept: str | None, forms: Iterable[str] = FORMS) -> str:
     ]
     unwanted = {kind for quality, kind in wanted if quality == 0}
     offered = [form for form in offered if form not in unwanted]
-    for quality, kind in sorted(wanted, key=lambda item: -item[0]):  # stable: the first named of equals
+    for quality, kind in sorted(wanted, key=lambda item: -item[0]):  # stable: the first named of equals wins
         for form in offered if quality > 0 else ():
             if kind in (form, "*/*", f"{form.partition('/')[0]}/*"):
                 return form
@@ -157,6 +157,6 @@ def answer(made: Predicted, form: str) -> Answer:
     """Write a prediction.
 
     Raises:
-        NoduleDiagError: When it cannot be: ``not-dicom``, or a missing extra.
+        NoduleDiagError: When it cannot be written: ``not-dicom``, or a missing extra.
     """
     return FORMS[form](made)

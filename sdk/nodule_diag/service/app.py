@@ -30,15 +30,15 @@ from nodule_diag.service.settings import Settings
 from nodule_diag.service.store import ReadCT
 
 SWEEP_S = 5.0
-"""How often what has expired is let go."""
+"""How often expired CTs and jobs are released."""
 
 
 def create_app(settings: Settings, diagnoser: Diagnoser, *, cases: str | PathLike[str] | None = None) -> FastAPI:
     """The service as an ASGI application, for any server; :func:`serve` runs it in uvicorn.
 
     Args:
-        settings: What it may do.
-        diagnoser: What is loaded; it is shared by all requests.
+        settings: Its settings.
+        diagnoser: The loaded network; all requests share it.
         cases: The file of its case base, where it is not the bundle's own.
 
     Returns:
@@ -68,7 +68,7 @@ def create_app(settings: Settings, diagnoser: Diagnoser, *, cases: str | PathLik
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        # The gatekeeper looks at it; here it is said, for the button in /docs.
+        # The gatekeeper checks the token; this entry is for the button in /docs.
         dependencies=[Depends(HTTPBearer(auto_error=False))] if settings.token else [],
     )
     app.state.service = service
@@ -86,7 +86,7 @@ def create_app(settings: Settings, diagnoser: Diagnoser, *, cases: str | PathLik
         phantom = chest_phantom()
         suggested = tuple(nodule.center_xyz_mm for nodule in phantom.nodules)
         held = service.store.add(ReadCT(phantom.ct, suggested=suggested))
-        demo.enter_context(service.store.lease(held.id))  # it stays
+        demo.enter_context(service.store.lease(held.id))  # so that it stays
     return app
 
 

@@ -1,4 +1,4 @@
-"""Nodules of several requests in one run of the network, where a run of several is faster: on a GPU."""
+"""Runs the nodules of several requests together, where this is faster: on a GPU."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class _Asked:
 
 
 class BatchingBackend:
-    """A backend that joins what several threads ask at the same time; itself one, for ``Diagnoser.sharing``.
+    """A backend that joins simultaneous requests of several threads, for ``Diagnoser.sharing``.
 
-    Whoever comes while the network is idle runs it at once. What comes meanwhile waits, and is run together, up to
-    ``batch`` patches, by one of those who wait: there is no thread of its own, and nobody waits for company.
+    A request that comes while the network is idle runs at once. Requests that come during a run wait. One of the
+    waiting threads then runs them together, up to ``batch`` patches. No request waits for others to join.
 
     Args:
-        backend: What runs the network.
+        backend: The backend that runs the network.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -59,7 +59,7 @@ class BatchingBackend:
         return mine.answer
 
     def _together(self) -> list[_Asked]:
-        """Those who came first, as many as fit into a batch; at least one."""
+        """The oldest requests, as many as fit into a batch; at least one."""
         taken = [self._waiting.popleft()]
         count = len(taken[0].patches)
         while self._waiting and count + len(self._waiting[0].patches) <= self.batch:
@@ -74,7 +74,7 @@ class BatchingBackend:
             if len(together) == 1:
                 together[0].answer = error
                 return
-            for asked in together:  # the fault of one is not that of the others
+            for asked in together:  # one request's fault must not fail the others
                 self._answer([asked])
             return
         start = 0

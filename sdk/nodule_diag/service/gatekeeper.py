@@ -1,4 +1,4 @@
-"""What every request passes: its id, who it is from, headers that protect, one log line and the metrics."""
+"""Handles every request: its id, its permission, the protective headers, one log line and the metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REQUESTS = logging.getLogger("nodule_diag.service")
 HEALTH = ("/v2/health/live", "/v2/health/ready")
 OPEN = ("/", "/docs", "/openapi.json", *HEALTH)
 OPEN_BELOW = ("/assets/", "/docs/")
-"""What is asked for without a token: the same for everyone, and nothing of anyone."""
+"""Paths that need no token: they are the same for everyone and hold no patient data."""
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self';"
     " frame-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -34,16 +34,16 @@ PROTECTION = {
     "Content-Security-Policy": PAGE_POLICY,
     "Cache-Control": "no-store",
 }
-"""Of every answer that says nothing else itself."""
+"""Headers of every answer that does not set them itself."""
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
 class Gatekeeper:
-    """ASGI middleware round everything.
+    """ASGI middleware around the whole application.
 
     Args:
-        app: What answers.
-        settings: Who may ask.
+        app: The application.
+        settings: Who may use it.
         metrics: Counts the requests.
     """
 
@@ -69,7 +69,7 @@ class Gatekeeper:
             await self._app(scope, receive, answered)
         except ClientDisconnect:
             answered.status, answered.code = CLIENT_GONE, "client-gone"
-        except Exception as error:  # noqa: BLE001 - the outermost boundary: nobody meets a traceback
+        except Exception as error:  # noqa: BLE001 - the outermost boundary: no client sees a traceback
             if not isinstance(error, NoduleDiagError):
                 REQUESTS.error("a request failed by a bug: %s", type(error).__name__)
             if not answered.begun:
@@ -95,14 +95,14 @@ class Gatekeeper:
             )
 
     def _require_allowed(self, path: str, headers: Headers) -> None:
-        """Refuse strangers, and pages of other servers that a browser here has open.
+        """Refuse requests without permission, and requests of other servers' pages in a browser on this machine.
 
         Raises:
             ServiceError: ``host-refused``, ``origin-refused``, ``token-refused`` or ``connections-full``.
         """
         host = headers.get("host", "")
         names = self._names
-        if self._settings.is_local and _name_of(host) not in (*LOOPBACK, *names):  # a name of others: DNS rebinding
+        if self._settings.is_local and _name_of(host) not in (*LOOPBACK, *names):  # a foreign name: DNS rebinding
             raise ServiceError(
                 "the request is for another host",
                 status=421,
@@ -135,7 +135,7 @@ class Gatekeeper:
 
 
 def problem_response(error: NoduleDiagError, scope: Scope) -> JSONResponse:
-    """An error as an answer to a request; the Open Inference Protocol wants a field of its own for it."""
+    """An error as an answer to a request; the Open Inference Protocol needs an extra field for it."""
     headers = {"X-Problem-Code": error.code}
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:
@@ -155,7 +155,7 @@ def _name_of(host: str) -> str:
 
 
 class _Answered:
-    """``send``, with headers added, and counted."""
+    """``send``, which also adds headers and counts bytes."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send, self._request_id = send, request_id

@@ -1,4 +1,4 @@
-"""Jobs that are done later: remembered for a while, with the CT that their answers are written from."""
+"""Jobs that are done later. They are kept for a while, with the CT that their answers need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nodule_diag.service.work import Job
 
 @dataclass(frozen=True, eq=False)
 class ShelvedJob:
-    """A job, and what is let go when it is forgotten.
+    """A job, and the CT that is released when the job is deleted.
 
     Attributes:
         job: The job.
@@ -29,11 +29,11 @@ class ShelvedJob:
 
 
 class JobShelf:
-    """Remembers jobs; any thread may use it.
+    """Keeps jobs; any thread may use it.
 
     Args:
-        count: Finished jobs at a time; the oldest is forgotten for a new one.
-        seconds: For which a finished job is remembered.
+        count: Finished jobs at a time; the oldest is deleted for a new one.
+        seconds: How long a finished job is kept.
         clock: Monotonic seconds.
     """
 
@@ -43,7 +43,7 @@ class JobShelf:
         self._lock = threading.Lock()
 
     def add(self, job: Job, held: ExitStack, ct_id: str | None = None) -> None:
-        """Remember a job."""
+        """Keep a job."""
         with self._lock:
             self._jobs[job.id] = ShelvedJob(job, held, ct_id)
         self.sweep()
@@ -64,27 +64,27 @@ class JobShelf:
         return shelved.job
 
     def forget(self, job_id: str) -> None:
-        """Let a job go, with its CT."""
+        """Delete a job and release its CT."""
         with self._lock:
             shelved = self._jobs.pop(job_id, None)
         if shelved is not None:
             shelved.held.close()
 
     def forget_oldest(self) -> bool:
-        """Let the job go that finished first, with its CT; whether there was one."""
+        """Delete the job that finished first and release its CT; returns whether there was one."""
         finished = self._finished()
         if finished:
             self.forget(finished[0][0])
         return bool(finished)
 
     def forget_of(self, ct_id: str) -> None:
-        """Let all finished jobs of a CT go."""
+        """Delete all finished jobs of a CT."""
         for job_id, _, of in self._finished():
             if of == ct_id:
                 self.forget(job_id)
 
     def sweep(self) -> None:
-        """Forget finished jobs that are too old or too many."""
+        """Delete finished jobs that are too old or too many."""
         now, finished = self._clock(), self._finished()
         surplus = len(finished) - self._count
         for number, (job_id, at, _) in enumerate(finished):
@@ -92,13 +92,13 @@ class JobShelf:
                 self.forget(job_id)
 
     def _finished(self) -> list[tuple[str, float, str | None]]:
-        """Each one's id, when it ended, and its CT; the first that ended comes first."""
+        """The id, end time and CT of each finished job; the first that ended comes first."""
         with self._lock:
             ended = [(job_id, shelved.job.ended, shelved.ct_id) for job_id, shelved in self._jobs.items()]
         return sorted(((job_id, at, ct) for job_id, at, ct in ended if at is not None), key=lambda one: one[1])
 
     def clear(self) -> None:
-        """Forget all."""
+        """Delete all jobs."""
         with self._lock:
             jobs = list(self._jobs)
         for job_id in jobs:

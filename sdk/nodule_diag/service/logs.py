@@ -1,4 +1,4 @@
-"""The log as lines of JSON on stderr. No line says whose CT it was: no path, no name, no UID, no position."""
+"""The log as lines of JSON on stderr. No line identifies the patient: no path, no name, no UID, no position."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nodule_diag.process import LOG
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line; an exception is told by its type and place alone, as its text may name a file."""
+    """One object per line; an exception is logged with its type and place only, because its text may name a file."""
 
     def format(self, record: logging.LogRecord) -> str:
         """A record as JSON."""
@@ -55,7 +55,7 @@ def _show_warning(
 
 
 def log_as_json() -> None:
-    """Send this package's log, and the complaints of others, to stderr; of libraries without their text."""
+    """Send this package's log and the warnings of libraries to stderr; library messages without their text."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.lastResort, warnings.showwarning = handler, _show_warning

@@ -1,4 +1,4 @@
-"""``/metrics``: what Prometheus counts, in a registry of its own for each service."""
+"""``/metrics``: the metrics for Prometheus, with one registry per service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH")
 
 
 class Metrics:
-    """Counts requests, nodules and time; gauges are asked for when they are read."""
+    """Counts requests, nodules and time; gauges are computed when the metrics are read."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -39,17 +39,17 @@ class Metrics:
         self._seconds.labels(route).observe(seconds)
 
     def prediction(self, nodules: int, timing_ms: Mapping[str, float]) -> None:
-        """Count what a prediction took."""
+        """Count a prediction's nodules and time."""
         self._nodules.inc(nodules)
         for stage, ms in timing_ms.items():
             self._stages.labels(stage).inc(ms / 1000.0)
 
     def watch(self, gauges: Callable[[], dict[str, float]]) -> None:
-        """Ask for the values of gauges whenever the metrics are read."""
+        """Compute the values of gauges whenever the metrics are read."""
         self._registry.register(_Gauges(gauges))
 
     def text(self) -> bytes:
-        """All of them, as Prometheus reads them."""
+        """All metrics, in the format of Prometheus."""
         return generate_latest(self._registry)
 
 

@@ -1,4 +1,4 @@
-"""What /openapi.json says of bodies that the routes read themselves, as they come."""
+"""The entries of /openapi.json for bodies that the routes read themselves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """A JSON body as a model has it, without references, which would lead nowhere in that document."""
+    """The JSON body of a model, without references, which would not resolve in that document."""
     schema = model.model_json_schema()
     kinds = schema.pop("$defs", {})
     return {"application/json": {"schema": _inlined(schema, kinds)}}

@@ -1,4 +1,4 @@
-"""The one network of a service, and the questions it answers for all requests."""
+"""The one network of a service, which answers the questions of all requests."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from nodule_diag.service.store import HeldCT
 from nodule_diag.service.work import Job
 
 VARIANTS = 8
-"""Filters of the case base, and numbers of views, that are kept ready."""
+"""Combinations of case base filter and number of views that are kept ready."""
 
 
 class Predictor:
     """Answers questions about CTs; any thread may use it.
 
     Args:
-        diagnoser: What is loaded.
+        diagnoser: The loaded network.
         metrics: Counts the nodules.
-        cases: The file of its case base, where it is not the bundle's own; a filter is applied to it.
+        cases: The file of its case base, where it is not the bundle's own; filters are applied to this file.
     """
 
     def __init__(self, diagnoser: Diagnoser, metrics: Metrics, *, cases: str | PathLike[str] | None = None) -> None:
@@ -39,7 +39,7 @@ class Predictor:
         self._lock = threading.Lock()
 
     def predict(self, held: HeldCT, question: Question, job: Job) -> Prediction:
-        """Diagnose, or give again what was found for the same question.
+        """Diagnose, or return the known prediction for the same question.
 
         Raises:
             NoduleDiagError: As :meth:`Diagnoser.predict`; UsageError ``where-needs-fp32``.
@@ -53,7 +53,7 @@ class Predictor:
         return made
 
     def diagnosis(self, held: HeldCT, question: Question, job: Job) -> Diagnosis:
-        """The diagnosis of the one nodule that is asked for, from any prediction that holds it; errors as above."""
+        """The diagnosis of the one nodule of the question, from any prediction that has it; errors as above."""
         (wanted,) = question.nodules
         for asked, known in reversed(held.known().values()):
             if asked.apart_from_nodules() == question.apart_from_nodules():
@@ -63,7 +63,7 @@ class Predictor:
         return self.predict(held, question, job).diagnoses[0]
 
     def diagnoser_for(self, question: Question) -> Diagnoser:
-        """What answers a question: the loaded network, with the views and the cases that are asked for."""
+        """The diagnoser for a question: the loaded network, with the requested views and cases."""
         wanted = question.symmetries, question.where
         if wanted == (self.diagnoser.symmetries, None):
             return self.diagnoser
@@ -81,7 +81,7 @@ class Predictor:
     def _variant(self, symmetries: int, where: str | None) -> Diagnoser:
         if where is None:
             return self.diagnoser.sharing(symmetries=symmetries)
-        if self.diagnoser.runtime.precision != "fp32":  # the command line takes fp32 where other cases are asked for
+        if self.diagnoser.runtime.precision != "fp32":  # the command line uses fp32 for other cases
             raise UsageError(
                 f"cases are chosen in fp32 alone, and the service runs in {self.diagnoser.runtime.precision}",
                 hint="start it with --precision fp32",

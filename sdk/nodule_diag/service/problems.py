@@ -19,7 +19,7 @@ from nodule_diag.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_GONE = 499
-"""What logs have for a client that hung up; no RFC names it."""
+"""The usual status in logs for a client that disconnected; no RFC defines it."""
 STATUS: dict[type[NoduleDiagError], int] = {
     UsageError: 400,
     CTError: 422,
@@ -30,7 +30,7 @@ STATUS: dict[type[NoduleDiagError], int] = {
     OutputError: 500,
     NoduleDiagError: 500,
 }
-"""Of each kind of error; the nearest class in an error's tree decides."""
+"""Status of each kind of error; the nearest base class decides."""
 STATUS_OF_CODE = {
     "ct-missing-path": 404,
     "ct-too-large": 413,
@@ -42,15 +42,15 @@ STATUS_OF_CODE = {
     "missing-extra": 501,
     "inference-timeout": 504,
 }
-"""Codes whose status says more than that of their class."""
+"""Codes with a more specific status than their class."""
 
 
 class ServiceError(NoduleDiagError):
-    """What only a server has to refuse.
+    """An error that only the server has.
 
     Args:
         message: What is wrong.
-        status: Of HTTP.
+        status: HTTP status.
         code: Stable identifier for programs.
         hint: What to do about it.
         retry_after_s: When to ask again.
@@ -87,7 +87,7 @@ def problem(error: NoduleDiagError, *, request_id: str) -> dict[str, Any]:
 
 
 def unforeseen(error: BaseException) -> NoduleDiagError:
-    """What a client is told of a bug, or of memory that ran out: nothing of what was being worked on."""
+    """The error that a client sees for a bug or for missing memory: without any of the request's data."""
     if isinstance(error, NoduleDiagError):
         return error
     if isinstance(error, MemoryError):

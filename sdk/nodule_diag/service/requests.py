@@ -1,4 +1,4 @@
-"""What a client may ask for; nothing is converted, and a field that is not known is an error."""
+"""The requests of a client; no value is converted, and an unknown field is an error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PathReference(_Asked):
 
 
 class Series(_Asked):
-    """Which series of which server."""
+    """A series on a DICOMweb server."""
 
     url: Text
     study: Text
@@ -33,7 +33,7 @@ class Series(_Asked):
 
 
 class DicomwebReference(_Asked):
-    """A CT in a PACS that the service may ask."""
+    """A CT in a PACS that the service may query."""
 
     dicomweb: Series
     acquisition: int | None = None
@@ -43,7 +43,7 @@ Reference = PathReference | DicomwebReference
 
 
 class CTRequest(RootModel[Reference]):
-    """Where a CT is."""
+    """The place of a CT."""
 
 
 class Nodule(_Asked):
@@ -54,7 +54,7 @@ class Nodule(_Asked):
 
 
 class Question(_Asked):
-    """What is asked of a CT; the defaults are the command line's."""
+    """A question about a CT; the defaults are the command line's."""
 
     nodules: Annotated[list[Nodule], Field(min_length=1)]
     space: Literal["lps", "ras", "voxel"] = "lps"
@@ -66,20 +66,20 @@ class Question(_Asked):
     redact: bool = False
 
     def ids(self) -> list[str]:
-        """What the nodules are called; their numbers where nothing is said."""
+        """The nodules' ids; their numbers where no id is given."""
         return [nodule.id or str(number) for number, nodule in enumerate(self.nodules, start=1)]
 
     def key(self) -> str:
-        """Equal for questions with the same diagnoses."""
+        """A key that is equal for questions with the same diagnoses."""
         return self.model_dump_json(exclude={"redact", "ct"})
 
     def apart_from_nodules(self) -> str:
-        """Equal for questions whose diagnoses of the same position are the same."""
+        """A key that is equal for questions with the same diagnosis of the same position."""
         return self.model_dump_json(exclude={"redact", "ct", "nodules"})
 
 
 class PredictionRequest(Question):
-    """A question, and the CT: its id in the store, or where it is. Left out where the request holds the CT itself."""
+    """A question, and the CT: its id in the store, or its place. Left out where the request holds the CT itself."""
 
     ct: Text | Reference | None = None
 
@@ -88,13 +88,13 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def parsed(kind: type[Model], data: bytes | str) -> Model:
-    """A request's JSON as what it must be.
+    """Parse and check a request's JSON.
 
     Raises:
-        UsageError: ``request-damaged`` or ``request-invalid``, with the field that is wrong.
+        UsageError: ``request-damaged`` or ``request-invalid``, with the invalid field.
     """
     try:
-        given: Any = from_json(data)  # several times as fast as json, which lets no other thread run meanwhile
+        given: Any = from_json(data)  # several times as fast as json; other threads wait meanwhile
     except ValueError as error:
         raise UsageError(f"the request is no JSON: {error}", hint="send JSON", code="request-damaged") from error
     try:

@@ -19,7 +19,7 @@ from nodule_diag.service.problems import ServiceError
 from nodule_diag.service.service import Service
 
 SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
-"""Files of Swagger UI (Apache-2.0), which the package fastapi-offline (MIT) carries."""
+"""Files of Swagger UI (Apache-2.0) in the package fastapi-offline (MIT)."""
 
 
 def about_routes(service: Service, app: FastAPI) -> APIRouter:
@@ -119,7 +119,7 @@ def _has(module: str) -> bool:
 
 
 def _asset(name: str) -> Response:
-    """A file of the page; its viewer is the report's."""
+    """A file of the page; the page uses the report's viewer."""
     found = files("nodule_diag.report") / name if name in VIEWER else files("nodule_diag.service") / "page" / name
     if "/" in name or "\\" in name or name.startswith(".") or not found.is_file():
         raise _no_such_file(name)

@@ -1,4 +1,4 @@
-"""``/v1/cts``: CTs come, are looked at, and go."""
+"""``/v1/cts``: CTs are added, shown and removed."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def cts_routes(service: Service, jobs: JobShelf) -> APIRouter:
 
 
 def reference_in(body: bytes, *, series: str | None = None, acquisition: int | None = None) -> Reference:
-    """Where a CT is, as a JSON body says it; ``series`` and ``acquisition`` of the query count where it says none."""
+    """The CT's reference in a JSON body; ``series`` and ``acquisition`` of the query count where the body has none."""
     asked = parsed(CTRequest, body)
     update: dict[str, Any] = {}
     if acquisition is not None and asked.root.acquisition is None:

@@ -1,7 +1,7 @@
-"""``/v2``: the network alone, by the Open Inference Protocol, for programs that make its input themselves.
+"""``/v2``: the network alone, with the Open Inference Protocol, for programs that make its input themselves.
 
-``nodule-diag`` takes patches, or what the fused graph takes (docs/fused-graph.md): HU of the region round each nodule,
-with the matrices that resample it. ``nodule-diag-fused`` is the same, and tells of the latter in its metadata.
+``nodule-diag`` takes patches, or the inputs of the fused graph (docs/fused-graph.md): HU of the region around each
+nodule, with the matrices that resample it. ``nodule-diag-fused`` is the same model, but its metadata lists the latter.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ VERSION = "1"
 BODY_BYTES = 512 * 2**20
 """64 patches of 4 MiB as raw bytes, twice."""
 LOWEST, HIGHEST = -1.0, 2.0
-"""Of a patch: what windows give, with a margin."""
+"""Limits of a patch's values: the range of the windows, with a margin."""
 MAPS = (16, 16, 16)
 OUTPUTS: dict[str, tuple[int, ...]] = {
     "malignancy": (), "logit": (), "expert_score": (), "segmentation": MAPS, "cam": MAPS, "features": (256,)
 }  # fmt: skip
-"""Of a network; the features where it gives them."""
+"""Outputs of a network; the features where it gives them."""
 REGION = ("along_z", "along_y", "along_x")
 
 
@@ -108,13 +108,13 @@ def inference_routes(service: Service) -> APIRouter:
 
 
 def patches_of(inputs: dict[str, Array], *, masked: bool, most: int) -> NDArray[np.float32]:
-    """The network's input, from patches or from what the fused graph takes.
+    """The network's input, from patches or from the inputs of the fused graph.
 
     Args:
         inputs: ``patch`` [B, 2, 64, 64, 64]; or ``hu`` [B, z, y, x], ``along_z`` [B, 64, z], ``along_y`` [B, 64, y],
             ``along_x`` [B, 64, x], and ``lung_mask`` like ``hu`` where the network was trained with one.
-        masked: Whether it was.
-        most: How many at a time.
+        masked: Whether the network was trained with a lung mask.
+        most: The most nodules at a time.
 
     Returns:
         (B, 2, 64, 64, 64) float32.

@@ -1,4 +1,4 @@
-"""``/v1/jobs``: how far a job is, its result, and its end."""
+"""``/v1/jobs``: the progress of a job, its result, and its cancellation."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from nodule_diag.service.service import Service
 from nodule_diag.service.work import Job
 
 LOOKED_S = 0.1
-"""How often it is looked whether a job has moved."""
+"""How often a job is checked for progress."""
 HEARTBEAT_S = 10.0
-"""After so long without news a comment is sent, so that nothing on the way takes the connection for dead."""
+"""A comment is sent after this time without news, so that no proxy closes the connection as dead."""
 
 
 def job_routes(service: Service, jobs: JobShelf) -> APIRouter:
@@ -49,12 +49,12 @@ def job_routes(service: Service, jobs: JobShelf) -> APIRouter:
     async def result(request: Request, job_id: str) -> Response:
         job = jobs.get(job_id)
         form = chosen_form(request.headers.get("accept"))
-        if job.ended is None:  # not its future, which is settled a moment after its state
+        if job.ended is None:  # not its future, which gets its result a moment after the state
             raise ServiceError(
                 f"the job is {job.state}", status=409, code="job-not-done", hint=f"see /v1/jobs/{job_id}"
             )
         if job.error is not None:
-            return problem_response(job.error, request.scope)  # raised, it would gather frames, and what these hold
+            return problem_response(job.error, request.scope)  # not raised: the frames would keep their data
         found = await run_in_threadpool(lambda: answer(job.future.result(), form))
         return found.response()
 

@@ -28,10 +28,10 @@ Opened = tuple[HeldCT, float]
 
 
 class Asked(NamedTuple):
-    """A request that was understood.
+    """A decoded request.
 
     Attributes:
-        question: What is asked.
+        question: The question.
         open: Gives the CT, in a worker's thread, for as long as the stack is open.
         ct_id: The CT's id, where it has one.
     """
@@ -114,7 +114,7 @@ def prediction_routes(service: Service, jobs: JobShelf) -> APIRouter:
 
 
 async def understood(service: Service, request: Request, counted: Counted, held: ExitStack) -> Asked:
-    """Take a request in; a CT that it names by its id stays for as long as ``held`` is open.
+    """Receive and check a request; a CT that it names by id stays in memory for as long as ``held`` is open.
 
     Errors as `receive`, `parsed`, the store and the sources.
     """
@@ -149,7 +149,7 @@ async def understood(service: Service, request: Request, counted: Counted, held:
 def _upload(service: Service, files: dict[str, bytes]) -> Callable[[Job, ExitStack], Opened]:
     def uploaded(job: Job, stack: ExitStack) -> Opened:
         read = service.sources.uploaded(files, job)
-        files.clear()  # the volume is there, and of DICOM what it refers to
+        files.clear()  # the CT is read, and keeps its DICOM files
         return stack.enter_context(service.store.for_one_request(read)), read.read_ms
 
     return uploaded

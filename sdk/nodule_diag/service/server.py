@@ -1,4 +1,4 @@
-"""Runs the application in uvicorn: patient with work, impatient with clients, and graceful when told to stop."""
+"""Runs the application in uvicorn: slow clients are disconnected, and running work is finished before it stops."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from nodule_diag.service.service import Service
 from nodule_diag.service.settings import Settings
 
 FLUSH_S = 5
-"""Seconds in which answers that are ready must have been taken, once work has ended."""
+"""Seconds in which clients must take finished answers, once work has ended."""
 BACKLOG = 2048
-"""Connections that may wait to be accepted, as uvicorn has it."""
+"""Connections that may wait to be accepted; uvicorn's own default."""
 HEAD_BYTES = 32 * 1024
-"""Of the head of a request."""
+"""The most bytes of the head of a request."""
 REFUSED_AT = 4
 """Connections, in multiples of the limit, above which uvicorn itself refuses, without a problem document."""
 
 
 def serve(settings: Settings, diagnoser: Diagnoser, *, cases: str | os.PathLike[str] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT: then work that runs is finished, what waits is handed back, and this returns.
+    """Serve until SIGTERM or SIGINT; then finish running work, reject waiting work, and return.
 
     Args:
-        settings: Where, for whom, and how much.
-        diagnoser: What is loaded.
+        settings: Its address, users and limits.
+        diagnoser: The loaded network.
         cases: The file of its case base, where it is not the bundle's own.
 
     Raises:
-        UsageError: ``address-refused`` when the address cannot be listened at.
+        UsageError: ``address-refused`` when the server cannot listen at the address.
     """
     log_as_json()
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -84,7 +84,7 @@ def server_of(
 
 
 class _Server(uvicorn.Server):
-    """Goes on answering while work is finished, so that a balancer sees that it is no longer ready."""
+    """Keeps answering while work is finished, so that a load balancer sees that the service is no longer ready."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -97,7 +97,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        if self._loop is None or not self._service.ready:  # not yet begun, or told twice
+        if self._loop is None or not self._service.ready:  # not yet started, or signalled twice
             self.should_exit = True
             self.force_exit = self._loop is not None
             return
@@ -113,7 +113,7 @@ class _Server(uvicorn.Server):
 
 
 class _Impatient(H11Protocol):
-    """Hangs up on whoever does not send the head of a request, or take an answer; uvicorn would wait for ever."""
+    """Disconnects clients that do not send the head of a request or take an answer; uvicorn would wait for ever."""
 
     idle_s = 20.0
     _untaken: asyncio.TimerHandle | None = None
@@ -132,12 +132,12 @@ class _Impatient(H11Protocol):
         self._look()
 
     def pause_writing(self) -> None:
-        """Called when much of an answer waits to be taken."""
+        """Called when much of an answer waits for the client."""
         super().pause_writing()
-        self._untaken = self.loop.call_later(self.idle_s, self.transport.abort)  # to close would wait for it
+        self._untaken = self.loop.call_later(self.idle_s, self.transport.abort)  # close() would wait for the client
 
     def resume_writing(self) -> None:
-        """Called when it has been taken."""
+        """Called when the client has taken the answer."""
         super().resume_writing()
         self._stop_untaken()
 
@@ -148,9 +148,9 @@ class _Impatient(H11Protocol):
         super().connection_lost(exc)
 
     def _look(self) -> None:
-        """Wait for a head from the first byte of a connection on, or from the end of the last answer.
+        """Limit the time for a head, from the start of a connection or from the end of the last answer.
 
-        A body that an answer did not wait for must end in that time, too: bytes of it would keep the connection open.
+        A body that an answer did not wait for must end in this time too, because its bytes keep the connection open.
         """
         unread = self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
         if self.conn.their_state is not h11.IDLE and not unread:

@@ -1,4 +1,4 @@
-"""Everything that the requests of one service share."""
+"""The objects that all requests of one service share."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from nodule_diag.service.uploads import Gate
 from nodule_diag.service.work import Job, WorkQueue
 
 GPU_WORKERS = 4
-"""So that reading and resampling for one request go on while the network looks at another's nodules."""
+"""Several, so that one request is read and resampled while the network computes the nodules of another."""
 DISCONNECT_S = 0.1
-"""How often it is looked whether a client still waits."""
+"""How often the service checks whether a client still waits."""
 
 
 class Service:
-    """One loaded network, the CTs that are held, and the work that waits.
+    """One loaded network, the CTs in memory, and the queued work.
 
     Args:
-        settings: What it may do.
-        diagnoser: What is loaded.
+        settings: Its settings.
+        diagnoser: The loaded network.
         cases: As for :class:`Predictor`.
 
     Attributes:
-        metrics: What is counted.
-        ready: Whether it takes work.
+        metrics: Its metrics.
+        ready: Whether it accepts work.
     """
 
     def __init__(self, settings: Settings, diagnoser: Diagnoser, *, cases: str | PathLike[str] | None = None) -> None:
@@ -55,15 +55,15 @@ class Service:
         self.ready = True
 
     async def done(self, request: Request, work: Callable[[Job], Any], held: ExitStack | None = None) -> Any:  # noqa: ANN401 - of the work
-        """Have work done while a client waits; when it goes, the work is cancelled.
+        """Do work while a client waits; if the client disconnects, the work is cancelled.
 
         Args:
-            request: What the client waits with.
-            work: What to do.
-            held: What the work needs; it is closed when the work has ended, which may be after this.
+            request: The client's request.
+            work: The work to do.
+            held: Resources of the work, closed when the work has ended, which may be after this call returns.
 
         Raises:
-            NoduleDiagError: Of the work, or of the queue.
+            NoduleDiagError: The error of the work, or of the queue.
         """
         job = self.work.submit(work, request_id=request.state.request_id)
         if held is not None:
@@ -82,7 +82,7 @@ class Service:
                 answered.cancel()
 
     def stop(self) -> None:
-        """Finish what runs, hand back what waits, and let all CTs go; blocks at most ``stop_s``."""
+        """Finish running work, reject queued work, and release all CTs; blocks at most ``stop_s``."""
         self.ready = False
         self.work.stop(seconds=self.settings.stop_s)
         self.store.clear()

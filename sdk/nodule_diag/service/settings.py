@@ -1,4 +1,4 @@
-"""What whoever runs the service decides: where it listens, who may ask, and how much it takes."""
+"""The operator's settings of the service: its address, who may use it, and its limits."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ LEAST_TOKEN = 16
 
 @dataclass(frozen=True)
 class Settings:
-    """Of one service. Every limit has a number of its own, and none is off.
+    """The settings of one service. Every limit has its own number, and no limit is off.
 
     Attributes:
-        host: Address to listen at. Any but this machine's own needs a ``token``.
+        host: Address to listen at. Any address but this machine's own needs a ``token``.
         port: Its port; 0 takes a free one.
-        names: Further names that it is asked by, as behind a proxy.
-        token: What every request must bear; None asks for none.
+        names: Other host names of the service, for example behind a proxy.
+        token: The token that every request must carry; None requires none.
         root: The folder below which a request may name a CT by its path; None: no paths.
         keep: A folder in which every prediction document is kept; None keeps nothing.
         demo: Whether a made-up chest is there from the start.
-        dicomweb: Servers (their DICOMweb roots) that a request may have a CT fetched from; none when empty.
-        upload_bytes: Of one request.
-        uploads_bytes: Of all requests that are being received.
-        ct_voxels: Of one CT.
+        dicomweb: Servers (their DICOMweb roots) from which a request may fetch a CT; none when empty.
+        upload_bytes: Most bytes of one request.
+        uploads_bytes: Most bytes of all requests that are being received.
+        ct_voxels: Most voxels of one CT.
         cts: CTs that are held at a time.
-        cts_bytes: Their memory, with the files of those that were DICOM.
+        cts_bytes: Their memory, with the files of DICOM CTs.
         expires_s: Seconds for which a CT is held after it was last used.
-        nodules: Of one request.
-        queue: Pieces of work that may wait; above it the answer is 429.
-        workers: Pieces of work at a time; None: one on a CPU, whose cores one piece uses all, and four on a GPU.
+        nodules: Most nodules of one request.
+        queue: Pieces of work that may wait; above this number the answer is 429.
+        workers: Pieces of work at a time; None: one on a CPU, where one piece uses all cores, and four on a GPU.
         work_s: Seconds a piece of work may take, waiting not counted.
-        receive_s: Seconds in which a request must have come whole.
-        idle_s: Seconds a client may say or take nothing, within a request or its answer.
-        stop_s: Seconds that running work is given to finish when the service is told to stop.
-        jobs: Finished jobs that are remembered.
-        job_s: Seconds for which they are.
-        connections: Open at a time; above it the answer is 503.
+        receive_s: Seconds in which a request must be complete.
+        idle_s: Seconds a client may send or take nothing, within a request or its answer.
+        stop_s: Seconds in which running work may finish when the service is told to stop.
+        jobs: Finished jobs that are kept.
+        job_s: Seconds for which finished jobs are kept.
+        connections: Connections open at a time; above this number the answer is 503.
     """
 
     host: str = "127.0.0.1"
@@ -71,7 +71,7 @@ class Settings:
     connections: int = 256
 
     def __post_init__(self) -> None:
-        """Refuse what would be open to everyone, or makes no sense.
+        """Refuse settings that would open the service to everyone, or that make no sense.
 
         Raises:
             UsageError: ``token-required``, ``token-short``, ``not-a-folder`` or ``usage``.
@@ -125,7 +125,7 @@ def read_token(path: str | os.PathLike[str]) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}", hint="give a text file", code="token-file") from error
     token = lines[0].strip() if lines else ""
-    if not token.isascii():  # a header has no other letters that clients agree on
+    if not token.isascii():  # clients agree only on ASCII in a header
         raise UsageError(f"{path} holds a token that is not ASCII", hint="write another there", code="token-file")
     if not token:
         raise UsageError(f"{path} holds no token in its first line", hint="write one there", code="token-file")

@@ -1,4 +1,4 @@
-"""One slice of a CT as a grey picture, windowed, the way radiologists look at it."""
+"""One slice of a CT as a grey picture, windowed and oriented as radiologists view it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from nodule_diag.results import png_bytes
 
 Plane = Literal["axial", "coronal", "sagittal"]
 AXIS: dict[Plane, int] = {"axial": 0, "coronal": 1, "sagittal": 2}
-"""Which axis of (z, y, x) a plane's slices follow each other along."""
+"""The axis of (z, y, x) along which a plane's slices are stacked."""
 
 
 def slice_png(ct: CTVolume, plane: Plane, index: int, *, center: float, width: float) -> bytes:
-    """An 8-bit PNG, one pixel a voxel. Row 0 is anterior or superior, column 0 the patient's right, or anterior.
+    """An 8-bit PNG, one pixel per voxel. Row 0 is anterior or superior, column 0 is the patient's right or anterior.
 
     Args:
         ct: The CT.
-        plane: Which way the slice lies.
-        index: Of the slice, in voxels of the volume.
+        plane: The slice's plane.
+        index: Index of the slice, in voxels of the volume.
         center: HU of the middle grey.
         width: HU from black to white.
 

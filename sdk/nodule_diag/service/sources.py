@@ -1,4 +1,4 @@
-"""Where a CT of a request comes from: an upload, a path below ``--root``, or a PACS that the service may ask."""
+"""Where a CT of a request comes from: an upload, a path below ``--root``, or a PACS that the service may query."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from nodule_diag.service.store import ReadCT
 from nodule_diag.service.work import Job
 
 HEADER_SUFFIXES = (".mhd", ".nhdr")
-"""Of files that name another one beside them."""
+"""Suffixes of header files, which name a data file beside them."""
 
 
 class Sources:
     """Reads CTs.
 
     Args:
-        settings: Which folder and servers may be asked, and how large a CT may be.
-        threads: That reading may use.
+        settings: The allowed folder and servers, and the largest CT.
+        threads: Threads for reading.
     """
 
     def __init__(self, settings: Settings, *, threads: int) -> None:
@@ -34,7 +34,7 @@ class Sources:
     def uploaded(
         self, files: Mapping[str, bytes], job: Job, *, series: str | None = None, acquisition: int | None = None
     ) -> ReadCT:
-        """Read what was sent; errors as `read_ct_in_memory`."""
+        """Read an uploaded CT; errors as `read_ct_in_memory`."""
         started = time.perf_counter()
         with reading_limits(max_voxels=self._settings.ct_voxels, watch=lambda share: job.at("read", share)):
             ct = read_ct_in_memory(files, series=series, acquisition=acquisition, threads=self._threads)
@@ -45,7 +45,7 @@ class Sources:
         return ReadCT(ct, dicom_files_in_memory(files), files_bytes=size, read_ms=read_ms)
 
     def referred(self, reference: Reference, job: Job) -> ReadCT:
-        """Read what is named.
+        """Read a CT that is named by a reference.
 
         Raises:
             ServiceError: ``no-root``, ``path-outside-root`` or ``dicomweb-not-allowed``.
@@ -57,7 +57,7 @@ class Sources:
             return self._fetched(reference, job)
 
     def check(self, reference: Reference) -> None:
-        """Refuse what must not be read, before it is queued; errors as :meth:`referred`."""
+        """Refuse a CT that must not be read, before the work is queued; errors as :meth:`referred`."""
         if isinstance(reference, PathReference):
             self._path(reference.path)
         else:
@@ -68,7 +68,7 @@ class Sources:
         started = time.perf_counter()
         try:
             ct = read_ct(path, series=reference.series, acquisition=reference.acquisition, threads=self._threads)
-        except NoduleDiagError as error:  # which names where the folder of --root is
+        except NoduleDiagError as error:  # its message names the folder of --root
             error.message = error.message.replace(str(path), reference.path)
             raise
         read_ms = (time.perf_counter() - started) * 1000
@@ -76,7 +76,7 @@ class Sources:
         return ReadCT(replace(ct, path=reference.path), files, read_ms=read_ms)
 
     def _path(self, given: str) -> Path:
-        """Where a path below the root leads, which must be below the root too, whatever links are on the way."""
+        """The resolved path of a path below the root; links must not lead out of the root."""
         if self._settings.root is None:
             raise ServiceError(
                 "no paths are taken here", status=403, code="no-root", hint="send the CT, or start with --root DIR"
@@ -86,7 +86,7 @@ class Sources:
             path = (root / given).resolve()
             inside = path.is_relative_to(root) and "\0" not in given
             inside = inside and all(_within(root, entry) for entry in _reached(path))
-        except (OSError, ValueError, RuntimeError):  # a loop of links, a name of no file system
+        except (OSError, ValueError, RuntimeError):  # a loop of links, or an invalid name
             inside = False
         if not inside:
             raise ServiceError(
@@ -111,7 +111,7 @@ class Sources:
         return ReadCT(ct, fetched.files, files_bytes=size, read_ms=(time.perf_counter() - started) * 1000)
 
     def _require_allowed(self, url: str) -> None:
-        """Only whoever runs the service says which servers it asks, with its account and from its network."""
+        """Only servers that the operator allowed: the service uses its own account and network."""
         if url.rstrip("/") not in {allowed.rstrip("/") for allowed in self._settings.dicomweb}:
             raise ServiceError(
                 "this PACS is not one that the service may ask",
@@ -122,7 +122,7 @@ class Sources:
 
 
 def _reached(path: Path) -> list[Path]:
-    """The links that reading a path could follow."""
+    """The links that reading this path could follow."""
     if path.is_dir():
         found = []
         for parent, folders, names in os.walk(path):
@@ -134,6 +134,6 @@ def _reached(path: Path) -> list[Path]:
 
 
 def _within(root: Path, link: Path) -> bool:
-    """Whether a link leads to a plain file below the root; one to a folder could lead on."""
+    """Whether a link leads to a plain file below the root; a link to a folder could lead further."""
     target = link.resolve()
     return target.is_relative_to(root) and not target.is_dir()

@@ -1,4 +1,4 @@
-"""The CTs that are held in memory: so many, so large, so long, and none that is in use ever goes."""
+"""The CTs in memory: limited in number, size and time; a CT in use is never removed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nodule_diag.service.problems import ServiceError
 from nodule_diag.service.requests import Question
 
 REMEMBERED = 128
-"""Nodules whose diagnoses are kept with a CT, each some 0.1 MB; the last prediction is kept whatever it has."""
+"""Nodules whose diagnoses are kept with a CT, about 0.1 MB each; the last prediction is always kept."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class ReadCT:
 
     Attributes:
         ct: The volume.
-        files: Its DICOM files, where they are on no disk; a report object takes their headers over.
+        files: Its DICOM files, where they are not on a disk; a report object copies their headers.
         files_bytes: Their size.
         read_ms: How long reading took.
-        suggested: Positions to try, LPS mm; of the made-up chest alone.
+        suggested: Positions to try, LPS mm; only for the made-up chest.
     """
 
     ct: CTVolume
@@ -42,7 +42,7 @@ class ReadCT:
 
     @property
     def bytes(self) -> int:
-        """Of memory."""
+        """Its bytes in memory."""
         return int(self.ct.hu.nbytes) + self.files_bytes
 
 
@@ -51,9 +51,9 @@ class HeldCT:
     """A CT in the store.
 
     Attributes:
-        id: What a request calls it by; cannot be guessed.
+        id: Its id for requests; cannot be guessed.
         read: The CT.
-        predictions: Those that were made, by what was asked for; the oldest go first.
+        predictions: Its predictions, by question; the oldest are removed first.
         leases: How many pieces of work use it now.
         used: When it was last used, on the monotonic clock.
     """
@@ -66,7 +66,7 @@ class HeldCT:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def remember(self, question: Question, prediction: Prediction) -> None:
-        """Keep a prediction for whoever asks the same again."""
+        """Keep a prediction for the next request with the same question."""
         with self._lock:
             self.predictions[question.key()] = question, prediction
             nodules = sum(len(known.diagnoses) for _, known in self.predictions.values())
@@ -74,7 +74,7 @@ class HeldCT:
                 nodules -= len(self.predictions.popitem(last=False)[1][1].diagnoses)
 
     def known(self) -> dict[str, tuple[Question, Prediction]]:
-        """The predictions as they are now, the latest last; other threads go on remembering."""
+        """A copy of the current predictions, the latest last; other threads may add more."""
         with self._lock:
             return dict(self.predictions)
 
@@ -89,8 +89,8 @@ class CTStore:
         clock: Monotonic seconds.
 
     Attributes:
-        spare: Called when there is no room: lets something go that has a lease and can be done without; whether it
-            did. It may release leases, from within the store's lock.
+        spare: Called when there is no room: releases what has a lease and is not needed, and returns whether it did. It
+            may release leases within the store's lock.
     """
 
     def __init__(
@@ -98,16 +98,16 @@ class CTStore:
     ) -> None:
         self._count, self._limit, self._expires_s, self._clock = count, limit_bytes, expires_s, clock
         self._held: OrderedDict[str, HeldCT] = OrderedDict()  # least recently used first
-        self._unlisted: dict[str, HeldCT] = {}  # deleted, or of one request alone, and still in use
+        self._unlisted: dict[str, HeldCT] = {}  # deleted or for one request only, and still in use
         self._lock = threading.RLock()
         self.spare: Callable[[], bool] = lambda: False
 
     def add(self, read: ReadCT) -> HeldCT:
-        """Hold a CT, where need be in the place of those that were not used for longest.
+        """Hold a CT; where needed, the least recently used CTs are removed.
 
         Raises:
-            ServiceError: ``ct-store-full`` when all that would have to go are in use, ``ct-too-large`` when it alone
-                is more than the store holds.
+            ServiceError: ``ct-store-full`` when all CTs that would have to be removed are in use, ``ct-too-large``
+                when this CT alone is over the store's limit.
         """
         held = HeldCT(_new_id(), read, self._clock())
         with self._lock:
@@ -129,7 +129,7 @@ class CTStore:
 
     @contextmanager
     def lease(self, ct_id: str) -> Iterator[HeldCT]:
-        """Use a CT: while the block runs it does not go.
+        """Use a CT: it is not removed while the block runs.
 
         Raises:
             ServiceError: ``ct-expired-or-unknown``.
@@ -143,12 +143,12 @@ class CTStore:
             self._release(held)
 
     def get(self, ct_id: str) -> HeldCT:
-        """A CT, which may go at any time; errors as :meth:`lease`."""
+        """A CT, which may be removed at any time; errors as :meth:`lease`."""
         with self._lock:
             return self._found(ct_id)
 
     def remove(self, ct_id: str) -> None:
-        """Let a CT go; work that uses it is finished. Errors as :meth:`lease`."""
+        """Remove a CT; work that already uses the CT can still finish. Errors as :meth:`lease`."""
         with self._lock:
             held = self._found(ct_id)
             del self._held[ct_id]
@@ -156,23 +156,23 @@ class CTStore:
                 self._unlisted[ct_id] = held
 
     def sweep(self) -> None:
-        """Let those go that have expired."""
+        """Remove expired CTs."""
         with self._lock:
             self._expire()
 
     def clear(self) -> None:
-        """Let all go."""
+        """Remove all CTs."""
         with self._lock:
             self._held.clear()
 
     def documents(self) -> list[dict[str, Any]]:
-        """All that can be named, the latest used last."""
+        """Documents of all CTs that can be named, the latest used last."""
         with self._lock:
             self._expire()
             return [self._document(held) for held in self._held.values()]
 
     def document(self, held: HeldCT) -> dict[str, Any]:
-        """What a client is told of a CT."""
+        """The document of a CT for a client."""
         with self._lock:
             return self._document(held)
 

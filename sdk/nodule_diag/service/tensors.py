@@ -20,12 +20,12 @@ from nodule_diag.service.problems import ServiceError
 from nodule_diag.service.requests import parsed
 
 DTYPES = {"FP32": "<f4", "FP64": "<f8", "FP16": "<f2", "INT16": "<i2", "INT32": "<i4", "UINT8": "u1"}
-"""What an input may come as; each is taken to the type that is wanted."""
+"""The data types of an input; each input is converted to the required type."""
 MAX_AXES = 8
 JSON_BYTES = 16 * 2**20
-"""Of JSON, which no other thread can run beside; a patch takes up to 10 MiB of it."""
+"""The most JSON, which blocks all other threads while it is parsed; a patch takes up to 10 MiB of JSON."""
 MAX_SIZE, MAX_VALUES = 2**31, 2**30
-"""Of one axis, and of one input."""
+"""Limits of one axis, and of one input."""
 Array = NDArray[Any]
 
 
@@ -50,13 +50,13 @@ class _Request(BaseModel):
 
 
 class InferenceRequest(NamedTuple):
-    """A request that was understood.
+    """A decoded request.
 
     Attributes:
         id: The client's name for it.
-        inputs: By name.
-        outputs: Which are wanted, and whether each as raw bytes; all when empty.
-        binary: Whether those that are not named are wanted as raw bytes.
+        inputs: The inputs by name.
+        outputs: The requested outputs, and whether each is sent as raw bytes; all outputs when empty.
+        binary: Whether outputs that are not named are sent as raw bytes.
     """
 
     id: str | None
@@ -69,8 +69,8 @@ def decode(body: bytes, header_length: str | None) -> InferenceRequest:
     """Read a request.
 
     Args:
-        body: JSON, and behind it the raw bytes of the inputs that have some, in their order.
-        header_length: Bytes of the JSON, as Inference-Header-Content-Length says; None: all.
+        body: JSON, followed by the raw bytes of the inputs that have any, in their order.
+        header_length: Bytes of the JSON, as Inference-Header-Content-Length says; None: the whole body is JSON.
 
     Raises:
         UsageError: ``inference-request``, or as `parsed`.
@@ -118,10 +118,10 @@ def _array(tensor: _Input, raw: memoryview | None) -> Array:
         if len(raw) != prod(shape) * dtype.itemsize:
             raise _refused(f"the input {tensor.name!r} of shape {list(shape)} has {len(raw)} bytes")
         return np.frombuffer(raw, dtype).reshape(shape)
-    if tensor.data is None or len(tensor.data) not in (prod(shape), *shape[:1]):  # before anything is made of them
+    if tensor.data is None or len(tensor.data) not in (prod(shape), *shape[:1]):  # before any conversion
         raise _refused(f"the data of the input {tensor.name!r} are not {list(shape)} numbers")
     try:
-        values = np.array(tensor.data, dtype=dtype)  # nested or flat: the protocol knows both
+        values = np.array(tensor.data, dtype=dtype)  # nested or flat: the protocol allows both
         return values.reshape(shape)
     except (ValueError, TypeError, OverflowError) as error:
         raise _refused(f"the data of the input {tensor.name!r} are not {list(shape)} numbers") from error
@@ -133,7 +133,7 @@ def encode(
     """Write an answer.
 
     Returns:
-        The body, and the bytes of its JSON where raw bytes follow.
+        The body, and the number of bytes of its JSON where raw bytes follow.
     """
     told: list[dict[str, Any]] = []
     raw: list[bytes] = []

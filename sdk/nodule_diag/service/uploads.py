@@ -1,6 +1,6 @@
-"""What a client sends, straight into memory: bounded in bytes and in time, and never spooled to a disk.
+"""Receives a client's data directly into memory: limited in bytes and in time, and never written to a disk.
 
-Starlette's own form parser writes what is larger than 1 MB into a temporary folder; a CT must not lie there.
+Starlette's own form parser writes parts over 1 MB into a temporary folder; a CT must not be stored there.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from nodule_diag.service.problems import CLIENT_GONE, ServiceError
 from nodule_diag.service.settings import Settings
 
 JSON_BYTES = 2**20
-"""Of a request that holds no CT."""
+"""The most bytes of a request without a CT."""
 MAX_FIELDS = 16
-"""Parts of a form that are no files."""
+"""Parts of a form that are not files."""
 PARSED_BYTES = 16 * 1024
-"""Of a form, before others have their turn."""
+"""Bytes of a form that are parsed before other requests have their turn."""
 NAME_LETTERS = 200
 RETRY_S = 10.0
 _EXTENDED_NAME = re.compile(r"filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
-"""Of RFC 6266, for names that are not ASCII. A form has none (RFC 7578)."""
+"""RFC 6266, for names that are not ASCII. A form has no such names (RFC 7578)."""
 
 
 class Gate:
@@ -44,13 +44,13 @@ class Gate:
         self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
-        """Count bytes that came; less than none for those that are let go."""
+        """Count received bytes; a negative count for released bytes."""
         with self._lock:
             self.bytes += count
 
     @contextmanager
     def counted(self) -> Iterator[Counted]:
-        """Count one request's bytes until the block ends, or what was made of them in it."""
+        """Count one request's bytes until the block ends, or longer after :meth:`Counted.keep`."""
         counted = Counted(self)
         try:
             yield counted
@@ -66,7 +66,7 @@ class Counted:
         self._gate, self.bytes, self.kept = gate, 0, False
 
     def add(self, count: int, *, limit: int) -> None:
-        """Count more of them.
+        """Count more bytes.
 
         Raises:
             ServiceError: ``upload-too-large``, or ``uploads-busy`` when others send too much at this time.
@@ -85,11 +85,11 @@ class Counted:
             )
 
     def keep(self) -> None:
-        """Go on counting when the block ends, until :meth:`release`: for work that goes on without the request."""
+        """Keep counting after the block until :meth:`release`, for work that goes on after the request."""
         self.kept = True
 
     def release(self, *_: object) -> None:
-        """Count them no more."""
+        """Stop counting these bytes."""
         self._gate.add(-self.bytes)
         self.bytes = 0
 
@@ -99,7 +99,7 @@ class Received:
     """The parts of a request.
 
     Attributes:
-        files: By name.
+        files: Files by name.
         fields: Texts by name.
     """
 
@@ -107,7 +107,7 @@ class Received:
     fields: dict[str, str] = field(default_factory=dict)
 
     def add_file(self, name: str, data: bytes) -> None:
-        """Take a file; where two bear one name, as slices of two folders do, the second gets another."""
+        """Add a file; a repeated name, as of slices in two folders, gets a number in front."""
         if len(self.files) >= MAX_FILES:
             raise UsageError(f"the request holds over {MAX_FILES:,} files", hint="send one CT series")
         self.files[name if name not in self.files else f"{len(self.files) + 1}-{name}"] = data
@@ -124,7 +124,7 @@ def too_large(limit: int) -> ServiceError:
 
 
 async def body_chunks(request: Request, counted: Counted, *, limit: int, settings: Settings) -> AsyncIterator[bytes]:
-    """The body as it comes, as long as it keeps coming.
+    """The body in chunks, as long as the client keeps sending.
 
     Raises:
         ServiceError: As :meth:`Counted.add`; ``upload-slow`` (408) when it stops or takes too long; ``client-gone``.
@@ -164,7 +164,7 @@ async def whole_body(request: Request, counted: Counted, *, limit: int, settings
 
 
 def media_type(request: Request) -> str:
-    """What the body is, in lower case and without parameters."""
+    """The media type of the body, in lower case and without parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
@@ -211,7 +211,7 @@ async def _form(request: Request, counted: Counted, settings: Settings) -> Recei
 
 
 class _Parts:
-    """Takes what the parser finds."""
+    """Collects the parts that the parser finds."""
 
     def __init__(self) -> None:
         self.received, self.ended, self._begun = Received(), False, 0
@@ -220,7 +220,7 @@ class _Parts:
         self._headers: dict[str, str] = {}
 
     def callbacks(self) -> Any:  # noqa: ANN401 - a TypedDict of theirs
-        """What to call for what."""
+        """The callbacks for the parser."""
         names = ("part_begin", "part_data", "part_end", "header_field", "header_value", "header_end", "end")
         return {f"on_{name}": getattr(self, f"_{name}") for name in names}
 

@@ -16,26 +16,26 @@ from nodule_diag.process import LOG
 from nodule_diag.service.problems import ServiceError, problem, unforeseen
 
 SHARE = {"read": (0.0, 0.4), "lung_mask": (0.4, 0.6), "patch": (0.6, 0.65), "inference": (0.65, 0.9)}
-"""From where to where of the whole a stage goes, for the progress of one nodule; what follows is quick."""
+"""Start and end of each stage as a share of the whole, for the progress of one nodule; later stages are quick."""
 STATES = ("queued", "running", "done", "failed", "cancelled")
 
 
 class CancelledWork(BaseException):
-    """Nobody waits for the answer any longer; no ``except Exception`` of the SDK may keep a worker from stopping."""
+    """Nobody waits for the answer any longer. As a BaseException, it passes every ``except Exception`` of the SDK."""
 
 
 class Job:
-    """One piece of work; any thread may look at it.
+    """One piece of work; any thread may read its state.
 
     Args:
-        work: What to do; it calls :meth:`check` often.
-        seconds: It may take.
-        request_id: Of the request that brought it, for its error.
+        work: The work to do; it calls :meth:`check` often.
+        seconds: Its time limit.
+        request_id: The id of its request, for its error.
 
     Attributes:
-        id: What a client calls it by; cannot be guessed.
+        id: Its id for clients; cannot be guessed.
         state: One of :data:`STATES`.
-        stage: What is being done.
+        stage: The current stage.
         progress: 0 to 1.
         error: Why it failed.
         future: Gets the result, or the error.
@@ -46,7 +46,7 @@ class Job:
         self.state, self.stage, self.progress = "queued", "queued", 0.0
         self.error: NoduleDiagError | None = None
         self.future: Future[Any] = Future()
-        self.future.set_running_or_notify_cancel()  # so that nobody's waiting being cancelled settles it
+        self.future.set_running_or_notify_cancel()  # a cancelled wait must not cancel the future
         self.request_id = request_id
         self.ended: float | None = None
         self._work, self._seconds = work, seconds
@@ -58,7 +58,7 @@ class Job:
         """Raise when the work is no longer wanted, or takes too long.
 
         Raises:
-            CancelledWork: When it was cancelled.
+            CancelledWork: When the work was cancelled.
             ServiceError: ``work-timeout``.
         """
         if self._cancelled.is_set():
@@ -72,23 +72,23 @@ class Job:
             )
 
     def at(self, stage: str, share: float = 0.0) -> None:
-        """Say what is being done, and :meth:`check`; ``share`` of the stage is done."""
+        """Set the stage and its done ``share``, after :meth:`check`."""
         self.check()
         start, end = SHARE.get(stage, (0.9, 1.0))
         self.stage = stage
         self.progress = max(self.progress, round(start + (end - start) * share, 3))
 
     def cancel(self) -> None:
-        """Ask it to stop; a queued one is never begun."""
+        """Ask the job to stop; a queued job is never started."""
         self._cancelled.set()
 
     @property
     def cancelled(self) -> bool:
-        """Whether it was asked to stop."""
+        """Whether the job was asked to stop."""
         return self._cancelled.is_set()
 
     def document(self) -> dict[str, Any]:
-        """What a client is told."""
+        """The document for a client."""
         stage = "read" if self.stage == "queued" else self.stage
         return {
             "id": self.id,
@@ -100,7 +100,7 @@ class Job:
         }
 
     def run(self) -> None:
-        """Do it, in a worker's thread."""
+        """Do the work, in a worker's thread."""
         self._deadline = time.monotonic() + self._seconds
         self.state = "running"
         try:
@@ -108,7 +108,7 @@ class Job:
             result = self._work(self)
         except CancelledWork:
             self.end("cancelled", ServiceError("the work was cancelled", status=409, code="cancelled"))
-        except Exception as error:  # noqa: BLE001 - a worker goes on, whatever a request did
+        except Exception as error:  # noqa: BLE001 - a worker survives any error of a request
             if not isinstance(error, NoduleDiagError):
                 frame = error.__traceback__
                 while frame is not None and frame.tb_next is not None:
@@ -122,9 +122,9 @@ class Job:
             self.end("done", None, result)
 
     def end(self, state: str, error: NoduleDiagError | None, result: object = None) -> None:
-        """Settle it, once; what it was to do, and the CT in that, is let go."""
+        """Set the result or error, once; the work, and the CT in it, is released."""
         with self._settling:
-            if self.ended is not None:  # it was given up, and comes to its end after all
+            if self.ended is not None:  # given up earlier, and now ended after all
                 return
             self._work = _nothing
             self.error, self.state, self.ended = error, state, time.monotonic()
@@ -139,12 +139,12 @@ def _nothing(_: Job) -> None:
 
 
 class WorkQueue:
-    """A bounded queue before a few workers.
+    """A bounded queue for a few workers.
 
     Args:
-        workers: Threads.
-        waiting: Jobs that may wait for one.
-        seconds: A job may take.
+        workers: The number of threads.
+        waiting: The most jobs that may wait.
+        seconds: The time limit of a job.
     """
 
     def __init__(self, *, workers: int, waiting: int, seconds: float) -> None:
@@ -163,21 +163,21 @@ class WorkQueue:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many wait, and how many run."""
+        """How many jobs wait, and how many run."""
         with self._changed:
             return len(self._waiting), len(self._running)
 
     @property
     def running(self) -> tuple[Job, ...]:
-        """What is being worked on."""
+        """The running jobs."""
         with self._changed:
             return tuple(self._running)
 
     def require_room(self) -> None:
-        """Refuse work that could not be taken.
+        """Refuse work when the queue cannot take it.
 
         Raises:
-            ServiceError: ``queue-full`` (429, with when to ask again) or ``stopping``.
+            ServiceError: ``queue-full`` (429, with the time to ask again) or ``stopping``.
         """
         with self._changed:
             self._require_room()
@@ -192,7 +192,7 @@ class WorkQueue:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Stop a job; one that waits gives its place away at once."""
+        """Stop a job; a waiting job leaves the queue at once."""
         job.cancel()
         with self._changed:
             if job in self._waiting:
@@ -200,7 +200,7 @@ class WorkQueue:
                 job.end("cancelled", ServiceError("the work was cancelled", status=409, code="cancelled"))
 
     def stop(self, *, seconds: float) -> None:
-        """Take no more, hand back what waits, and finish what runs; what then still runs is handed back too."""
+        """Accept no new work, reject waiting jobs, and finish running ones; jobs that still run then are rejected."""
         with self._changed:
             self._stopping = True
             while self._waiting:

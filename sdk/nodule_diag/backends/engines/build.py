@@ -1,8 +1,8 @@
-"""An ONNX graph becomes a TensorRT engine, by TensorRT 11 or by TensorRT for RTX: one code, two modules.
+"""Builds a TensorRT engine from an ONNX graph, with TensorRT 11 or TensorRT for RTX: the same code, two modules.
 
-Both are strongly typed: the precision of every operation is the one that the graph says, and TF32 is off, since it
-keeps ten bits of mantissa and would miss the promised 1e-4. TensorRT tunes for the GPU in the machine. TensorRT for RTX
-needs no GPU to build: it compiles for compute capabilities by name, and finishes on the user's GPU.
+Both are strongly typed: the graph sets the precision of every operation. TF32 is off, because it keeps ten bits of
+mantissa and would miss the promised 1e-4. TensorRT tunes for the GPU in the machine. TensorRT for RTX needs no GPU to
+build: it compiles for named compute capabilities, and finishes on the user's GPU.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from nodule_diag.preprocessing import PATCH_SIZE
 
 PATCH_SHAPE = (2, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
 MAX_BATCH = 32
-"""Nodules that one run of the engine takes at most; a longer list is run in parts."""
+"""The most nodules in one run of the engine; a longer list is run in parts."""
 BUILD_EXTRA = "engines"
-"""The extra that builds engines for RTX GPUs on any machine: no pycuda, which runs them and needs CUDA's headers."""
+"""The extra that builds engines for RTX GPUs on any machine. Running them also needs pycuda, and so CUDA's headers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +29,9 @@ class Flavour:
     """One of the two runtimes.
 
     Attributes:
-        name: Of the backend, the extra and the distribution.
-        module: What is imported.
-        first_version: The first major version whose API this is: TensorRT 10 was weakly typed by default.
+        name: Name of the backend, the extra and the distribution.
+        module: The module to import.
+        first_version: The first major version with this API: TensorRT 10 was weakly typed by default.
         ahead_of_time: Whether engines are built for a compute capability by name, without a GPU.
     """
 
@@ -80,14 +80,14 @@ def profile_name(profiles: Sequence[BatchProfile]) -> str:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BuiltEngine:
-    """A serialised engine, and what its tuning measured, to make the next build faster: None for TensorRT for RTX."""
+    """A serialised engine, and the timings of its tuning for a faster next build: None for TensorRT for RTX."""
 
     plan: bytes = field(repr=False)
     timing_cache: bytes | None = field(repr=False, default=None)
 
 
 def import_flavour(flavour: Flavour, *, extra: str | None = None) -> ModuleType:
-    """Import a runtime; ``extra`` is named where it is missing, that of the backend when left out.
+    """Import a runtime; the error for a missing runtime names ``extra``, by default the backend's.
 
     Raises:
         MissingExtraError: When it is not installed.
@@ -105,7 +105,7 @@ def import_flavour(flavour: Flavour, *, extra: str | None = None) -> ModuleType:
 
 
 def message_log(trt: ModuleType) -> Any:  # noqa: ANN401 - an ILogger of whichever module was given
-    """A logger that keeps errors and prints nothing: they go into the exceptions that are raised here."""
+    """A logger that keeps errors for the exceptions of this module, and prints nothing."""
 
     class MessageLog(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -117,7 +117,7 @@ def message_log(trt: ModuleType) -> Any:  # noqa: ANN401 - an ILogger of whichev
                 self.errors.append(message)
 
         def reason(self) -> str:
-            """The first thing that went wrong, in one line: the others follow from it."""
+            """The first error, in one line; the other errors follow from it."""
             text = self.errors[0] if self.errors else "it gave no reason"
             return " ".join(text.split())[:300]
 
@@ -134,10 +134,10 @@ def parse_network(trt: ModuleType, builder: Any, onnx: bytes, *, log: Any) -> tu
     """Parse an ONNX file's bytes into a strongly typed network, with a builder that was made with ``log``.
 
     Returns:
-        The network, and the parser, which owns its weights and must live as long.
+        The network, and the parser, which owns the network's weights and must live as long as the network.
 
     Raises:
-        BackendError: ``engine-parse-failed`` with the parser's own words.
+        BackendError: ``engine-parse-failed`` with the parser's message.
     """
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
@@ -166,16 +166,16 @@ def build_engine(
     Args:
         trt: The runtime's module.
         onnx: The bytes of the ONNX file.
-        input_name: Its input, [B, 2, 64, 64, 64] float32.
+        input_name: The graph's input, [B, 2, 64, 64, 64] float32.
         profiles: Batch sizes, one optimisation profile each, in this order.
         capabilities: For TensorRT for RTX: the compute capabilities to compile for, each one of
             :func:`offered_capabilities`; empty means the GPU in this machine.
-        timing_cache: For TensorRT: what an earlier build returned.
-        timing: Whether to keep a timing cache. With TensorRT for RTX it would force a GPU to be there, and do nothing.
+        timing_cache: For TensorRT: the timing cache of an earlier build.
+        timing: Whether to keep a timing cache. With TensorRT for RTX it would need a GPU and have no effect.
 
     Raises:
         UsageError: For a compute capability that the builder does not offer.
-        BackendError: ``engine-parse-failed`` or ``engine-build-failed`` with the library's own words.
+        BackendError: ``engine-parse-failed`` or ``engine-build-failed`` with the library's message.
     """
     log = message_log(trt)
     builder = trt.Builder(log)

@@ -39,7 +39,7 @@ class EngineCache:
     """Engines by key, built under a lock; safe to share between threads and processes.
 
     Args:
-        folder: Where; :func:`cache_folder` when left out.
+        folder: The folder; :func:`cache_folder` when left out.
         lock_timeout_s: How long to wait for another process that builds the same engine.
     """
 
@@ -54,23 +54,23 @@ class EngineCache:
     def get(self, key: EngineKey, *, build: Callable[[], bytes]) -> bytes:
         """The plan of a key, from the cache or built now.
 
-        Whatever is not exactly that engine - another one, cut short, altered - is thrown away and built again. While
-        one process builds, others wait for it and take what it built. Where the folder cannot be written, or others can
-        write in it, nothing is kept or taken, with a warning.
+        An engine that does not match exactly (other key, truncated, altered) is deleted and built again. While one
+        process builds, others wait and use its result. Where the folder cannot be written, or other users can write
+        in it, the cache is not used, with a warning.
 
         Args:
             key: What the engine must be.
-            build: Compiles it; called once, with the lock held.
+            build: Compiles the engine; called once, with the lock held.
 
         Raises:
-            BackendError: ``engine-lock-timeout`` when another process holds the lock for too long; whatever ``build``
-                raises.
-            MissingExtraError: Without ``filelock``, which both TensorRT extras bring.
+            BackendError: ``engine-lock-timeout`` when another process holds the lock for too long; the errors of
+                ``build``.
+            MissingExtraError: Without ``filelock``, which both TensorRT extras install.
         """
         if not self._is_private():
             return build()
         path = self.path_of(key)
-        with suppress(EngineRefusedError):  # the lock decides: another process may be writing it
+        with suppress(EngineRefusedError):  # tried again under the lock: another process may be writing
             return read_engine(path, key=key)
         plan = b""
         try:
@@ -85,16 +85,16 @@ class EngineCache:
         return plan or build()
 
     def discard(self, key: EngineKey) -> None:
-        """Forget an engine that its runtime would not take, with what was kept beside it."""
+        """Delete an engine that its runtime refused, with its description."""
         path = self.path_of(key)
         if self._is_private():
             with self._locked(path):
                 self._remove(path)
 
     def load_blob(self, name: str) -> bytes | None:
-        """What :meth:`store_blob` kept under a file name: a timing cache, or kernels that were compiled at run time.
+        """The blob that :meth:`store_blob` kept under a file name: a timing cache, or kernels compiled at run time.
 
-        None when there is nothing whole: these only save time, so nothing is lost but that.
+        None where the blob is missing or damaged: a blob only saves time.
         """
         try:
             data = read_private(self.folder / name, owners=(0,)) if self._is_private() else b""
@@ -104,7 +104,7 @@ class EngineCache:
         return content if content and hashlib.sha256(content).digest() == data[:_SUM_BYTES] else None
 
     def store_blob(self, name: str, content: bytes) -> None:
-        """Keep a blob with its SHA-256 before it, whole or not at all; a warning where it cannot be written."""
+        """Write the blob's SHA-256 and then the blob, atomically; a warning where the file cannot be written."""
         if self._is_private():
             try:
                 write_bytes(self.folder / name, hashlib.sha256(content).digest() + content)
@@ -122,8 +122,8 @@ class EngineCache:
 
     @contextmanager
     def _locked(self, path: Path) -> Iterator[None]:
-        # filelock: the operating system's own lock, on Linux, macOS and Windows alike. It ends with the process that
-        # holds it, however that ends, so a killed build blocks nobody.
+        # filelock uses the operating system's own lock on Linux, macOS and Windows. The lock is released whenever its
+        # process ends, so a killed build blocks nobody.
         filelock = import_installed("filelock", package="filelock", extra="tensorrt", code="backend-broken")
         lock = filelock.FileLock(path.with_name(path.name + ".lock"), timeout=self._lock_timeout_s)
         with cache_errors(self.folder):
@@ -141,7 +141,7 @@ class EngineCache:
             lock.release()
 
     def _remove(self, path: Path) -> None:
-        """Remove an engine, and what a killed writer left of it under a temporary name; the lock is held."""
+        """Remove an engine, and the temporary files of a killed writer; the lock is held."""
         leftovers = [*path.parent.glob(f".*.{path.name}"), *path.parent.glob(f".*.{sidecar_path(path).name}")]
         with cache_errors(self.folder):
             for file in (path, sidecar_path(path), *leftovers):

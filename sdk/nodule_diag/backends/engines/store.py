@@ -1,11 +1,11 @@
-"""A compiled engine on disk: the plan as TensorRT gives it, and beside it a JSON file that says what it is.
+"""A compiled engine on disk: the plan as TensorRT gives it, and a JSON file beside it that describes it.
 
-``NAME`` holds nothing but the plan, so that a C++ program can load it too. ``NAME.json`` holds the key it was built
-for, its size and its SHA-256, which are checked before a byte of the plan reaches a deserialiser: TensorRT takes a plan
-on trust, and one that was cut short or altered can crash the process.
+``NAME`` holds only the plan, so that a C++ program can load it too. ``NAME.json`` holds the plan's key, size and
+SHA-256. All three are checked before the plan is deserialised: TensorRT does not check a plan, and a truncated or
+altered plan can crash the process.
 
-The plan is written first and the JSON last, each atomically: a crash between the two leaves a pair that does not fit,
-which is refused like any other altered engine.
+The plan is written first and the JSON last, each atomically. A crash between the two leaves files that do not match;
+they are refused like any other altered engine.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nodule_diag.process import write_bytes
 SCHEMA: Final = "nodule-diag/engine/1"
 SIDECAR_SUFFIX = ".json"
 MAX_SIDECAR_BYTES = 64 * 1024
-"""A description is a few hundred bytes; a larger file is none."""
+"""A description has a few hundred bytes; a larger file is refused."""
 
 
 class EngineRefusedError(BackendError):
@@ -38,13 +38,13 @@ class EngineKey(Strict):
     """Everything that a compiled engine depends on. Two engines with one key are interchangeable.
 
     Attributes:
-        model_sha256: Of the ONNX file.
+        model_sha256: SHA-256 of the ONNX file.
         runtime: ``tensorrt`` or ``tensorrt-rtx``.
-        runtime_version: Of its Python package, all four numbers.
+        runtime_version: Version of its Python package, all four numbers.
         gpu: The GPU's name; ``any`` for an engine that was built ahead of time for a compute capability.
         compute_capability: ``8.9``; several are joined by ``+``.
         driver: Version of the NVIDIA driver; ``any`` for an engine that was built ahead of time.
-        precision: Of the graph: ``fp32``, ``bf16`` or ``fp16``.
+        precision: Precision of the graph: ``fp32``, ``bf16`` or ``fp16``.
         profile: The batch sizes it is optimised for, as ``profile_name`` writes them.
     """
 
@@ -59,12 +59,12 @@ class EngineKey(Strict):
 
     @property
     def digest(self) -> str:
-        """32 hexadecimal digits that stand for the whole key."""
+        """32 hexadecimal digits that identify the whole key."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]
 
     @property
     def file_name(self) -> str:
-        """A name to find the engine by: what a person looks for, then the digest."""
+        """The engine's file name: the parts that a person looks for, then the digest."""
         readable = f"{self.runtime}-{self.runtime_version}-sm{self.compute_capability}-{self.precision}"
         return f"{re.sub(r'[^A-Za-z0-9.+-]', '_', readable)}-{self.digest}.engine"
 
@@ -79,12 +79,12 @@ class _Sidecar(Strict):
 
 
 def sidecar_path(path: Path) -> Path:
-    """Where the description of an engine file lies."""
+    """The path of an engine's description."""
     return path.with_name(path.name + SIDECAR_SUFFIX)
 
 
 def write_engine(path: Path, plan: bytes, *, key: EngineKey) -> None:
-    """Write a plan and its description, each whole or not at all; the folder must exist.
+    """Write a plan and its description, each atomically; the folder must exist.
 
     Raises:
         OutputError: If they cannot be written.
@@ -95,7 +95,7 @@ def write_engine(path: Path, plan: bytes, *, key: EngineKey) -> None:
 
 
 def read_engine(path: Path, *, key: EngineKey) -> bytes:
-    """Read a plan that is exactly what was built for ``key``, and so is safe to deserialise.
+    """Read a plan that was built for exactly this ``key``, and so is safe to deserialise.
 
     Raises:
         EngineRefusedError: ``engine-missing``, ``engine-undescribed``, ``engine-other-key``, ``engine-truncated`` or

@@ -2,4 +2,4 @@
 
 from nodule_diag.process import import_pydicom
 
-import_pydicom()  # before any file of this room does
+import_pydicom()  # before any file of this folder imports it

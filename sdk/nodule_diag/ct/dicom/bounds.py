@@ -1,4 +1,4 @@
-"""What reading headers may cost: pydicom goes on as long as there are bytes, and down as deep as sequences go."""
+"""Limits for reading headers, because pydicom itself reads any number of bytes and any depth of sequences."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ NOT_PARSED = (
     *(ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, MemoryError, RuntimeError),
     *(struct.error, zlib.error, BytesLengthException),
 )
-"""What pydicom raises where bytes cannot be parsed, with its derived `RecursionError` and `NotImplementedError`."""
+"""Exceptions of pydicom for bytes that cannot be parsed, with derived `RecursionError` and `NotImplementedError`."""
 
 MAX_READS = 50_000_000
-"""Of all headers of a folder or archive, three an element: 20,000 files of 800 elements, or two minutes."""
+"""Reads for all headers of a folder or archive, three per element: 20,000 files of 800 elements, or two minutes."""
 
 _BYTES_A_READ = 64
-"""Bytes that cost as much as an element, where they are skipped or inflated."""
+"""Skipped or inflated bytes that cost as much as one read."""
 
 _MOST_BEHIND = 2**24
 
@@ -32,17 +32,17 @@ _SEQUENCE_STARTS = tuple(b"\xff" * 4 + item for item in (b"\xfe\xff\x00\xe0", b"
 _SEQUENCE_EDGE = re.compile(
     b"(\xff{4}(?:\xfe\xff\x00\xe0|\xff\xfe\xe0\x00))|(?:\xfe\xff\xdd\xe0|\xff\xfe\xe0\xdd)\0{4}"
 )
-"""Where a sequence of undefined length begins with its first item, and where one ends, little and big endian."""
+"""Start (with the first item) and end of a sequence of undefined length, little and big endian."""
 
 
 class Allowance:
-    """What all headers of a folder or archive may cost together."""
+    """The shared limit for all headers of a folder or archive."""
 
     def __init__(self) -> None:
         self.left = MAX_READS
 
     def check(self, source: str) -> None:
-        """Refuse to go on where it is used up.
+        """Refuse to continue when the limit is used up.
 
         Raises:
             CTError: ``ct-too-many-elements``.
@@ -60,14 +60,14 @@ class Head(BytesIO):
 
     Args:
         data: Its bytes.
-        allowance: Shared with other files.
+        allowance: The limit, shared with other files.
 
     Attributes:
-        cut: Whether more was looked for than there is.
+        cut: Whether a read went beyond the end of the data.
 
     Raises:
-        ValueError: When that is used up, or at once when its sequences are nested too deep: every level costs a few
-            frames of the stack.
+        ValueError: When the allowance is used up, or at once when sequences are nested too deep: every level needs a
+            few frames of the stack.
     """
 
     def __init__(self, data: bytes, allowance: Allowance) -> None:
@@ -84,7 +84,7 @@ class Head(BytesIO):
                 raise ValueError(f"sequences are nested more than {MAX_DEPTH} deep")
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As of any file."""
+        """As for any file."""
         self._allowance.left -= 1
         if self._allowance.left < 0:
             raise ValueError("headers have too many elements")
@@ -95,14 +95,14 @@ class Head(BytesIO):
 
 
 def inflate(data: memoryview, count: int) -> bytes:
-    """The beginning of deflated data, which must end where its file does: that is all there is to know damage by.
+    """The beginning of deflated data. The data must end at the end of the file, which is the only check for damage.
 
     Args:
         data: The rest of a file in the transfer syntax "Deflated Explicit VR Little Endian".
         count: Bytes wanted.
 
     Raises:
-        zlib.error: If it is damaged, or goes on for 16 MiB.
+        zlib.error: If the data are damaged, or continue for more than 16 MiB.
     """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     wanted, more = inflater.decompress(data, count), 0

@@ -1,8 +1,8 @@
-"""What a compressed image says of itself, before a decoder is trusted with it.
+"""Reads and checks the header of a compressed image before the image is decoded.
 
-A DICOM header and the code stream both name the size and the bits of an image. Where they differ one is damaged, and a
-decoder would allocate what the stream says. JPEG, JPEG-LS and JPEG 2000 carry no checksum, but they have an end, and
-JPEG 2000 the length of each part: a stream that was cut or joined is known by these.
+A DICOM header and the code stream both state the size and the bits of an image. Where they differ, one is damaged, and
+a decoder would allocate the memory that the stream states. JPEG, JPEG-LS and JPEG 2000 have no checksum, but an end
+marker, and JPEG 2000 has the length of each part: these reveal a truncated or joined stream.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class CodeStream:
     """One compressed image.
 
     Attributes:
-        data: From its first marker on.
+        data: Its bytes from the first marker on.
         rows, columns: Its size.
-        samples: Numbers a pixel.
-        bits: Of a number.
-        signed: Whether numbers are; false where the format does not say.
-        lossy: Whether its way of coding loses something.
+        samples: Numbers per pixel.
+        bits: Bits per number.
+        signed: Whether numbers are signed; false where the format does not say.
+        lossy: Whether its coding is lossy.
     """
 
     data: bytes
@@ -62,11 +62,11 @@ def code_stream(frame: bytes, syntax: str) -> CodeStream:
     """Read a frame's own header and find its end.
 
     Args:
-        frame: All fragments of it.
+        frame: All its fragments.
         syntax: One of `SYNTAXES`.
 
     Raises:
-        ValueError: If it is no whole code stream of its syntax; says why.
+        ValueError: If it is not a complete code stream of its syntax; says why.
     """
     try:
         return _jpeg_2000(frame) if syntax in _JPEG_2000 else _jpeg(frame, ls=syntax in _JPEG_LS)
@@ -101,14 +101,14 @@ def _jpeg(frame: bytes, *, ls: bool) -> CodeStream:
         raise ValueError("its JPEG stream does not end")
     if end != last and kind not in _PROGRESSIVE_MARKERS:  # tables between scans may hold the same bytes
         raise ValueError("its JPEG stream goes on behind its end")
-    # Parameters of the scan, behind two bytes for each component: what may be lost, and low bits that were cut off.
+    # Parameters of the scan, after two bytes for each component: the allowed loss, and low bits that were cut off.
     near, _, cut_bits = frame[at + 5 + 2 * frame[at + 4] :][:3]
     lossy = kind not in _LOSSLESS_SIZE_MARKERS or (ls and near > 0) or cut_bits & 0xF > 0
     return CodeStream(frame[: last + 2], rows, columns, samples, bits, signed=False, lossy=lossy)
 
 
 def _jpeg_2000(frame: bytes) -> CodeStream:
-    """ITU-T T.800, annex A; some writers leave the file format of its annex I round it."""
+    """ITU-T T.800, annex A; some writers keep the file format of its annex I around it."""
     data = frame[max(0, frame.find(_J2K_START)) :] if frame.startswith(_JP2_START) else frame
     if not data.startswith(_J2K_START):
         raise ValueError("its code stream does not begin as JPEG 2000")
@@ -130,7 +130,7 @@ def _jpeg_2000(frame: bytes) -> CodeStream:
     while data[at : at + 2] == _TILE_PART:
         tile, length = struct.unpack_from(">HL", data, at + 4)
         found.add(tile)
-        if length == 0:  # up to the end
+        if length == 0:  # to the end
             at = max(at + _TILE_PART_BYTES, data.rfind(_J2K_END))
             break
         if length < _TILE_PART_BYTES or at + length > len(data):

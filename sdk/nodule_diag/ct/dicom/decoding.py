@@ -1,7 +1,7 @@
-"""Decodes code streams by the GDCM inside SimpleITK: the work of a child process.
+"""Decodes code streams with the GDCM inside SimpleITK: the work of a child process.
 
-GDCM is given no file of anybody's, but one written here round the code stream alone: none of its parsers sees a header
-that came from outside, and what it says of the pixels is what `nodule_diag.ct.dicom.codestream` found in the stream.
+GDCM never gets the user's file, but a file written here around the code stream. So its parsers see no header from
+outside, and the header states what `nodule_diag.ct.dicom.code_stream` found in the stream.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def decoder() -> Callable[[bytes], bytes]:
     """Load GDCM.
 
     Returns:
-        What decodes one grey image: from a `REQUEST` with its code stream to little endian integers of one byte, or of
-        two where a sample has more than 8 bits, row by row.
+        A function that decodes one grey image: from a `REQUEST` with its code stream to little endian integers of one
+        byte, or of two where a sample has more than 8 bits, row by row.
     """
     import numpy  # noqa: F401 - or SimpleITK would import it, under the limits of the first request
     import SimpleITK as sitk
@@ -49,7 +49,7 @@ def _decode(sitk: ModuleType, request: bytes) -> bytes:
 
 
 def _wrapped(stream: bytes, syntax: bytes, rows: int, columns: int, bits: int, signed: int) -> bytes:
-    """A DICOM file (PS3.10) that holds nothing else."""
+    """A DICOM file (PS3.10) that holds only this code stream."""
     group2 = _element(0x0002, 0x0010, b"UI", syntax)
     group2 = _element(0x0002, 0x0000, b"UL", struct.pack("<L", len(group2))) + group2
     numbers = {0x0002: 1, 0x0010: rows, 0x0011: columns}
@@ -74,7 +74,7 @@ def _element(group: int, element: int, kind: bytes, value: bytes) -> bytes:
 
 @contextmanager
 def _file(data: bytes) -> Iterator[str]:
-    """A path where SimpleITK, which reads paths only, finds some bytes: in memory, on Linux."""
+    """A path with these bytes for SimpleITK, which reads only paths; on Linux it is in memory."""
     if hasattr(os, "memfd_create"):
         with open(os.memfd_create("nodule-diag"), "wb") as memory:  # noqa: PTH123 - a descriptor, not a path
             memory.write(data)
@@ -83,7 +83,7 @@ def _file(data: bytes) -> Iterator[str]:
         return
     from tempfile import TemporaryDirectory  # heavy
 
-    with TemporaryDirectory(prefix="nodule-diag-") as folder:  # holds pixels, and no word of a patient
+    with TemporaryDirectory(prefix="nodule-diag-") as folder:  # holds pixels, and no patient data
         path = os.path.join(folder, "image.dcm")  # noqa: PTH118 - pathlib costs an import
         with open(path, "wb") as file:  # noqa: PTH123
             file.write(data)

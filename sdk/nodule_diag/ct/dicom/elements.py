@@ -1,7 +1,7 @@
-"""The elements of interest in the head of a DICOM file, as the bytes that stand there.
+"""The needed elements in the head of a DICOM file, as raw bytes.
 
-pydicom finds them and converts nothing: its conversion warns of every value that breaks a rule, also where nothing here
-depends on it.
+pydicom finds the elements but does not convert them: its conversion warns of every value that breaks a rule, even where
+the value does not matter here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GE_BIG_ENDIAN_PIXELS = "1.2.840.113619.5.2"
 """A private transfer syntax: an implicit little endian header before big endian pixels."""
 
 _ELEMENT_HEAD_BYTES = 8
-"""Tag and length, at least: where the stream stands when an element's value begins."""
+"""The least size of tag and length, before an element's value."""
 _META_GROUP = 2
 _PIXEL_DATA = 0x7FE00010
 
@@ -50,16 +50,16 @@ _TAGS = _tags(
 
 
 class Elements:
-    """What was found.
+    """The elements found.
 
     Args:
-        allowance: What reading may still cost.
+        allowance: The limit for reading headers.
 
     Attributes:
         pixels: Start and length of the pixel data; None until they are found.
         syntax: Transfer syntax; implicit little endian, the standard's default, where the file does not say.
         deflated_from: Where the deflated part of the file begins; None where nothing is deflated.
-        whole: Whether all could be parsed, up to the pixels or the end.
+        whole: Whether everything could be parsed, up to the pixels or the end.
     """
 
     def __init__(self, allowance: Allowance) -> None:
@@ -77,7 +77,7 @@ class Elements:
         Args:
             head: The first bytes of the file.
             start: Where group 2 begins.
-            limit: Bytes to inflate at most, where the rest is deflated.
+            limit: The most bytes to inflate, where the rest is deflated.
         """
         stream = Head(head, self._allowance)
         stream.seek(start)
@@ -93,7 +93,7 @@ class Elements:
         self.whole = not stream.cut
 
     def data_set(self, *words: str) -> Dataset:
-        """Some elements of the data set that `parse` has read, with all that they hold: for sequences."""
+        """Some elements of the data set that `parse` has read, with their whole content: for sequences."""
         stream, start = self._data_set
         stream.seek(start)
         return self._read(stream, _tags(*words), stop=lambda tag: tag >= _PIXEL_DATA)
@@ -104,17 +104,17 @@ class Elements:
         seen, start = set[int](), stream.tell()
 
         def stop_when(tag: int, _: str | None, length: int) -> bool:
-            number = int(tag)  # pydicom's tags compare in Python, once an element
-            if stream.tell() - start < _ELEMENT_HEAD_BYTES:  # pydicom asks of the first one before it reads it
+            number = int(tag)  # pydicom's tags compare slowly, in Python
+            if stream.tell() - start < _ELEMENT_HEAD_BYTES:  # pydicom asks for the first element before reading it
                 return stop(number)
-            if number in seen:  # PS3.5 7.1: each stands once; who reads the first and who the last would differ
+            if number in seen:  # PS3.5 7.1: each occurs once; readers differ in which they use
                 raise ValueError(f"element {number:08x} stands twice")
             seen.add(number)
             if number == _PIXEL_DATA:
                 self.pixels = stream.tell(), length
             return stop(number)
 
-        # pydicom sees for itself where a file that does not say is explicit.
+        # pydicom detects an explicit file itself where the file does not state its syntax.
         implicit = not explicit and self.syntax in (uid.ImplicitVRLittleEndian, GE_BIG_ENDIAN_PIXELS)
         return read_dataset(stream, implicit, self._little, stop_when=stop_when, specific_tags=list(tags))
 
@@ -125,7 +125,7 @@ class Elements:
                 self._values[word] = element.value
 
     def text(self, word: str, *, encoding: str = "ascii") -> str:
-        """A value fit for a message: no padding, no control characters, no lone surrogates."""
+        """A value for a message: no padding, no control characters, no lone surrogates."""
         return printable(self._values.get(word, b""), encoding)
 
     def prose(self, word: str) -> str:
@@ -134,14 +134,14 @@ class Elements:
         return self.text(word, encoding=python_encoding[sets[-1]] if sets else "latin-1")
 
     def numbers(self, word: str, count: int) -> tuple[float, ...] | None:
-        """A value of several numbers in text; None when it is missing or is something else."""
+        """A value of several numbers in text; None when it is missing or anything else."""
         parts = self._values.get(word, b"").strip(_PADDING).split(b"\\")
         if len(parts) != count or not all(map(_NUMBER.fullmatch, parts)):
             return None
         return tuple(map(float, parts))
 
     def number(self, word: str, default: float = nan) -> float:
-        """A value of one number in text; not a number where it is something else."""
+        """A value of one number in text; NaN where it is anything else."""
         given = self._values.get(word, b"").strip(_PADDING)
         return (self.numbers(word, 1) or (nan,))[0] if given else default
 
@@ -157,6 +157,6 @@ class Elements:
 
 
 def printable(value: bytes, encoding: str = "ascii") -> str:
-    """Text fit for a message."""
+    """Text for a message."""
     text = value.decode(encoding, "replace").strip(" \0")
     return text if text.isprintable() else "".join(letter for letter in text if letter.isprintable()).strip()

@@ -1,6 +1,6 @@
 """Compressed pixels in a DICOM file: a chain of items that hold an offset table and the frames, in fragments.
 
-DICOM PS3.5, A.4. Every item must be there to its last byte, and say the same as the table and the number of frames.
+DICOM PS3.5, A.4. Every item must be complete, and must match the table and the number of frames.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def fragments_of(data: memoryview, count: int, *, name: str) -> list[list[memory
     """Find the fragments of each frame.
 
     Args:
-        data: From the first item on; what follows the last is not looked at.
+        data: The bytes from the first item on; bytes after the last item are ignored.
         count: Frames that the header promises.
         name: The file, for messages.
 
@@ -54,14 +54,14 @@ def fragments_of(data: memoryview, count: int, *, name: str) -> list[list[memory
 
 
 def items_of(frame: list[memoryview]) -> bytes:
-    """One frame as the pixels of a file of its own."""
+    """One frame as the pixels of a separate file."""
     data = b"".join(frame)
     head = _HEAD.pack(_ITEM >> 16, _ITEM & 0xFFFF, 0) + _HEAD.pack(_ITEM >> 16, _ITEM & 0xFFFF, len(data))
     return head + data + _HEAD.pack(_END_OF_ITEMS >> 16, _END_OF_ITEMS & 0xFFFF, 0)
 
 
 def _items(data: memoryview, name: str) -> list[tuple[int, memoryview]]:
-    """Where each item begins, and what it holds."""
+    """The start and the content of each item."""
     items, at = [], 0
     while at < len(data):
         if at + _HEAD.size > len(data):

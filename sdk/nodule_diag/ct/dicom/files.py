@@ -49,7 +49,7 @@ class DicomFile:
 
         Args:
             start: First byte.
-            count: How many.
+            count: Number of bytes.
             check: Whether all of an archive's member is inflated, to verify its checksum.
 
         Raises:
@@ -74,8 +74,8 @@ class MemoryFile(DicomFile):
     """A file that was never on a disk.
 
     Attributes:
-        name: What to call it in messages.
-        path: Where it is from, for messages.
+        name: Its name, for messages.
+        path: Its source, for messages.
         data: Its bytes.
     """
 
@@ -83,7 +83,7 @@ class MemoryFile(DicomFile):
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return len(self.data)
 
     def part(self, start: int, count: int, *, check: bool = True) -> memoryview:  # noqa: ARG002
@@ -96,9 +96,9 @@ class MemberFile(DicomFile):
     """A file in an archive that was never on a disk.
 
     Attributes:
-        name: Its place in the archive, for messages.
-        path: What the archive is called, for messages.
-        member: Which of the archive's.
+        name: Its path in the archive, for messages.
+        path: The archive's name, for messages.
+        member: The member of the archive.
         archive: All bytes of the archive.
     """
 
@@ -120,7 +120,7 @@ def files_in(folder: Path) -> list[DicomFile]:
     entered: set[tuple[int, int]] = set()
     for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         here = Path(parent).stat()
-        if (here.st_dev, here.st_ino) in entered:  # by a link to a folder above, or beside
+        if (here.st_dev, here.st_ino) in entered:  # through a link to a folder above or beside
             folders.clear()
             continue
         entered.add((here.st_dev, here.st_ino))
@@ -143,12 +143,12 @@ def _refuse(error: OSError) -> None:
 
 
 def printable_name(name: str) -> str:
-    """A name fit for a message on any terminal: control characters and bytes of another encoding are escaped."""
+    """A name for a message on any terminal: control characters and bytes of another encoding are escaped."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
 def members_of(path: Path, data: bytes | None = None) -> list[DicomFile]:
-    """The files of an archive in the order of its directory, which has been found harmless.
+    """The files of an archive in the order of its directory, which is checked first.
 
     Args:
         path: The ``.zip``.
@@ -196,7 +196,7 @@ def members_of(path: Path, data: bytes | None = None) -> list[DicomFile]:
 
 
 def _check_entry(entry: zipfile.ZipInfo, path: Path) -> None:
-    """Refuse what the directory says of one file."""
+    """Refuse one file if its directory entry is not safe."""
 
     def refused(why: str, code: str, hint: str) -> CTError:
         return CTError(f"{path} holds {entry.filename!r}, {why}", code=code, hint=hint)
@@ -219,5 +219,5 @@ def _check_entry(entry: zipfile.ZipInfo, path: Path) -> None:
 
 
 def _is_clutter(name: str) -> bool:
-    """What macOS adds to an archive."""
+    """Whether macOS added this file to the archive."""
     return name.startswith("__MACOSX/") or PurePosixPath(name).name.startswith("._")

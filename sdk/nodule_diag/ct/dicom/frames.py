@@ -1,8 +1,8 @@
-"""Enhanced and Legacy Converted Enhanced CT: every frame of a file as a slice of its own.
+"""Enhanced and Legacy Converted Enhanced CT: every frame of a file as a separate slice.
 
-The geometry of a frame, its rescale and what tells it from others stand in functional groups, shared by all frames or
-its own (DICOM PS3.3, C.7.6.16). Its pixels are a window on those of the file; compressed ones become a file of one
-frame, in memory, so that whatever decodes a slice decodes a frame.
+The geometry of a frame, its rescale and its identification are in functional groups, shared by all frames or its own
+(DICOM PS3.3, C.7.6.16). Its pixels are a view of the file's pixels. Compressed pixels become a file of one frame, in
+memory, so that the decoder for slices also decodes frames.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from nodule_diag.errors import CTError
 
 _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 FRAME_SEPARATOR = ", frame "
-"""Between the name of a file and the number of a frame in it."""
+"""Separates the name of a file and the number of a frame in the file."""
 _HINT = "export the series again, or convert it to classic DICOM of one slice a file"
 
 
 @dataclass(frozen=True)
 class FrameFile(DicomFile):
-    """One frame, as a file of its own.
+    """One frame, as a separate file.
 
     Attributes:
-        pixels: Of all frames.
-        index: Which one it is, from 0.
+        pixels: The pixels of all frames.
+        index: Its number, from 0.
     """
 
     pixels: _Pixels | None = None
@@ -46,7 +46,7 @@ class FrameFile(DicomFile):
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return (self.pixels.size if self.pixels else 0) or len(self._data)
 
     def part(self, start: int, count: int, *, check: bool = True) -> memoryview:  # noqa: ARG002 - a file's signature
@@ -59,7 +59,7 @@ class FrameFile(DicomFile):
 
 
 class _Pixels:
-    """The pixel data of a file of many frames; what has to be inflated or searched is, once, when first needed."""
+    """The pixel data of a file of many frames; they are inflated or searched once, when first needed."""
 
     def __init__(self, header: SliceHeader, name: str) -> None:
         self._header, self._name = header, name
@@ -69,7 +69,7 @@ class _Pixels:
         self._all: memoryview | list[bytes] | None = None
 
     def frame(self, index: int) -> bytes | memoryview:
-        """The bytes of one frame; an item and its end where they are compressed."""
+        """The bytes of one frame; an item and its end where the frames are compressed."""
         header, start = self._header, index * self._bytes
         if header.native and header.deflated_from is None and header.file.member is None:
             return header.file.part(header.pixels_start + start, self._bytes)
@@ -97,9 +97,9 @@ def frames_of(header: SliceHeader, elements: Elements, name: str) -> tuple[Slice
     """Each frame's header.
 
     Args:
-        header: Of the file.
-        elements: It was made from.
-        name: Of the file, for messages.
+        header: The file's header.
+        elements: The elements of this header.
+        name: The file's name, for messages.
 
     Raises:
         CTError: ``ct-multi-frame`` or ``ct-too-large``.
@@ -165,12 +165,12 @@ def _frame(header: SliceHeader, shared: Dataset, own: Dataset, pixels: _Pixels, 
 
 
 def _numbers(value: Iterable[Any] | None, count: int) -> tuple[float, ...] | None:
-    """So many numbers; None where there are more or fewer, as where there are none."""
+    """``count`` numbers; None where there are more, fewer or none."""
     numbers = tuple(float(number) for number in value or ())
     return numbers if len(numbers) == count else None
 
 
 def _phase(content: Dataset) -> Iterator[str]:
-    """What tells frames of one place apart, beside what classic images have too."""
+    """Properties that distinguish frames at one place, in addition to those of classic images."""
     for word in ("TemporalPositionIndex", "TemporalPositionTimeOffset", "StackID"):
         yield str(content.get(word, ""))

@@ -1,4 +1,4 @@
-"""What the header of each DICOM image says, read without its pixels."""
+"""The header of each DICOM image, read without its pixels."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ NATIVE = (
     *(uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian),
     *(uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian),
 )
-"""Transfer syntaxes whose pixels stand in the file as they are (DICOM PS3.5, annex A)."""
+"""Transfer syntaxes with uncompressed pixels (DICOM PS3.5, annex A)."""
 
 HEADER_BYTES = (2**14, 2**18, 2**22)
-"""How much of a file is read, inflated where it is deflated, until its pixels are found: enough for most, for nearly
-all, and for all that is accepted."""
+"""How much of a file is read, inflated where it is deflated, until its pixels are found: enough for most files, for
+nearly all, and for all accepted files."""
 
 MULTI_FRAME_BYTES = (2**24, 2**27)
-"""The same, beyond those, for many frames: each has a header of its own, of 1 to 40 kB, before the pixels."""
+"""Further steps for many frames: each frame has its own header of 1 to 40 kB before the pixels."""
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
 
@@ -42,39 +42,39 @@ NO_DICOM = "no image"
 _PREAMBLE_BYTES = 128
 _MAGIC = b"DICM"
 _OLD_STARTS = (b"\x08\x00", b"\x02\x00")
-"""How files without a preamble begin: with the data set, or with group 2."""
+"""The start of files without a preamble: the data set, or group 2."""
 
 
 @dataclass(frozen=True)
 class SliceHeader:
-    """What is kept of one DICOM image, or of one frame of it; None or empty where the header says nothing.
+    """The kept data of one DICOM image, or of one of its frames; None or empty where the header has no value.
 
     Attributes:
-        file: Where it is.
+        file: Its file.
         sop_class, sop_uid, study_uid, series_uid, frame_of_reference_uid: UIDs.
         modality, description, photometric, kernel, rescale_type: As in the header.
-        patient: PatientID, or PatientName where that is empty; goes into no message.
+        patient: PatientID, or PatientName where PatientID is empty; never part of a message.
         image_type: ImageType, in capitals.
         series_number: Zero where there is none.
         acquisition: AcquisitionNumber; None where there is none.
         time: AcquisitionTime, HHMMSS.
-        phase: What else tells frames at one place apart: temporal position, stack.
+        phase: Other properties that distinguish frames at one place: temporal position, stack.
         columns, rows, frames: Size in pixels, and the number of frames, at least 1.
-        frame: Which frame of its file it is, from 1; None for an image of its own.
+        frame: Which frame of its file it is, from 1; None for a single image.
         position_mm: (3,) ImagePositionPatient, LPS.
         orientation: (6,) ImageOrientationPatient: the directions of rows and of columns, LPS.
         pixel_spacing_mm: (row spacing, column spacing).
-        gantry_tilt_deg: GantryDetectorTilt; not a number where there is none.
-        concatenation: ConcatenationUID, and of how many files it consists.
+        gantry_tilt_deg: GantryDetectorTilt; NaN where there is none.
+        concatenation: ConcatenationUID, and its number of files.
         transfer_syntax: UID; implicit little endian, the standard's default, where the file does not say.
         deflated_from: Where the deflated part of the file begins; None where nothing is deflated.
-        pixels_start: First byte of the pixel data in the file, or in what inflates from ``deflated_from``.
+        pixels_start: First byte of the pixel data in the file, or in the inflated data from ``deflated_from``.
         pixels_length: Their bytes, or ``UNDEFINED_LENGTH`` for compressed frames.
-        samples: Numbers a pixel.
-        bits_allocated, bits_stored, high_bit, representation: As DICOM PS3.5, 8.1.1 has them.
+        samples: Numbers per pixel.
+        bits_allocated, bits_stored, high_bit, representation: As in DICOM PS3.5, 8.1.1.
         slope, intercept: HU = slope * stored + intercept.
         lossy: Whether the image was ever compressed with loss.
-        lossy_ratio: By how much; not a number where that is not said.
+        lossy_ratio: The compression ratio; NaN where the header does not state it.
         trouble: Why it must not be used as a slice.
     """
 
@@ -126,21 +126,21 @@ class SliceHeader:
 
     @property
     def pixel_bytes(self) -> int:
-        """What all pixels take uncompressed, one number each."""
+        """The uncompressed bytes of all pixels, with one number per pixel."""
         return self.rows * self.columns * self.frames * self.bits_allocated // 8
 
     @property
     def native(self) -> bool:
-        """Whether the pixels are not compressed, or by deflating the file as a whole."""
+        """Whether the pixels are not compressed, except by deflating the whole file."""
         return self.transfer_syntax in NATIVE and self.pixels_length != UNDEFINED_LENGTH
 
 
 Found = tuple[SliceHeader, ...] | str
-"""The images in a file, or what the file is instead."""
+"""The images in a file, or a word for another kind of file."""
 
 
 Frames = Callable[[SliceHeader, Elements, str], tuple[SliceHeader, ...]]
-"""Splits an image of many frames, of a file of that name: `nodule_diag.ct.dicom.frames`."""
+"""Splits an image of many frames, given its file's name: `nodule_diag.ct.dicom.frames`."""
 
 
 def image_headers(files: Sequence[DicomFile], *, source: str, threads: int, frames: Frames) -> list[Found]:
@@ -149,11 +149,11 @@ def image_headers(files: Sequence[DicomFile], *, source: str, threads: int, fram
     Args:
         files: Any files.
         source: The folder or archive, for messages.
-        threads: How many files are looked at side by side.
+        threads: How many files are read at once.
         frames: Splits an image of many frames.
 
     Returns:
-        What each file holds. A file that should be a CT slice and is damaged has its ``trouble`` in the header.
+        The content of each file. A damaged CT slice has its ``trouble`` in the header.
 
     Raises:
         CTError: ``ct-empty`` or ``ct-truncated``, for a file that may be a CT slice of any series;
@@ -187,7 +187,7 @@ def _header(file: DicomFile, *, source: str, frames: Frames, allowance: Allowanc
         if not counts and count < MULTI_FRAME_BYTES[0] and elements.finite("NumberOfFrames", 1) > 1:
             counts += MULTI_FRAME_BYTES
     sop_class = elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID")
-    if sop_class == uid.MediaStorageDirectoryStorage:  # DICOMDIR, on every disc
+    if sop_class == uid.MediaStorageDirectoryStorage:  # DICOMDIR: the index of a disc
         return NO_DICOM
     header = _kept(elements, file, sop_class)
     if elements.pixels is None:
@@ -200,7 +200,7 @@ def _header(file: DicomFile, *, source: str, frames: Frames, allowance: Allowanc
             hint="copy or export the series again",
         )
         if header.series_uid:
-            # Its other values may be damaged too: it must not be taken for a picture, and set aside.
+            # Its other values may be damaged too: it must not be set aside as a picture.
             modality = "CT" if sop_class in CT_CLASSES else ""
             header = replace(header, modality=modality, photometric="", samples=1, image_type=(), rescale_type="")
             return (replace(header, trouble=trouble),)
@@ -217,7 +217,7 @@ def _header(file: DicomFile, *, source: str, frames: Frames, allowance: Allowanc
 
 
 def _check_length(header: SliceHeader, name: str) -> None:
-    """Native pixels must all be there, and a value of known length must end within the file."""
+    """Check that native pixels are complete, and that a value of known length ends within the file."""
     promised, length, size = header.pixel_bytes, header.pixels_length, header.file.size
     if length == UNDEFINED_LENGTH:
         return
@@ -229,7 +229,7 @@ def _check_length(header: SliceHeader, name: str) -> None:
 
 
 def _kept(elements: Elements, file: DicomFile, sop_class: str) -> SliceHeader:
-    """All of it; a length of zero where there are no pixels."""
+    """The kept header; with a length of zero where there are no pixels."""
     allocated = elements.integer("BitsAllocated")
     stored = elements.integer("BitsStored", allocated)
     acquisition = elements.number("AcquisitionNumber")

@@ -1,4 +1,4 @@
-"""The headers of the slices that a volume was read from: what an object that refers to them must repeat."""
+"""The headers of a volume's original slices: objects that refer to these slices must repeat their values."""
 
 from __future__ import annotations
 

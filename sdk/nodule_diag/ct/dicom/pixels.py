@@ -1,7 +1,7 @@
 """The pixels of one DICOM slice in Hounsfield units.
 
-What stands in the file as it is, and run lengths, are read by numpy. Code streams are decoded in a child process
-(`nodule_diag.ct.dicom.decoding`), as what a damaged one does to a decoder is not to be foreseen.
+Uncompressed pixels and run lengths are read with numpy. Code streams are decoded in a child process
+(`nodule_diag.ct.dicom.decoding`), because a damaged code stream can have any effect on a decoder.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ DECODED: tuple[str, ...] = (*NATIVE, GE_BIG_ENDIAN_PIXELS, ENCAPSULATED_UNCOMPRE
 """All transfer syntaxes that are read."""
 
 _TAIL_BYTES = 16
-"""What is looked at behind the pixels."""
+"""Bytes that are checked after the pixels."""
 
 _PIXEL_GROUP = 0x7FE0
 _WHOLE_BYTES = (8, 16, 32)
 _BIG_ENDIAN = (uid.ExplicitVRBigEndian, GE_BIG_ENDIAN_PIXELS)
 _MOST_COMPRESSED, _MOST_COMPRESSED_MORE = 2, 2**20
-"""No way of coding makes pixels take twice their bytes and a MiB."""
+"""No coding needs more than twice the bytes of the pixels plus a MiB."""
 
 _DECODER_BYTES, _DECODER_BYTES_A_PIXEL = 2**28, 48
 """Memory for a decoder: 512 x 512 pixels of JPEG 2000 take 6 MiB."""
 
 _SLICES_A_DECODER, _MOST_DECODERS = 32, 8
-"""A decoder starts in the time that it takes for 20 to 80 slices."""
+"""Starting a decoder takes as long as decoding 20 to 80 slices."""
 
 _NO_FAULT = "Unsupported JPEG data precision"
-"""GDCM says so of every 12-bit JPEG, when it tries its 8-bit decoder first."""
+"""GDCM prints this message for every 12-bit JPEG, because it tries its 8-bit decoder first."""
 
 
 class Pixels(NamedTuple):
@@ -53,7 +53,7 @@ class Pixels(NamedTuple):
 
     Attributes:
         hu: (rows, columns) HU, of an integer type while slope and intercept are whole numbers.
-        lossy: Whether they were compressed in a way that loses something.
+        lossy: Whether the compression is lossy.
     """
 
     hu: npt.NDArray[Any]
@@ -61,7 +61,7 @@ class Pixels(NamedTuple):
 
 
 def decoders(threads: int, *, slices: int) -> Children:
-    """The children that decode the slices of one CT; none is started for slices that need none."""
+    """The children that decode the slices of one CT; they are only started when needed."""
     at_most = min(threads, 1 + slices // _SLICES_A_DECODER, _MOST_DECODERS)
     return Children(f"{decoding.__name__}:{decoding.decoder.__name__}", at_most=at_most)
 
@@ -70,9 +70,9 @@ def hounsfield(header: SliceHeader, *, source: str, decoders: Children) -> Pixel
     """Decode the one frame of a slice.
 
     Args:
-        header: Of the slice.
+        header: The slice's header.
         source: The folder or archive, for messages.
-        decoders: For code streams.
+        decoders: The decoders for code streams.
 
     Raises:
         CTError: ``ct-truncated``, ``ct-damaged``, ``ct-too-large``, ``ct-transfer-syntax``; ``ct-decoder-died`` for a
@@ -103,7 +103,7 @@ def hounsfield(header: SliceHeader, *, source: str, decoders: Children) -> Pixel
 
 
 def _check(header: SliceHeader, name: str) -> None:
-    """What the header says of the pixels must be possible, before any memory is taken for them."""
+    """Check that the header's values for the pixels are possible, before any memory is allocated."""
     if header.transfer_syntax not in DECODED:
         raise CTError(
             f"{name} is stored as {syntax_name(header.transfer_syntax)}, which is not read",
@@ -126,7 +126,7 @@ def _check(header: SliceHeader, name: str) -> None:
 
 
 def syntax_name(syntax: str) -> str:
-    """A transfer syntax as people know it, and its UID."""
+    """The usual name of a transfer syntax, and its UID."""
     known = uid.UID(syntax).name
     return syntax or "nothing" if known == syntax else f"{known} ({syntax})"
 
@@ -165,14 +165,14 @@ def _native(header: SliceHeader, name: str) -> memoryview:
 
 
 def _check_length(length: int, header: SliceHeader, name: str) -> None:
-    """Pixels are as many as the header promises, and one byte more where these are odd."""
+    """Check that the pixels have the length that the header promises, plus one byte where this length is odd."""
     promised = header.pixel_bytes
     if length != promised + promised % 2 and length != promised:
         raise damaged(name, f"its header promises {promised:,} bytes of voxels, and there are {length:,}")
 
 
 def _compressed(header: SliceHeader) -> memoryview:
-    """The items of compressed pixels, and no more of the file than they may take."""
+    """The items of compressed pixels; no more of the file is read than they may take."""
     most = _MOST_COMPRESSED * header.pixel_bytes + _MOST_COMPRESSED_MORE
     return header.file.part(header.pixels_start, min(header.pixels_length, most))
 
@@ -185,17 +185,17 @@ def _plain(header: SliceHeader, data: memoryview | bytes, *, order: str | None =
 
 
 def _in_their_bits(values: npt.NDArray[Any], header: SliceHeader) -> npt.NDArray[Any]:
-    """Stored values without the unused bits round them, which may hold anything, such as an overlay."""
+    """Stored values without the unused bits around them, which may hold other data, such as an overlay."""
     unused = header.bits_allocated - header.bits_stored
     if not unused:
         return values
-    # Up and down again clears them, and spreads the sign.
+    # Shifting up and down clears the unused bits, and extends the sign.
     up = header.bits_allocated - 1 - header.high_bit
     return np.asarray(np.right_shift(np.left_shift(values, up), unused))
 
 
 def _rescaled(values: npt.NDArray[Any], header: SliceHeader) -> npt.NDArray[Any]:
-    """Slope times stored value plus intercept, in integers where these are whole."""
+    """Slope times stored value plus intercept, in integers where both are whole numbers."""
     slope, intercept = header.slope, header.intercept
     if not (slope.is_integer() and intercept.is_integer() and max(abs(slope), abs(intercept)) < 2**15):
         return np.asarray(values * slope + intercept)
@@ -207,7 +207,7 @@ def _rescaled(values: npt.NDArray[Any], header: SliceHeader) -> npt.NDArray[Any]
 
 
 def _decoded(header: SliceHeader, stream: CodeStream, decoders: Children, name: str) -> npt.NDArray[Any]:
-    """(rows, columns) words as they were before compression."""
+    """(rows, columns) words as before compression."""
     _check_stream(header, stream)
     syntax = uid.UID(header.transfer_syntax).name
     pixels, item_bytes = header.rows * header.columns, 1 if stream.bits <= 8 else 2
@@ -244,13 +244,13 @@ def _decoded(header: SliceHeader, stream: CodeStream, decoders: Children, name: 
 
 
 def _check_stream(header: SliceHeader, stream: CodeStream) -> None:
-    """The code stream holds the image that the header promises, in bits that mean the same."""
+    """Check that the code stream holds the image that the header promises, with the same meaning of its bits."""
     if (stream.rows, stream.columns, stream.samples) != (header.rows, header.columns, 1):
         raise ValueError(
             f"its header promises {header.columns} x {header.rows} pixels, its code stream"
             f" {stream.columns} x {stream.rows} of {stream.samples}"
         )
-    # A stream of fewer bits than are stored has no bit of the sign, nor one to clear.
+    # A stream with fewer bits than are stored has no sign bit, and no unused bit to clear.
     fewer = stream.bits < header.high_bit + 1
     if not 1 <= stream.bits <= min(header.bits_allocated, 16) or (
         fewer and (header.bits_stored != header.high_bit + 1 or header.signed != stream.signed)
@@ -263,6 +263,6 @@ def _check_stream(header: SliceHeader, stream: CodeStream) -> None:
 
 
 def _in_a_line(text: str) -> str:
-    """The last line of what a library says, fit for a message."""
+    """The last line of a library's output, for a message."""
     line = text.strip().rsplit("\n", 1)[-1].rsplit("): ", 1)[-1]
     return "".join(character if character.isprintable() else "?" for character in line)[:120]

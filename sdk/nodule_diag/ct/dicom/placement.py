@@ -1,8 +1,8 @@
-"""The even, right-angled grid of a stack of slices, and what it takes of each.
+"""The even, right-angled grid of a stack of slices, and the source slices of each of its planes.
 
-Positions are decimal text, often rounded, and couches sag: the grid is the least-squares fit to all slices, and slices
-that lie within the tolerances of it are taken as they are. What lies elsewhere is interpolated: slices that are missing
-or uneven along the normal, and the shear of a tilted gantry along the columns.
+Positions are decimal text, often rounded, and couches sag. So the grid is the least-squares fit to all slices, and
+slices within its tolerances are used unchanged. Other slices are interpolated: missing or uneven slices along the
+normal, and the shear of a tilted gantry along the columns.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from nodule_diag.ct.grid import SHEAR_TOLERANCE, StoredGrid
 from nodule_diag.errors import CTError
 
 ROUNDING_MM = 0.06
-"""How far a slice may lie from its place along the normal: positions with one decimal are off by 0.05 mm, and the fit
-to them by a little. The network's voxels are 0.5 mm."""
+"""How far a slice may lie from its place along the normal: positions with one decimal are off by 0.05 mm, and their fit
+by a little more. The network's voxels are 0.5 mm."""
 
 UNEVEN = 0.05
-"""The same, as a share of the usual distance of slices: as exact as thick slices are told."""
+"""The same, as a share of the usual distance of slices: the positions of thick slices are not more exact."""
 
 DRIFT_MM = 0.5
 """How far a slice may lie sideways from the others: one of the network's voxels; a chest CT's pixels are larger."""
 
 GAP = 1.5
-"""From this many usual distances on, a slice is missing: what lies between is nearer to two than to one."""
+"""From this many usual distances on, a slice is missing: the distance is nearer to two than to one."""
 
 MAX_GROWTH = 2.0
-"""Slices of the grid for each that is there: beyond it most of the CT would be made up."""
+"""The most slices of the grid per original slice: with more, most of the CT would be interpolated."""
 
 ON_A_SLICE = 1e-3
-"""Millimetres, or shares of a step, below which a level is that of a slice."""
+"""Distance in millimetres, or as a share of a step, below which a level is that of a slice."""
 
 _DECIMALS = 9
-"""A fit to decimal text is rounded to what such text can say, so that exact positions give exact grids."""
+"""A fit to decimal text is rounded to the precision of such text, so that exact positions give exact grids."""
 
 
 class Source(NamedTuple):
-    """What one slice of the grid is made of: ``lower`` where ``weight`` is 0, towards ``upper`` where it is 1."""
+    """The source of one slice of the grid: ``lower`` where ``weight`` is 0, and ``upper`` where it is 1."""
 
     lower: int
     upper: int
@@ -54,12 +54,12 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """Where the slices of a series go.
+    """The places of a series' slices in the grid.
 
     Attributes:
-        grid: Of the volume.
+        grid: The volume's grid.
         sources: One for each slice of the grid, in its order.
-        shifts: (slices, 2) pixels along x (a row) and y (a column) that each slice moves; None where none does.
+        shifts: (slices, 2) pixels along x (a row) and y (a column) that each slice moves; None where no slice moves.
         gaps: Where slices are missing.
     """
 
@@ -70,7 +70,7 @@ class Placement:
 
     @property
     def resampled(self) -> bool:
-        """Whether the grid's slices are others than those of the series."""
+        """Whether the grid's slices differ from those of the series."""
         return self.shifts is not None or any(source.weight for source in self.sources)
 
 
@@ -83,7 +83,7 @@ class _Levels(NamedTuple):
 
 
 def placement_of(series: Series) -> Placement:
-    """Fit the grid, warning of what is interpolated.
+    """Fit the grid, with warnings about interpolated slices.
 
     Args:
         series: Slices that all rules have passed, in the order of their heights.
@@ -95,7 +95,7 @@ def placement_of(series: Series) -> Placement:
     first, axes, heights = slices[0], axes_of(slices), heights_of(slices)
     levels = _levels(series, heights)
     row_mm, column_mm = first.pixel_spacing_mm or (0.0, 0.0)
-    # PixelSpacing gives the distance of rows first; x runs along a row, so its step is the second number.
+    # PixelSpacing gives the distance of rows first; x is along a row, so its step is the second number.
     pixel_mm = np.array([column_mm, row_mm])
     sideways = _sideways(series, points_of(slices) @ axes[:2].T, heights)
     corner, size = np.mean(sideways, axis=0), (first.columns, first.rows)
@@ -120,7 +120,7 @@ def _tolerance(step: float) -> float:
 
 
 def _levels(series: Series, heights: Floats) -> _Levels:
-    """Even levels along the normal: a fit where slices lie on them, with holes or without, or else interpolated."""
+    """Even levels along the normal: a fit where slices lie on them, with or without gaps, else interpolated."""
     number, extent = len(heights), float(heights[-1] - heights[0])
     usual = float(np.median(np.diff(heights)))
     if extent / usual + 1 > MAX_GROWTH * number:
@@ -161,7 +161,7 @@ def _interpolated(series: Series, heights: Floats, usual: float) -> _Levels:
 
 
 def _line(steps: Floats, heights: Floats) -> tuple[float, float]:
-    """Where the least-squares line begins, and its step."""
+    """The start of the least-squares line, and its step."""
     away = steps - np.mean(steps)
     step = float(away @ heights / (away @ away))
     return float(np.mean(heights) - step * np.mean(steps)), step
@@ -177,7 +177,7 @@ def _between(heights: Floats, levels: Floats) -> list[Source]:
 
 
 def _sideways(series: Series, shifts: Floats, heights: Floats) -> Floats:
-    """(slices, 2) mm along a row and a column where each slice begins: all alike, or those of a tilted gantry."""
+    """(slices, 2) mm along a row and a column where each slice begins: all equal, or those of a tilted gantry."""
     rise = heights - heights.mean()
     tolerance = max(DRIFT_MM, SHEAR_TOLERANCE * float(np.ptp(heights)))
     centre = shifts.mean(axis=0)
@@ -217,7 +217,7 @@ def _wide(slices: list[SliceHeader], heights: Floats, usual: float) -> str:
 
 
 def _place(slices: list[SliceHeader], i: int) -> str:
-    """Between which positions two neighbours lie, in the patient's own axis that runs closest to the normal."""
+    """The positions of two neighbours, on the patient's axis that is closest to the normal."""
     axis = int(np.abs(axes_of(slices[i : i + 1])[2]).argmax())
     low, high = sorted(points_of(slices[i : i + 2])[:, axis].tolist())
     return f"between {'xyz'[axis]} {low:.2f} and {high:.2f}"

@@ -1,4 +1,4 @@
-"""Where slices lie, as numbers: directions, positions, heights along the normal."""
+"""The places of slices as numbers: directions, positions, heights along the normal."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SAME_PLACE_MM = 0.01
 """Slices closer than this lie at the same place."""
 
 OTHER_PLANE_COSINE = 0.7
-"""Slices turned by over 45 degrees against each other are not of one stack: one is a scout or a reformat."""
+"""Slices with more than 45 degrees between them are not of one stack: one is a scout or a reformat."""
 
 STACK_SLICES = 3
-"""Fewer slices at places of their own are no volume that anyone may have meant: scouts come in ones and twos."""
+"""Fewer slices at different places are not a volume: there are usually one or two scouts."""
 
 
 def axes_of(slices: Sequence[SliceHeader]) -> Floats:
@@ -41,19 +41,19 @@ def heights_of(slices: Sequence[SliceHeader]) -> Floats:
 
 
 def count_of_places(slices: Sequence[SliceHeader]) -> int:
-    """How many heights the slices of one plane lie at."""
+    """The number of different heights of the slices of one plane."""
     gaps = np.diff(np.sort(heights_of(slices)))
     return 1 + int(np.count_nonzero(gaps >= SAME_PLACE_MM))
 
 
 def crowded(slices: Sequence[SliceHeader]) -> bool:
-    """Whether slices of one plane lie at the same place, or so close that two stacks may lie in each other."""
+    """Whether slices of one plane are at the same place, or so close that two stacks may be interleaved."""
     gaps = np.diff(np.sort(heights_of(slices)))
     return bool(gaps.size and gaps.min() < max(SAME_PLACE_MM, float(np.median(gaps)) / 2 - SAME_PLACE_MM))
 
 
 def by_plane(slices: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
-    """Slices sorted into stacks of about the same plane, in the order of each one's first."""
+    """Slices sorted into stacks of about the same plane, in the order of each stack's first slice."""
     planes: list[tuple[Floats, list[SliceHeader]]] = []
     known: dict[object, list[SliceHeader]] = {}
     for header in slices:

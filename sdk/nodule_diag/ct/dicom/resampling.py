@@ -1,4 +1,4 @@
-"""Slices on their way to a grid that they do not lie on: moved over each other, and blended with their neighbours."""
+"""Resamples slices to a grid that they do not lie on: shifts them, and blends them with their neighbours."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def resampled(placement: Placement, planes: Iterator[Plane]) -> Iterator[Plane]:
     """The slices of the grid, one after the other; two slices of the series are in memory at a time.
 
     Args:
-        placement: What each is made of.
+        placement: The source of each slice.
         planes: (rows, columns) HU of the series' slices, in its order.
     """
     size = placement.grid.size_xyz[:2]
@@ -40,7 +40,7 @@ def resampled(placement: Placement, planes: Iterator[Plane]) -> Iterator[Plane]:
 
 
 def _blended(below: Plane, above: Plane, weight: float) -> Plane:
-    """A slice between two, linearly; of whole numbers where these are."""
+    """Linear interpolation between two slices; in integers where both slices are."""
     return _as_whole(below * (1 - weight) + above * weight, below.dtype)
 
 
@@ -53,7 +53,7 @@ def _moved(plane: Plane, shift: float, *, axis: int, size: int) -> Plane:
         moved[whole : whole + len(plane)] = plane
         return np.moveaxis(moved, 0, axis)
     below = int(np.floor(shift))
-    between = 1 - (shift - below)  # where a pixel of the grid lies between its two nearest of the slice
+    between = 1 - (shift - below)  # position of a grid pixel between its two nearest pixels
     edged = np.pad(plane, ((1, 1), (0, 0)), mode="edge")
     count = len(plane) - 1
     taps = (weight * edged[tap : tap + count] for tap, weight in enumerate(_keys(between)))

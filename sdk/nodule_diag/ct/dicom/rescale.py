@@ -1,4 +1,4 @@
-"""Slope, intercept and bits may differ from slice to slice where HU agree: that is looked at, not believed."""
+"""Slope, intercept and bits may differ between slices if the HU agree: this module compares the HU."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ TISSUE_HU = -300
 """Soft tissue and bone lie above, lung and air below."""
 
 AGREEING_HU = 30
-"""How far the tissue of two neighbours may lie apart in the median, where their slope or intercept differs. In two
-chest CTs it lay at most 15 HU apart between slices of up to 10 mm distance; a slope of 1.03 moves it by 30."""
+"""Largest median difference of the tissue of two neighbours whose slope or intercept differs. In two chest CTs this
+difference was at most 15 HU between slices of up to 10 mm distance; a slope of 1.03 changes the tissue by 30 HU."""
 
 ENOUGH_PIXELS = 16
-"""Fewer of tissue say nothing: the slice lies beyond the body."""
+"""With fewer pixels of tissue there is no comparison: the slice lies beyond the body."""
 
 SAMPLES = 128
-"""Pixels looked at along each side of a slice, about."""
+"""Approximate number of compared pixels along each side of a slice."""
 
 
 def in_one_unit(series: Series, planes: Iterator[Plane]) -> Iterator[Plane]:
-    """Pass slices on, comparing neighbours of another slope, intercept or other bits.
+    """Pass slices on, comparing neighbours with different slope, intercept or bits.
 
     Args:
-        series: In the order of the slices.
+        series: The series, in the order of the slices.
         planes: (rows, columns) HU of each.
 
     Raises:
-        CTError: ``ct-inconsistent-slices``, naming the slice whose slope, intercept and bits fewer have.
+        CTError: ``ct-inconsistent-slices``, naming the slice with the less common slope, intercept and bits.
     """
     scales = [_scale(header) for header in series.slices]
     common = Counter(scales)
@@ -63,7 +63,7 @@ def in_one_unit(series: Series, planes: Iterator[Plane]) -> Iterator[Plane]:
 
 
 def _scale(header: SliceHeader) -> str:
-    """What turns a slice's words into HU, in words."""
+    """The conversion of a slice's stored values to HU, in words."""
     bits = f"bits {header.high_bit - header.bits_stored + 1} to {header.high_bit}"
     return (
         f"slope {header.slope:g}, intercept {header.intercept:g} and {'signed ' if header.representation else ''}{bits}"

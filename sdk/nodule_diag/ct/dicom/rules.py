@@ -1,8 +1,8 @@
-"""Which images are of the volume, by what their headers say they are.
+"""Selects the images of the volume by their headers.
 
-A rule is one function that takes the `Series` as the rules before it left it, and sorts it, sets images aside or
-refuses it, saying why. The chain of all rules is in `nodule_diag.ct.dicom.series`; the choice among several volumes is
-in `nodule_diag.ct.dicom.volumes`, and how slices lie in `nodule_diag.ct.dicom.stack`.
+A rule is a function that takes the `Series` from the previous rule, and sorts it, sets images aside or refuses it, with
+a reason. The chain of all rules is in `nodule_diag.ct.dicom.series`; the choice among several volumes is in
+`nodule_diag.ct.dicom.volumes`, and the geometry of slices in `nodule_diag.ct.dicom.stack`.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _GRAYSCALE = ("MONOCHROME2", "")
 _SCOUTS = {"LOCALIZER", "SCOUT", "TOPOGRAM"}
 _PROJECTIONS = {"MIP", "MINIP", "MNIP", "VRT", "PROJECTION"}
 _IN_HU = ("", "HU", "HU_MOD", "US")
-"""RescaleType of a CT in Hounsfield units, ``US`` (unspecified) by custom; others are mg/ml of iodine and the like."""
+"""RescaleType of a CT in Hounsfield units, ``US`` (unspecified) by custom; others are mg/ml of iodine, for example."""
 
 
 @dataclass
 class Series:
-    """The images that may be slices of one volume, and what was set aside on the way.
+    """The images that may be slices of one volume, and the files that were set aside.
 
     Attributes:
         source: The folder or archive, for messages.
-        slices: Still taken for slices.
-        wanted: The SeriesInstanceUID that was asked for.
-        acquisition: The number of the volume in the series that was asked for.
-        set_aside: What is not of the volume.
-        warnings: What the user of a result must know.
+        slices: The images that still count as slices.
+        wanted: The requested SeriesInstanceUID.
+        acquisition: The number of the requested volume in the series.
+        set_aside: Files that are not part of the volume.
+        warnings: Warnings for the user of a result.
     """
 
     source: str
@@ -47,7 +47,7 @@ class Series:
     warnings: list[str] = field(default_factory=list)
 
     def keep(self, slices: Iterable[SliceHeader], why: str) -> None:
-        """Go on with these slices; the others are set aside."""
+        """Keep these slices; the others are set aside."""
         slices = list(slices)
         kept = {id(header) for header in slices}
         self.set_aside += [SetAside(header.file.name, why) for header in self.slices if id(header) not in kept]
@@ -58,7 +58,7 @@ class Series:
         return CTError(f"{self.source}: {header.file.name} {why}", code=code, hint=hint)
 
     def told(self) -> tuple[str, ...]:
-        """All warnings. None names a file, as that may name a patient: `set_aside` has the names."""
+        """All warnings. They contain no file names, which may name a patient: `set_aside` has the file names."""
         silent = {NO_DICOM, *([ANOTHER_SERIES] if self.wanted else [])}
         counted = Counter(one.why for one in self.set_aside if one.why not in silent)
         aside = (f"set aside {n} DICOM object{'s' if n > 1 else ''}: {why}" for why, n in counted.items())
@@ -66,20 +66,20 @@ class Series:
 
 
 Rule = Callable[[Series], None]
-"""Raises a `CTError` for what it cannot set aside."""
+"""Raises a `CTError` for images that it cannot set aside."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Images that are no slices of a CT: set aside beside slices, refused where there is nothing else.
+    """Images that are not slices of a CT: set aside if there are slices too, else refused.
 
     Attributes:
-        found: Whether a header is of one.
-        aside: What it is, for the warning, with ``{}`` for the value.
+        found: Whether a header is of this kind.
+        aside: A description for the warning, with ``{}`` for the value.
         alone: The same, for the error.
-        value: Why.
-        code: Of the error.
-        hint: Of the error.
+        value: The reason.
+        code: The code of the error.
+        hint: The hint of the error.
     """
 
     found: Callable[[SliceHeader], bool]
@@ -137,17 +137,17 @@ KINDS = (
         "give the CT itself, not a map of iodine or of effective atomic number",
     ),
 )
-"""In this order: the first that fits names the image."""
+"""The order matters: the first kind that fits names the image."""
 
 
 def the_series_asked_for(series: Series) -> None:
-    """Keep what was asked for, before anything else can be wrong with the rest."""
+    """Keep the requested series first, so that faults of other series do not matter."""
     if series.wanted is not None and any(header.series_uid == series.wanted for header in series.slices):
         series.keep((one for one in series.slices if one.series_uid == series.wanted), ANOTHER_SERIES)
 
 
 def slices_of_a_ct(series: Series) -> None:
-    """Set aside what is of another kind: a network trained on Hounsfield units answers anything, so it is not asked."""
+    """Set aside images of other kinds: a network trained on Hounsfield units would answer for any image."""
     for kind in KINDS:
         others = [header for header in series.slices if not kind.found(header)]
         if not others:
@@ -159,7 +159,7 @@ def slices_of_a_ct(series: Series) -> None:
 
 
 def placed_in_the_patient(series: Series) -> None:
-    """A picture without a place is set aside; a slice that lost its place is missed somewhere in the volume."""
+    """Set aside pictures without a place; refuse a slice without a place, because it is missing in the volume."""
     lost = [(header, missing) for header in series.slices if (missing := _not_said(header))]
     placed = [header for header in series.slices if not _not_said(header)]
     sizes = {(header.rows, header.columns) for header in placed}
@@ -184,7 +184,7 @@ def _not_said(header: SliceHeader) -> list[str]:
 
 
 def whole(series: Series) -> None:
-    """No slice is damaged, cut off, of a kind that cannot be read, or has bits that would be read wrongly."""
+    """Refuse slices that are damaged, truncated, of a kind that cannot be read, or with bits read wrongly."""
     for header in series.slices:
         if header.trouble:
             raise header.trouble
@@ -205,7 +205,7 @@ def whole(series: Series) -> None:
 
 
 def no_copies(series: Series) -> None:
-    """An image that is there twice, voxel by voxel, is used once; two that differ under one UID are refused."""
+    """Use an image once if it is repeated with equal voxels; refuse different images with one UID."""
     seen: dict[tuple[object, ...], SliceHeader] = {}
     by_uid: dict[tuple[str, int | None], SliceHeader] = {}
     kept = []
@@ -245,7 +245,7 @@ _IDENTITIES: dict[str, Callable[[SliceHeader], str]] = {
 
 
 def of_one_patient(series: Series) -> None:
-    """One patient, one frame of reference: all that says where a voxel lies, and in whom."""
+    """Refuse more than one patient or frame of reference, which define where a voxel lies, and in whom."""
     for name, value in _IDENTITIES.items():
         most, first = _most(series.slices, value)
         for header in series.slices:
@@ -257,7 +257,7 @@ def of_one_patient(series: Series) -> None:
 
 
 def _most(slices: list[SliceHeader], value: Callable[[SliceHeader], object]) -> tuple[object, SliceHeader]:
-    """The value that most slices have, and the first of them."""
+    """The value that most slices have, and the first slice with this value."""
     values = [value(header) for header in slices]
     most = Counter(values).most_common(1)[0][0]
     return most, slices[values.index(most)]

@@ -1,4 +1,4 @@
-"""RLE Lossless (DICOM PS3.5, annex G), decoded here: GDCM dies of a damaged count of segments, and fills gaps."""
+"""RLE Lossless (DICOM PS3.5, annex G), decoded here: GDCM crashes on a damaged segment count, and fills gaps."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _PADDING = (b"", b"\0", b"\0\0", b"\0\0\0")
 
 
 def decode(frame: bytes, pixels: int, bytes_a_pixel: int) -> npt.NDArray[np.uint8]:
-    """Decode a frame of one number a pixel.
+    """Decode a frame with one number per pixel.
 
     Args:
-        frame: All fragments of it.
-        pixels: In the frame.
-        bytes_a_pixel: Of each; a segment holds one of them of all pixels, the most significant first.
+        frame: All its fragments.
+        pixels: Number of pixels in the frame.
+        bytes_a_pixel: Bytes per pixel; a segment holds one byte of all pixels, the most significant first.
 
     Returns:
         (pixels, bytes_a_pixel), the least significant byte first.
 
     Raises:
-        ValueError: If its segments hold less or more; says why.
+        ValueError: If its segments are too short or too long; says why.
     """
     if len(frame) < _HEADER.size:
         raise ValueError("its table of run length segments is cut off")

@@ -50,10 +50,10 @@ def read(path: Path, *, series: str | None, acquisition: int | None, threads: in
         path: The folder or archive.
         series: SeriesInstanceUID; needed when there are several.
         acquisition: Which volume of the series; needed when there are several.
-        threads: How many may work at once.
+        threads: How many threads may work at once.
 
     Raises:
-        CTError: When there is no such series, or it is no CT that can be diagnosed from.
+        CTError: When there is no such series, or it is not a CT that can be used for a diagnosis.
     """
     files = files_in(path) if path.is_dir() else members_of(path)
     return read_dicom_files(files, source=str(path), series=series, acquisition=acquisition, threads=threads)
@@ -70,11 +70,11 @@ def read_dicom_files(
     """Read a series from files that were found elsewhere.
 
     Args:
-        files: In any order.
-        source: Where they are from, for messages.
+        files: The files, in any order.
+        source: Where the files are from, for messages.
         series: As :func:`read`.
-        acquisition: Likewise.
-        threads: Likewise; ``OMP_NUM_THREADS`` or every available core when left out.
+        acquisition: As :func:`read`.
+        threads: As :func:`read`; ``OMP_NUM_THREADS`` or every available core when left out.
 
     Raises:
         CTError: As :func:`read`.

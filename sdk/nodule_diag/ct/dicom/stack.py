@@ -1,8 +1,8 @@
-"""How slices lie: rules on their places in the patient, once they are those of one volume.
+"""Rules on the geometry of slices, once all slices are of one volume.
 
-ITK's series reader takes the mean distance of the slices for the spacing and only warns when they are uneven; a
+ITK's series reader takes the mean distance of the slices as the spacing and only warns when they are uneven; a
 missing slice then moves every nodule beyond it. Here every slice's position and orientation is checked, and
-`nodule_diag.ct.dicom.placement` puts each where it says it lies.
+`nodule_diag.ct.dicom.placement` puts each slice at its own position.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ PIXEL_SPACING_TOLERANCE = 1e-4
 """Relative difference of pixel spacing between slices; rounding of decimal strings stays below it."""
 
 NAMED_AT_MOST = 5
-"""How many offending places a message spells out."""
+"""How many wrong places a message lists."""
 
 
 def several_slices(series: Series) -> None:
-    """One slice is no volume: it has no spacing."""
+    """Refuse a single slice, which has no spacing and is not a volume."""
     if len(series.slices) == 1:
         raise CTError(
             f"{series.source} is not a three-dimensional volume: it holds a single slice, {series.slices[0].file.name}",
@@ -40,7 +40,7 @@ def several_slices(series: Series) -> None:
 
 
 def of_one_kind(series: Series) -> None:
-    """Same size, pixel spacing and orientation everywhere; what most slices have is taken as right."""
+    """Require the same size, pixel spacing and orientation everywhere; the most common value is taken as right."""
     kinds = [(header.rows, header.columns, header.orientation) for header in series.slices]
     first = series.slices[kinds.index(Counter(kinds).most_common(1)[0][0])]
     for header in series.slices:
@@ -58,7 +58,7 @@ def of_one_kind(series: Series) -> None:
 
 
 def right_angled(series: Series) -> None:
-    """Rows and columns are unit vectors at a right angle, or pixels lie where nobody can say."""
+    """Require unit vectors at a right angle for rows and columns; otherwise the place of pixels is unknown."""
     first = series.slices[0]
     vectors = np.reshape(np.asarray(first.orientation, dtype=np.float64), (2, 3))
     lengths = np.linalg.norm(vectors, axis=1)
@@ -68,13 +68,13 @@ def right_angled(series: Series) -> None:
 
 
 def in_order_of_height(series: Series) -> None:
-    """Slices are sorted along their common normal: file names and instance numbers may say anything."""
+    """Sort slices along their common normal, because file names and instance numbers are not reliable."""
     heights = heights_of(series.slices)
     series.slices = [series.slices[i] for i in np.argsort(heights, kind="stable")]
 
 
 def one_at_a_place(series: Series) -> None:
-    """No two slices lie at one height: they would be two time points or two reconstructions."""
+    """Refuse two slices at one height: they would be two time points or two reconstructions."""
     heights, names = heights_of(series.slices), [header.file.name for header in series.slices]
     same = np.flatnonzero(np.diff(heights) < SAME_PLACE_MM).tolist()
     if same:
@@ -87,7 +87,7 @@ def one_at_a_place(series: Series) -> None:
 
 
 def some(places: list[str]) -> str:
-    """A list for a message, cut where it gets long."""
+    """A list for a message, shortened where it is long."""
     more = f"; and {len(places) - NAMED_AT_MOST} more" if len(places) > NAMED_AT_MOST else ""
     return "; ".join(places[:NAMED_AT_MOST]) + more
 

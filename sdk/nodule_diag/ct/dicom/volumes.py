@@ -1,6 +1,6 @@
-"""Which volume: a folder may hold several series, and a series several acquisitions, reconstructions or planes.
+"""Chooses the volume: a folder may hold several series, and a series several acquisitions, reconstructions or planes.
 
-The only one that is a volume is taken. Between two nobody may guess: the error lists them, with what to ask for.
+A single volume is taken. Among several volumes there is no guess: the error lists them, and how to request each.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Slices = list[SliceHeader]
 OWN_UIDS = "each slice has a SeriesInstanceUID of its own: they were taken for one series"
 
 LISTED_AT_MOST = 20
-"""How many series or volumes an error spells out."""
+"""How many series or volumes an error lists."""
 
 _TELLING: tuple[Callable[[SliceHeader], object], ...] = (
     lambda header: header.acquisition,
@@ -32,11 +32,11 @@ _TELLING: tuple[Callable[[SliceHeader], object], ...] = (
     lambda header: (header.acquisition, header.kernel, header.rows, header.columns, header.pixel_spacing_mm),
     lambda header: (header.acquisition, header.kernel, header.phase, header.image_type),
 )
-"""What may tell volumes apart that lie in each other, one after the other."""
+"""Properties that may distinguish interleaved volumes, tried one after the other."""
 
 
 def one_series(series: Series) -> None:
-    """Keep the only series that is a volume: two are two reconstructions."""
+    """Keep the only series that is a volume; two would be two reconstructions."""
     by_uid: dict[str, Slices] = {}
     for header in series.slices:
         by_uid.setdefault(header.series_uid, []).append(header)
@@ -63,7 +63,7 @@ def one_series(series: Series) -> None:
 
 
 def _may_be_a_volume(slices: Slices) -> bool:
-    """Whether some of the slices make a stack; damaged ones count, as nothing may be chosen because of damage."""
+    """Whether some slices make a stack; damaged slices count, because damage must not decide the choice."""
     placed = [header for header in slices if _placed(header)]
     stacks = [count_of_places(stack) for stack in by_plane(placed)]
     return max([*stacks, sum(header.trouble is not None for header in slices)]) >= STACK_SLICES
@@ -74,7 +74,7 @@ def _placed(header: SliceHeader) -> bool:
 
 
 def one_volume(series: Series) -> None:
-    """Keep the only volume of the series, or the one that was asked for."""
+    """Keep the only volume of the series, or the requested one."""
     planes = by_plane(series.slices)
     stacks = [stack for plane in planes for stack in _apart(plane)]
     volumes = [stack for stack in stacks if count_of_places(stack) >= STACK_SLICES]
@@ -98,7 +98,7 @@ def one_volume(series: Series) -> None:
 
 
 def _one_acquisition(series: Series, number: int) -> None:
-    """Of acquisitions that make one volume together, such as a chest and an abdomen, keep one."""
+    """Keep one of several acquisitions that make one volume together, such as a chest and an abdomen."""
     there = sorted({header.acquisition for header in series.slices if header.acquisition is not None})
     if number not in there:
         others = ", ".join(map(str, there[:LISTED_AT_MOST])) or "one without a number"
@@ -111,7 +111,7 @@ def _one_acquisition(series: Series, number: int) -> None:
 
 
 def _apart(slices: Slices) -> list[Slices]:
-    """The volumes that lie in each other, told apart by the first property that does it; else all as one."""
+    """The interleaved volumes, separated by the first property that distinguishes them; else all as one."""
     if not crowded(slices):
         return [slices]
     for telling in _TELLING:
@@ -126,7 +126,7 @@ def _apart(slices: Slices) -> list[Slices]:
 
 
 def _numbered(volumes: Sequence[Slices]) -> dict[int, Slices]:
-    """Each with the number to ask for it by: its AcquisitionNumber where these tell all apart, else 1, 2, ..."""
+    """Each volume with its number for a request: its AcquisitionNumber if all are different, else 1, 2, ..."""
     acquisitions = [{header.acquisition for header in stack} for stack in volumes]
     numbers = [next(iter(found)) for found in acquisitions if len(found) == 1]
     known = [number for number in numbers if number is not None]
@@ -160,7 +160,7 @@ def _series_listing(by_uid: dict[str, Slices]) -> str:
 
 
 def _size(slices: Slices) -> str:
-    """Voxels, and what lies between slices where they are a stack."""
+    """Number of voxels, and the slice spacing where the slices are a stack."""
     size = f"{slices[0].columns} x {slices[0].rows} x {len(slices)}"
     if len(slices) < STACK_SLICES or not all(map(_placed, slices)) or len(by_plane(slices)) > 1:
         return size
@@ -169,6 +169,6 @@ def _size(slices: Slices) -> str:
 
 
 def _some(entries: list[str]) -> str:
-    """A list for a message, cut where it gets long."""
+    """A list for a message, shortened where it is long."""
     more = f"; and {len(entries) - LISTED_AT_MOST} more" if len(entries) > LISTED_AT_MOST else ""
     return "; ".join(entries[:LISTED_AT_MOST]) + more

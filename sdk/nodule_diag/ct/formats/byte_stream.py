@@ -1,8 +1,8 @@
 """Voxels from a plain or compressed file, a few slices at a time and counted to the byte.
 
-Every checksum that stands in compressed data is reached: CRC-32 and length of all gzip members, zlib's Adler-32, and
-bzip2's of each block and stream. What follows the last voxel is looked for too: where a header promises less than the
-file holds, only a part of the CT would be read.
+Every checksum in compressed data is verified: CRC-32 and length of all gzip members, zlib's Adler-32, and bzip2's of
+each block and stream. Bytes after the last voxel are an error too: if a header promises less than the file holds, only
+a part of the CT would be read.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Packing = Literal["gzip", "zlib", "bzip2"]
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _MEMBER_MAGIC = {"gzip": _GZIP_MAGIC, "bzip2": b"BZh"}
-"""How another member or stream begins; nothing may follow zlib's only one."""
+"""The start of a further member or stream; zlib has only one."""
 _BLOCK_BYTES = 2**20
 
 
 class _Unpacker(Protocol):
-    """What isal's, and the standard library's, decompressors have in common."""
+    """The common interface of the decompressors of isal and of the standard library."""
 
     @property
     def eof(self) -> bool: ...
@@ -39,17 +39,17 @@ class _Unpacker(Protocol):
 
 
 def is_gzip(file: BufferedReader) -> bool:
-    """Whether the bytes to be read next begin a gzip member; none is read."""
+    """Whether the next bytes begin a gzip member; no byte is read."""
     return file.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC)
 
 
 class ByteStream:
-    """Reads exact numbers of bytes: a plain file's straight into the caller's buffer, a compressed one's by blocks.
+    """Reads exact numbers of bytes: a plain file directly into the caller's buffer, a compressed file by blocks.
 
     Args:
         file: Open at the first byte to read.
         packing: How the bytes from there on are compressed; None when they are not. Several gzip members or bzip2
-            streams may follow each other, and zeros, which fill a block of a tape or a disk, the last.
+            streams may follow each other. Zeros, which fill a block of a tape or a disk, may follow the last one.
         path: The file, for messages.
 
     Attributes:
@@ -85,7 +85,7 @@ class ByteStream:
     def _unpacker(self, packing: Packing) -> _Unpacker:
         if packing == "bzip2":
             try:
-                from bz2 import BZ2Decompressor  # a Python may have been built without it
+                from bz2 import BZ2Decompressor  # Python may have been built without it
             except ImportError:
                 raise unsupported(self._path, "its voxels are packed by bzip2, which this Python cannot undo") from None
             return BZ2Decompressor()
@@ -93,7 +93,7 @@ class ByteStream:
         return igzip_lib.IgzipDecompressor(flag=flag)
 
     def _next_member(self, packing: Packing, block: bytes) -> bytes:
-        """The beginning of what follows a member and zeros; nothing at the end of the file."""
+        """The first bytes after a member and zeros; empty at the end of the file."""
         while not (rest := block.lstrip(b"\0")) and (block := self._file.read(_BLOCK_BYTES)):
             pass
         magic = _MEMBER_MAGIC.get(packing)
@@ -121,7 +121,7 @@ class ByteStream:
         return bytes(buffer[: self.fill(memoryview(buffer))])
 
     def skip(self, count: int) -> None:
-        """Pass over ``count`` bytes, or as many as there are."""
+        """Skip ``count`` bytes, or as many as there are."""
         while count > 0 and (skipped := len(self.read(min(count, _BLOCK_BYTES)))):
             count -= skipped
 
@@ -132,14 +132,14 @@ def read_voxels(
     """Decode a whole volume, slab by slab, into ``voxels``.
 
     Args:
-        stream: At the first voxel; the last one must end it.
+        stream: The stream at the first voxel; it must end with the last voxel.
         voxels: Takes the slabs.
         dtype: Stored voxel type, with its byte order.
         slope: HU = slope * stored + intercept.
         intercept: See ``slope``.
 
     Raises:
-        CTError: When the data end early, go on, or are damaged, or as `HounsfieldArray.add`.
+        CTError: When the data end early, continue, or are damaged, or as `HounsfieldArray.add`.
     """
     x, y, z = voxels.stored_grid.size_xyz
     slice_bytes = x * y * dtype.itemsize

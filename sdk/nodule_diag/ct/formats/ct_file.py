@@ -1,4 +1,4 @@
-"""The file of a CT, on a disk or in memory, and the one that a header names as the place of its voxels."""
+"""The file of a CT, on a disk or in memory, and the data file that a header names."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class CTFile:
     """A file of one of the formats.
 
     Attributes:
-        path: Where it is, or what it is called.
+        path: Its path, or its name.
         data: Its bytes, where it was never on a disk.
-        beside: The files that came with it, by name; a header in memory can name no other.
+        beside: The files that came with it, by name; a header in memory can name only these.
     """
 
     path: Path
@@ -27,25 +27,25 @@ class CTFile:
     beside: Mapping[str, bytes] | None = None
 
     def __str__(self) -> str:
-        """For messages."""
+        """The name for messages."""
         return str(self.path)
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return self.path.stat().st_size if self.data is None else len(self.data)
 
     def open(self) -> BufferedReader:
-        """Open it at its first byte."""
+        """Open the file at its first byte."""
         if self.data is None:
             return self.path.open("rb")
-        return BufferedReader(cast("BufferedReader", BytesIO(self.data)))  # which shares the bytes
+        return BufferedReader(cast("BufferedReader", BytesIO(self.data)))  # shares the bytes
 
     def data_file(self, name: str) -> CTFile:
-        """Where the voxels of a detached header lie: one file, in the header's own folder.
+        """The file with the voxels of a detached header: one file, in the header's own folder.
 
-        A header is text that anyone can write, so its words may not lead out of its folder. What lies in the folder was
-        put there by someone who could have put the voxels there: a link is followed, wherever it points.
+        A header is text that anyone can write, so it may not name a file outside its folder. Links in the folder are
+        followed to any place: their author could also have put the voxels into the folder.
 
         Args:
             name: The file as the header names it.
@@ -54,8 +54,8 @@ class CTFile:
             CTError: ``ct-detached-data`` or ``ct-missing-data-file``.
         """
         named = Path(name)
-        # MetaImage and NRRD also know lists of files and patterns such as ct%03d.raw, one file a slice: nothing in them
-        # tells whether a slice is missing, or another CT's, so they are refused as a folder of pictures would be.
+        # MetaImage and NRRD also allow lists of files and patterns such as ct%03d.raw, one file per slice. A missing
+        # slice, or a slice of another CT, would not be noticed. So they are refused, like a folder of pictures.
         several = name.split(maxsplit=1)[:1] == ["LIST"] or "%" in name
         if several or not name or "\0" in name or named.is_absolute() or named.drive or ".." in named.parts:
             raise CTError(

@@ -1,7 +1,7 @@
 """MetaImage (``.mha``, ``.mhd``), read without SimpleITK.
 
-MetaIO ignores the checksum of compressed data, prints its complaints straight to stderr, and follows a data file's
-name wherever it points. This reader checks the first, raises the second and keeps the third in the header's folder.
+MetaIO ignores the checksum of compressed data, prints its errors to stderr, and follows a data file's name to any
+folder. This reader checks the checksum, raises errors, and accepts data files only in the header's folder.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FIELDS = {
     *("ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset", "ElementDataFile"),
     *("ObjectType", "AnatomicalOrientation", "CenterOfRotation", "CompressionLevel"),
 }
-"""Those that decide how a CT is read, and MetaIO's own. Others are anyone's, and may come as often as they like."""
+"""Fields that decide how a CT is read, and MetaIO's own. Other fields are ignored and may be repeated."""
 _SYNONYMS = (_ORIENTATION, _ORIGIN, _BIG_ENDIAN)
 _TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
 _CT_MODALITIES = ("MET_MOD_CT", "MET_MOD_UNKNOWN")
@@ -52,7 +52,7 @@ def read(source: CTFile) -> CTVolume:
         source: The ``.mha``, or the ``.mhd`` beside its data file.
 
     Raises:
-        CTError: When it is damaged, or no CT that can be diagnosed from.
+        CTError: When it is damaged, or is not a CT that can be used for a diagnosis.
     """
     name = str(source)
     header, header_bytes = _read_header(source)
@@ -86,7 +86,7 @@ def _read_header(source: CTFile) -> tuple[TextHeader, int]:
 
 
 def _check_meaning(header: TextHeader) -> None:
-    """Refuse what is no CT in HU and millimetres, or leaves open what it is."""
+    """Refuse a file that is not a CT in HU and millimetres, or does not say so clearly."""
     modality = header.get("Modality", "MET_MOD_UNKNOWN")
     if modality not in _CT_MODALITIES:
         raise CTError(
@@ -107,7 +107,7 @@ def _check_meaning(header: TextHeader) -> None:
 
 
 def _grid(header: TextHeader) -> StoredGrid:
-    """Where the voxels lie, without axes beyond the third, which may have one sample."""
+    """The grid, without axes beyond the third; those may have one sample."""
     size = header.wholes("DimSize")
     axes = len(size)
     if header.whole("NDims", axes) != axes:
@@ -118,7 +118,7 @@ def _grid(header: TextHeader) -> StoredGrid:
         header.reals(_given(header, names), count=count)
         for names, count in ((_SPACING, axes), (_ORIGIN, axes), (_ORIENTATION, axes * axes))
     )
-    # Each row of the file is the direction of one stored axis; ours are columns.
+    # Each row in the file is the direction of one stored axis; here directions are columns.
     directions = np.reshape(matrix, (axes, axes))
     if directions[:3, 3:].any():
         raise header.wrong(_given(header, _ORIENTATION))
@@ -132,7 +132,7 @@ def _grid(header: TextHeader) -> StoredGrid:
 
 
 def _given(header: TextHeader, names: tuple[str, ...]) -> str:
-    """The first of several names of a field that is there."""
+    """The first of several names of a field that the header has."""
     for name in names:
         if name in header:
             return name
@@ -164,7 +164,7 @@ def _flag(header: TextHeader, field: str, *, default: bool = False) -> bool:
 
 
 def _place(header: TextHeader, start: int, promised: int, file_bytes: int) -> tuple[int, int]:
-    """Where the voxels start in their file, and the bytes from there on. A HeaderSize counts from its beginning."""
+    """The start of the voxels in their file, and the bytes from there on. HeaderSize counts from the file's start."""
     skipped = header.whole("HeaderSize", 0)
     if skipped < _DATA_AT_END:
         raise header.wrong("HeaderSize")

@@ -1,7 +1,7 @@
 """NIfTI-1 and NIfTI-2, plain or gzipped, read without SimpleITK.
 
-ITK fills the missing end of a truncated NIfTI file with zeros and says nothing (ITK 5.4, for ``.nii`` and ``.nii.gz``
-alike), which for a CT is water where there was lung. This reader counts the bytes, and it needs no second copy of
+ITK fills the missing end of a truncated NIfTI file with zeros without any message (ITK 5.4, for ``.nii`` and
+``.nii.gz``). In a CT these zeros are water instead of lung. This reader counts the bytes, and needs no second copy of
 the volume. The tests compare it with SimpleITK and with nibabel.
 """
 
@@ -50,9 +50,9 @@ _LAYOUTS = {
     348: np.dtype({"names": _NAMES, "formats": _TYPES_1, "offsets": _OFFSETS_1, "itemsize": 348}),
     540: np.dtype({"names": _NAMES, "formats": _TYPES_2, "offsets": _OFFSETS_2, "itemsize": 540}),
 }
-"""By the size of the header, which opens the file."""
+"""The layouts by the size of the header, which is the file's first number."""
 _MAGIC = {348: b"n+1", 540: b"n+2"}
-"""Of a single-file NIfTI of that version, without its final zero, which numpy strips."""
+"""Magic of a single-file NIfTI of this version, without its final zero, which numpy strips."""
 
 FORM_DISAGREEMENT_MM = 1.0
 """Two orientations in one file that place a corner further apart than this are worth a warning."""
@@ -68,7 +68,7 @@ def read(source: CTFile) -> CTVolume:
         source: The file.
 
     Raises:
-        CTError: When it is damaged, or no CT that can be diagnosed from.
+        CTError: When it is damaged, or is not a CT that can be used for a diagnosis.
     """
     name = str(source)
     with source.open() as file:
@@ -128,7 +128,7 @@ def _size(header: _Header, path: str) -> list[int]:
 
 
 def _voxels(header: _Header, order: Literal["<", ">"], path: str) -> tuple[np.dtype[Any], int]:
-    """The stored type with its byte order, and where the voxels start in the uncompressed stream."""
+    """The stored type with its byte order, and the start of the voxels in the uncompressed stream."""
     code, offset = int(header["datatype"]), float(header["vox_offset"])
     if code not in _VOXEL_TYPES:
         what = f"voxels of NIfTI type {code}, which are not single numbers (colour, complex or unknown)"
@@ -141,7 +141,7 @@ def _voxels(header: _Header, order: Literal["<", ">"], path: str) -> tuple[np.dt
 def _scaling(header: _Header, path: str) -> tuple[float, float]:
     """Slope and intercept of HU = slope * stored + intercept."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    if slope == 0.0 or not isfinite(slope):  # the standard's "not scaled", and nibabel's
+    if slope == 0.0 or not isfinite(slope):  # "not scaled" in the standard and in nibabel
         return 1.0, 0.0
     if not isfinite(intercept):
         raise damaged(path, f"its scl_slope is {slope:g} and its scl_inter {intercept}")

@@ -1,8 +1,8 @@
 """NRRD (``.nrrd``, and ``.nhdr`` beside its data file), read without SimpleITK.
 
-Written to teem's definition of the format (https://teem.sourceforge.net/nrrd/format.html). teem itself, which is part
-of ITK, does not reach the checksum of compressed data, so that a damaged file can give other voxels, and a long line
-of a header can overwrite its memory.
+This reader follows teem's definition of the format (https://teem.sourceforge.net/nrrd/format.html). teem itself, which
+is part of ITK, does not verify the checksum of compressed data, so a damaged file can give wrong voxels. A long header
+line can also overwrite its memory.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _TO_LPS = {
     **dict.fromkeys(("rightanteriorsuperior", "ras"), (-1.0, -1.0, 1.0)),
     **dict.fromkeys(("leftanteriorsuperior", "las"), (1.0, -1.0, 1.0)),
 }
-"""The spaces of a patient, without hyphens: what x, y, z are to be multiplied by. Any other space would be a guess."""
+"""The patient spaces, without hyphens, and their factors for x, y, z. Any other space would be a guess."""
 _TIMED_SPACE = re.compile("(.+superior)time|(lps|ras|las)t")
 _MILLIMETRE = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "")
 
@@ -69,7 +69,7 @@ def read(source: CTFile) -> CTVolume:
         source: The file, with its voxels in it or beside it.
 
     Raises:
-        CTError: When it is damaged, or no CT that can be diagnosed from.
+        CTError: When it is damaged, or is not a CT that can be used for a diagnosis.
     """
     name = str(source)
     header, header_bytes = _read_header(source)
@@ -89,7 +89,7 @@ def read(source: CTFile) -> CTVolume:
         if packing is None:
             stored -= skipped
             file.seek(skipped, SEEK_CUR)
-        # bzip2 packs more than deflate's best ratio only where there is no noise, which no CT is without.
+        # bzip2 exceeds deflate's best ratio only for data without noise, and every CT has noise.
         check_payload(promised, stored, compressed=packing is not None, path=name)
         stream = ByteStream(file, packing=packing, path=name)
         if packing is not None:
@@ -115,14 +115,14 @@ def _read_header(source: CTFile) -> tuple[TextHeader, int]:
             elif not (line.startswith("#") or ":=" in line):
                 raise damaged(header.path, f"its header has the line {quoted(line)}, which is no field")
             if field == "data file" and value.split()[:1] == ["LIST"]:
-                source.data_file(value.strip())  # which refuses it before the names that follow are taken for fields
+                source.data_file(value.strip())  # refuses the list before its names are read as fields
     if "data file" not in header:
         raise truncated(header.path, "its header does not end")
     return header, 0
 
 
 def _grid(header: TextHeader) -> tuple[StoredGrid, tuple[str, ...]]:
-    """Where the voxels lie, along the three axes that have a direction in space, and what the user must know."""
+    """The grid of the three axes that have a direction in space, and warnings for the user."""
     size = header.wholes("sizes")
     if header.whole("dimension") != len(size):
         raise damaged(header.path, f"it has {header.get('dimension')} dimensions and {len(size)} sizes")
@@ -135,7 +135,7 @@ def _grid(header: TextHeader) -> tuple[StoredGrid, tuple[str, ...]]:
         raise not_placed(header.path, f"it has no {' and no '.join(missing)}")
     vectors = _vectors(header, "space directions", count=len(size), space_axes=space_axes)
     origin = _vectors(header, "space origin", count=1, space_axes=space_axes)[0]
-    # An axis without a direction, or with one in time alone, is none of the volume's: it must have one sample.
+    # An axis without a direction, or with a direction in time only, is not part of the volume: it must have one sample.
     spatial = [axis for axis, vector in enumerate(vectors) if vector and (space_axes == 3 or any(vector[:3]))]
     if 0 not in spatial and size[0] > 1:
         raise not_scalar(header.path, f"{size[0]} values for each voxel, not one number")
@@ -159,7 +159,7 @@ def _grid(header: TextHeader) -> tuple[StoredGrid, tuple[str, ...]]:
 
 
 def _space(header: TextHeader) -> tuple[tuple[float, float, float], int, tuple[str, ...]]:
-    """What x, y, z are to be multiplied by to be LPS, the numbers of a position, and what the user must know."""
+    """The factors from x, y, z to LPS, the numbers per position, and warnings for the user."""
     units = _QUOTED.findall(header.get("space units"))[:3]
     if any(unit.strip().lower() not in _MILLIMETRE for unit in units):
         raise damaged(header.path, f"its space units are {quoted(header.get('space units'))}, not mm")
@@ -204,7 +204,7 @@ def _voxels(header: TextHeader) -> tuple[np.dtype[Any], Packing | None]:
 
 
 def _skip_lines(file: BufferedReader, header: TextHeader) -> None:
-    """Pass over what the header says are lines before the voxels."""
+    """Skip the lines before the voxels that the header announces."""
     for _ in range(_skipped(header, "line skip", least=0, most=_MAX_SKIPPED_LINES)):
         while (line := file.readline(MAX_LINE_BYTES)) and not line.endswith(b"\n"):
             pass
@@ -213,7 +213,7 @@ def _skip_lines(file: BufferedReader, header: TextHeader) -> None:
 
 
 def _skipped(header: TextHeader, field: str, *, least: int, most: int) -> int:
-    """How much a header says to pass over."""
+    """How much a header says to skip."""
     count = header.whole(field, 0)
     if not least <= count <= most:
         raise header.wrong(field)

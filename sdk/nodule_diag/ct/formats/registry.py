@@ -1,4 +1,4 @@
-"""What can be read: one line a format, which `read_ct`, its errors and the command line's help are made from."""
+"""The readable formats, one line each; `read_ct`, its errors and the command line's help use this list."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Format:
     """A file format.
 
     Attributes:
-        name: What people call it.
-        suffixes: Of its files, in lower case.
-        module: Has a ``read(file)``. Imported when first used.
+        name: Its usual name.
+        suffixes: The suffixes of its files, in lower case.
+        module: The module with ``read(file)``. Imported when first used.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Format:
         """Read a file.
 
         Raises:
-            CTError: When it is damaged, or no CT that can be diagnosed from.
+            CTError: When it is damaged, or is not a CT that can be used for a diagnosis.
         """
         volume: CTVolume = import_module(self.module).read(file)
         return volume
@@ -42,16 +42,16 @@ FORMATS = (
 )
 ARCHIVE_SUFFIX = ".zip"
 DICOM_FILE_SUFFIXES = (".dcm", ".dicom", ".ima")
-"""Of single slices, which are no CT."""
+"""Suffixes of single slices, which are not a CT."""
 PAIR_SUFFIXES = (".hdr", ".img")
-"""Of Analyze and of NIfTI in two files, which are not read: either name alone says neither which of the two it is nor,
-for Analyze, how the scan lies, and whoever sends one file leaves out the other."""
+"""Suffixes of Analyze and of NIfTI in two files, which are not read: one name alone does not show which format it is,
+Analyze does not store the orientation, and a user who sends one file forgets the other."""
 
 _DICOM = f"a DICOM folder, or a {ARCHIVE_SUFFIX} of one"
 FORMAT_NAMES = ", ".join([*(form.name for form in FORMATS), _DICOM])
-"""For the help of a command: what a CT may be."""
+"""The formats of a CT, for the help of a command."""
 SUFFIXES = ", ".join([*(suffix for form in FORMATS for suffix in form.suffixes), _DICOM])
-"""For an error: what the name of a CT may end with."""
+"""The suffixes of a CT's name, for an error."""
 
 
 def format_of(name: str) -> Format | None:

@@ -1,4 +1,4 @@
-"""The header of a format that writes it as lines of text: bounded, each field once, and numbers that are numbers."""
+"""A header in lines of text: limited in size, each field once, and numbers checked."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from nodule_diag.errors import CTError
 MAX_LINE_BYTES = 2**20
 MAX_LINES = 2**16
 MAX_HEADER_BYTES = 2**23
-"""MITK writes every DICOM attribute of every slice into a header: 40 lines of 60 bytes a slice, for 1,000 slices."""
+"""MITK writes every DICOM attribute of every slice into a header: 40 lines of 60 bytes per slice, for 1,000 slices."""
 
 MAX_AXES = 16
-"""Of teem; a CT has three, and may have others of one sample."""
+"""The limit of teem; a CT has three axes, and may have others with one sample."""
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _REAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _MAX_DIGITS = 64
-"""Of one number; 17 are all that a double can use."""
+"""Digits of one number; a double uses at most 17."""
 
 
 class TextHeader:
@@ -36,10 +36,10 @@ class TextHeader:
         self._values: dict[str, str] = {}
 
     def add(self, field: str, value: str) -> None:
-        """Take a field.
+        """Add a field.
 
         Raises:
-            CTError: ``ct-damaged`` when it is there already: one of the two must be wrong.
+            CTError: ``ct-damaged`` when the field is there already: one of the two must be wrong.
         """
         if field in self._values:
             raise damaged(
@@ -58,7 +58,7 @@ class TextHeader:
         """The whole numbers of a field, at least one and at most `MAX_AXES`.
 
         Raises:
-            CTError: ``ct-damaged`` when it has others, or is not there.
+            CTError: ``ct-damaged`` when it has other values, or is missing.
         """
         words = self.get(field).split(maxsplit=MAX_AXES)
         if not 1 <= len(words) <= MAX_AXES or not all(_WHOLE.fullmatch(word) for word in words):
@@ -79,11 +79,11 @@ class TextHeader:
 
         Args:
             field: Its name.
-            count: How many it must have.
-            words: Its words, where they are not those between white space.
+            count: How many numbers it must have.
+            words: Its words, where white space does not separate them.
 
         Raises:
-            CTError: ``ct-damaged`` when it has more, fewer or others, or is not there.
+            CTError: ``ct-damaged`` when it has more, fewer or other values, or is missing.
         """
         texts = self.get(field).split(maxsplit=count) if words is None else words
         if len(texts) != count or not all(len(text) <= _MAX_DIGITS and _REAL.fullmatch(text) for text in texts):
@@ -94,7 +94,7 @@ class TextHeader:
         return values
 
     def wrong(self, field: str) -> CTError:
-        """The error for a field that is missing or says what cannot be."""
+        """The error for a field that is missing or has an impossible value."""
         if field not in self:
             return damaged(self.path, f"its header has no {field}")
         return damaged(self.path, f"its header gives {field} as {quoted(self._values[field])}")
@@ -103,7 +103,7 @@ class TextHeader:
 def header_lines(file: BufferedReader, path: str) -> Iterator[str]:
     """The lines of a header without their ends, read from the file one at a time.
 
-    Bytes that are no UTF-8 become surrogates, as in names of files.
+    Bytes that are not UTF-8 become surrogates, as in names of files.
 
     Raises:
         CTError: ``ct-damaged`` when a line, their number or all of them together are longer than any header.

@@ -1,4 +1,4 @@
-"""A DICOM object in memory: checked, bounded, parsed by pydicom, and its values taken safely."""
+"""A DICOM object in memory: checked, limited in size, parsed by pydicom, and its values read safely."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _OLD_STARTS = (b"\x02\x00\x00\x00", b"\x02\x00\x02\x00", b"\x08\x00\x00\x00", b"
 MAX_TEXT = 256
 """Characters of a name."""
 MAX_NUMBER = 1e6
-"""No coordinate, in mm or pixels, and no count is larger; what is, would overflow on the way to the centroid."""
+"""No coordinate, in mm or pixels, and no count is larger; a larger number would overflow in the centroid."""
 UNPARSED = (
     *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError),
     *(EOFError, OSError, NotImplementedError, RuntimeError, struct.error, zlib.error),
 )
-"""What pydicom and its decoders raise where a value is not what it should be."""
+"""The exceptions of pydicom and its decoders for invalid values."""
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether bytes begin as a DICOM file does, with a preamble or, as old ones, without."""
+    """Whether bytes begin like a DICOM file, with a preamble or, in old files, without."""
     return data[_PREAMBLE_BYTES:].startswith(_MAGIC) or data.startswith(_OLD_STARTS)
 
 
 def parsed(path: Path, data: bytes) -> Dataset:
-    """A DICOM file as a data set whose structure is whole.
+    """A DICOM file as a data set with a checked structure.
 
     Raises:
-        UsageError: for one that is damaged.
+        UsageError: for a damaged file.
     """
     try:
         with quiet_pydicom():
@@ -100,7 +100,7 @@ def numbers(data: Dataset, keyword: str, count: int | None = None) -> list[float
     """The numbers of a value.
 
     Raises:
-        UnreadableError: where one is missing, not finite or absurd, or there are not ``count``.
+        UnreadableError: where a number is missing, not finite or absurd, or there are not ``count`` numbers.
     """
     value = data.get(keyword)
     many = [] if value is None else [value] if isinstance(value, str | int | float) else list(value)
@@ -114,7 +114,7 @@ def integer(data: Dataset, keyword: str, default: int | None = None) -> int:
     """A whole number.
 
     Raises:
-        UnreadableError: where it is missing, without a default, or is no whole number.
+        UnreadableError: where it is missing, without a default, or is not a whole number.
     """
     value = data.get(keyword)
     if value is None and default is not None:

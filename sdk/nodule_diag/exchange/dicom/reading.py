@@ -1,4 +1,4 @@
-"""Which DICOM object a file is, and its positions."""
+"""Recognises the DICOM object in a file, and reads its positions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_dicom(path: Path, data: bytes) -> PositionFile:
     """Read an SR, a SEG or an RTSTRUCT.
 
     Raises:
-        UsageError: for another object, one that is damaged, or one without a position.
+        UsageError: for another kind of object, a damaged one, or one without a position.
     """
     found = parsed(path, data)
     try:

@@ -23,12 +23,12 @@ Pixels = npt.NDArray[np.unsignedinteger]
 
 
 class Piece(NamedTuple):
-    """What one frame shows of one segment.
+    """The part of one segment in one frame.
 
     Attributes:
-        segment: Its number.
+        segment: The segment's number.
         frame: The frame's number, from 1.
-        shape: Where it lies, with its area.
+        shape: Its place, with its area.
     """
 
     segment: int
@@ -40,7 +40,7 @@ def marks_of(data: Dataset) -> tuple[list[Mark], list[str]]:
     """The segments that have voxels, in the order of their numbers, and warnings.
 
     Raises:
-        UnreadableError: when the file contradicts itself, or is not of one patient's space.
+        UnreadableError: when the file contradicts itself, or has no positions in the patient's space.
     """
     found: defaultdict[int, list[Shape]] = defaultdict(list)
     for piece in pieces_of(data):
@@ -80,7 +80,7 @@ def centre(shapes: Iterable[Shape]) -> tuple[XYZ, bool]:
 
 
 def pieces_of(data: Dataset) -> Iterator[Piece]:
-    """What each frame shows of each segment, one after the other.
+    """The part of each segment in each frame, one after the other.
 
     Raises:
         UnreadableError: when the file contradicts itself.
@@ -106,7 +106,7 @@ def pieces_of(data: Dataset) -> Iterator[Piece]:
 
 
 def _group(groups: tuple[Dataset, Dataset], keyword: str) -> Dataset:
-    """A functional group of a frame: its own, or the one that all share."""
+    """A functional group of a frame: its own, or the group that all frames share."""
     return next((found for one in groups if len(found := item(one, keyword))), Dataset())
 
 

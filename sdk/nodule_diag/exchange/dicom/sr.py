@@ -1,7 +1,7 @@
 """Structured reports: measurement groups of TID 1500, and findings of TID 4100, Chest CAD (PS3.16).
 
-A finding is placed by what it names Center; else by the graphics that it holds; else by the segments of a segmentation
-that it refers to, which must lie in the same folder; else by what its measurements or its own findings were made from.
+A finding is placed by its item named Center; else by its graphics; else by the segments of a segmentation that the
+finding refers to, in the same folder; else by the graphics of its measurements or of its own findings.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ FINDINGS = {MEASUREMENT_GROUP: "measurement group", COMPOSITE_FEATURE: "feature"
 CENTER, TRACKING_IDENTIFIER = "111010", "112039"
 RENDERING_INTENT, NOT_FOR_PRESENTATION = "111056", "111152"
 MAX_NEIGHBOURS = 2000
-"""Files of the report's folder among which a segmentation is looked for."""
+"""Files of the report's folder that are searched for a segmentation."""
 _HEAD_BYTES = 4096
-"""Where a file's SOPInstanceUID stands, in group 2."""
+"""The part of a file that holds its SOPInstanceUID, in group 2."""
 
 
 def marks_of(data: Dataset, path: Path) -> tuple[list[Mark], list[str]]:
@@ -79,7 +79,7 @@ class _Report:
                 yield from self._findings(child)
 
     def _children(self, parent: Dataset) -> Iterator[Dataset]:
-        """The content items below one; those given by reference in their place."""
+        """The content items below one; references are replaced by the items that they name."""
         for child in items(parent, "ContentSequence"):
             if (path := child.get("ReferencedContentItemIdentifier")) is None:
                 yield child
@@ -143,7 +143,7 @@ class _Report:
         return regions, frames
 
     def _segmented(self, images: list[Dataset]) -> tuple[list[Region], set[str]]:
-        """Segments, or frames of them, as the point that is their centroid."""
+        """The centroid of segments, or of some of their frames, as a point."""
         shapes: list[Shape] = []
         frames: set[str] = set()
         for image in images:

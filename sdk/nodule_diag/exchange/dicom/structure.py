@@ -1,7 +1,7 @@
 """The structure of a DICOM file, checked to the last byte before pydicom parses it.
 
-pydicom takes a value that ends early as it is, and a sequence that ends early as shorter: a damaged report would have
-fewer nodules, without a word.
+pydicom accepts a value or a sequence that ends early, so a damaged report would have fewer nodules, without any
+message.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 from nodule_diag.exchange.refusals import UnreadableError
 
 MAX_DEPTH = 64
-"""Sequences in sequences; a report of TID 1500 has about ten."""
+"""Nested sequences; a report of TID 1500 has about ten."""
 MAX_ELEMENTS = 3_000_000
-"""Elements, delimiters among them; a segmentation of 600 frames has 20,000."""
+"""Elements, including delimiters; a segmentation of 600 frames has 20,000."""
 
 UNDEFINED = 0xFFFFFFFF
 _PIXEL_DATA = 0x7FE00010
@@ -43,10 +43,10 @@ class Structure:
         self._left = MAX_ELEMENTS
 
     def check(self) -> None:
-        """Walk all of it.
+        """Walk the whole data set.
 
         Raises:
-            UnreadableError: where a length does not fit, a tag comes out of order, or there is too much.
+            UnreadableError: where a length does not fit, a tag is out of order, or there are too many elements.
         """
         self._elements(0, len(self.data), depth=0, implicit=self.implicit, delimited=False)
 
@@ -75,7 +75,7 @@ class Structure:
         return tag, vr, self._long(self.data, at + 8)[0], at + 12
 
     def _elements(self, at: int, end: int, *, depth: int, implicit: bool, delimited: bool) -> int:
-        """Walk the elements of a data set or an item; returns where what follows begins."""
+        """Walk the elements of a data set or an item; returns the position after them."""
         if depth > MAX_DEPTH:
             raise UnreadableError(f"its sequences are more than {MAX_DEPTH} deep")
         before = -1
