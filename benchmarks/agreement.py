@@ -1,4 +1,4 @@
-"""The default preprocessing against the literal one, on the answer that the paper-literal peer has just given."""
+"""The default preprocessing compared with the literal one, on the answer of the paper-literal peer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEAST_DICE = 0.98
 MOST_PATCH_DIFFERENCE = 1e-3
 LEAST_NODULE_INSIDE = 0.99
 ON_VOXELS = 0.01
-"""How far, in voxels, an annotation's voxel may lie from one of the CT."""
+"""Largest distance, in voxels, between an annotation's voxel and one of the CT."""
 
 
 def agreement(
@@ -32,7 +32,7 @@ def agreement(
 
     Args:
         ct: The CT.
-        subject: Where the nodule is.
+        subject: The subject, which says where the nodule is.
         literal_lungs: (z, y, x) bool, steps 1 to 7 on every voxel.
         literal_patch: (2, 64, 64, 64), step 8 on the whole CT.
         masked_input: Whether the literal patch was masked.

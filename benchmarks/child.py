@@ -1,4 +1,4 @@
-"""A command in a process of its own, and what it took; and the peak memory of a call in this one."""
+"""Runs a command in a separate process and measures it; also measures the peak memory of a call in this process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.results import Cell, Column
 from nodule_diag.errors import NoduleDiagError
 
 PACKAGE_FOLDERS = ("sdk", "cli", "training", "export", "")
-"""Of the checkout: a child runs the same code as its parent, whatever is installed."""
+"""Folders of the checkout: a child runs the same code as its parent, whatever is installed."""
 MESSAGE_CHARACTERS = 500
 
 
@@ -27,8 +27,8 @@ class ChildRun:
     """A finished process.
 
     Attributes:
-        wall_s: From its start to its end.
-        cpu_s: Of all its threads.
+        wall_s: Time from its start to its end.
+        cpu_s: CPU time of all its threads.
         peak_mib: Largest resident set.
         stdout: What it printed.
     """
@@ -51,7 +51,7 @@ RUN_COLUMNS = tuple(
         "runs": "runs",
     }.items()
 )
-"""Of a table of commands that ran several times."""
+"""Columns for a table of commands that ran several times."""
 
 
 def run_rows(
@@ -61,7 +61,7 @@ def run_rows(
 
     Args:
         found: The runs of each command.
-        peak: What the peaks of a command's runs become one number with.
+        peak: Makes one number of the peaks of a command's runs.
     """
     return tuple(
         (
@@ -82,7 +82,7 @@ class ChildError(NoduleDiagError, RuntimeError):
 
 
 def child_environment(*, threads: int | None = None) -> dict[str, str]:
-    """This process's environment, with the checkout's packages first, and a number of threads."""
+    """This process's environment, with the checkout's packages first and with a number of threads."""
     folders = [str(ROOT / folder) for folder in PACKAGE_FOLDERS]
     inherited = os.environ.get("PYTHONPATH")
     limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
@@ -94,7 +94,7 @@ def run_module(arguments: Sequence[str], *, threads: int | None = None) -> Child
 
     Args:
         arguments: Module and arguments.
-        threads: What ``OMP_NUM_THREADS`` says to it; as here when left out.
+        threads: Value of ``OMP_NUM_THREADS`` for the command; this process's value when left out.
     """
     return run_program([sys.executable, "-m", *arguments], threads=threads)
 
@@ -104,10 +104,10 @@ def run_program(command: Sequence[str], *, threads: int | None = None) -> ChildR
 
     Args:
         command: Program and arguments.
-        threads: What ``OMP_NUM_THREADS`` says to it; as here when left out.
+        threads: Value of ``OMP_NUM_THREADS`` for the command; this process's value when left out.
 
     Raises:
-        ChildError: If it ends with another code than 0.
+        ChildError: If the exit code is not 0.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
@@ -124,9 +124,9 @@ def run_program(command: Sequence[str], *, threads: int | None = None) -> ChildR
 
 
 def peak_growth_mib(call: Callable[[], object]) -> float | None:
-    """By how much a call raises this process's resident set at its highest; None where no system says it."""
+    """How much a call raises the peak of this process's resident set; None where the system does not say."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew: proc(5)
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark: proc(5)
     except OSError:
         call()
         return None
@@ -141,7 +141,7 @@ def _status_mib(name: str) -> float:
 
 
 def available_bytes() -> int | None:
-    """Memory that could be had without swapping; None where the system does not say (Linux does)."""
+    """Memory that is available without swapping; None where the system does not say (Linux does)."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:

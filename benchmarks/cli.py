@@ -55,7 +55,7 @@ def settled(
     threads: int | None,
     quick: bool,
 ) -> Settings:
-    """Options as settings."""
+    """Convert the options to settings."""
     return Settings(
         ct=ct,
         xyz_mm=parse_xyz(xyz) if xyz is not None else None,
@@ -69,7 +69,7 @@ def settled(
 
 
 def as_words(settings: Settings) -> list[str]:
-    """Settings as the words of a command line, for a part in a process of its own."""
+    """Settings as command-line words, for a part in a process of its own."""
     words = ["--threads", str(settings.threads), "--most-cases", str(settings.most_cases)]
     if settings.ct is not None and settings.xyz_mm is not None:
         words += ["--ct", str(settings.ct), "--xyz", *map(str, settings.xyz_mm)]
@@ -82,7 +82,7 @@ def as_words(settings: Settings) -> list[str]:
 
 
 def emit(part: Part, out: Path | None) -> None:
-    """Write a part, and say on stderr what held."""
+    """Write a part, and report its checks on stderr."""
     if out is None:
         sys.stdout.write(part.to_json())
     else:
@@ -95,7 +95,7 @@ def emit(part: Part, out: Path | None) -> None:
 
 
 def _add(name: str, help_text: str) -> None:
-    """Add the command of a part whose code is ``benchmarks.part_NAME:run``; imported when it is called."""
+    """Add the command of a part whose code is ``benchmarks.part_NAME:run``; the code is imported when it is called."""
 
     def command(
         ct: Ct = None,
@@ -139,13 +139,13 @@ PARTS = {
     "retrieval": "Case bases of 10^2 to 10^6, compared with numpy and faiss.",
     "serve": "The service: waiting time of 1 to 32 clients, compared with the same call in process.",
 }
-"""What there is, in the order of ``all`` and of the report."""
+"""The parts, in the order of ``all`` and of the report."""
 ALONE = {
     "batch": "CTs an hour by processes, threads and engine. Takes ten minutes.",
     "soak": "10,000 predictions in one process: memory, open files and answers. Takes twenty minutes.",
     "load": "16 clients of the service for five minutes, good, bad and gone: answers, memory and leftovers.",
 }
-"""Parts that are not of ``all``: docs/what-to-buy.md, reliability.md and service.md show them."""
+"""Parts that ``all`` does not run: docs/what-to-buy.md, reliability.md and service.md show them."""
 for _name, _help in (PARTS | ALONE).items():
     _add(_name, _help)
 

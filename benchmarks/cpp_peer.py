@@ -1,4 +1,4 @@
-"""Python's way from HU to the answer, timed as ``nodule-diag-cpp --repeat`` times its own.
+"""Python's steps from HU to the answer, timed as ``nodule-diag-cpp --repeat`` times its own.
 
 python -m benchmarks.cpp_peer CT BUNDLE BACKEND THREADS ROUNDS X Y Z: JSON with the milliseconds of each round.
 """

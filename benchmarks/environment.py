@@ -1,4 +1,4 @@
-"""The machine that measured: without it no number means anything."""
+"""The machine of a measurement: without it, a figure means nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIBRARIES = (
     "scipy",
 )
 TELLING_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_tile")
-"""Instruction sets that decide how fast matrices are multiplied."""
+"""Instruction sets that decide the speed of matrix products."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +36,17 @@ class Environment:
 
     Attributes:
         date: UTC, to the second.
-        commit: Of the checkout, with ``+`` where it had changes; None outside git.
+        commit: The checkout's commit, with ``+`` where it had changes; None outside git.
         cpu: Model name.
-        cpu_flags: Those of :data:`TELLING_FLAGS` that it has.
-        cores: That this process may use.
-        memory_gib: Of the machine; None where it does not say.
-        threads: What every runtime was told to use.
-        omp_num_threads: The variable, where set.
-        load_average: Of the last 1, 5 and 15 minutes, before the part began: above 0, something else ran too.
+        cpu_flags: The CPU's flags among :data:`TELLING_FLAGS`.
+        cores: Cores that this process may use.
+        memory_gib: Memory of the machine; None where the system does not say.
+        threads: Number of threads that every runtime was set to.
+        omp_num_threads: The variable, where it is set.
+        load_average: Averages of the last 1, 5 and 15 minutes, before the part began: above 0, something else ran too.
         platform: Operating system.
         python: Its version.
-        versions: Of the libraries that are installed.
+        versions: Versions of the installed libraries.
     """
 
     date: str
@@ -90,7 +90,7 @@ def _version(name: str) -> str | None:
 
 
 def _cpu() -> tuple[str, tuple[str, ...]]:
-    """Model name and telling flags; Linux says both in a file."""
+    """Model name and flags; Linux has both in one file."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

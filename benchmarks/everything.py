@@ -1,4 +1,4 @@
-"""``bench all``: each part in a process of its own, its result kept, so that what is done is not done again."""
+"""``bench all``: each part in a process of its own. Results are kept, so that finished parts are not measured again."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from nodule_diag.errors import NoduleDiagError, OutputError, UsageError
 
 
 class PartFailedError(NoduleDiagError, RuntimeError):
-    """Parts of ``bench all`` failed; the others have been written."""
+    """Parts of ``bench all`` failed; the results of the others have been written."""
 
     code = "bench-part-failed"
 
 
 def done_before(path: Path, settings: Settings) -> Part | None:
-    """The result in a file, if it is of a part that was asked for just so; of whichever commit."""
+    """The result in a file, if it is of this part with the same settings; its commit may be any."""
     if not path.is_file():
         return None
     try:
         part = read_part(path)
-    except UsageError:  # another version's, or cut off: measured again
+    except UsageError:  # written by another version, or incomplete: measured again
         return None
     return part if part.settings == settings_record(settings) else None
 
@@ -44,12 +44,12 @@ def run_all(
     """Run parts, one after the other.
 
     Args:
-        names: Of the parts.
-        settings: What is asked for.
-        options: The same as words of the command line.
-        folder: Where ``NAME.json`` goes.
-        again: Run those that are done, too.
-        say: Told what happens.
+        names: The parts.
+        settings: The settings of all parts.
+        options: The settings as command-line words.
+        folder: The folder of the ``NAME.json`` files.
+        again: Run finished parts, too.
+        say: Receives progress messages.
 
     Returns:
         The results, in the order of the names.

@@ -1,8 +1,8 @@
-"""How many operations the network takes: products and sums of its convolutions and matrix products.
+"""The number of operations of the network: products and sums of its convolutions and matrix products.
 
-A multiplication and its addition count two; every tap counts, those on padding too, which is how achieved GFLOP/s are
-usually given. A convolution that saves products (Winograd) is then credited with those of the direct one: the
-*effective* rate, which may lie above the ceiling. :func:`graph_flops` counts what a graph really asks for.
+A multiplication and its addition count as two operations. Every tap counts, also those on padding: achieved GFLOP/s are
+usually given this way. A convolution that saves products (Winograd) is credited with the operations of the direct one.
+This is the *effective* rate, which may lie above the ceiling. :func:`graph_flops` counts what a graph really computes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nodule_diag.preprocessing import PATCH_SIZE
 from nodule_diag_training.model import PATCH_CHANNELS, SynergicModel
 
 UNCOUNTED = frozenset({"Einsum", "ConvTranspose", "LSTM", "GRU", "Attention"})
-"""Operators with many products that no graph of this project has: better refused than missed."""
+"""Operators with many products that no graph of this project has: an error is better than a wrong count."""
 
 
 def direct_flops() -> int:
@@ -37,7 +37,7 @@ def graph_flops(proto: ModelProto, *, batch: int = 1) -> int:
 
     Args:
         proto: A graph whose only free axis is the batch.
-        batch: Its size.
+        batch: Size of the batch.
 
     Raises:
         UsageError: If the graph has an operator that is not counted, or a shape that cannot be inferred.
@@ -64,7 +64,7 @@ def _node_flops(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
     if node.op_type in UNCOUNTED:
         raise UsageError(f"{node.op_type} nodes are not counted", hint="count them in benchmarks/flops.py")
     if node.op_type == "Conv":
-        # The weight is [outputs, inputs / groups, kernel ...]: its taps are what one output takes.
+        # The weight is [outputs, inputs / groups, kernel ...]: its taps are the products of one output.
         return 2 * math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
     if node.op_type == "MatMul":
         return 2 * math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]

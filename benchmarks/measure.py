@@ -1,8 +1,8 @@
 """The stopwatch: warm up, call in windows until the windows agree, and take turns where calls are compared.
 
-A window is a few calls in a row. A call is settled when the medians of its last windows lie within a stated spread of
-each other, and given up as unsettled when its time is spent; which of the two it was stands in the result. Calls that
-are compared run window by window in turns, all until the last has settled, so that a machine that slows down slows all.
+A window is a few calls in a row. A call is settled when the medians of its last windows lie within a given spread, and
+unsettled when its time is spent before; the result says which. Compared calls take turns window by window, all until
+the last has settled, so that a machine that slows down slows all.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """Where time comes from; tests bring their own.
+    """Source of the time; tests give another one.
 
     Attributes:
-        wall: Seconds that pass.
-        cpu: Seconds that all threads of this process have computed.
+        wall: Wall time in seconds.
+        cpu: CPU time of all threads of this process, in seconds.
     """
 
     wall: Callable[[], float] = time.perf_counter
@@ -37,10 +37,10 @@ class Plan:
     Attributes:
         warmup: Calls before the first window, not counted.
         settle: Calls at the start of each window, not counted: another call may have emptied the caches.
-        window: Calls a window.
-        agreeing: How many windows in a row must agree.
-        spread: How far their medians may lie apart, as a share of the smallest.
-        budget_s: Seconds of counted calls after which no further window begins.
+        window: Calls in a window.
+        agreeing: Number of successive windows that must agree.
+        spread: Largest distance of their medians, as a share of the smallest.
+        budget_s: Seconds of counted calls after which no more windows begin.
     """
 
     warmup: int = 1
@@ -52,21 +52,21 @@ class Plan:
 
 
 ONCE = Plan(warmup=0, window=1, agreeing=1, budget_s=0.0)
-"""For what takes minutes: one call, which settles nothing."""
+"""For calls that take minutes: one call, which settles nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """What calls took.
+    """The times of calls.
 
     Attributes:
-        name: Of the call.
-        calls: How many were counted.
+        name: Name of the call.
+        calls: Number of counted calls.
         p50_ms: Median wall time; p90_ms and p99_ms likewise, by linear interpolation between calls.
-        best_ms: The shortest.
+        best_ms: Shortest wall time.
         cpu_ms: Mean CPU time of a call, over all threads.
         window_medians_ms: Median of each window, in order.
-        settled: Whether as many windows in a row agreed as must; never after a single window.
+        settled: Whether enough successive windows agreed; never after a single window.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Timing:
     def times_as_fast_as(self, other: Timing) -> float:
         """The ratio to a call that took turns with this one: the median over the rounds that both ran.
 
-        Within a round both met the same machine; over all rounds one of them may have met more of its slow hours.
+        Within a round, the machine was the same for both; over all rounds, one of them may have had more slow phases.
         """
         rounds = zip(other.window_medians_ms, self.window_medians_ms, strict=False)
         return statistics.median(theirs / ours for theirs, ours in rounds)
@@ -129,12 +129,12 @@ def measure(name: str, call: Call, *, plan: Plan, clock: Clock | None = None) ->
 def in_turns(calls: Mapping[str, Call], *, plan: Plan, clock: Clock | None = None) -> dict[str, Timing]:
     """Measure calls window by window in turns, until each has settled or spent its time.
 
-    One that has settled goes on while others have not, so that they can be compared over many rounds.
+    A call that has settled continues while others have not, so that they can be compared over many rounds.
 
     Args:
         calls: What to call, by name.
-        plan: How long.
-        clock: Another than the machine's.
+        plan: How long to measure.
+        clock: A clock other than the machine's.
 
     Returns:
         A timing for each name, in the order given.

@@ -1,4 +1,4 @@
-"""``bench backends``: the network alone on one patch, every backend beside torch and plain runtimes."""
+"""``bench backends``: the network alone on one patch, every backend compared with torch and plain runtimes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TITLE = "The network alone, on one patch"
 PLAN = Plan(warmup=2, settle=1, window=7, agreeing=3, spread=0.03, budget_s=12.0)
 LEAST_OVER_EAGER, LEAST_FP32_OVER_EAGER = 3.0, 1.3
 COMPARED = 8
-"""Patches on which answers are compared: the nodule's, and others a little beside it."""
+"""Number of patches on which answers are compared: the nodule's, and others a little beside it."""
 
 
 def run(bench: Bench) -> Findings:
@@ -68,7 +68,7 @@ def _patches(bench: Bench, count: int) -> Float:
 
 
 def _each(runs: Runs, patches: Float) -> Outputs:
-    """Answers one patch at a time, as they are timed."""
+    """The answers of one patch at a time, as the patches are timed."""
     found = [runs.infer(patches[row : row + 1]) for row in range(len(patches))]
     return Outputs.joined(found)
 
@@ -116,7 +116,7 @@ def _table(networks: list[Network], timings: dict[str, Timing], figures: dict[st
 
 
 def _checks(networks: list[Network], timings: dict[str, Timing], figures: dict[str, ParityFigures]) -> Iterator[Check]:
-    """The fastest of nodule-diag's backends whose answers are within their gate, over eager."""
+    """The fastest of nodule-diag's backends whose answers are within their gate, compared with eager torch."""
     own = [one for one in networks if not one.peer and not misses(figures[one.name], precision=one.precision)]
     for name, limit, kinds in (
         ("best backend, times PyTorch eager's speed", LEAST_OVER_EAGER, {"fp32", "bf16", "fp16"}),

@@ -1,8 +1,8 @@
-"""``bench batch``: CTs an hour by cores, processes and threads, and Ray beside the local engine: the whole command.
+"""``bench batch``: CTs an hour by cores, processes and threads; the local engine and Ray; the whole command.
 
-Every way runs in a process of its own, in turns, and on so many cores as it is said to: one worker reads a CT while it
-works on another, and so uses more than one core where it may. A rate is that of the answers once every worker has given
-two: what loading costs does not count in a study of thousands, and stands in a column of its own.
+Every way runs in a separate process, in turns, and on as many cores as it states: one worker reads a CT while it works
+on another, and so uses more than one core where it may. The rate counts answers from the time when every worker has
+given two: in a study of thousands, the loading time does not matter; it has its own column.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from benchmarks.subject import Bench
 
 TITLE = "Many CTs: processes, threads and engines"
 CTS, CTS_A_CORE = 24, 3
-"""At least so many, and so many for each core; quick takes only the latter."""
+"""At least this many CTs, and this many for each core; quick takes only the latter."""
 ROUNDS, QUICK_ROUNDS = 3, 1
 MORE_NODULES = 4
 LEAST_GAIN = 1.7
-"""Of two processes on two cores over one on one."""
+"""Least gain of two processes on two cores over one on one."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Way:
 
     Attributes:
         engine: ``local`` or ``ray``.
-        cores: That it may use.
-        workers: Processes.
-        threads: Of each.
-        nodules: Of each CT.
+        cores: Cores that it may use.
+        workers: Number of processes.
+        threads: Threads of each process.
+        nodules: Nodules of each CT.
     """
 
     engine: str
@@ -54,13 +54,13 @@ class Way:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one run took.
+    """The measurements of one run.
 
     Attributes:
-        cts_per_hour: Once every worker has given two answers.
-        start_s: Until the first worker was ready, and from the last answer to the end.
-        cpu_s: Of a CT, over all processes; None where they are not this one's.
-        peak_mib: Of the largest process; likewise.
+        cts_per_hour: Rate once every worker has given two answers.
+        start_s: Time until the first worker was ready, and from the last answer to the end.
+        cpu_s: CPU time of a CT, over all processes; None where these are not this process's own.
+        peak_mib: Peak memory of the largest process; likewise.
     """
 
     cts_per_hour: float
@@ -70,7 +70,7 @@ class Batch:
 
 
 def ways(cores: int) -> list[Way]:
-    """A process a core, of one core and up to all; then other ways to use all cores."""
+    """One process for each core, for one core up to all; then other ways to use all cores."""
     counts = sorted({2**power for power in range(cores.bit_length()) if 2**power <= cores} | {cores})
     found = [Way("local", count, count) for count in counts]
     found += [Way("local", cores, 1), Way("local", cores, 1, cores)] * (cores > 1)
@@ -79,7 +79,7 @@ def ways(cores: int) -> list[Way]:
 
 
 def run(bench: Bench) -> Findings:
-    """All ways in turns."""
+    """Run all ways in turns."""
     quick = bench.settings.quick
     count = max(CTS_A_CORE * bench.settings.threads, 0 if quick else CTS)
     plan = ways(bench.settings.threads)
@@ -93,14 +93,14 @@ def run(bench: Bench) -> Findings:
             except ChildError as error:
                 if way.engine != "ray":
                     raise
-                notes.append(f"Left out: {error}")  # it starts on no machine that is too busy for it
+                notes.append(f"Left out: {error}")  # Ray does not start on a machine that is too busy
                 plan.remove(way)
                 found.pop(way, None)
     return Findings(title=TITLE, tables=(_table(found, count),), checks=tuple(_checks(found)), notes=tuple(notes))
 
 
 def _manifest(bench: Bench, count: int, nodules: int) -> Path:
-    """The subject under many names: each is read from its file, which is in memory after the first."""
+    """The subject under many names: each is read from its file, which is in memory after the first read."""
     folder = bench.folder / f"nodules-{nodules}"
     folder.mkdir()
     suffix = "".join(bench.subject.path.suffixes)
@@ -133,7 +133,7 @@ def _batch(bench: Bench, way: Way, manifest: Path, count: int) -> Batch:
 
 @contextmanager
 def _on_cores(count: int) -> Iterator[None]:
-    """Processes that are started meanwhile run on so many of this one's cores; Linux alone can say so."""
+    """Processes that are started meanwhile run on this many of this process's cores; only Linux can do this."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -152,7 +152,7 @@ def steady_rate(written_ns: Sequence[int], workers: int) -> float:
 
 
 def gain(found: dict[Way, list[Batch]], way: Way, over: Way) -> float:
-    """How many times as many CTs an hour: the median over rounds, since within one both met the same machine."""
+    """Ratio of CTs an hour: the median over rounds, since within a round the machine was the same for both."""
     rounds = zip(found[way], found[over], strict=True)
     return statistics.median(one.cts_per_hour / other.cts_per_hour for one, other in rounds)
 

@@ -1,4 +1,4 @@
-"""``bench cases``: what is asked of a case base of one's own, of 10,000 cases with free columns, in process."""
+"""``bench cases``: the usual queries of an own case base, with 10,000 cases and free columns, in process."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ TITLE = "A case base of one's own"
 CASES, QUICK_CASES = 10_000, 100
 WHERE = "age > 60 and sex = 'F'"
 SHOWN = 100
-"""What ``nodule-diag cases list`` shows if nobody says how many."""
+"""Number of cases that ``nodule-diag cases list`` shows by default."""
 PLAN = Plan(warmup=2, window=3, agreeing=3, spread=0.1, budget_s=4.0)
 MOST_MS = 50.0
 LISTED, FILTERED, RETRIEVED = "list", "list with a filter", "retrieval"
 
 
 def run(bench: Bench) -> Findings:
-    """Each question in turns with the others."""
+    """Run each query in turns with the others."""
     count = QUICK_CASES if bench.settings.quick else CASES
     path = bench.folder / "hospital.sqlite"
     CaseBase.of(made_cases(count), name="hospital", model_sha256="0" * 64).save(path)
@@ -67,18 +67,18 @@ def run(bench: Bench) -> Findings:
 
 
 def listed(base: CaseBase, where: str | None) -> int:
-    """What ``nodule-diag cases list`` asks for."""
+    """The query of ``nodule-diag cases list``."""
     found = matching(base, where)
     return len(list(rows(base, [case_id for case_id, _ in found[:SHOWN]])))
 
 
 def every_row(base: CaseBase) -> int:
-    """What ``nodule-diag cases list --json`` asks for."""
+    """The query of ``nodule-diag cases list --json``."""
     return len(list(rows(base)))
 
 
 def made_cases(count: int) -> list[Case]:
-    """Cases with readers' scores and free columns, two a patient."""
+    """Cases with readers' scores and free columns, two for each patient."""
     random = np.random.default_rng(0)
     return [
         Case(

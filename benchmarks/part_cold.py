@@ -1,4 +1,4 @@
-"""``bench cold``: the whole command in a fresh process, beside the least that such a process could cost."""
+"""``bench cold``: the whole command in a fresh process, compared with the least that such a process can cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TITLE = "nodule-diag predict in a fresh process"
 RUNS = 7
 MOST_OVER_YARDSTICK = 2.0
 MEMORY_TIMES, MEMORY_MIB = 1.5, 400.0
-"""Peak memory may be so many times the CT's bytes, and so much more."""
+"""Limit of the peak memory: the CT's bytes times the first, plus the second."""
 STAGES = ("read", "lung_mask", "patch", "inference", "retrieval", "total")
 
 
@@ -94,7 +94,7 @@ def _table(found: dict[str, list[ChildRun]], note: str) -> Table:
 
 
 def _stage_table(found: dict[str, list[ChildRun]]) -> Table:
-    """What the command itself says of its stages (``timing_ms``)."""
+    """The command's own times of its stages (``timing_ms``)."""
     rows: list[tuple[Cell, ...]] = []
     for name, runs in found.items():
         if not name.startswith("predict, "):

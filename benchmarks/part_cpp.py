@@ -1,4 +1,4 @@
-"""``bench cpp``: examples/cpp beside Python, on the same voxels and the same network, process by process in turns."""
+"""``bench cpp``: examples/cpp compared with Python, on the same voxels and network, by processes that take turns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nodule_diag_export.fused import export_fused, open_source
 TITLE = "From HU to the answer: C++ beside Python"
 WRITER = ROOT / "examples" / "cpp" / "write_mhd.py"
 PAIRS, ROUNDS = 9, 8
-"""Processes of each, and answers in a process, of which the first is not counted."""
+"""Processes of each, and answers in a process; the first answer is not counted."""
 MOST_OF_PYTHON = 1.0
 BACKENDS = {"onnxruntime": False, "winograd": True}
 """Python's backend, and whether the fused graph has fewer products."""
@@ -27,7 +27,7 @@ BACKENDS = {"onnxruntime": False, "winograd": True}
 
 @dataclass(eq=False)
 class _Way:
-    """What the processes of one way took: their medians, ms; and the whole process."""
+    """The times of one way's processes: their medians in ms; and of the whole process."""
 
     answer_ms: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)

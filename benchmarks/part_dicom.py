@@ -1,4 +1,4 @@
-"""``bench dicom``: a DICOM series as a folder and as a zip, beside SimpleITK's series reader."""
+"""``bench dicom``: a DICOM series as a folder and as a zip, compared with SimpleITK's series reader."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TITLE = "Reading DICOM"
 PLAN = Plan(warmup=1, window=2, agreeing=3, spread=0.1, budget_s=12.0)
 LIDC_ZIP = Path("ct", "LIDC-IDRI-0001_dicom.zip")
 SLICES, MADE_SLICES = 332, 100
-"""Of the phantom series, interpolated along z from fewer: a phantom's slice takes longer to make than to read."""
+"""Slices of the phantom series, interpolated along z from fewer: a phantom slice takes longer to make than to read."""
 LEAST_FOLDER, LEAST_ZIP = 1.3, 1.5
 MOST_OVER_VOLUME_MIB = 95.0
 """100 MB beyond the volume itself."""
@@ -42,7 +42,7 @@ class ReadersDifferError(NoduleDiagError, RuntimeError):
 
 
 def run(bench: Bench) -> Findings:
-    """Both series, warm: each reader in turns with its peer."""
+    """Read both series, warm: each reader in turns with its peer."""
     rows: list[tuple[Cell, ...]] = []
     checks: list[Check] = []
     kept: list[Timing] = []
@@ -164,7 +164,7 @@ def peer_folder(folder: Path) -> sitk.Image:
 
 
 def peer_archive(archive: Path, unpacked: Path) -> sitk.Image:
-    """The same after zipfile has unpacked; nothing is counted for removing what it wrote."""
+    """The same after zipfile has unpacked; removing the unpacked files is not timed."""
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(unpacked)
     return peer_folder(unpacked)

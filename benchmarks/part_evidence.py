@@ -14,7 +14,7 @@ from nodule_diag_cli.demo import write_ct
 TITLE = "What a report costs"
 PAIRS = 9
 MOST_S, MOST_MIB = 1.0, 150e6 / 2**20
-"""Beyond the same command without a report."""
+"""Limits of what a report adds to the same command without a report."""
 WITHOUT, WITH = "predict", "predict --report"
 
 

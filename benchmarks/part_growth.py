@@ -1,4 +1,4 @@
-"""``bench growth``: what slices, nodules, patches a batch and threads cost."""
+"""``bench growth``: the cost of slices, nodules, patches in a batch, and threads."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ SLICES, QUICK_SLICES = (100, 200, 300, 400, 500, 600, 700, 800), (13, 26)
 NODULES, QUICK_NODULES = (1, 2, 4, 8, 16, 32, 64), (1, 2)
 BATCHES, QUICK_BATCHES = (1, 2, 4, 8, 16, 32, 64), (1, 2)
 IN_PLANE_MM = 372.0 / 512.0
-"""The phantom's field of view in 512 voxels, as scanners have them."""
+"""Voxel size if the phantom's field of view has 512 voxels, as in scanners."""
 
 
 def run(bench: Bench) -> Findings:
-    """All four tables."""
+    """Measure all four tables."""
     with limited(bench.settings.threads):
         diagnoser = Diagnoser.load(bench.bundle, threads=bench.settings.threads)
         slices, slice_timings = _slices(bench, diagnoser)
@@ -47,7 +47,7 @@ def run(bench: Bench) -> Findings:
 
 
 def stretched(ct: CTVolume, slices: int) -> CTVolume:
-    """The same chest in another number of slices, interpolated linearly along z."""
+    """The same chest with another number of slices, interpolated linearly along z."""
     old, _, _ = ct.hu.shape
     at = np.linspace(0.0, old - 1.0, slices)
     below = np.minimum(at.astype(int), old - 2)

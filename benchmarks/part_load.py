@@ -1,4 +1,4 @@
-"""``bench load``: minutes of clients of all manners. Good ones get the right answer, bad ones a typed refusal."""
+"""``bench load``: minutes of many kinds of clients. Good clients get the right answer, bad ones a typed refusal."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ BAD, GONE = 1 / 3, 1 / 10
 LEAST_ANSWERED = 0.99
 MOST_GROWTH_MIB = 50.0
 WARMED_UP = 0.1
-"""Share of the time after which memory is looked at."""
+"""Share of the time after which memory is first measured."""
 SAMPLED_S = 0.5
 
 
 class Asker:
-    """Asks, and counts what came of it; one a client."""
+    """Asks questions, and counts the answers; one for each client."""
 
     def __init__(self, service: Served, number: int, good: dict[str, Any], upload: bytes, known: list[Any]) -> None:
         self._service, self._client = service, service.client()
@@ -43,13 +43,13 @@ class Asker:
         self.counts: Counter[str] = Counter()
 
     def _question(self, **changed: object) -> bytes:
-        """The good question by another name each time, or it would be answered from memory; or a changed one."""
+        """The good question with another name each time, so it is not answered from memory; or a changed question."""
         (nodule,) = self._good["nodules"]
         named = {"nodules": [nodule | {"id": f"{self._random.random()}"}]}
         return json.dumps(self._good | named | changed).encode()
 
     def ask(self) -> None:
-        """One request, of whatever manner."""
+        """Send one request of any kind."""
         drawn = self._random.random()
         if drawn < BAD:
             self._bad()
@@ -108,7 +108,7 @@ class Asker:
 
 
 def run(bench: Bench) -> Findings:
-    """All clients at once, and the service's memory meanwhile."""
+    """Run all clients at once, and measure the service's memory meanwhile."""
     seconds, threads = QUICK_SECONDS if bench.settings.quick else SECONDS, bench.settings.threads
     bundle = tiny_bundle(bench.folder / "tiny")
     phantom = small_chest()
@@ -156,7 +156,7 @@ def _loaded(service: Served, askers: list[Asker], seconds: float) -> tuple[list[
 
 
 def _settled(client: Client) -> dict[str, float]:
-    """The service's gauges once nothing is asked any more."""
+    """The service's gauges once no request is left."""
     for _ in range(100):
         text = client.ask("GET", "/metrics").body.decode()
         lines = [line.split() for line in text.splitlines() if line.startswith("nodule_diag_") and "{" not in line]

@@ -1,4 +1,4 @@
-"""``bench peers``: from file to answer, nodule-diag beside the paper to the letter and MONAI, with the answers."""
+"""``bench peers``: file to answer, nodule-diag compared with the paper to the letter and MONAI, with the answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAST = Plan(warmup=1, window=3, agreeing=3, budget_s=15.0)
 SLOW = Plan(warmup=0, window=1, agreeing=2, spread=0.1, budget_s=30.0)
 """For MONAI on the whole CT, which takes tens of seconds."""
 MEMORY_SHARE = 0.8
-"""Of the memory that is free, what a peer may be expected to need: beyond, the system would kill the process."""
+"""Share of the free memory that a peer may be expected to need: beyond it, the system would kill the process."""
 NOTE = (
     "Warm calls in one process, from the file on disk to malignancy, score, CAM, segmentation and similar cases;"
     " differences are from nodule-diag's answer. paper-literal: lung mask and 0.5 mm B-spline on the whole CT by"
@@ -37,7 +37,7 @@ NOTE = (
 
 
 def run(bench: Bench) -> Findings:
-    """Go every way, compare the answers and, in passing, the two preprocessings."""
+    """Run every way, compare the answers and also the two preprocessings."""
     with limited(bench.settings.threads):
         diagnoser = Diagnoser.load(bench.bundle, threads=bench.settings.threads)
         ct = read_ct(bench.subject.path)
@@ -48,7 +48,7 @@ def run(bench: Bench) -> Findings:
         timings: dict[str, Timing] = {}
         for way in ways:
             timings |= in_turns({way.name: partial(_first, way, answers, memory)}, plan=ONCE)
-        # The literal way takes minutes: its first call is its measurement.
+        # The literal way takes minutes: its first call is also its measurement.
         fast = {way.name: way for way in ways if way.name not in {MONAI, PAPER}}
         slow = {way.name: way for way in ways if way.name == MONAI}
         timings |= in_turns(fast, plan=bench.plan(FAST)) | in_turns(slow, plan=bench.plan(SLOW))
@@ -68,7 +68,7 @@ def run(bench: Bench) -> Findings:
 
 
 def _first(way: Way, answers: dict[str, Answer], memory: dict[str, float | None]) -> None:
-    """Keep the answer of a way's first call, and by how much it raised the memory."""
+    """Keep the answer of a way's first call, and how much the call raised the memory."""
 
     def call() -> None:
         answers[way.name] = way()
@@ -77,7 +77,7 @@ def _first(way: Way, answers: dict[str, Answer], memory: dict[str, float | None]
 
 
 def _ways(bench: Bench, diagnoser: Diagnoser, ct: CTVolume) -> tuple[list[Way], tuple[str, ...]]:
-    """Every way that can be gone here, nodule-diag first, and why others cannot."""
+    """Every way that can run here, nodule-diag first, and the reasons why others cannot."""
     manifest = bench.bundle.manifest
     network = torch_network(bench.bundle, checkpoint=bench.settings.checkpoint)
     tail = TorchTail.of(network, diagnoser.cases, k=manifest.retrieval.k)

@@ -1,4 +1,4 @@
-"""``bench predict``: each stage of a diagnosis and the whole, warm, and what a further nodule costs."""
+"""``bench predict``: each stage of a diagnosis and the whole, warm, and the cost of each further nodule."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ TITLE = "A diagnosis, stage by stage, warm"
 PLAN = Plan(warmup=2, settle=1, window=7, agreeing=3, spread=0.03, budget_s=8.0)
 MOST_MASK_MS, MOST_PATCH_MS = 250.0, 10.0
 MOST_FURTHER_NODULE = 1.3
-"""Times a nodule of bare batched inference."""
+"""Limit for a further nodule: this many times a nodule of bare batched inference."""
 BATCH = 8
-"""Further nodules of a call, and patches of a bare one."""
+"""Number of further nodules of a call, and of patches of a bare one."""
 NODULES = (1, 1 + BATCH)
 FILE_TO_ANSWER = "file to answer"
 AGAIN = "another diagnosis of that CT"
@@ -54,7 +54,7 @@ def timing_cells(timing: Timing) -> tuple[float | int | bool, ...]:
 
 
 def around(center_xyz_mm: Point, count: int) -> list[Point]:
-    """``count`` points within 2 mm of a nodule's centre, the centre first: as good as other nodules for timing."""
+    """``count`` points within 2 mm of a nodule's centre, the centre first: for timing, as good as other nodules."""
     offsets = np.random.default_rng(0).uniform(-2.0, 2.0, (count, 3))
     offsets[0] = 0.0
     return [(float(x), float(y), float(z)) for x, y, z in np.asarray(center_xyz_mm) + offsets]
@@ -101,7 +101,7 @@ def _bare() -> str:
 
 
 def _stages(bench: Bench, diagnoser: Diagnoser, ct: CTVolume) -> dict[str, Callable[[], object]]:
-    """What is measured, by name; every call does what the pipeline does there."""
+    """The measured calls, by name; every call does the same as the pipeline does there."""
     xyz = bench.subject.xyz_mm
     runtime = diagnoser.runtime
     backend = create_backend(

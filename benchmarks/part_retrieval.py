@@ -1,4 +1,4 @@
-"""``bench retrieval``: case bases of 10^2 to 10^6 cases, beside numpy and faiss, with the recall."""
+"""``bench retrieval``: case bases of 10^2 to 10^6 cases, compared with numpy and faiss, with the recall."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ QUERIES, QUICK_QUERIES = 200, 5
 K = 20
 DUPLICATES = 0.3
 PLAN = Plan(warmup=0, window=2, agreeing=3, spread=0.05, budget_s=3.0)
-"""A call asks every query once."""
+"""A call asks all queries once."""
 LOOPS = 2_000
-"""Of the yardstick of a percentile."""
+"""Loops for the yardstick of a percentile."""
 MOST_SPACES_MS, MOST_LOAD_S = 15.0, 2.0
 EXACT_QUERIES = 500
-"""Answers of the largest base with duplicates that are compared, id by id, with an exhaustive search."""
+"""Answers for the largest base with duplicates that are compared, id by id, with an exhaustive search."""
 SAME_DISTANCE = 1e-6
-"""Relative: how far float32 may move a distance that is the same."""
+"""Relative tolerance: how far float32 may move a distance that is the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What an engine did on one base; times in seconds, but queries in milliseconds.
+    """The results of an engine on one base; times in seconds, queries in milliseconds.
 
-    ``spaces_p50_ms`` is of all three feature spaces together, for the two that are asked so.
+    ``spaces_p50_ms`` is for all three feature spaces together, for the two engines that are asked this way.
     """
 
     engine: str
@@ -58,7 +58,7 @@ class Found:
 
 
 def run(bench: Bench) -> Findings:
-    """Every engine on every size; the largest once more with exact duplicates, for nodule-diag and the exact peers."""
+    """Every engine on every size; the largest size again with exact duplicates, for nodule-diag and the exact peers."""
     sizes = [size for size in (QUICK_SIZES if bench.settings.quick else SIZES) if size <= bench.settings.most_cases]
     found: list[Found] = []
     with limited(bench.settings.threads):
@@ -91,7 +91,7 @@ def run(bench: Bench) -> Findings:
 
 
 def _of_a_loop(milliseconds: float) -> tuple[float, float]:
-    """Median and 99th percentile, in ms, of additions that take about as long as a query: what any code meets here."""
+    """Median and 99th percentile, in ms, of additions about as long as a query: what any code shows here."""
     watch = Clock()
 
     def sample(steps: int) -> float:
@@ -107,7 +107,7 @@ def _of_a_loop(milliseconds: float) -> tuple[float, float]:
 
 
 def _compare(bench: Bench, base: Base, candidates: list[Engine]) -> Iterator[Found]:
-    """Build, save, load each engine, then ask all of them in turns."""
+    """Build, save and load each engine, then query all of them in turns."""
     watch = Clock()
     queries = base.queries(QUICK_QUERIES if bench.settings.quick else QUERIES)
     limits = base.farthest_of_nearest(queries, K)
@@ -141,7 +141,7 @@ def _compare(bench: Bench, base: Base, candidates: list[Engine]) -> Iterator[Fou
 
     for engine in candidates:
         ask(engine)
-        samples[engine.name].clear()  # that was to warm up
+        samples[engine.name].clear()  # these were for warm-up
         spaces[engine.name].clear()
     in_turns({engine.name: partial(ask, engine) for engine in candidates}, plan=bench.plan(PLAN))
     for engine in candidates:
@@ -219,14 +219,14 @@ def _table(found: list[Found]) -> Table:
 
 
 def _exact(base: Base, queries: int) -> int:
-    """Of how many queries nodule-diag's answers are an exhaustive search's in every space, to the last tie."""
+    """Number of queries for which nodule-diag equals an exhaustive search in every space, down to the last tie."""
     own = OwnCases()
     own.build(base)
     index = CaseIndex(own.base)
     right = 0
     for query in base.queries(queries):
         p, score = float(query[0]), 1.0 + 4.0 * float(query[1])
-        # What the case base compares: the score on the readers' scale, mapped back and rounded to float32.
+        # What the case base compares is the score on the readers' scale, mapped back and rounded to float32.
         asked = features("machine+expert", p, score)
         right += all(
             [int(one.case_id) for one in index.search(space, malignancy=p, expert_score=score, k=K)]

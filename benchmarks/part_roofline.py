@@ -1,4 +1,4 @@
-"""``bench roofline``: the network's rate beside that of a plain matrix product on the same cores."""
+"""``bench roofline``: the network's rate compared with that of a plain matrix product on the same cores."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Ceiling:
     """The best rate of a square matrix product.
 
     Attributes:
-        precision: Of its operands.
-        library: Which reached it.
+        precision: Precision of its operands.
+        library: The library that reached it.
         gflops: Rate of its fastest call.
     """
 
@@ -47,7 +47,7 @@ class Ceiling:
 
 
 def measure_ceiling(precision: str, *, size: int, plan: Plan) -> Ceiling:
-    """Multiply square matrices by every library at hand, in turns; the fastest single call counts."""
+    """Multiply square matrices by every available library, in turns; the fastest single call counts."""
     rng = np.random.default_rng(0)
     a, b = (rng.random((size, size), dtype=np.float32) for _ in range(2))
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -61,7 +61,7 @@ def measure_ceiling(precision: str, *, size: int, plan: Plan) -> Ceiling:
 
 
 def run(bench: Bench) -> Findings:
-    """Ceilings and networks, on one thread and on all."""
+    """Measure ceilings and networks, on one thread and on all."""
     most = bench.settings.threads
     notes: list[str] = []
     rows: list[tuple[Cell, ...]] = []

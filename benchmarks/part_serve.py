@@ -1,4 +1,4 @@
-"""``bench serve``: what a client waits, alone and among others, beside the same call in process."""
+"""``bench serve``: the waiting time of a client, alone and among others, compared with the same call in process."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from nodule_diag.results import prediction_document
 
 CLIENTS = (1, 2, 4, 8, 16, 32)
 OPEN = (0.5, 0.8, 1.2)
-"""Arrivals, in multiples of what the service can do."""
+"""Arrivals, in multiples of the service's capacity."""
 SECONDS, QUICK_SECONDS = 20.0, 1.5
 ALONE, QUICK_ALONE = 30, 3
 MOST_OVERHEAD_MS = 15.0
 STEP_MM = 1e-3
-"""Each question is about another place, or it would be answered from memory."""
+"""Each question is about another place, so that it is not answered from memory."""
 COLUMNS = {
     "load": "load",
     "clients": "clients",
@@ -46,13 +46,13 @@ COLUMNS = {
 
 @dataclass
 class Load:
-    """What clients saw; any of them adds to it.
+    """What the clients measured; every client adds to it.
 
     Attributes:
-        waits_s: Of the answers.
-        beyond_s: Of each, what was not the prediction's own time.
-        refused: How many were told to come again.
-        seconds: Of all.
+        waits_s: Waiting time of each answer.
+        beyond_s: The part of it that was not the prediction's own time.
+        refused: Number of requests that were told to come again.
+        seconds: Time of the whole load.
     """
 
     waits_s: list[float] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Load:
     seconds: float = 0.0
 
     def add(self, reply: Reply) -> None:
-        """Take an answer in."""
+        """Add an answer."""
         if reply.status == 429:
             self.refused += 1
             return
@@ -79,7 +79,7 @@ class Load:
 
 
 class Questions:
-    """Questions about one CT that is held, each about another place near its nodule."""
+    """Questions about one held CT, each about another place near its nodule."""
 
     def __init__(self, ct_id: str, xyz_mm: tuple[float, float, float]) -> None:
         self._ct, self._xyz, self._number = ct_id, xyz_mm, count()
@@ -90,13 +90,13 @@ class Questions:
         return x + STEP_MM * next(self._number), y, z
 
     def ask(self, client: Client) -> Reply:
-        """Ask about it."""
+        """Ask about the next place."""
         body = json.dumps({"ct": self._ct, "nodules": [{"xyz": self.place()}]}).encode()
         return client.ask("POST", "/v1/predictions", body, Content_Type="application/json")
 
 
 def run(bench: Bench) -> Findings:
-    """Alone, closed load, open load, and one worker beside two."""
+    """Measure one client, closed load, open load, and one worker compared with two."""
     quick, path, threads = bench.settings.quick, bench.subject.path, bench.settings.threads
     seconds = QUICK_SECONDS if quick else SECONDS
     diagnoser = Diagnoser.load(bench.bundle, backend="onnxruntime", threads=threads)
@@ -144,7 +144,7 @@ def _held(service: Served, path: Path) -> str:
 
 
 def _alone(service: Served, questions: Questions, diagnoser: Diagnoser, path: Path, calls: int) -> tuple[Load, float]:
-    """One client, and the same call in this process, in turns; the first of each warms up."""
+    """One client, and the same call in this process, in turns; the first call of each is for warm-up."""
     ct, client = read_ct(path), service.client()
     load, in_process = Load(), []
     begin = time.perf_counter()
@@ -174,7 +174,7 @@ def _closed(service: Served, questions: Questions, clients: int, seconds: float)
 
 
 def _open(service: Served, questions: Questions, rate: float, seconds: float) -> Load:
-    """Clients come at random times, whether or not those before have their answer."""
+    """Clients come at random times, whether or not earlier clients have their answer."""
     load = Load()
     arrivals = np.cumsum(np.random.default_rng(0).exponential(1 / rate, size=max(2, int(rate * seconds))))
     begin = time.perf_counter()
@@ -208,7 +208,7 @@ def _timed(load: Load, work: Callable[[int], None], threads: int) -> Load:
 
 
 def _with_workers(bench: Bench, workers: int, seconds: float) -> tuple[Cell, ...]:
-    """Four clients, and so many pieces of work at a time."""
+    """Four clients, and this many pieces of work at a time."""
     folder, threads = bench.folder / f"workers-{workers}", bench.settings.threads
     with served(bench.settings.bundle, folder, "--workers", str(workers), threads=threads) as service:
         questions = Questions(_held(service, bench.subject.path), bench.subject.xyz_mm)

@@ -1,6 +1,6 @@
 """``bench soak``: thousands of predictions over good and bad inputs in one process, as on a server that runs for weeks.
 
-Nothing may grow, and every input must lead to the same answer, bit by bit, each time.
+No resource of the process may grow, and every input must give the same answer each time, bit by bit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TITLE = "Soak: memory, handles and answers over thousands of predictions"
 TINY, PACKAGED = 10_000, 500
 QUICK_ROUNDS = 8
 WARMED_UP = 0.1
-"""Share of the predictions after which memory is looked at: pools have filled and lazy imports are done."""
+"""Share of the predictions after which memory is first measured: pools have filled and lazy imports are done."""
 LEAST_WARM_UP_ROUNDS = 3
 MOST_GROWTH_MIB = 20.0
 SAMPLES = 200
@@ -30,13 +30,13 @@ SAMPLES = 200
 
 @dataclass(frozen=True)
 class State:
-    """What a process holds.
+    """The resources that a process holds.
 
     Attributes:
-        resident_mib: Memory.
-        handles: Open files.
-        threads: Running.
-        children: Processes that it started and that are still there.
+        resident_mib: Resident memory.
+        handles: Number of open files.
+        threads: Number of running threads.
+        children: Number of processes that it started and that still exist.
     """
 
     resident_mib: float
@@ -46,7 +46,7 @@ class State:
 
     @classmethod
     def now(cls) -> State:
-        """This process's, from proc(5)."""
+        """The state of this process, from proc(5)."""
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         tasks = list(Path("/proc/self/task").iterdir())
         children = sum(_children(task) for task in tasks)
@@ -55,7 +55,7 @@ class State:
 
 
 def _children(task: Path) -> int:
-    """The processes that one of this process's threads has started; none where the thread has just ended."""
+    """The processes that one of this process's threads has started; none if the thread has just ended."""
     try:
         return len((task / "children").read_text(encoding="ascii").split())
     except (FileNotFoundError, ProcessLookupError):
@@ -64,15 +64,15 @@ def _children(task: Path) -> int:
 
 @dataclass(frozen=True)
 class Soaked:
-    """What came of one network's predictions.
+    """The results of one network's predictions.
 
     Attributes:
-        predictions: How many were asked for.
+        predictions: Number of predictions.
         answered: How many of them gave a diagnosis; the others were refused.
-        other: How many gave something else than the same input did before.
-        states: After the warm-up, evenly over the rest.
+        other: How many gave another answer than the same input gave before.
+        states: States after the warm-up, evenly spaced over the rest.
         at: The number of predictions at each state.
-        wall_s: Of all.
+        wall_s: Time of all predictions.
     """
 
     predictions: int
@@ -90,13 +90,13 @@ class Soaked:
 
     @property
     def growth_mib(self) -> float:
-        """The mean of the last fifth of the states above that of the first."""
+        """The mean of the last fifth of the states minus the mean of the first fifth."""
         resident = [state.resident_mib for state in self.states]
         part = max(1, len(resident) // 5)
         return float(np.mean(resident[-part:]) - np.mean(resident[:part]))
 
     def rise(self, name: str) -> int:
-        """By how much a number of the states rose, from the highest of the first fifth to the last."""
+        """The rise of a number in the states, from the highest of the first fifth to the last state."""
         values = [int(getattr(state, name)) for state in self.states]
         return values[-1] - max(values[: max(1, len(values) // 5)])
 
@@ -124,14 +124,14 @@ def run(bench: Bench) -> Findings:
 
 
 def soak(diagnoser: Diagnoser, inputs: dict[str, Ask], count: int) -> Soaked:
-    """Ask for predictions, one input after the other, again and again."""
+    """Run predictions, one input after the other, again and again."""
     known: dict[str, bytes] = {}
     names = list(inputs)
     answered = other = 0
     states: list[State] = []
     at: list[int] = []
     first = max(int(count * WARMED_UP), LEAST_WARM_UP_ROUNDS * len(names))
-    # After whole rounds, so that each state is one after the same input.
+    # After whole rounds, so that each state follows the same input.
     step = max(len(names), (count - first) // SAMPLES // len(names) * len(names))
     begin = perf_counter()
     for number in range(count):

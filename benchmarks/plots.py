@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+"""Okabe and Ito's palette, which colour-blind readers can distinguish."""
 MARKERS = "osD^vPX"
 WIDTH, BAR_HEIGHT, LINES_HEIGHT, MARGIN_HEIGHT = 7.0, 0.3, 3.6, 1.1
 DPI = 120
 LABEL_ROOM = 1.18
-"""The axis reaches so much beyond the longest bar, for its number; on a logarithmic axis the fourth power of it."""
+"""Length of the axis in longest bars, to leave room for the bar's number; its fourth power on a logarithmic axis."""
 
 
 def draw(table: Table, path: Path) -> None:
-    """Draw a table that says how.
+    """Draw a table that has a plot.
 
     Args:
-        table: With a plot.
+        table: A table with a plot.
         path: The ``.png`` to write.
     """
     plot = table.plot
@@ -51,7 +51,7 @@ def draw(table: Table, path: Path) -> None:
 
 
 def _bars(axes: Axes, table: Table, plot: Plot) -> None:
-    """One bar a row and column, from the top down, each with its number."""
+    """One bar for each row and column, from the top down, each with its number."""
     names = [str(name) for name in table.values(plot.x)]
     thick = 0.8 / len(plot.y)
     drawn = [value for key in plot.y for value in _numbers(table.values(key)) if value]
@@ -76,14 +76,14 @@ def _bars(axes: Axes, table: Table, plot: Plot) -> None:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:,g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
-        # A bar's length has no natural start on a logarithmic axis: a decade below the shortest.
+        # On a logarithmic axis a bar has no natural start: it starts a decade below the shortest.
         axes.set_xlim(10.0 ** math.floor(math.log10(min(drawn))), max(drawn) * LABEL_ROOM**4)
     else:
         axes.set_xlim(0.0, max(drawn) * LABEL_ROOM)
 
 
 def _lines(axes: Axes, table: Table, plot: Plot) -> None:
-    """One line a column, or a column split by a series."""
+    """One line for each column, or a column split by a series."""
     drawn = 0
     x = _numbers(table.values(plot.x))
     split: Sequence[Cell] = table.values(plot.series) if plot.series else [None] * len(x)

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.reading_memory CT THREADS``: what ``read_ct`` takes beyond its volume, MiB."""
+"""``python -m benchmarks.reading_memory CT THREADS``: the memory that ``read_ct`` takes beyond its volume, MiB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One page of Markdown from results: bounds, tables, plots, machines and commands, and nothing that is not in them."""
+"""One page of Markdown from results: bounds, tables, plots, machines and commands, all from the results alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nodule_diag.errors import OutputError, UsageError
 from nodule_diag.process import write_bytes
 
 QUIET_LOAD = 0.5
-"""Load average a core from which the page says that the machine was not quiet."""
+"""Load average per core from which the page says that the machine was not quiet."""
 LINES = 3
 """Significant digits of a number below 1000."""
 
@@ -27,7 +27,7 @@ def write_report(parts: Sequence[Part], *, out: Path, plots: Path) -> None:
 
     Raises:
         UsageError: Without parts, or with two of one name.
-        OutputError: If something cannot be written.
+        OutputError: If a file cannot be written.
     """
     names = [part.part for part in parts]
     if not names or len(set(names)) < len(names):
@@ -55,7 +55,7 @@ def page(parts: Sequence[Part], *, plots: str) -> str:
 
     Args:
         parts: In the order of the page.
-        plots: Where the pictures are, relative to it.
+        plots: The folder of the pictures, relative to the page.
     """
     environments = list(dict.fromkeys(_machine(part.environment) for part in parts))
     lines = ["# Speed", ""]
@@ -146,7 +146,7 @@ def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def cell_text(cell: Cell) -> str:
-    """A cell for people."""
+    """A cell as readable text."""
     if cell is None:
         return "–"
     if isinstance(cell, bool):

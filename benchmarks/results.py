@@ -1,6 +1,6 @@
-"""What a part of the benchmarks found: tables of numbers, bounds that must hold, and how it was measured, as JSON.
+"""The results of a part of the benchmarks, as JSON: tables of numbers, bounds that must hold, and the measurement.
 
-A table keeps the numbers as they were measured; rounding is the report's. :data:`SCHEMA` changes when the form does.
+A table keeps the numbers as they were measured; the report rounds them. :data:`SCHEMA` changes when the form does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nodule_diag.process import write_bytes
 
 SCHEMA: Final = "nodule-diag/benchmark/1"
 Cell = str | float | int | bool | None
-"""None: there is no such number, and the table's note or the row says why."""
+"""None means that there is no such number; the table's note or the row says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +27,8 @@ class Column:
     """A column of a table.
 
     Attributes:
-        key: Its name for programs.
-        label: Its head, with the unit.
+        key: The column's name for programs.
+        label: The column's head, with the unit.
     """
 
     key: str
@@ -43,7 +43,7 @@ class Plot:
         kind: ``bars`` of one column, or ``lines``.
         x: Key of the column along x (lines) or of the bars' names.
         y: Keys of the columns that are drawn.
-        y_label: Of the axis.
+        y_label: Label of the y axis.
         series: Key of a column that splits the rows into lines of their own.
         log_x: Whether x is logarithmic.
         log_y: Whether y (for bars: their length) is.
@@ -63,11 +63,11 @@ class Table:
     """Numbers that belong together.
 
     Attributes:
-        name: For file names and programs, as in ``growth-slices``.
-        title: For people.
-        columns: In order.
-        rows: One cell a column.
-        note: What must be known to read it.
+        name: The name for file names and programs, as in ``growth-slices``.
+        title: The title for readers.
+        columns: The columns, in order.
+        rows: The rows, with one cell for each column.
+        note: What a reader must know.
         plot: How to draw it; None draws nothing.
     """
 
@@ -93,7 +93,7 @@ class Check:
         value: What was measured.
         rule: Which side of the limit it must lie on.
         limit: The limit.
-        unit: Of both; empty for ratios and shares.
+        unit: Unit of both; empty for ratios and shares.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Check:
 
     @property
     def holds(self) -> bool:
-        """Whether it does."""
+        """Whether the bound holds."""
         return self.value >= self.limit if self.rule == "at least" else self.value <= self.limit
 
 
@@ -114,18 +114,18 @@ class Part:
 
     Attributes:
         schema: :data:`SCHEMA`.
-        part: Its name, as in ``nodule-diag bench PART``.
-        title: For people.
-        command: What to type to get it again.
-        settings: What was asked for, for ``bench all`` to know what it has: JSON values by name.
+        part: Name of the part, as in ``nodule-diag bench PART``.
+        title: The title for readers.
+        command: The command that repeats the measurement.
+        settings: The settings, so that ``bench all`` knows which results it has: JSON values by name.
         subject: The CT it ran on.
-        quick: Whether it only shows that the part works: such numbers mean nothing.
+        quick: Whether the run only shows that the part works: its numbers mean nothing.
         environment: The machine.
         tables: The numbers.
         checks: The bounds.
         timings: Every timing behind the tables.
-        notes: What else must be said.
-        wall_s: How long the part took.
+        notes: Further notes.
+        wall_s: Time of the part.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -145,7 +145,7 @@ class Part:
     wall_s: float
 
     def to_json(self) -> str:
-        """The document."""
+        """The document as JSON."""
         return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
 
     def write(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``nodule-diag serve`` as a process of its own, and clients of it that need nothing but Python."""
+"""``nodule-diag serve`` in a separate process, and clients of it that need nothing but Python."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Reply:
     """An answer.
 
     Attributes:
-        status: Of HTTP.
-        kind: Its media type.
-        body: Its bytes.
-        seconds: From asking to the last byte.
+        status: HTTP status.
+        kind: Media type of the body.
+        body: The body's bytes.
+        seconds: Time from asking to the last byte.
     """
 
     status: int
@@ -44,13 +44,13 @@ class Reply:
 
 @dataclass(frozen=True)
 class Served:
-    """A service that runs.
+    """A running service.
 
     Attributes:
-        port: Where it listens, on this machine.
-        process: It.
-        folder: Its home and temporary folder: whatever it leaves is there.
-        clients: Hangs up for those who ask until the service ends.
+        port: The port where it listens, on this machine.
+        process: The service's process.
+        folder: Its home and temporary folder: all files that it leaves are there.
+        clients: Closes the clients' connections when the service ends.
     """
 
     port: int
@@ -59,12 +59,12 @@ class Served:
     clients: ExitStack
 
     def client(self) -> Client:
-        """A client with a connection of its own, until the service ends."""
+        """A client with its own connection, until the service ends."""
         return self.clients.enter_context(closing(Client(self.port)))
 
     @property
     def resident_mib(self) -> float:
-        """Its memory now, from proc(5)."""
+        """The service's memory now, from proc(5)."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -74,7 +74,7 @@ class Served:
 
 
 class Client:
-    """Asks one thing after the other over one connection, and opens another where that was closed."""
+    """Sends one request after the other over one connection, and opens a new connection where that was closed."""
 
     def __init__(self, port: int) -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=ANSWER_S)
@@ -97,7 +97,7 @@ class Client:
         raise AssertionError("the second try returns or raises")
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connection.close()
 
 
@@ -118,11 +118,11 @@ def served(bundle: Path | None, folder: Path, *words: str, threads: int) -> Iter
 
     Args:
         bundle: The bundle; None for the packaged one.
-        folder: Empty; its home.
-        words: Further options.
-        threads: That it may use.
+        folder: An empty folder, its home.
+        words: More options.
+        threads: Threads that it may use.
     """
-    with socket.socket() as held:  # nobody else is given the port; the service may listen at it
+    with socket.socket() as held:  # no other process gets the port; the service may listen at it
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("127.0.0.1", 0))
         port = int(held.getsockname()[1])

@@ -1,4 +1,4 @@
-"""A part from its options to its result: settle the subject, note the machine, run, time it."""
+"""A part from its options to its result: prepare the subject, note the machine, run the part, time it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from benchmarks.subject import Bench, Settings, opened
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What a part's own code returns.
+    """The return value of a part's own code.
 
     Attributes:
-        title: Of the part, for people.
-        subject: What it ran on, where that is not the CT.
+        title: Title of the part, for readers.
+        subject: The subject, where this is not the CT.
         tables: The numbers.
         checks: The bounds.
         timings: Every timing behind the tables.
-        notes: What else must be said.
+        notes: Further notes.
     """
 
     title: str
@@ -34,7 +34,7 @@ class Findings:
 
 
 def settings_record(settings: Settings) -> dict[str, Cell]:
-    """Settings as JSON values, files by their names alone."""
+    """Settings as JSON values; files only by their names."""
     record: dict[str, Cell] = {}
     for name, value in asdict(settings).items():
         if isinstance(value, tuple):
@@ -50,9 +50,9 @@ def run_part(name: str, run: Callable[[Bench], Findings], settings: Settings) ->
     """Run one part.
 
     Args:
-        name: As in ``nodule-diag bench NAME``.
-        run: Its code.
-        settings: What was asked for.
+        name: Name as in ``nodule-diag bench NAME``.
+        run: The part's code.
+        settings: The settings.
     """
     environment = Environment.now(threads=settings.threads)
     begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What ``bench soak`` asks: a small chest in files of several formats, damaged ones, and points that lie nowhere."""
+"""The inputs of ``bench soak``: a small chest in files of several formats, damaged files, and points outside it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def asked(path: Path, points: list[Point]) -> Ask:
 
 
 def made_inputs(folder: Path) -> dict[str, Ask]:
-    """A small chest in files of several formats, and what a server is sent besides."""
+    """A small chest in files of several formats, and other inputs that a server may get."""
     folder.mkdir()
     phantom = small_chest()
     ct, center = phantom.ct, phantom.nodules[0].center_xyz_mm

@@ -1,8 +1,8 @@
 """Run a command and print its wall time, CPU time and peak memory: a script that needs nothing but Python.
 
 A process that is forked from a large one counts the large one's memory as its own peak until it has grown beyond it
-(Linux keeps the high-water mark of a process across ``exec``). So :mod:`benchmarks.child` never starts what it measures
-itself: this small program stands between.
+(Linux keeps the high-water mark of a process across ``exec``). So :mod:`benchmarks.child` never starts a measured
+command itself: this small program starts the command.
 """
 
 import json

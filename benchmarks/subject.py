@@ -1,4 +1,4 @@
-"""The CT that is measured on, and the bundle: what every part starts from."""
+"""The CT that is measured on, and the bundle: every part starts from these."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Point = tuple[float, float, float]
 DATA_VARIABLE = "NODULE_DIAG_DATA"
 LIDC_CT = Path("ct", "LIDC-IDRI-0314.nii.gz")
 LIDC_XYZ_MM = (-56.94, 131.27, -520.6)
-"""Its nodule, LPS mm."""
+"""The CT's nodule, LPS mm."""
 LIDC_NODULE_MASK = Path("ct", "LIDC-IDRI-0314_nodule_mask.nii.gz")
 QUICK_SPACING_ZYX_MM = (5.0, 3.0, 3.0)
 QUICK_SCALE = 0.5
-"""Of the quick chest: what is resampled to 0.5 mm as a whole is then an eighth of the work."""
+"""Scale of the quick chest: what is resampled to 0.5 mm as a whole is then an eighth of the work."""
 QUICK_SLICES = 8
-"""Kept on either side of the nodule: 42 mm, which hold the 32 mm cube."""
+"""Slices that are kept on either side of the nodule: 42 mm, which hold the 32 mm cube."""
 QUICK = replace(ONCE, window=2)
 
 
@@ -35,14 +35,14 @@ class Settings:
     """What the command line asks for.
 
     Attributes:
-        ct: A CT; None takes LIDC-IDRI-0314 where ``NODULE_DIAG_DATA`` has it, else the phantom.
-        xyz_mm: A nodule in it, LPS mm.
-        bundle: Another bundle than the packaged one.
+        ct: A CT; None takes LIDC-IDRI-0314 if ``NODULE_DIAG_DATA`` has it, else the phantom.
+        xyz_mm: A nodule in this CT, LPS mm.
+        bundle: A bundle; None takes the packaged one.
         checkpoint: ``model.safetensors`` for the peers in torch; None takes the weights out of the bundle's graph.
         networks: More ONNX files with the bundle's inputs and outputs, for parts that run the network alone.
         most_cases: Size of the largest case base.
-        threads: For every runtime.
-        quick: Tiny sizes and two calls: shows that a part works, and measures nothing.
+        threads: Threads for every runtime.
+        quick: Tiny sizes and two calls: this shows that a part works, and measures nothing.
     """
 
     ct: Path | None = None
@@ -61,7 +61,7 @@ class Subject:
 
     Attributes:
         path: The file.
-        name: What to call it in results: no path.
+        name: Name in results: no path.
         xyz_mm: The nodule, LPS mm.
         nodule_mask: Annotated voxels of the nodule, NIfTI on the CT's grid.
     """
@@ -74,13 +74,13 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bench:
-    """What a part works with.
+    """The inputs of a part.
 
     Attributes:
-        settings: What was asked for.
+        settings: The settings.
         subject: The CT.
         bundle: The model.
-        folder: For files that are gone afterwards.
+        folder: Folder for temporary files.
     """
 
     settings: Settings
@@ -89,12 +89,12 @@ class Bench:
     folder: Path
 
     def plan(self, plan: Plan) -> Plan:
-        """A plan, or the shortest one there is."""
+        """The plan, or the shortest one if the run is quick."""
         return QUICK if self.settings.quick else plan
 
     @property
     def options(self) -> str:
-        """The options that give this subject again, without anybody's folders."""
+        """The options that give this subject again, without private folders."""
         words = []
         if self.settings.ct is not None:
             words += ["--ct", self.settings.ct.name, "--xyz", *(f"{value:g}" for value in self.subject.xyz_mm)]
@@ -111,11 +111,11 @@ class Bench:
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[Bench]:
-    """Settle the subject and the bundle.
+    """Prepare the subject and the bundle.
 
     Raises:
         UsageError: For ``--ct`` without ``--xyz``, or the other way round.
-        BundleError: When the bundle is refused.
+        BundleError: If the bundle is refused.
     """
     with tempfile.TemporaryDirectory(prefix="nodule-diag-bench-") as name:
         folder = Path(name)

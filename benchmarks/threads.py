@@ -1,4 +1,4 @@
-"""One number of threads for every library that a part uses."""
+"""The same number of threads for every library that a part uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nodule_diag.process import filter_threads
 
 @contextmanager
 def limited(threads: int) -> Iterator[None]:
-    """SimpleITK, BLAS and OpenMP use ``threads`` meanwhile; torch and faiss too, where they have been imported."""
+    """Inside, SimpleITK, BLAS and OpenMP use ``threads``; torch and faiss too, if they have been imported."""
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(limits=threads))
         stack.enter_context(filter_threads(threads))

@@ -1,10 +1,10 @@
 """Steps per second of the training engine against the plain fp32 loop that a newcomer would write.
 
 Both train the same model on the same batches: four nodules at 64 voxels, with the paper's losses and Adam. The plain
-loop has torch's own convolutions in its default memory layout and the C library's default allocator, and reads and
-augments the nodules it has drawn before each step; it keeps in memory the cubes that lend their surroundings. "plain,
-in memory" reads nothing from disk while it trains. The engine is ``engine.Run`` as it is. Each measurement is a process
-of its own, taken in turns, so that a busy machine slows all of them.
+loop has torch's own convolutions in its default memory layout and the C library's default allocator. It reads and
+augments the drawn nodules before each step, and keeps in memory the cubes that lend their surroundings. "plain, in
+memory" reads nothing from disk while it trains. The engine is ``engine.Run`` as it is. Each measurement is a separate
+process, taken in turns, so that a busy machine slows all of them.
 
     python benchmarks/training_speed.py --out training_speed.json
 """
@@ -41,7 +41,7 @@ VOI_SPACING_XYZ_MM = (0.7, 0.7, 2.5)
 PLAIN, IN_MEMORY, ENGINE = "plain", "plain, in memory", "engine"
 MODES = (PLAIN, IN_MEMORY, ENGINE)
 TARGET = 2.5
-"""Engine over plain, steps per second."""
+"""Target of the engine's steps per second divided by the plain loop's."""
 
 
 def write_nodules(folder: Path) -> list[Nodule]:
@@ -86,7 +86,7 @@ class ReadWhenDrawn(Mapping[str, NoduleVoxels]):
         self._cubes = load_all([n for n in nodules if n.is_cube])
 
     def __getitem__(self, case_id: str) -> NoduleVoxels:
-        """Of one nodule."""
+        """Voxels of one nodule."""
         return self._cubes[case_id] if case_id in self._cubes else load_voxels(self._vois[case_id])
 
     def __iter__(self) -> Iterator[str]:
@@ -94,12 +94,12 @@ class ReadWhenDrawn(Mapping[str, NoduleVoxels]):
         return iter([*self._cubes, *self._vois])
 
     def __len__(self) -> int:
-        """How many."""
+        """Number of nodules."""
         return len(self._cubes) + len(self._vois)
 
 
 def plain_steps(nodules: Sequence[Nodule], *, config: TrainingConfig, device: str, in_memory: bool) -> Iterator[None]:
-    """The plain loop, a step at a time."""
+    """The plain loop, one step at a time."""
     voxels: Mapping[str, NoduleVoxels] = load_all(nodules) if in_memory else ReadWhenDrawn(nodules)
     source = PairSource(config, nodules, voxels)
     model = build_model(config)
@@ -120,7 +120,7 @@ def plain_steps(nodules: Sequence[Nodule], *, config: TrainingConfig, device: st
 
 
 def measure(mode: str, *, folder: Path, steps: int, device: str) -> dict[str, float]:
-    """Seconds of a step, on the clock and of CPU time, after one that does not count."""
+    """Seconds of a step, wall and CPU time, after one step that does not count."""
     config = TrainingConfig(
         stages=(Stage(size=64, steps=steps + 1),),
         cohort="all",
@@ -149,7 +149,7 @@ def measure(mode: str, *, folder: Path, steps: int, device: str) -> dict[str, fl
 
 
 def environment(device: str) -> dict[str, object]:
-    """What the figures depend on."""
+    """The environment that the figures depend on."""
     model = ""
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -1,8 +1,8 @@
-"""The least that a diagnosis in a fresh process can cost: its imports, the file's bytes, one inference.
+"""The least cost of a diagnosis in a fresh process: its imports, the file's bytes, one inference.
 
 ``python -m benchmarks.yardstick CT BUNDLE MODEL BACKEND PRECISION THREADS``, a process of :mod:`benchmarks.part_cold`.
-ONNX Runtime and OpenVINO load the model by themselves, without the SDK's checks; other backends, whose loading is the
-SDK's own, through it. Nothing is computed but the network on an empty patch.
+ONNX Runtime and OpenVINO load the model directly, without the SDK's checks; other backends are loaded by the SDK. Only
+the network is computed, on an empty patch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-# What predict imports, and with it everything that these import.
+# The modules that predict imports, with everything that these import.
 import nodule_diag.ct.formats.nifti
 import nodule_diag.diagnoser  # noqa: F401
 import nodule_diag_cli.main  # noqa: F401
@@ -42,7 +42,7 @@ def infer_openvino(model: Path, patch: Float, *, precision: str, threads: int) -
 
 
 def main() -> None:
-    """Do it."""
+    """Run the yardstick."""
     ct, bundle, model, backend, precision, threads = sys.argv[1:]
     Path(ct).read_bytes()
     patch = np.zeros((1, 2, 64, 64, 64), dtype=np.float32)

@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run it.
 
     Returns:
-        1 when a step failed or was cut off, which is not so for one that the machine cannot run; else 0.
+        1 if a step failed or was cut off; else 0. A step that the machine cannot run is no failure.
     """
     parser = argparse.ArgumentParser(
         "python -m benchmarks.gpu_check", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -56,6 +56,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # A run that is cut off ends its step with it, which would compute on in its own session.
+    # If this run is stopped, it must end its step too, which would otherwise compute on in its own session.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main())

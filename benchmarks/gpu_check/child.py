@@ -1,7 +1,7 @@
 """The process of one step: ``python -m benchmarks.gpu_check.child STEP SETTINGS ...``.
 
-A step's function takes the settings and its findings and writes what it has found as it goes. It is imported when
-it runs, and with it what it needs: a package that is missing is then that step's finding.
+A step's function takes the settings and its findings, and writes results as it finds them. The function and its
+packages are imported when it runs: a missing package is then a finding of this step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FUNCTIONS = {
     "torch-compile-graphs": "benchmarks.gpu_check.torch_peer:compiled",
 }
 BACKEND = "benchmarks.gpu_check.networks:backend"
-"""Of every other step."""
+"""The function of every other step."""
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Parity and latency of the ways that a step can run the network, against the answers of the reference step."""
+"""Parity and latency of the ways in which a step can run the network, against the answers of the reference step."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Way:
     """One way to run the network.
 
     Attributes:
-        name: What this is called.
-        precision: What it computes in.
-        load: Makes it ready; what that raises is why this way cannot be taken.
+        name: Name of the way.
+        precision: Precision that it computes in.
+        load: Makes it ready; an error from it is the reason why this way cannot be used.
     """
 
     name: str
@@ -50,12 +50,12 @@ def stored_reference(settings: Settings) -> tuple[Float, Outputs]:
 def examine(settings: Settings, findings: Findings, ways: Sequence[Way], *, batches: Sequence[int]) -> None:
     """Load every way and compare its answers, then time each batch size in every way that could be loaded.
 
-    Rows go into ``parity``, ``latency`` and ``failures`` as they come, the small batches of all ways first: a step that
-    is killed has then something of each.
+    Rows go into ``parity``, ``latency`` and ``failures`` as they come. The small batches of all ways come first, so
+    that a step that is killed has some rows of each way.
 
     Raises:
-        WrongAnswerError: When answers miss their gate.
-        IncompleteError: When one of several ways failed; where all did, the first one's error.
+        WrongAnswerError: If answers miss their gate.
+        IncompleteError: If one of several ways failed; if all did, the first one's error is raised.
     """
     patches, wanted = stored_reference(settings)
     missed: list[str] = []
@@ -135,7 +135,7 @@ def beyond_gate(figures: Mapping[str, float], *, precision: str) -> list[str]:
 
 
 def in_equal_parts(infer: Infer, patches: Float) -> Outputs:
-    """One batch size throughout: a compiler would compile for the last, smaller one again."""
+    """Run the patches in equal batches: a compiler would compile again for a last, smaller batch."""
     count = len(patches)
     whole = np.resize(patches, (-(-count // GPU_BATCH) * GPU_BATCH, *patches.shape[1:]))
     parts = [infer(whole[start : start + GPU_BATCH]) for start in range(0, len(whole), GPU_BATCH)]
@@ -143,5 +143,5 @@ def in_equal_parts(infer: Infer, patches: Float) -> Outputs:
 
 
 def opened(settings: Settings) -> Bundle:
-    """The bundle that is examined."""
+    """The bundle to examine."""
     return Bundle.default() if settings.bundle is None else Bundle.open(settings.bundle)

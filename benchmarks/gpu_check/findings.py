@@ -1,4 +1,4 @@
-"""What a step has found, and how it says that it cannot run or found something wrong."""
+"""What a step has found, and how it reports that it cannot run or found something wrong."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ LACKS: Final = frozenset(
         "precision-unavailable",
     }
 )
-"""Codes of the SDK's errors that say that a machine cannot do something, as TensorRT for RTX says of some GPUs."""
+"""Codes of SDK errors which say that a machine cannot do something, as TensorRT for RTX does for some GPUs."""
 
 
 OURS: Final = frozenset({"benchmarks", "nodule_diag", "nodule_diag_cli", "nodule_diag_training", "nodule_diag_export"})
-"""Modules that come with the checkout: one that is missing is a fault, not the machine's."""
+"""Modules of the checkout: if one of them is missing, this is a fault and not a limit of the machine."""
 
 
 class StepError(Exception):
-    """What a step has to say itself; the message is a sentence."""
+    """An error that a step raises itself; the message is a sentence."""
 
 
 class UnavailableError(StepError):
@@ -34,35 +34,35 @@ class UnavailableError(StepError):
 
 
 class WrongAnswerError(StepError):
-    """A backend's answers are not the reference's."""
+    """A backend's answers differ from the reference's."""
 
 
 class IncompleteError(StepError):
-    """A part of a step failed, others did not; the message says which and why."""
+    """Part of a step failed, other parts did not; the message says which and why."""
 
 
 def in_words(error: Exception) -> str:
-    """An error as the document says it: the SDK's own are sentences, others need their type."""
-    # Of a NoduleDiagError, without importing the SDK, which may be what is missing.
+    """An error in the words of the document: the SDK's errors are sentences, other errors need their type."""
+    # The code of a NoduleDiagError is read without importing the SDK, which may be missing.
     return (
         str(error) if isinstance(error, StepError) or _code(error) is not None else f"{type(error).__name__}: {error}"
     )
 
 
 def lacks(error: Exception) -> bool:
-    """Whether an error says that the machine lacks something, and not that something is wrong."""
+    """Whether an error says that the machine lacks something; other errors say that something is wrong."""
     if isinstance(error, ModuleNotFoundError) and _code(error) is None:
         return (error.name or "").partition(".")[0] not in OURS
     return isinstance(error, UnavailableError) or _code(error) in LACKS
 
 
 def _code(error: Exception) -> str | None:
-    """Of a NoduleDiagError, without importing the SDK, which may be what is missing."""
+    """The code of a NoduleDiagError, without importing the SDK, which may be missing."""
     return getattr(error, "code", None) if hasattr(error, "hint") else None
 
 
 class Findings:
-    """What a step has found so far, on disk after every change: it may be killed at any time."""
+    """What a step has found so far; written to disk after every change, since the step may be killed at any time."""
 
     def __init__(self, settings: Settings, step: str) -> None:
         self._path = settings.found(step)
@@ -70,7 +70,7 @@ class Findings:
         self.result: dict[str, Any] = {}
 
     def doing(self, what: str) -> None:
-        """What comes next; the reason of a step that is killed says it."""
+        """Note what comes next; the reason of a killed step names it."""
         self._doing = what
         self.add()
 
@@ -84,5 +84,5 @@ class Findings:
         self.add(**{name: [*self.result.get(name, []), row]})
 
     def end(self, state: State, reason: str = "") -> None:
-        """The last word."""
+        """Note the final state."""
         write_json(self._path, {"state": state, "reason": reason, "result": self.result})

@@ -1,4 +1,4 @@
-"""The step that installs the wheels that were carried along, without a network."""
+"""The step that installs the carried wheels, without a network."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ import benchmarks.gpu_check.findings as said
 from benchmarks.gpu_check.plan import Settings
 
 NOT_FOR_THIS_PYTHON = "not for this Python or platform"
-"""A folder may hold the wheels of several."""
+"""A folder may hold wheels for several Pythons and platforms."""
 
 ERROR = re.compile(r" error: |^\w+Error: ")
-"""What pip repeats of a compiler or a traceback."""
+"""Lines in which pip repeats an error of a compiler or a traceback."""
 
 
 def wheels(settings: Settings, findings: said.Findings) -> None:
-    """Install every wheel of the folder that this Python takes; one that fails must not stop the others."""
+    """Install every wheel of the folder that this Python takes; a wheel that fails must not stop the others."""
     if settings.wheels is None:
         raise said.UnavailableError("no --wheels folder: what is installed here is used")
     found = sorted(settings.wheels.glob("*.whl"))
     if not found:
         raise said.UnavailableError(f"{settings.wheels.name} holds no wheels")
-    # A package that is there already stays: two copies of torch or CUDA in one process do not go together.
+    # An installed package stays: two copies of torch or CUDA in one process do not work together.
     wanted = [wheel for wheel in found if not installed(_package(wheel))]
     states = {wheel.name: "already installed" for wheel in found if wheel not in wanted}
     findings.add(wheels=states)
     findings.doing(f"installing {len(wanted)} wheels")
     if wanted and install("--no-deps", *map(str, wanted), site=settings.site):
-        # One that does not fit stops all. They are not installed one by one: packages may share a folder, as NVIDIA's
-        # do, and a second call of pip leaves a folder alone that is there.
+        # One wheel that does not fit stops all. They are not installed one by one: packages may share a folder, as
+        # NVIDIA's do, and a second call of pip does not change a folder that exists.
         fitting: dict[str, Path] = {}
         for wheel in wanted:
             findings.doing(f"trying {wheel.name}")
@@ -60,7 +60,7 @@ def _package(wheel: Path) -> str:
 
 def installed(name: str) -> bool:
     """Whether a distribution can be imported by this process."""
-    importlib.invalidate_caches()  # what was installed a moment ago too
+    importlib.invalidate_caches()  # also finds what was just installed
     try:
         metadata.distribution(name)
     except metadata.PackageNotFoundError:
@@ -72,7 +72,7 @@ def install(*arguments: str, site: Path) -> str:
     """``pip install`` into a folder, without a network.
 
     Returns:
-        An empty string, or what went wrong: a compiler's or Python's first error, else the last line of what pip said.
+        An empty string, or the error: a compiler's or Python's first error, else the last line of pip's output.
     """
     site.mkdir(parents=True, exist_ok=True)
     # Compiling every module of a runtime takes longer than copying it.
@@ -82,7 +82,7 @@ def install(*arguments: str, site: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        # A machine's own settings may name an index, or another folder.
+        # The machine's own settings may name an index or another folder.
         env={**os.environ, "PIP_CONFIG_FILE": os.devnull},
     )
     if done.returncode == 0:

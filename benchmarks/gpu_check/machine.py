@@ -1,4 +1,4 @@
-"""The step that says what the machine is. Nothing but Python is imported: the driver is asked itself."""
+"""The step that describes the machine. It imports only Python's own modules and asks the driver directly."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def machine(settings: Settings, findings: Findings) -> None:  # noqa: ARG001 - a
 
 
 def driver_says() -> str:
-    """``N GPUs, CUDA X.Y``, or the driver's own message of why there is none."""
+    """``N GPUs, CUDA X.Y``, or the driver's own message why there is none."""
     try:
         library = ctypes.CDLL(DRIVER)
     except OSError as error:

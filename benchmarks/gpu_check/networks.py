@@ -19,16 +19,16 @@ from nodule_diag.process import resolve_threads
 
 PATCH_SHAPE = (2, 64, 64, 64)
 PROVIDER_FILES = ("libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so")
-"""The second finds the first's symbols where that is loaded already."""
+"""The second file finds the first one's symbols if the first is already loaded."""
 FLAVOURS = {flavour.name: flavour for flavour in (TENSORRT, TENSORRT_RTX)}
 
 
 def patches_of(settings: Settings) -> tuple[Float, str]:
-    """What the backends are compared on, and what it is."""
+    """The patches that the backends are compared on, and their description."""
     if settings.patches is None:
         rng = np.random.default_rng(0)
         bases = np.concatenate([probe_patch()] * MADE_UP[settings.device])
-        # Brightness and contrast of each its own, and the ball moved: answers differ from patch to patch.
+        # Each patch has its own brightness and contrast, and a moved ball: answers differ from patch to patch.
         for patch in bases:
             patch[:] = np.roll(patch, tuple(rng.integers(-16, 17, 3)), axis=(1, 2, 3)) * rng.uniform(0.3, 1.0)
             patch += rng.uniform(0.0, 0.3) * rng.random(PATCH_SHAPE, dtype=np.float32)
@@ -40,7 +40,7 @@ def patches_of(settings: Settings) -> tuple[Float, str]:
 
 
 def reference(settings: Settings, findings: Findings) -> None:
-    """The fp32 network on the CPU, in the first runtime that is there; every other step compares with its answers."""
+    """The fp32 network on the CPU, in the first runtime that works; every other step compares with its answers."""
     bundle, (patches, what) = opened(settings), patches_of(settings)
     findings.add(bundle=bundle.manifest.name, bundle_sha256=bundle.sha256, patches=what)
     errors: dict[str, Exception] = {}
@@ -77,7 +77,7 @@ def _torch_on_cpu(bundle: Bundle) -> Infer:
 def backend(settings: Settings, findings: Findings, name: str, precision: str) -> None:
     """A backend of the SDK with CUDA graphs and without, from host memory to host memory."""
     if name in FLAVOURS:
-        import_flavour(FLAVOURS[name])  # before its graph is made: the first reason is the one to hear
+        import_flavour(FLAVOURS[name])  # before its graph is made: its error is the one to report
     findings.doing(f"the {precision} graph")
     bundle = _holding(opened(settings), precision, settings)
     ways = [
@@ -97,7 +97,7 @@ def backend(settings: Settings, findings: Findings, name: str, precision: str) -
 
 
 def _provider_says() -> str:
-    """Why ONNX Runtime's CUDA provider does not load: it tells its own log alone, and the loader knows which file."""
+    """Why ONNX Runtime's CUDA provider does not load: ONNX Runtime only logs this, and the loader names the file."""
     from nodule_diag.backends import import_runtime
 
     folder = Path(str(import_runtime().__file__)).parent / "capi"
@@ -119,7 +119,7 @@ def _load(bundle: Bundle, name: str, precision: str, *, graphs: bool, settings: 
         return OnnxRuntimeBackend(bundle, device=device, threads=threads, cuda_graphs=graphs).infer
     from nodule_diag.backends import TensorRTBackend
 
-    # One engine for both ways, and none left behind in the user's cache.
+    # One engine for both ways, and no engine in the user's cache.
     cache = EngineCache(settings.work / "engines")
     return TensorRTBackend(
         bundle,
@@ -133,7 +133,7 @@ def _load(bundle: Bundle, name: str, precision: str, *, graphs: bool, settings: 
 
 
 def _holding(bundle: Bundle, precision: str, settings: Settings) -> Bundle:
-    """The bundle with a graph of that precision: its own, or one made now, which this check then measures."""
+    """The bundle with a graph of this precision: its own, or one made here, which this check then measures."""
     if precision == "fp32" or precision in bundle.manifest.model.reduced:
         return bundle
     import onnx

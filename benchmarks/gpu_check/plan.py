@@ -1,4 +1,4 @@
-"""Which steps there are, in their order, and how long each may take. Nothing but Python is imported here."""
+"""The steps in their order, and their time limits. Nothing but Python is imported here."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any, Final, Literal
 
 SCHEMA: Final = "nodule-diag/gpu-check/1"
 DEADLINE_S: Final = 450.0
-"""For all steps together: the promise is eight minutes, and starting processes takes time too."""
+"""Limit for all steps together: the promise is eight minutes, and starting processes takes time too."""
 BATCHES: Final = {"cuda": (1, 2, 4, 8, 16, 32, 64), "cpu": (1, 2)}
-"""What is measured where nothing else is asked for. On a CPU: enough to run every line in a few minutes."""
+"""Default batch sizes. On a CPU: enough to run every line in a few minutes."""
 MADE_UP: Final = {"cuda": 16, "cpu": 8}
-"""Patches where none are given."""
+"""Number of patches where none are given."""
 CALLS: Final = {"cuda": (3, 5), "cpu": (1, 3)}
-"""Calls before those that count, and calls of a window."""
+"""Calls before the counted ones, and calls of a window."""
 MATRIX: Final = {"cuda": 8192, "cpu": 1024}
 BUDGET_S: Final = {"cuda": 1.0, "cpu": 0.2}
 State = Literal["done", "unavailable", "failed", "timed-out", "skipped"]
-"""``unavailable``: the machine lacks what the step needs, and ``reason`` says what, in the words of who said it."""
+"""``unavailable``: the machine lacks what the step needs, and ``reason`` has the original message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,9 @@ class Step:
     """A step.
 
     Attributes:
-        name: In the command and in the file.
-        limit_s: When it is killed.
-        arguments: Of the step's function in :mod:`benchmarks.gpu_check.child`.
+        name: Name in the command and in the file.
+        limit_s: Time after which the step is killed.
+        arguments: Arguments of the step's function in :mod:`benchmarks.gpu_check.child`.
     """
 
     name: str
@@ -54,22 +54,22 @@ STEPS: Final = (
     Step(name="tensorrt-rtx-bf16", limit_s=45, arguments=("tensorrt-rtx", "bf16")),
     Step(name="tensorrt-fp16", limit_s=60, arguments=("tensorrt", "fp16")),
 )
-"""What others need comes first, then the best known, then what is likeliest to run out of time."""
+"""What other steps need comes first, then the best-known steps, then those that most likely run out of time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the command line asks for; travels to the steps as JSON.
+    """What the command line asks for; the steps get it as JSON.
 
     Attributes:
-        work: Folder for what steps hand on: installed wheels, the reference's answers, each step's findings.
+        work: Folder for what steps pass on: installed wheels, the reference's answers, each step's findings.
         device: ``cuda``; ``cpu`` runs the same code on CPU backends, for tests.
         wheels: Folder of wheels (and pycuda's source), if any.
         bundle: A bundle, if not the packaged one.
         patches: A ``.npy`` file of (N, 2, 64, 64, 64) float32 patches, if not made-up ones.
         batches: Batch sizes to measure.
-        budget_s: Seconds of timed calls of one batch size.
-        matrix: Edge of the matrices of the ceiling.
+        budget_s: Seconds of timed calls for one batch size.
+        matrix: Edge of the matrices that measure the ceiling.
     """
 
     work: Path
@@ -83,7 +83,7 @@ class Settings:
 
     @property
     def site(self) -> Path:
-        """Where wheels are installed."""
+        """The folder of installed wheels."""
         return self.work / "site"
 
     @property

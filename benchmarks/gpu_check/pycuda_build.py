@@ -1,4 +1,4 @@
-"""The step that builds pycuda on the machine, where no wheel of it exists, and uses it as the TensorRT backends do."""
+"""The step that builds pycuda on a machine without a wheel of it, and uses it as the TensorRT backends do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.gpu_check.plan import Settings
 
 PYCUDA = "pycuda"
 LOADED = "/libcuda.so"
-"""Of the driver's library, in the list of what a process has loaded."""
+"""Part of the path of the driver's library, in the list of a process's loaded files."""
 CUDA_FOLDERS = ("/usr/local/cuda", "/opt/cuda", "/usr")
 HEADERS = ("cuda.h", "cudaProfiler.h")
 CONFIGURATION = """\
@@ -32,10 +32,10 @@ except ImportError:
 """
 """pycuda's ``siteconf.py``, which its ``setup.py`` runs.
 
-By itself that asks no environment variable where CUDA is, only the ``PATH`` for ``nvcc``, which may be a script
-elsewhere or missing. Random numbers would need cuRAND's headers, and are not used. One after the other its 60 files
-take a core two minutes: pybind11, where it is installed, compiles them side by side. The
-file may define no other names.
+By itself, ``setup.py`` reads no environment variable for CUDA's folder. It only searches the ``PATH`` for ``nvcc``,
+which may be a script elsewhere or missing. Random numbers would need cuRAND's headers, and are not used. The 60 files
+take a core two minutes one after the other: pybind11, where it is installed, compiles them in parallel. The file may
+define no other names.
 """
 
 
@@ -98,12 +98,12 @@ def _build(settings: Settings, findings: said.Findings) -> None:
 
 
 def configured(archive: Path, *, root: Path, library: Path, work: Path) -> Path:
-    """Unpack pycuda's source and say where CUDA is.
+    """Unpack pycuda's source and set CUDA's folder.
 
     Args:
         archive: The ``.tar.gz``.
         root: The folder whose ``include`` has CUDA's headers.
-        library: The driver's library, to link with under the name that a linker looks for.
+        library: The driver's library, which is linked under the name that a linker looks for.
         work: Folder for all of it.
 
     Returns:
@@ -122,13 +122,13 @@ def configured(archive: Path, *, root: Path, library: Path, work: Path) -> Path:
 
 
 def driver_file() -> Path:
-    """Where the loaded driver's library lies: machines have it in folders that no linker searches."""
+    """The path of the loaded driver's library: machines have it in folders that no linker searches."""
     with Path("/proc/self/maps").open(encoding="utf-8") as maps:
         return next(Path(line.split(maxsplit=5)[5].strip()) for line in maps if LOADED in line)
 
 
 def cuda_roots() -> list[Path]:
-    """Folders that may hold CUDA: named, round ``nvcc``, of NVIDIA's Python packages, and where it is usually put."""
+    """Folders that may hold CUDA: named ones, that of ``nvcc``, those of NVIDIA's Python packages, and usual places."""
     roots = [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_ROOT", "CUDA_PATH") if os.environ.get(name)]
     nvcc = shutil.which("nvcc")
     if nvcc:

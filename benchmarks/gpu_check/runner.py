@@ -1,4 +1,4 @@
-"""The parent: runs each step in a process of its own and writes the file after each. Needs nothing but Python."""
+"""The parent: runs each step in a process of its own and writes the file after each step. Needs nothing but Python."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("", "sdk", "cli", "training", "export")
 """Folders of the checkout that are imported from: a bare machine has nothing installed."""
 LOG_CHARACTERS = 3000
-"""Of a step's own output, its end is kept."""
+"""Of a step's own output, the last characters are kept."""
 TOLD_CHARACTERS = 300
-"""Of a reason, on the terminal; the file has all of it."""
+"""Characters of a reason on the terminal; the file has the whole reason."""
 LEAST_S = 5.0
-"""A step is not begun with less."""
+"""A step does not begin with less time than this."""
 CHILD = (sys.executable, "-m", "benchmarks.gpu_check.child")
 
 
@@ -42,9 +42,9 @@ def run_all(
     Args:
         settings: What was asked for.
         out: The file; written after every step.
-        steps: In this order.
-        deadline_s: For all of them together.
-        resume: Keep what ``out`` says of steps that are done already.
+        steps: The steps, in this order.
+        deadline_s: Limit for all steps together.
+        resume: Keep the results of finished steps in ``out``.
         child: The command that runs a step, given its name and the settings.
 
     Returns:
@@ -81,7 +81,7 @@ def _begun(out: Path, *, resume: bool) -> dict[str, Any]:
 
 
 def run_step(step: Step, settings: Settings, *, limit_s: float, child: Sequence[str] = CHILD) -> dict[str, Any]:
-    """Run one step; what it found until it was killed or died is kept.
+    """Run one step; its findings are kept even if it was killed or died.
 
     Returns:
         Its entry: ``state``, ``reason``, ``wall_s``, ``result`` and ``log``, the end of its output.
@@ -106,7 +106,7 @@ def run_step(step: Step, settings: Settings, *, limit_s: float, child: Sequence[
         except subprocess.TimeoutExpired:
             code = None
         finally:
-            # Compilers that a step has started would go on without it.
+            # Compilers that a step has started would continue without the step.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -134,7 +134,7 @@ def _entry(findings: Path, code: int | None, *, limit_s: float) -> dict[str, Any
 
 
 def told(name: str, entry: dict[str, Any]) -> list[str]:
-    """A step as the terminal shows it: the reason in one line, and of each way the ends of its range."""
+    """A step as the terminal shows it: the reason in one line, and for each way the two ends of its range."""
     reason = " ".join(entry.get("reason", "").split())
     lines = [f"{name}: {entry['state']}{': ' + reason[:TOLD_CHARACTERS] if reason else ''}"]
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -149,9 +149,9 @@ def told(name: str, entry: dict[str, Any]) -> list[str]:
 
 
 def shares_of_ceiling(steps: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each measured throughput as a share of the matrix products that the same device was measured at.
+    """Each measured throughput as a share of the matrix products that were measured on the same device.
 
-    Operations are those of the paper's network with every convolution direct, as torch counts them.
+    The operations are those of the paper's network with every convolution direct, as torch counts them.
     """
     ceiling = steps.get("ceiling", {}).get("result", {})
     flops = ceiling.get("flops_per_nodule")

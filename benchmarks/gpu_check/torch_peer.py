@@ -1,4 +1,4 @@
-"""The peer, PyTorch, and the ceiling that every way is measured against: the matrix products of the same device."""
+"""The peer, PyTorch, and the ceiling for every way: the matrix products of the same device."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nodule_diag_export.graph import OUTPUTS
 REPEATS = 20
 ROUNDS = 5
 COMPILED_BATCHES = (1, 8, 64)
-"""Each is compiled for by itself, which takes its time."""
+"""Each batch size is compiled for separately, which takes time."""
 GRAPHS = "reduce-overhead"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -28,7 +28,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 def ceiling(settings: Settings, findings: Findings) -> None:
     """TFLOP/s of a square matrix product in each precision (fp32 without TF32), the best of a few rounds.
 
-    On a CPU in fp32 alone: without instructions for the others, one product takes torch half a minute.
+    On a CPU only fp32 is measured: without instructions for the others, one product takes torch half a minute.
     """
     _require(settings)
     findings.add(flops_per_nodule=direct_flops(), matrix=settings.matrix, torch=torch.__version__)
@@ -63,7 +63,7 @@ def _wait(device: str) -> None:
 
 
 def _require(settings: Settings) -> None:
-    """The driver's own message where torch finds no GPU."""
+    """Raise the driver's own message where torch finds no GPU."""
     if settings.device == "cuda":
         try:
             torch.cuda.init()
@@ -72,7 +72,7 @@ def _require(settings: Settings) -> None:
 
 
 def lowered(settings: Settings) -> str:
-    """The peer's precision. On a CPU fp32: without instructions for bf16, one patch takes torch minutes."""
+    """The peer's reduced precision. On a CPU fp32: without instructions for bf16, one patch takes torch minutes."""
     return "bf16" if settings.device == "cuda" else "fp32"
 
 
@@ -111,7 +111,7 @@ def eager_fp32(bundle: Bundle, *, device: str) -> Infer:
 
 
 def _channels_last(bundle: Bundle, precision: str, device: str, *, mode: str = "") -> Infer:
-    """A network of its own: the memory format is the weights' too."""
+    """A separate network, since the memory format is the weights' too."""
     torch.backends.cudnn.benchmark = True
     network = torch_network(bundle).to(device)
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stubs leave it out

@@ -30,7 +30,7 @@ DRY_RUN = Day(
     sizes=(32, 36),
     most_steps=3,
 )
-"""On the CPU, small; limits of nine and a half minutes, of which an idle machine needs five."""
+"""On the CPU, small; the limits are nine and a half minutes in all, of which an idle machine needs five."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def dry_run(carried: Path) -> int:
-    """Every part on the CPU, small and short, then what came back as run folders."""
+    """Run every part on the CPU, small and short, then make run folders of what came back."""
     with tempfile.TemporaryDirectory(prefix="gpu-day-") as folder:
         day = replace(DRY_RUN, carried=carried.resolve(), out=Path(folder) / "out", work=Path(folder) / "work")
         code = _code(Runner(day).run())
@@ -101,7 +101,7 @@ def dry_run(carried: Path) -> int:
 
 
 def unpacked(results: Path, runs: Path) -> int:
-    """Make the run folders and say so."""
+    """Make the run folders and report them."""
     from benchmarks.gpu_day.unpack import unpack
 
     for line in unpack(results, runs):

@@ -1,4 +1,4 @@
-"""What the validation patients say of a run's weights, and the weights that they preferred so far."""
+"""A run's losses on its validation patients, and the weights that did best on them so far."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WEIGHTS: Final = ("raw", "average")
 
 
 def means_of(values: Tensor, taught: Tensor, labels: Tensor, *, step: int, config: TrainingConfig) -> ValidationLog:
-    """``Validation.log`` of [4, N] losses: benign and malignant have equal say."""
+    """``Validation.log`` of [4, N] losses: benign and malignant weigh the same."""
     sides = []
     for side in (0.0, 1.0):
         own = taught[0] * (labels == side)
@@ -33,11 +33,11 @@ def means_of(values: Tensor, taught: Tensor, labels: Tensor, *, step: int, confi
 
 
 class BestWeights:
-    """Of either kind of weights: every look at the validation patients, and what did best.
+    """For both kinds of weights: every validation, and the best weights so far.
 
     Attributes:
-        looks: In the order of the steps.
-        logs: The best of them.
+        looks: The validations, in the order of the steps.
+        logs: The best validation of each kind.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class BestWeights:
         self._states: dict[str, dict[str, Tensor]] = {}
 
     def note(self, name: str, seen: ValidationLog, model: nn.Module) -> bool:
-        """Note a look at the model's present weights; whether they did better than all before."""
+        """Note a validation of the model's present weights; returns whether they did better than all before."""
         self.looks[name].append(seen)
         if name in self.logs and not seen.total < self.logs[name].total:
             return False
@@ -56,11 +56,11 @@ class BestWeights:
 
     @property
     def last_step(self) -> int:
-        """When either did better for the last time."""
+        """The step at which either kind of weights last did better."""
         return max(log.step for log in self.logs.values())
 
     def tensors(self) -> dict[str, Tensor]:
-        """For a file: in float16, by kind and name."""
+        """The weights for a file: in float16, by kind and name."""
         return {
             f"{name}.{key}": value.to(torch.float16).cpu().contiguous()
             for name, state in self._states.items()

@@ -1,9 +1,9 @@
-"""The folder that is carried to the machine: the recipe, the folds, and every nodule's HU, small.
+"""The folder that is carried to the machine: the recipe, the folds, and every nodule's HU, in a small form.
 
 HU are clipped to what the two windows show (exact: the network sees no more) and rounded to steps of 4 HU, so a voxel
 is off by 2 HU at most, far below the noise of a CT. Differences along a row, low bytes apart from high ones, and LZMA
-leave 22 MB of LIDC's 973 VOIs and cubes, and 88 kB of each cube of lung, of which not all fit. What a bare
-machine cannot compute alike (folds are scikit-learn's, diagnoses a spreadsheet's) is decided here.
+reduce LIDC's 973 VOIs and cubes to 22 MB, and each cube of lung to 88 kB; not all of these fit. What a bare machine
+cannot compute alike (folds need scikit-learn, diagnoses a spreadsheet) is decided here.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ STEP_HU: Final = 4
 LOWEST_HU = min(LUNG_WINDOW_HU[0], MEDIASTINAL_WINDOW_HU[0])
 HIGHEST_HU = max(LUNG_WINDOW_HU[1], MEDIASTINAL_WINDOW_HU[1])
 LUNG_CUBES: Final = 144
-"""That are carried of 360, half of either patient and of either kind: 13 MB."""
+"""Lung cubes that are carried, of 360: half of each patient's and half of each kind, 13 MB."""
 BLOCK: Final = 16
-"""Volumes compressed together: a machine with many cores unpacks them side by side."""
+"""Volumes compressed together: a machine with many cores unpacks blocks in parallel."""
 INDEX, VOLUMES = "index.json", "volumes.xz"
 Levels = NDArray[np.int16]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One run of the day: a fold, or everybody.
+    """One run of the day: a fold, or all patients.
 
     Attributes:
-        name: Of its folder.
-        fold: From 0; None for everybody.
-        learned: Case ids, in the order in which draws count them.
-        validation_patients: Of the learned ones, set aside.
-        provenance: What the finished model says of its split.
+        name: Name of its folder.
+        fold: From 0; None for all patients.
+        learned: Case ids that are learned from, in the order in which draws count them.
+        validation_patients: Patients of these cases that are set aside.
+        provenance: What the finished model says about its split.
     """
 
     name: str
@@ -75,8 +75,8 @@ class Carry:
         config: The recipe.
         parts: The runs.
         nodules: All nodules and places of lung, by case id.
-        blocks: Of each block of ``volumes.xz`` where it starts and ends, and its volumes' (case id, shape, spacing).
-        sha256: Of the whole folder.
+        blocks: For each block of ``volumes.xz``, its start and end, and its volumes' (case id, shape, spacing).
+        sha256: Digest of the whole folder.
     """
 
     config: TrainingConfig
@@ -93,7 +93,7 @@ def levels_of(hu: NDArray[np.generic]) -> Levels:
 
 
 def hu_of(levels: Levels) -> NDArray[np.int16]:
-    """The HU that levels stand for."""
+    """The HU of levels."""
     return np.asarray(levels.astype(np.int32) * STEP_HU + int(LOWEST_HU), dtype=np.int16)
 
 
@@ -125,7 +125,7 @@ def unpacked(data: bytes, shapes: Sequence[tuple[int, ...]]) -> list[tuple[Level
 
 
 def chosen_lung(places: Sequence[LungPlace], *, count: int) -> list[LungPlace]:
-    """At most ``count`` places, as many of every patient and kind as there are, spread over each, in their order."""
+    """At most ``count`` places: equally many of each patient and kind, if there are enough, spread over each group."""
     groups: dict[tuple[str, str], list[LungPlace]] = {}
     for place in places:
         groups.setdefault((place.patient_id, place.kind), []).append(place)
@@ -229,7 +229,7 @@ def _read(nodule: Nodule) -> tuple[NDArray[np.int16], NDArray[np.bool_], tuple[f
 
 
 def _facts(nodule: Nodule) -> dict[str, Any]:
-    """For JSON; of the files only what they say of the form."""
+    """For JSON; of the files, only what they say about the form."""
     return {**asdict(nodule), "image": nodule.image.name, "mask": None if nodule.mask is None else nodule.mask.name}
 
 

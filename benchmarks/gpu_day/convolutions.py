@@ -1,7 +1,7 @@
-"""The network's unusual convolutions as usual ones, which GPUs' libraries have fast kernels for; the same numbers.
+"""The network's unusual convolutions as usual ones, for which GPU libraries have fast kernels; the results are equal.
 
-A convolution of dilation d is d^3 of dilation 1 on sub-lattices, which become the batch. The head, 7^3 of stride 2 on
-two channels, is 4^3 of stride 1 on sixteen: the eight voxels of each 2^3 become channels.
+A convolution of dilation d becomes d^3 convolutions of dilation 1 on sub-lattices, which become the batch. The head,
+7^3 of stride 2 on two channels, becomes 4^3 of stride 1 on sixteen: the eight voxels of each 2^3 become channels.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def deep_head(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def use(model: nn.Module, convolutions: Convolutions) -> None:
-    """Have a model compute its convolutions one way or the other."""
+    """Let a model compute its convolutions in one way or the other."""
     for module in model.modules():
         if not isinstance(module, nn.Conv3d):
             continue
@@ -69,6 +69,6 @@ def _head(module: nn.Conv3d, x: Tensor) -> Tensor:
 
 
 def _lowered(x: Tensor) -> Tensor:
-    """As autocast will have it, before it is rearranged: half the bytes to move."""
+    """The input as autocast will convert it, before it is rearranged: half the bytes to move."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x

@@ -1,9 +1,9 @@
 """A step's draws as tables of indices: everything random is decided on the CPU, in the order of ``data.draws``.
 
-The generator is asked what ``PairSource``, ``PatchSampler`` and ``LungSource`` ask it, so a step has the very nodules,
-offsets, surroundings and symmetries that ``train packaged`` gives it; ``patches`` then makes the voxels on the GPU. All
-that happens to a patch is done axis by axis (crop, continuation, flip, order of axes), so a voxel's place in the array
-of all voxels is a sum of three numbers, one an axis.
+The random generator gets the same calls as from ``PairSource``, ``PatchSampler`` and ``LungSource``, so a step has
+exactly the nodules, offsets, surroundings and symmetries of ``train packaged``. ``patches`` then makes the voxels on
+the GPU. Everything that happens to a patch (crop, continuation, flip, order of axes) is done axis by axis, so a voxel's
+place in the array of all voxels is a sum of three numbers, one for each axis.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ IDENTITY: Final = Symmetry((0, 1, 2), (False, False, False))
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """B patches of side S, as what their voxels are read with.
+    """B patches of side S, as the tables that their voxels are read with.
 
     Attributes:
-        own: [B, 3, S] int32: along each axis what to add for the index of the nodule's voxel.
+        own: [B, 3, S] int32: along each axis, the summand for the index of the nodule's voxel.
         inside: [B, 3, S] float32: 1 where there is one, else 0.
-        weight: [B, 3, S] float32: how much of the nodule's voxel shows before its surroundings; the product of three.
-        others: [B, 8, 3, S] int32: as ``own``, of each surroundings that are tried.
-        order: [B, 3] int64: which axis each axis of the finished patch is.
-        place: [B, 3, S] int64: where along it; turned over or not.
+        weight: [B, 3, S] float32: how much of the nodule's voxel shows before its surroundings; product of three.
+        others: [B, 8, 3, S] int32: as ``own``, for each of the tried surroundings.
+        order: [B, 3] int64: for each axis of the finished patch, the axis that it comes from.
+        place: [B, 3, S] int64: the place along this axis; turned over or not.
         label: [B] float32: benign 0, malignant 1; what CNet learns.
         labelled: [B] float32: 1 where there is a label.
         score: [B] float32: normalised to 0..1; what RNet learns.
         scored: [B] float32: 1 where there is a score.
         lung: [B] float32: 1 where there is no nodule.
-        counted: [B] float32: 0 for what only fills a batch.
+        counted: [B] float32: 0 for entries that only fill a batch.
     """
 
     own: NDArray[np.int32]
@@ -76,7 +76,7 @@ class Tables:
 
 @dataclass(frozen=True, kw_only=True)
 class _Cut:
-    """What is cut along the three axes: [3, S] each, before the patch is turned; ``others`` is [8, 3, S]."""
+    """The cut along the three axes: [3, S] each, before the patch is turned; ``others`` is [8, 3, S]."""
 
     own: NDArray[np.int32]
     inside: NDArray[np.float32]
@@ -86,7 +86,7 @@ class _Cut:
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """A volume, or a box of it continued beyond its faces, as what a patch is cut from."""
+    """A volume, or a box of it continued beyond its faces, as the source of a patch."""
 
     volume: Volume
     start: tuple[int, int, int]
@@ -140,9 +140,9 @@ class Draws:
     """Draws the tables of a step, or of nodules as they are; every draw depends on the seed and the step alone.
 
     Args:
-        config: Of the run: nothing but what ``RECIPE`` uses is known here.
-        nodules: Of the run, lung too.
-        volumes: By case id.
+        config: The run's configuration; only what ``RECIPE`` uses is supported here.
+        nodules: Nodules of the run, with lung.
+        volumes: Volumes by case id.
     """
 
     def __init__(self, config: TrainingConfig, nodules: Sequence[Nodule], volumes: Mapping[str, Volume]) -> None:
@@ -171,7 +171,7 @@ class Draws:
         return self._tables(drawn, count=len(drawn))
 
     def still(self, nodules: Sequence[Nodule], *, size: int, count: int) -> Tables:
-        """Nodules without augmentation, as they are judged on; filled up to ``count`` with repetitions."""
+        """Nodules without augmentation, as they are judged; filled up to ``count`` with repetitions."""
         drawn = []
         for nodule in nodules:
             source = _whole(self._volumes[nodule.case_id])
@@ -220,7 +220,7 @@ class Draws:
             length = source.shape[axis] + 2 * source.padding
             index = round(center + shift - (size - 1) / 2) + np.arange(size)
             there = (index >= 0) & (index < length)
-            # Beyond a piece's faces its outermost voxels are repeated; a VOI's own continuation is in the array.
+            # Beyond a piece's faces, its outermost voxels are repeated; a VOI's own continuation is in the array.
             voxel = np.clip(index - source.padding, 0, source.shape[axis] - 1) + source.start[axis]
             own[axis] = voxel * strides[axis]
             inside[axis] = there

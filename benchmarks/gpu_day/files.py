@@ -1,4 +1,4 @@
-"""Files that are replaced whole, in a folder where no temporary file may be left: only a few come back."""
+"""Files that are replaced whole, in a folder where no temporary file may be left, since only few files come back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write ``data`` aside, next to the folder where that is the same disk, and move it over ``path``."""
+    """Write ``data`` elsewhere (beside the folder, if that is the same disk) and move it over ``path``."""
     parent = path.resolve().parent
     aside = parent.parent if os.access(parent.parent, os.W_OK) and _same_disk(parent) else parent
     with tempfile.NamedTemporaryFile(dir=aside, prefix=".gpu-day-", delete=False) as file:

@@ -22,12 +22,12 @@ from nodule_diag_training.evaluation import FOLD, HELD_OUT, HELD_OUT_LUNG
 from nodule_diag_training.recipe import EVERYBODY, FOLDS, SPLIT_SEED, held_out_of, lung_of_fold
 
 VALIDATION_SHARE: Final = 0.1
-"""Of a run's patients, set aside to choose the best weights: about 33 of a fold's 330."""
+"""Share of a run's patients that are set aside to choose the best weights: about 33 of a fold's 330."""
 COMMAND: Final = "python -m benchmarks.gpu_day run"
 
 
 def pack(data: Path, folder: Path, *, lung: int = LUNG_CUBES) -> dict[str, int | str]:
-    """Write the recipe, its folds and the voxels of ``data`` into ``folder``; what came of it, as ``write_carry``.
+    """Write the recipe, its folds and the voxels of ``data`` into ``folder``; returns the same as ``write_carry``.
 
     Raises:
         TrainingDataError: If the data are missing or damaged.
@@ -67,7 +67,7 @@ def _part(fold: int | None, nodules: Sequence[Nodule], places: list[LungPlace]) 
 
 
 def _counts(learned: Sequence[Nodule]) -> dict[str, Any]:
-    """As ``engine.Run`` says them: of the patients that are learned from."""
+    """As ``engine.Run`` reports them: for the patients that are learned from."""
     nodules = without_lung(learned)
     lung = [n for n in learned if isinstance(n, LungPlace)]
     return {

@@ -15,7 +15,7 @@ from benchmarks.gpu_day.train import DayRun, use_gpu_well
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """A part, until its time is up."""
+    """Train one part until its time is up."""
     parser = argparse.ArgumentParser("python -m benchmarks.gpu_day.part")
     parser.add_argument("--part", required=True)
     parser.add_argument("--carried", type=Path, required=True)

@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 
 
 def batch_of(tables: Tables, device: torch.device) -> Batch:
-    """The tables as tensors; in page-locked memory first where they go to a GPU."""
+    """The tables as tensors; first in page-locked memory where they go to a GPU."""
     tensors = [torch.from_numpy(getattr(tables, own.name)) for own in fields(tables)]
     if device.type == "cuda":
         return Batch(*(tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors))
@@ -39,7 +39,7 @@ def batch_of(tables: Tables, device: torch.device) -> Batch:
 
 
 def copy_into(target: Batch, tables: Tables) -> None:
-    """Other tables of the same shapes into a batch's memory, which a captured graph reads."""
+    """Copy other tables of the same shapes into a batch's memory, which a captured graph reads."""
     for own, tensor in zip(fields(tables), target, strict=True):
         source = torch.from_numpy(getattr(tables, own.name))
         tensor.copy_(source.pin_memory() if tensor.is_cuda else source, non_blocking=True)
@@ -63,7 +63,7 @@ def render(store: Store, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _chosen(store: Store, batch: Batch) -> Tensor:
-    """[B, 3, S]: of the surroundings tried those with the least visible seam (``data.patches``)."""
+    """[B, 3, S]: of the tried surroundings, those with the least visible seam (``data.patches``)."""
     step = slice(None, None, SEAM_STRIDE)
     weight = _product(batch.weight[..., step])
     transition = weight * (1.0 - weight)
@@ -75,7 +75,7 @@ def _chosen(store: Store, batch: Batch) -> Tensor:
 
 
 def _turned(tables: Tensor, batch: Batch) -> Tensor:
-    """[B, 3, S] of the patch as it was cut, as those of the patch turned."""
+    """[B, 3, S] tables of the patch as it was cut, reordered for the turned patch."""
     return tables.gather(1, batch.order[..., None].expand(-1, -1, tables.shape[-1])).gather(2, batch.place)
 
 

@@ -1,6 +1,6 @@
 """All voxels at 0.5 mm in one array, made once with every core and then shared by the runs.
 
-A voxel is both windows side by side, so that one read of 4 bytes fetches both.
+A voxel has both windows side by side, so that one read of 4 bytes fetches both.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """Where a volume lies in the array, and what its draws need to know.
+    """The place of a volume in the array, and what its draws need to know.
 
     Attributes:
         base: Index of its first voxel.
         shape: zyx, at 0.5 mm.
-        center: Of the nodule, zyx.
+        center: The nodule's centre, zyx.
         extension: Voxels at each face that are continued rather than measured.
-        boxes: Beside the nodule (``data.lung.boxes_beside``), as (start, stop) of each axis.
+        boxes: The boxes beside the nodule (``data.lung.boxes_beside``), as (start, stop) of each axis.
     """
 
     base: int
@@ -55,7 +55,7 @@ class Store:
     """All voxels on a device.
 
     Attributes:
-        channels: [N] int32, each two float16: lung and mediastinal window.
+        channels: [N] int32, each with two float16: lung and mediastinal window.
         occupancy: [N] float16.
         volumes: By case id.
     """
@@ -94,7 +94,7 @@ def prepare(carried: Path, folder: Path, *, processes: int) -> int:
 
 
 def load_store(folder: Path, device: torch.device) -> Store:
-    """What :func:`prepare` made, on a device."""
+    """Load what :func:`prepare` made, onto a device."""
     pairs = np.load(folder / CHANNELS, mmap_mode="c").reshape(-1).view(np.int32)
     occupancy = np.load(folder / OCCUPANCY, mmap_mode="c")
     volumes = {case_id: _volume(facts) for case_id, facts in json.loads((folder / FACTS).read_text()).items()}

@@ -1,6 +1,6 @@
-"""The parent: parts of the day in processes of their own, each with its budget. Needs nothing but Python.
+"""The parent: runs the parts of the day in separate processes, each with its budget. Needs nothing but Python.
 
-A part that dies, hangs or lacks a package costs itself alone. What there is so far is written every few seconds.
+A part that dies, hangs or lacks a package affects only itself. The results so far are written every few seconds.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 PACKAGES: Final = ("", "sdk", "cli", "training", "export")
 REPORT: Final = "day.json"
 GRACE_S: Final = 15.0
-"""A run writes its last weights in it, after its time is up."""
+"""Time after a run's end in which it writes its last weights."""
 REFRESH_S: Final = 3.0
 RESTART_S: Final = 45.0
-"""With less left, a run that died is not begun again."""
+"""With less time left, a run that died is not started again."""
 TOLD_CHARACTERS: Final = 2000
-"""Of each part's own output the end is kept."""
+"""Of each part's own output, the last characters are kept."""
 CHECK_STEPS: Final = {
     "cuda": ("machine", "reference", "ceiling", "torch", "torch-compile-graphs", "torch-compile"),
     "cpu": ("machine", "reference", "ceiling"),
@@ -39,24 +39,24 @@ CHECK_STEPS: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Day:
-    """What is asked for.
+    """The request for a day.
 
     Attributes:
-        carried: Folder that ``pack`` made.
-        out: Folder of what comes back.
-        work: Folder of everything else.
+        carried: The folder that ``pack`` made.
+        out: Folder for the files that come back.
+        work: Folder for everything else.
         device: ``cuda`` or ``cpu``.
         parts: ``speed``, ``train``, ``check``, in this order.
         prepare_s: Budget of unpacking, which all other parts but ``check`` need.
-        speed_s: Of ``speed``.
-        train_s: Of ``train``, all runs side by side.
-        check_s: Of ``check``.
+        speed_s: Budget of ``speed``.
+        train_s: Budget of ``train``, all runs side by side.
+        check_s: Budget of ``check``.
         mode: How steps are taken.
         convolutions: ``direct`` or ``split``.
-        modes: What ``speed`` tries.
-        runs: Names of the runs; all where empty.
-        sizes: Of the stages, where not the recipe's.
-        most_steps: Of each stage, where not as many as the time allows.
+        modes: The modes that ``speed`` tries.
+        runs: Names of the runs; all runs if empty.
+        sizes: Patch sizes of the stages, if not the recipe's.
+        most_steps: Most steps of each stage, if not as many as the time allows.
     """
 
     carried: Path
@@ -80,7 +80,7 @@ class Runner:
     """Runs a day.
 
     Args:
-        day: What is asked for.
+        day: The request.
     """
 
     def __init__(self, day: Day) -> None:
@@ -93,10 +93,10 @@ class Runner:
         self._write()
 
     def run(self) -> dict[str, Any]:
-        """All parts.
+        """Run all parts.
 
         Returns:
-            The document, which also is in the folder of what comes back.
+            The document, which is also in the folder of the files that come back.
         """
         day = self._day
         folders = ["--carried", str(day.carried), "--prepared", str(day.work / "prepared")]
@@ -126,7 +126,7 @@ class Runner:
         self._alone("check", command, limit_s=day.check_s)
 
     def _alone(self, name: str, command: Sequence[str], *, limit_s: float) -> bool:
-        """One process until it ends or its time is up; whether it did well."""
+        """Run one process until it ends or its time is up; returns whether it ended well."""
         begin = time.time()
         process = self._started(name, command)
         while process.poll() is None and time.time() - begin < limit_s:
@@ -140,7 +140,7 @@ class Runner:
         return state == "done"
 
     def _train(self, options: Sequence[str]) -> None:
-        """All runs side by side; one that dies without weights begins anew in the surest mode."""
+        """Run all runs side by side; a run that dies without weights starts again in the safest mode."""
         day = self._day
         until = time.time() + day.train_s - GRACE_S
         names = day.runs or tuple(
@@ -184,7 +184,7 @@ class Runner:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
-                # Parts work side by side in processes; gpu_check's CPU reference in threads.
+                # Parts work side by side in processes; gpu_check's CPU reference works in threads.
                 env=self._environment if name == "check" else {**self._environment, "OMP_NUM_THREADS": "1"},
                 start_new_session=True,
             )
@@ -199,7 +199,7 @@ class Runner:
         return log.read_bytes()[-TOLD_CHARACTERS:].decode(errors="replace") if log.is_file() else ""
 
     def _write(self) -> None:
-        """The document with what the parts have written so far."""
+        """Write the document with the results of the parts so far."""
         for path in sorted(self._day.work.glob("*.json")):
             with contextlib.suppress(OSError, ValueError):
                 self.document["runs"][path.stem] = json.loads(path.read_text())
@@ -208,7 +208,7 @@ class Runner:
 
 
 def _environment(day: Day) -> dict[str, str]:
-    """Where a bare machine's Python finds the checkout, and the carried packages that it lacks."""
+    """The places where a bare machine's Python finds the checkout, and the carried packages that it lacks."""
     site = day.work / "site"
     for wheel in sorted((day.carried / "wheels").glob("*.whl")):
         if not _importable(wheel.name.partition("-")[0]):
@@ -226,7 +226,7 @@ def _importable(name: str) -> bool:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """A process and all that it has started."""
+    """Kill a process and all processes that it has started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,7 +1,7 @@
-"""The schedule by the clock: where in it a moment lies, and the rate there.
+"""The schedule by the clock: the position of a moment in it, and the rate there.
 
-The first stage of the recipe gets ``FIRST_STAGE_SHARE`` of the time and the last the rest; the rate is the recipe's at
-the same share of its steps. Whatever the machine's speed, it ends where it should.
+The recipe's first stage gets ``FIRST_STAGE_SHARE`` of the time and its last stage the rest. The rate is the recipe's at
+the same share of its steps. So the schedule ends where it should at any speed of the machine.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from nodule_diag_training.config import TrainingConfig
 from nodule_diag_training.engine import FINAL_RATE_SHARE, WARM_UP_SHARE
 
 FIRST_STAGE_SHARE: Final = 0.3
-"""Of the time: as in the recipe, whose 40-cubes cost a quarter of its 64-cubes."""
+"""Share of the time: as in the recipe, whose 40-cubes cost a quarter of its 64-cubes."""
 
 
 @dataclass
 class Clock:
-    """Where in the schedule a moment lies.
+    """The position of a moment in the schedule.
 
     Attributes:
-        shares: Of the recipe's steps, of each stage.
-        begin: Of the stage, seconds of ``now``.
-        end: Of the stage.
-        stage: Its number.
+        shares: The share of the recipe's steps of each stage.
+        begin: Begin of the stage, in seconds of ``now``.
+        end: End of the stage.
+        stage: Number of the stage.
     """
 
     shares: tuple[float, ...]
@@ -40,7 +40,7 @@ class Clock:
 
 
 def rate_at(config: TrainingConfig, progress: float) -> float:
-    """``engine.optimiser.learning_rate`` of a share of the steps."""
+    """``engine.optimiser.learning_rate`` at a share of the steps."""
     if config.schedule == "constant":
         return config.learning_rate
     if progress < WARM_UP_SHARE:

@@ -1,4 +1,4 @@
-"""How fast and how right each way of taking a step is on this machine, written as it is found out."""
+"""How fast and how correct each way of taking a step is on this machine; written as soon as it is known."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ Measure = Callable[[DayRun, int], dict[str, Any]]
 
 
 def wait(device: torch.device) -> None:
-    """For the GPU."""
+    """Wait for the GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def timed(run: DayRun, size: int) -> dict[str, Any]:
-    """A row: the mean loss of the first steps, alike in every mode but for rounding, and the time of a step."""
+    """A row: the mean loss of the first steps, equal in every mode up to rounding, and the time of a step."""
     begin = time.monotonic()
     stepper = run.stepper()
     compared = COMPARED_STEPS[run.device.type]
@@ -67,7 +67,7 @@ def timed(run: DayRun, size: int) -> dict[str, Any]:
 
 
 def drawn(run: DayRun, prepared: Path, store: Store, size: int) -> dict[str, Any]:
-    """A row: steps that a core draws in a second, and how the device's patches differ from the CPU's."""
+    """A row: the steps that a core draws in a second, and the difference of the device's patches from the CPU's."""
     begin = time.monotonic()
     for step in range(DRAWN_STEPS):
         tables = run.draw(step, size=size)
@@ -94,7 +94,7 @@ def profiled(run: DayRun, size: int) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Every way: the likeliest first, what takes longest to compile last."""
+    """Try every way: the most likely first, those that take longest to compile last."""
     parser = argparse.ArgumentParser("python -m benchmarks.gpu_day.speed")
     parser.add_argument("--carried", type=Path, required=True)
     parser.add_argument("--prepared", type=Path, required=True)

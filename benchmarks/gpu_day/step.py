@@ -1,8 +1,8 @@
 """One step of training whose shapes never change: patches, eq. 12, gradients, Adam, average weights.
 
-So it can be captured once as a CUDA graph and replayed: a step of 40-cubes is a thousand small kernels, which Python
-takes longer to start than the GPU to run. The losses are those of ``engine.objective`` with zeros as weights for what
-is not taught; Adam is torch's, with its two numbers that change from step to step in the GPU's memory.
+So the step can be captured once as a CUDA graph and replayed: a step of 40-cubes is a thousand small kernels, and
+Python takes longer to start them than the GPU to run them. The losses are those of ``engine.objective``, with weight
+zero for what is not taught. Adam is torch's, with its two numbers that change from step to step in the GPU's memory.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Mode = Literal["graph", "compiled-graph", "compiled", "eager"]
 BETAS: Final = (0.9, 0.999)
 EPSILON: Final = 1e-8
 AVERAGE_DECAY: Final = 0.998
-"""Of the average weights: they look back 500 steps."""
+"""Decay of the average weights: they look back 500 steps."""
 WARM_UP_STEPS: Final = {"cuda": 3, "cpu": 0}
-"""Before a step is captured: cuDNN and the compiler choose their kernels in them. They are undone."""
+"""Steps before a step is captured: cuDNN and the compiler choose their kernels in them. These steps are undone."""
 TERMS: Final = ("classification", "cam", "segmentation", "score")
 
 
@@ -52,7 +52,7 @@ def mask_targets(occupancy: Tensor, lung: Tensor, config: TrainingConfig) -> Ten
 def nodule_losses(
     output: SynergicOutput, occupancy: Tensor, batch: Batch, config: TrainingConfig
 ) -> tuple[Tensor, Tensor]:
-    """The terms of eq. 12 of every nodule, and which of them it teaches: [4, B] each, in the order of ``TERMS``."""
+    """The terms of eq. 12 of every nodule, and whether it teaches them: [4, B] each, in the order of ``TERMS``."""
     if output.logit is None or output.cam is None or output.segmentation_logit is None or output.score is None:
         raise ValueError(f"system {config.system} lacks a module of J's")
     cam_loss = CAM_LOSSES[config.modules.guidance or ""]
@@ -89,7 +89,7 @@ class Adam:
 
     Args:
         groups: Parameters, and the factor on the rate.
-        device: Of the parameters.
+        device: Device of the parameters.
     """
 
     def __init__(self, groups: Sequence[tuple[list[Tensor], float]], device: torch.device) -> None:
@@ -99,7 +99,7 @@ class Adam:
         self._root = torch.zeros((), device=device)
 
     def set_rate(self, rate: float, *, step: int) -> None:
-        """Before the step, counted from 1."""
+        """Set the rate before a step; ``step`` counts from 1."""
         self._size.fill_(rate / (1.0 - BETAS[0] ** step))
         self._root.fill_(1.0 / (1.0 - BETAS[1] ** step) ** 0.5)
 
@@ -122,12 +122,12 @@ class Stepper:
     """Takes steps of one patch size.
 
     Args:
-        model: Trained in place.
-        called: The same, compiled perhaps.
-        adam: Over all its parameters, in the order of ``rated_parameters``.
-        average: Weights that follow the model's, by parameter; empty where none do.
+        model: The model, trained in place.
+        called: The same model, perhaps compiled.
+        adam: Adam over all its parameters, in the order of ``rated_parameters``.
+        average: Weights that follow the model's, by parameter; empty where there are none.
         store: The voxels.
-        config: The losses.
+        config: Configuration of the losses.
         graph: Whether steps are captured as a CUDA graph.
     """
 
@@ -150,21 +150,21 @@ class Stepper:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._batch: Batch | None = None
         self.seen = torch.zeros(1 + len(TERMS), device=self._device)
-        """Total and terms, added up over steps."""
+        """Total and terms, summed over steps."""
 
     def warm_up(self, tables: Tables, *, steps: int | None = None) -> None:
         """Let libraries choose their kernels on some draws, capture the step if wanted, and undo what that changed.
 
         Args:
             tables: The draws.
-            steps: Taken for it; ``WARM_UP_STEPS`` of the device without it.
+            steps: Number of steps for this; ``WARM_UP_STEPS`` of the device when left out.
         """
         changing = [*(p for group in self._groups for p in group), *self._average, self.seen]
         changing += [tensor for pair in self._adam.state for own in pair for tensor in own]
         kept = [tensor.detach().clone() for tensor in changing]
         self._adam.set_rate(0.0, step=1)
         self._batch = batch_of(tables, self._device)
-        # A captured step runs on a stream of its own, so the steps before it do.
+        # A captured step runs on a separate stream, so the steps before it do, too.
         stream = torch.cuda.Stream() if self._device.type == "cuda" else None
         if stream is not None:
             stream.wait_stream(torch.cuda.current_stream())
@@ -193,10 +193,10 @@ class Stepper:
             self._step(batch_of(tables, self._device))
 
     def forward(self, batch: Batch, *, compiled: bool = True) -> tuple[SynergicOutput, Tensor]:
-        """The model's output, and the reader masks; without ``compiled`` nothing is compiled anew."""
+        """The model's output, and the reader masks; without ``compiled``, nothing is compiled anew."""
         with torch.no_grad():
             patch, occupancy = render(self._store, batch)
-        # A cache of lowered weights would outlive the capture that filled it.
+        # A cache of lowered weights would live longer than the capture that filled it.
         lowered = self._config.precision == "bf16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=lowered, cache_enabled=False):
             return (self._called if compiled else self._model)(patch), occupancy

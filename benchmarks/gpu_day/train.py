@@ -32,28 +32,28 @@ from nodule_diag_training.model import build_model
 
 VALIDATE_EVERY: Final = 100
 PATIENCE: Final = 2000
-"""Steps without a better value on the validation patients after which a run ends, once its rate is small: what falls
-with the rate must not be waited for in vain."""
+"""A run ends after this many steps without a better validation, once its rate is small: a run must not wait in vain for
+a loss that falls with the rate."""
 SMALL_RATE_SHARE: Final = 0.1
 LOG_EVERY: Final = 10
-"""Steps a line of the log is the mean of; the GPU is waited for only then."""
+"""Steps that a line of the log is the mean of; only then does the run wait for the GPU."""
 WRITE_EVERY_S: Final = 10.0
 AHEAD: Final = 8
-"""Steps whose draws may be ready before their turn."""
+"""Steps whose draws may be ready in advance."""
 
 
 class DayRun:
     """A run.
 
     Args:
-        part: Which.
-        carry: The recipe, the nodules.
+        part: The part of the day.
+        carry: The recipe and the nodules.
         prepared: Folder of the voxels.
         device: ``cuda`` or ``cpu``.
         mode: How steps are taken.
-        convolutions: How the network's unusual convolutions are.
-        sizes: Of the stages, where not the recipe's (in miniature).
-        store: The voxels, where they are on the device already.
+        convolutions: How the network's unusual convolutions are computed.
+        sizes: Patch sizes of the stages, if not the recipe's (in miniature).
+        store: The voxels, if they are already on the device.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class DayRun:
         self.best = BestWeights()
 
     def stepper(self) -> Stepper:
-        """Takes steps with the present weights."""
+        """A stepper that takes steps with the present weights."""
         return Stepper(
             self.model,
             self._called,
@@ -126,10 +126,10 @@ class DayRun:
         """Train until ``seconds`` have passed.
 
         Args:
-            seconds: From now; choosing kernels, compiling and capturing count in.
-            most_steps: Of each stage, in miniature.
-            write: Called now and then when there are better weights, and at the end.
-            say: Told what happens.
+            seconds: Time from now; choosing kernels, compiling and capturing are included.
+            most_steps: Most steps of each stage, in miniature.
+            write: Called from time to time when there are better weights, and at the end.
+            say: Receives progress messages.
         """
         self.model.train()
         recipe = [stage.steps for stage in self.config.stages]
@@ -184,7 +184,7 @@ class DayRun:
 
     @torch.no_grad()
     def validate(self, stepper: Stepper, *, step: int) -> bool:
-        """Look at the validation patients with the weights and their average; whether either did better than before."""
+        """Validate the weights and their average; returns whether either did better than before."""
         better = False
         for name in WEIGHTS:
             if name == "average":
@@ -195,7 +195,7 @@ class DayRun:
         return better
 
     def _swap(self) -> None:
-        """The model's weights for their average, and back: in place, since a captured graph holds their memory."""
+        """Swap the model's weights and their average: in place, since a captured graph holds their memory."""
         for parameter, average in zip(self._parameters, self._average, strict=True):
             kept = parameter.detach().clone()
             parameter.copy_(average)
@@ -222,7 +222,7 @@ class DayRun:
         return save_tensors(self.best.tensors(), metadata={"day": json.dumps(self.facts())})
 
     def facts(self) -> dict[str, Any]:
-        """For JSON: the configuration as it was run, the split, and the best values."""
+        """For JSON: the configuration of the run, the split, and the best values."""
         stages = [
             Stage(size=stage.size, steps=steps) for stage, steps in zip(self.config.stages, self._steps, strict=False)
         ]
@@ -254,6 +254,6 @@ def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def use_gpu_well() -> None:
-    """Choose kernels by measuring them; a run by the clock is not its own repetition anyway."""
+    """Choose kernels by measuring them; a run by the clock cannot be repeated exactly anyway."""
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.deterministic = False

@@ -1,4 +1,4 @@
-"""Of what came back: run folders that judge, evaluate and export like any other."""
+"""Run folders from the files that came back; they judge, evaluate and export like any other."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ OTHER: Final = {RAW: "model-raw.safetensors", AVERAGE: "model-average.safetensor
 
 
 def unpack(results: Path, runs: Path) -> list[str]:
-    """Make a run folder of every weights file: ``model.safetensors`` is what did best on its validation patients.
+    """Make a run folder of every weights file; ``model.safetensors`` has the weights that did best in validation.
 
     Args:
-        results: Folder of what came back.
-        runs: Folder to make the runs in.
+        results: Folder of the files that came back.
+        runs: Folder for the run folders.
 
     Returns:
-        A line about each.
+        A line about each run.
 
     Raises:
         TrainingDataError: If nothing is there, or a file is damaged.
@@ -52,7 +52,7 @@ def unpack(results: Path, runs: Path) -> list[str]:
         raise TrainingDataError(f"{results} holds no weights", hint="give the folder of the files that came back")
     try:
         report = json.loads((results / REPORT).read_text())
-    except (OSError, ValueError):  # weights are worth having without it
+    except (OSError, ValueError):  # weights are useful without the report
         report = {}
     return [_unpacked(path, runs / path.stem, report.get("runs", {}).get(path.stem, {})) for path in found]
 
@@ -98,7 +98,7 @@ def _provenance(day: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def revision_of(code: str) -> str | None:
-    """The commit of this checkout, where what decides what is learned is the code that ran; else None."""
+    """The commit of this checkout, if its learning code is the code that ran; else None."""
     return Origin.of([], {}).revision if code == code_digest() else None
 
 

@@ -1,4 +1,4 @@
-"""What every way from file to answer must give, and how far two answers lie apart."""
+"""The answer that every way from file to answer must give, and the difference of two answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nodule_diag_export.graph import OUTPUTS, ExportGraph
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Answer:
-    """A diagnosis, and what it was made from.
+    """A diagnosis, and the data that it was made from.
 
     Attributes:
         malignancy: P.
@@ -24,8 +24,8 @@ class Answer:
         in_lung: Whether the position lies in the lung mask.
         cam: (16, 16, 16) in [0, 1].
         segmentation: (16, 16, 16) in [0, 1].
-        patch: (2, 64, 64, 64) float32, the network's input; None where it is not at hand.
-        lungs: (z, y, x) bool on the CT's grid; None where there is none on every voxel.
+        patch: (2, 64, 64, 64) float32, the network's input; None where it is not available.
+        lungs: (z, y, x) bool on the CT's grid; None where there is no mask of every voxel.
     """
 
     malignancy: float
@@ -43,22 +43,22 @@ class Way(Protocol):
 
     @property
     def name(self) -> str:
-        """As in results."""
+        """Name in results."""
 
     def __call__(self) -> Answer:
-        """Go it."""
+        """Run from file to answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Of an answer from nodule-diag's; absolute.
+    """Absolute difference of an answer from nodule-diag's.
 
     Attributes:
-        malignancy: Of P.
-        expert_score: Of the score.
-        diagnosis: Of the share of malignant cases.
-        cam: Mean over the cells of the CAM.
-        segmentation: Mean over its cells.
+        malignancy: Difference of P.
+        expert_score: Difference of the score.
+        diagnosis: Difference of the share of malignant cases.
+        cam: Mean difference over the cells of the CAM.
+        segmentation: Mean difference over the cells of the segmentation.
     """
 
     malignancy: float
@@ -69,7 +69,7 @@ class Difference:
 
     @classmethod
     def between(cls, one: Answer, other: Answer) -> Difference:
-        """How far two answers lie apart."""
+        """The difference of two answers."""
         return cls(
             malignancy=abs(one.malignancy - other.malignancy),
             expert_score=abs(one.expert_score - other.expert_score),
@@ -81,11 +81,11 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class TorchTail:
-    """Network and retrieval as a program in torch and numpy has them: eager, and every case compared.
+    """Network and retrieval as in a program with torch and numpy: eager, and every case compared.
 
     Attributes:
         network: In evaluation mode.
-        points: (N, 2) float32, the cases by machine+expert.
+        points: (N, 2) float32, the cases in the space machine+expert.
         labels: (N,) 0 or 1.
         k: Cases that make a diagnosis.
     """
@@ -97,7 +97,7 @@ class TorchTail:
 
     @classmethod
     def of(cls, network: ExportGraph, cases: CaseIndex, *, k: int) -> TorchTail:
-        """With the cases of a bundle."""
+        """The tail with the cases of a bundle."""
         points = [features("machine+expert", case.malignancy, case.expert_score) for case in cases.cases]
         return cls(network, np.stack(points), np.array([float(case.label) for case in cases.cases]), k)
 

@@ -1,10 +1,9 @@
-"""What a practitioner would write with MONAI's transforms, in two kinds.
+"""What a practitioner would write with MONAI's transforms, in two variants.
 
-``monai`` resamples the CT to 0.5 mm, as MONAI's tutorials do before they crop; ``monai-crop-first`` cuts a region round
-the nodule out of the CT and resamples only that. Where there was a choice the faster one was taken: linear
-interpolation, which is Spacing's default, in float32, where its default is float64; windows after the crop; a lung mask
-of threshold, components and filled holes, without morphology. The crop lies on whole voxels. Masking the patch is
-left out, as the packaged bundle does.
+``monai`` resamples the CT to 0.5 mm, as MONAI's tutorials do before they crop; ``monai-crop-first`` cuts a region
+around the nodule out of the CT and resamples only this region. The faster choice was always taken: linear interpolation
+(Spacing's default) in float32 (its default is float64); windows after the crop; a lung mask of threshold, components
+and filled holes, without morphology. The crop lies on whole voxels. The patch is not masked, as in the packaged bundle.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ LUNGS = 2
 REGION_MM = 40.0
 """Side of the region that is cut out first: the 32 mm cube and a margin for the interpolation."""
 FLOATS_A_VOXEL = 6
-"""float32 numbers a voxel of the resampled CT that Spacing holds at once: three of a grid, the image, and copies."""
+"""float32 numbers that Spacing holds at once for each voxel of the resampled CT: three of a grid, the image, copies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +59,7 @@ class MonaiStyle:
 
     @property
     def name(self) -> str:
-        """As in results."""
+        """Name in results."""
         return "monai-crop-first" if self.crop_first else "monai"
 
     def __call__(self) -> Answer:
@@ -94,7 +93,7 @@ def _reader() -> Any:  # noqa: ANN401 - MONAI's Compose
 
 
 def lung_mask(hu: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Air inside the body: threshold, drop what touches the sides, keep the two largest pieces, fill their holes.
+    """Air inside the body: threshold, remove what touches the sides, keep the two largest pieces, fill their holes.
 
     Args:
         hu: (x, y, z) HU.
@@ -116,7 +115,7 @@ def lung_mask(hu: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def bytes_needed(subject_size_xyz: tuple[int, int, int], spacing_xyz_mm: tuple[float, float, float]) -> float:
-    """Memory that resampling the whole CT takes."""
+    """The memory that resampling the whole CT takes."""
     voxels = math.prod(
         size * spacing / PATCH_SPACING_MM for size, spacing in zip(subject_size_xyz, spacing_xyz_mm, strict=True)
     )

@@ -1,4 +1,4 @@
-"""The network alone, run by torch in its ways, by plain runtimes, and by every backend of the SDK that works here."""
+"""The network alone, run by torch in several ways, by plain runtimes, and by every SDK backend that works here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Runs(Protocol):
     """Anything that runs the network."""
 
     def infer(self, patches: Float) -> Outputs:
-        """Run it on (N, 2, 64, 64, 64) float32 patches."""
+        """Run the network on (N, 2, 64, 64, 64) float32 patches."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,11 +36,11 @@ class Network:
     """A way to run the network.
 
     Attributes:
-        name: As in results.
-        precision: What it computes in.
-        runs: It.
+        name: Name in results.
+        precision: Precision that it computes in.
+        runs: The object that runs it.
         graph: The ONNX file that it runs; None for torch's own module.
-        peer: Whether it is none of nodule-diag's backends.
+        peer: True if it is not one of nodule-diag's backends.
     """
 
     name: str
@@ -58,7 +58,7 @@ class TorchNetwork:
     memory_format: torch.memory_format = torch.contiguous_format
 
     def infer(self, patches: Float) -> Outputs:
-        """Run it."""
+        """Run the module."""
         with torch.inference_mode():
             found = self.network(torch.from_numpy(patches).to(memory_format=self.memory_format))
         return Outputs(**{name: tensor.numpy() for name, tensor in zip(OUTPUTS, found, strict=False)})
@@ -66,12 +66,12 @@ class TorchNetwork:
 
 @dataclass(frozen=True, eq=False)
 class PlainOnnxRuntime:
-    """An ONNX file in a session with default options but the number of threads."""
+    """An ONNX file in a session with default options except the number of threads."""
 
     model: OnnxModel
 
     def infer(self, patches: Float) -> Outputs:
-        """Run it."""
+        """Run the session."""
         return Outputs(**self.model.run(patches))
 
 
@@ -89,7 +89,7 @@ def torch_networks(bench: Bench, notes: list[str]) -> Iterator[Network]:
     elif shutil.which(compiler) is None:
         notes.append(f"torch.compile was left out: it needs a C++ compiler, and there is no {compiler}")
     else:
-        # The batch is fixed, as it is in what is timed: the compiler may use it.
+        # The batch is fixed, as it is in the timing: the compiler may use this.
         compiled = TorchNetwork(torch.compile(last, dynamic=False), torch.channels_last_3d)
         try:
             compiled.infer(probe_patch())
@@ -106,7 +106,7 @@ def plain_graph(name: str, data: bytes, *, threads: int) -> Network:
 
 
 def sdk_networks(bench: Bench, notes: list[str], *, threads: int) -> Iterator[Network]:
-    """Every backend and precision that works here; why the others do not goes to the notes."""
+    """Every backend and precision that works here; the notes say why the others do not."""
     model = bench.bundle.manifest.model
     for name in BACKENDS:
         for precision in PRECISIONS:
@@ -114,11 +114,11 @@ def sdk_networks(bench: Bench, notes: list[str], *, threads: int) -> Iterator[Ne
                 runs = create_backend(bench.bundle, name=name, device="auto", precision=precision, threads=threads)
             except BackendError as error:
                 notes.append(f"{name} {precision} was left out: {error.message}")
-                if precision == PRECISIONS[0]:  # nothing of it works here
+                if precision == PRECISIONS[0]:  # no precision of it works here
                     break
                 continue
-            # A backend that runs a graph of its own has it in the manifest under its name. Graphs of reduced precision
-            # have the products of the fp32 one.
+            # The manifest names a backend's own graph under the backend's name. Graphs of reduced precision have the
+            # products of the fp32 graph.
             file = getattr(getattr(model, name, None), "file", model.file)
             graph = bench.bundle.read(file)
             yield Network(name=f"{name} {precision}", precision=precision, runs=runs, graph=graph)

@@ -1,7 +1,7 @@
 """The paper's section 4.2 to the letter: mask and resample the whole CT, then run PyTorch eager.
 
-The filters are SimpleITK's, on all threads (``reference``); only what the paper leaves open is taken
-from the SDK. The mask is computed in any case and applied to the patch where the bundle was trained so.
+The filters are SimpleITK's, on all threads (``reference``); only what the paper leaves open is taken from the SDK. The
+mask is always computed, and applied to the patch where the bundle was trained so.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ Float = NDArray[np.float32]
 FILE = "cases.sqlite"
 
 HNSW_M, HNSW_EF_CONSTRUCTION, HNSW_EF_SEARCH = 16, 200, 64
-"""hnswlib's own defaults while building; several times K candidates while searching. For both graphs."""
+"""hnswlib's own defaults for building, and several times K candidates for searching; for both graphs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Base:
 
     @classmethod
     def random(cls, count: int, *, seed: int, duplicates: float = 0.0) -> Base:
-        """Points along the diagonal, as P and score go together, with spread."""
+        """Points along the diagonal with spread, since P and score go together."""
         rng = np.random.default_rng(seed)
         malignancy = rng.beta(0.7, 0.7, count)
         score = np.clip(malignancy + rng.normal(0.0, 0.15, count), 0.0, 1.0)
@@ -50,17 +50,17 @@ class Base:
         return len(self.points)
 
     def queries(self, count: int) -> Float:
-        """(count, 2) float32: new nodules, which are no cases; the first is one, where there are duplicates."""
+        """(count, 2) float32: new nodules that are not cases; with duplicates, the first one is a case."""
         queries = Base.random(count, seed=len(self) + 1).points
         return np.concatenate([self.points[:1], queries[1:]]) if self.duplicates else queries
 
     def distances(self, query: Float, rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        """From a query to some rows, in float64."""
+        """Distances from a query to some rows, in float64."""
         difference = self.points[rows].astype(np.float64) - query.astype(np.float64)
         return np.asarray(np.sqrt((difference**2).sum(axis=1)))
 
     def farthest_of_nearest(self, queries: Float, k: int) -> NDArray[np.float64]:
-        """(Q,) distance of the k-th nearest row, by comparing with every one in float64."""
+        """(Q,) distance of the k-th nearest row, from a comparison with every row in float64."""
         rows = np.arange(len(self))
         last = min(k, len(self)) - 1
         return np.array([np.partition(self.distances(query, rows), last)[last] for query in queries])
@@ -78,23 +78,23 @@ def exhaustive(base: Base, space: Space, query: Float, k: int) -> NDArray[np.int
 
 
 class Engine(Protocol):
-    """Something that can be built, saved, loaded and asked."""
+    """Something that can be built, saved, loaded and queried."""
 
     @property
     def name(self) -> str:
-        """As in results."""
+        """Name in results."""
 
     def build(self, base: Base) -> None:
-        """Make it from cases."""
+        """Build it from cases."""
 
     def save(self, folder: Path) -> None:
         """Write it into an empty folder."""
 
     def forget(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
 
     def load(self, folder: Path) -> None:
-        """Read it again, ready to be asked."""
+        """Read it again, ready for queries."""
 
     def nearest(self, query: Float, k: int) -> NDArray[np.intp]:
         """Rows of the k nearest."""
@@ -111,13 +111,13 @@ class OwnCases:
 
     @property
     def base(self) -> CaseBase:
-        """What was built."""
+        """The case base that was built."""
         if self._base is None:
             raise RuntimeError("nothing is built")
         return self._base
 
     def build(self, base: Base) -> None:
-        """Cases with ids in the order of their rows."""
+        """Build cases with ids in the order of their rows."""
         cases = (
             Case(
                 case_id=f"{row:08}",
@@ -133,7 +133,7 @@ class OwnCases:
         self._base = CaseBase.of(cases, name="made up", model_sha256=64 * "0")
 
     def save(self, folder: Path) -> None:
-        """One file."""
+        """Write one file."""
         self.base.save(folder / FILE)
 
     def forget(self) -> None:
@@ -141,11 +141,11 @@ class OwnCases:
         self._base = self._cases = None
 
     def load(self, folder: Path) -> None:
-        """With every check."""
+        """Read it with every check."""
         self._cases = CaseIndex(CaseBase.open(folder / FILE))
 
     def nearest(self, query: Float, k: int) -> NDArray[np.intp]:
-        """Through the public search."""
+        """Search through the public function."""
         return self._search("machine+expert", query, k)
 
     def all_spaces(self, query: Float, k: int) -> dict[Space, NDArray[np.intp]]:
@@ -171,12 +171,12 @@ class Numpy:
         self.forget()
 
     def build(self, base: Base) -> None:
-        """The two numbers apart, too, as a search of one alone wants them."""
+        """Keep the two numbers separately, too, as a search of a single one needs them."""
         self._points = base.points
         self._columns = {"machine": base.points[:, 0].copy(), "expert": base.points[:, 1].copy()}
 
     def save(self, folder: Path) -> None:
-        """One ``.npy``."""
+        """Write one ``.npy`` file."""
         np.save(folder / "points.npy", self._points)
 
     def forget(self) -> None:
@@ -184,7 +184,7 @@ class Numpy:
         self._points, self._columns = np.empty((0, 2), dtype=np.float32), {}
 
     def load(self, folder: Path) -> None:
-        """Into memory."""
+        """Read it into memory."""
         self.build(Base(np.load(folder / "points.npy")))
 
     def nearest(self, query: Float, k: int) -> NDArray[np.intp]:
@@ -216,7 +216,7 @@ class Hnswlib:
         self._index.add_items(base.points)
 
     def save(self, folder: Path) -> None:
-        """In a file of its own kind."""
+        """Write a file of hnswlib's own format."""
         self._index.save_index(str(folder / "index.hnsw"))
 
     def forget(self) -> None:
@@ -224,13 +224,13 @@ class Hnswlib:
         self._index = None
 
     def load(self, folder: Path) -> None:
-        """Read it."""
+        """Read the file."""
         self._index = hnswlib.Index(space="l2", dim=2)
         self._index.load_index(str(folder / "index.hnsw"))
         self._index.set_ef(HNSW_EF_SEARCH)
 
     def nearest(self, query: Float, k: int) -> NDArray[np.intp]:
-        """One query."""
+        """Run one query."""
         rows, _ = self._index.knn_query(query[None], k=min(k, self._index.get_current_count()), num_threads=1)
         return np.asarray(rows[0], dtype=np.intp)
 
@@ -253,7 +253,7 @@ class Faiss:
         self._index.add(base.points)
 
     def save(self, folder: Path) -> None:
-        """In a file of its own kind."""
+        """Write a file of faiss's own format."""
         faiss.write_index(self._index, str(folder / "index.faiss"))
 
     def forget(self) -> None:
@@ -261,19 +261,19 @@ class Faiss:
         self._index = None
 
     def load(self, folder: Path) -> None:
-        """Read it."""
+        """Read the file."""
         self._index = faiss.read_index(str(folder / "index.faiss"))
         if self._graph:
             self._index.hnsw.efSearch = HNSW_EF_SEARCH
 
     def nearest(self, query: Float, k: int) -> NDArray[np.intp]:
-        """One query."""
+        """Run one query."""
         _, rows = self._index.search(query[None], k)
         return np.asarray(rows[0][rows[0] >= 0], dtype=np.intp)
 
 
 def engines() -> Iterator[Engine]:
-    """All of them, nodule-diag first."""
+    """All engines, nodule-diag first."""
     yield OwnCases()
     yield Numpy()
     yield Hnswlib()

@@ -1,8 +1,7 @@
-"""The bundle's model in torch: its weights out of the ONNX graph, or a checkpoint's.
+"""The bundle's model in torch: its weights from the ONNX graph or from a checkpoint.
 
 The exporter keeps the names of the convolutions' weights. Group normalisation has become InstanceNormalization, Mul and
-Add with nameless constants, which stand behind the convolution that they belong to; CNet's and RNet's weights are
-constants without a batch.
+Add with nameless constants that follow their convolution; CNet's and RNet's weights are constants without a batch.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from nodule_diag_export.graph import ExportGraph
 from nodule_diag_training.model import FEATURE_CHANNELS, SynergicModel
 
 PREFIX = "model."
-"""Of the exported module's names."""
+"""Prefix of the exported module's names."""
 Float = NDArray[np.float32]
 
 
@@ -30,8 +29,8 @@ def torch_network(bundle: Bundle, *, checkpoint: Path | None = None) -> ExportGr
     """The network in torch, in evaluation mode, with the bundle's outputs.
 
     Args:
-        bundle: Whose weights to take.
-        checkpoint: ``model.safetensors`` to take instead.
+        bundle: The bundle with the weights.
+        checkpoint: ``model.safetensors`` with the weights to use instead.
 
     Raises:
         UsageError: If the bundle's graph does not hold the weights under their names.
@@ -63,7 +62,7 @@ def state_of(proto: ModelProto) -> dict[str, Float]:
     vectors = [value for value in constants.values() if value.shape == (FEATURE_CHANNELS,)]
     cams = [value.ravel() for value in constants.values() if value.shape == (FEATURE_CHANNELS, 1, 1, 1)]
     for vector in vectors:
-        # The CAM is weighted by CNet's own weights (eq. 5), so they are there twice; RNet's are not.
+        # The CAM is weighted by CNet's own weights (eq. 5), so these are there twice; RNet's are not.
         name = "cnet.weight" if any(np.array_equal(vector, cam) for cam in cams) else "rnet.weight"
         state[name] = vector[None]
     return state
@@ -94,6 +93,6 @@ def _next(users: dict[str, list[NodeProto]], name: str, kind: str) -> NodeProto:
 
 
 def _norm_of(convolution: str) -> str:
-    """The normalisation behind a convolution: conv1 -> norm1, conv -> norm, projection -> projection_norm."""
+    """The normalisation that follows a convolution: conv1 -> norm1, conv -> norm, projection -> projection_norm."""
     parent, _, name = convolution.rpartition(".")
     return f"{parent}.{name.replace('conv', 'norm') if name.startswith('conv') else name + '_norm'}"

@@ -1,6 +1,6 @@
 """``nodule-diag export``: each command is imported when it is called.
 
-So engines are built where neither torch nor onnx is installed, and the others say what they lack.
+So engines can be built without torch and onnx, and the other commands report what they lack.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ EXPORT = {
     "parity": "bundle:parity_command",
     "golden": "golden:golden_command",
 }
-"""Where the function of each command is, below ``nodule_diag_export.commands``."""
+"""The function of each command, below ``nodule_diag_export.commands``."""
 
 
 def _group(places: dict[str, str]) -> type[TyperGroup]:
-    """A group of such commands."""
+    """A group of commands that are imported when they are called."""
 
     class Lazy(TyperGroup):
         def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002 - a click Context, whoever brings click

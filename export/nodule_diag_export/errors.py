@@ -1,4 +1,4 @@
-"""What can go wrong between a checkpoint and a bundle."""
+"""The errors between a checkpoint and a bundle."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ class ExportError(NoduleDiagError, ValueError):
 
 
 class ParityError(ExportError):
-    """The exported graph does not answer as the trained model does. Nothing was written."""
+    """The exported graph's answers differ from the trained model's. Nothing was written."""
 
     code = "export-parity"

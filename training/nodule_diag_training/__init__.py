@@ -1,1 +1,1 @@
-"""Training of the synergic model (needs the ``train`` extra). Nothing here is imported by the runtime."""
+"""Training of the synergic model (needs the ``train`` extra). The runtime imports nothing from here."""

@@ -1,4 +1,4 @@
-"""What one training run is: frozen, written into its folder, and compared when it is resumed."""
+"""The configuration of one training run: frozen, written into the run's folder, and compared when the run resumes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ MINIMUM_STAGE_SIZE = 32
 Scenario = Literal["1/2345", "12/345", "12/45", "123/45", "1234/5"]
 """Which rounded mean scores are benign and which malignant (Table 6)."""
 Modality = Literal["64", "x", "x-resize-64", "x-padding-64"]
-"""Input of Table 5: the whole 64-cube; the nodule's own cube; that resized to 64; that zero-padded to 64."""
+"""Input of Table 5: the whole 64-cube; the nodule's own cube; this cube resized to 64; this cube zero-padded to 64."""
 
 
 class Stage(BaseModel):
-    """Steps at one patch size. The model takes any multiple of 4, and a small patch costs its volume.
+    """Steps at one patch size. The model takes any multiple of 4, and a patch costs in proportion to its volume.
 
-    A 40-cube (20 mm) costs a quarter of a 64-cube; the last stage is at 64, the size the model is used at.
+    A 40-cube (20 mm) costs a quarter of a 64-cube; the last stage is at 64, the size that the model is used at.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,57 +38,57 @@ class Stage(BaseModel):
 
 
 class TrainingConfig(BaseModel):
-    """One run of the synergic model. The defaults are the paper's wherever it names a value.
+    """One run of the synergic model. The defaults are the paper's wherever the paper names a value.
 
     Attributes:
         system: Modules and guidance, by name (``systems.SYSTEMS``); A to J are the rows of Table 1.
         cohort: ``paper`` for the 521 shared nodules of the paper's cohort and the cubes in it, ``all`` for every nodule
-            with reader scores: a product also meets part-solid nodules and those that readers disagree on.
+            with reader scores: a product also meets part-solid nodules and nodules that readers disagree on.
         stages: Patch sizes and steps, in order.
         unsure_per_step: Unsure nodules in a step (1 in the paper).
-        sure_per_step: Sure nodules in a step (1 in the paper; 0 leaves them to chance among the unsure draws). Nodules
-            of which the system learns nothing are not drawn at all (``unsure_draws``, ``sure_draws``).
-        lung_per_step: Places in lung without a nodule in a step, besides the nodules; there SegNet learns to find
-            nothing, and nobody else learns anything (``data.lung``).
-        sure_teaches_unsure: A diagnosed LIDC nodule has reader scores and a mask as well and so belongs to both sets;
-            with this, drawn as sure, it also counts in L_seg and L_reg.
-        scores_teach_cnet: CNet also learns from undiagnosed nodules: from a mean score below 3 as benign, above it as
-            malignant. Near the paper's mixed training, scenario 12/345 of Table 6.
-        constant_confidence: ad-CSL's confidence only weighs (``losses.adaptive_cam_sem_loss``).
-        ad_csl_on_all: ad-CSL, which needs no label, also guides the nodules that CNet learns nothing of.
-        scenario: Label scenario of Table 6: CNet learns of an undiagnosed nodule whether its rounded mean score is
-            among those right of the slash; a score that is on neither side teaches CNet nothing (3 in ``12/45``). In a
-            system without RNet such nodules are left out altogether, as the paper removes them.
-        diagnosis_teaches: Whether diagnoses are learned from at all; the rows "unsure" of Table 6 and all of Table 7
+        sure_per_step: Sure nodules in a step (1 in the paper; at 0 they come only by chance, among the unsure draws).
+            Nodules that teach the system nothing are not drawn at all (``unsure_draws``, ``sure_draws``).
+        lung_per_step: Places in lung without a nodule in a step, in addition to the nodules. There SegNet learns to
+            find nothing, and the other modules learn nothing (``data.lung``).
+        sure_teaches_unsure: A diagnosed LIDC nodule also has reader scores and a mask, so it belongs to both sets. With
+            this option, such a nodule that is drawn as sure also counts in L_seg and L_reg.
+        scores_teach_cnet: CNet also learns from undiagnosed nodules: a mean score below 3 counts as benign, above 3 as
+            malignant. This is near the paper's mixed training, scenario 12/345 of Table 6.
+        constant_confidence: ad-CSL's confidence is a weight without gradient (``losses.adaptive_cam_sem_loss``).
+        ad_csl_on_all: ad-CSL, which needs no label, also guides the nodules that teach CNet nothing.
+        scenario: Label scenario of Table 6: an undiagnosed nodule is malignant for CNet if its rounded mean score is
+            right of the slash, and benign if it is left. A score on neither side teaches CNet nothing (3 in ``12/45``).
+            A system without RNet leaves nodules with such a score out, as the paper does.
+        diagnosis_teaches: Whether the model learns from diagnoses; the rows "unsure" of Table 6 and all of Table 7
             learn from scores alone.
         score_loss: How RNet learns the score, one of ``losses.SCORE_LOSSES``: ``mse`` (eq. 2), or Table 3's
             ``cross-entropy`` over the five rounded scores and ``ordinal`` (soft labels of Diaz and Marathe 2019).
         diagnosis_as_score: RNet takes a sure nodule's diagnosis as the lowest or highest score (Table 6, RNet, unsure +
             sure).
         input: Modality of Table 5.
-        margin_mode: Table 4: ``nodule`` wants the CAM on the nodule to exceed the background's by the margin (eq. 10),
-            ``background`` the reverse (eq. 15).
-        mask_target: What SegNet learns of a cell of its grid: the ``share`` that the reader mask fills, or whether it
-            fills ``half`` of it. Eq. 1 is lowest for shares when every cell above about 0.4 is found, so that small
-            nodules come out too large.
-        cue_hu: Amplitude in HU of a cue in the background that tells the scenario's label (``confounder``); 0 for none.
-        cube_share: Share of unsure draws that are cubes, whose surroundings are real.
+        margin_mode: Table 4: ``nodule`` requires that the CAM on the nodule exceeds the background's by the margin
+            (eq. 10), ``background`` the reverse (eq. 15).
+        mask_target: SegNet's target for a cell of its grid: the ``share`` that the reader mask fills, or whether the
+            mask fills ``half`` of the cell. For shares, eq. 1 is lowest when every cell above about 0.4 is found, so
+            small nodules come out too large.
+        cue_hu: Amplitude in HU of a background cue that reveals the scenario's label (``confounder``); 0 for none.
+        cube_share: Share of cubes among the unsure draws; the surroundings of cubes are real.
         margin: delta of eq. 10.
         score_weight: gamma of eq. 12.
         learning_rate: Peak of Adam's rate.
-        head_rate: Factor on it for RNet and CNet, which tell nodules apart by small differences between large means,
-            and for the scale and shift of SegNet's last layer, which have far to go.
-        head_mean_share: Share of these heads' gradient along the batch's mean pooled features that is kept. All nodules
-            have that direction in common, and a step along it moves every output at once: at 1 it is what bounds the
-            rate of the heads.
-        schedule: ``constant`` as in the paper; ``one-cycle``: a tenth of the steps up, then a cosine to nearly 0; or
-            ``annealing``: a tenth up, while Adam's moments form, then straight down to 0.
+        head_rate: Factor on this rate for RNet and CNet, which distinguish nodules by small differences between large
+            means, and for the scale and shift of SegNet's last layer, which have to change a lot.
+        head_mean_share: Share of these heads' gradient that is kept along the batch's mean pooled features. All nodules
+            have this direction in common, so a step along it moves every output at once. At 1, this direction limits
+            the rate of the heads.
+        schedule: ``constant`` as in the paper; ``one-cycle``: up for a tenth of the steps, then a cosine to nearly 0;
+            or ``annealing``: up for a tenth, while Adam's moments form, then linearly down to 0.
         accumulate: Batches whose gradients are added up before a step; each batch has ``unsure_per_step`` and
             ``sure_per_step`` nodules.
         validation_share: Share of the training patients that is set aside to choose the best checkpoint (0.2 in the
-            paper); at 0 the last one is kept.
-        validate_every: Steps between two looks at the validation patients.
-        best_by: Which of their losses chooses: ``classification`` (benign and malignant weighing the same), ``total``
+            paper); at 0 the last checkpoint is kept.
+        validate_every: Steps between two validations.
+        best_by: Which validation loss chooses: ``classification`` (benign and malignant weigh the same), ``total``
             (eq. 12), or ``auto`` (``validation.criterion``).
     """
 
@@ -172,7 +172,7 @@ class TrainingConfig(BaseModel):
 
     @model_serializer(mode="wrap")
     def _as_before_lung(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Runs without lung keep the bytes that their files had before there was any."""
+        """Leave out ``lung_per_step`` at 0, so that files of runs without lung keep the bytes of older versions."""
         found: dict[str, Any] = handler(self)
         if not self.lung_per_step:
             del found["lung_per_step"]
@@ -183,7 +183,7 @@ class TrainingConfig(BaseModel):
             raise ValueError(f"{field}={getattr(self, field)!r}: {reason.format(self.system)}")
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with some fields changed; pydantic's own would not validate them."""
+        """A copy with some fields changed and validated; pydantic's own method would not validate them."""
         return type(self)(**dict(super().model_copy(update=update, deep=deep)))
 
     @property
@@ -198,12 +198,12 @@ class TrainingConfig(BaseModel):
 
     @property
     def unsure_draws(self) -> int:
-        """Unsure nodules in a step: none where the system learns nothing of them, as in A without a scenario."""
+        """Unsure nodules in a step: none where they teach the system nothing, as in A without a scenario."""
         return self.unsure_per_step if self.modules.segnet or self.modules.rnet or self.scores_label else 0
 
     @property
     def sure_draws(self) -> int:
-        """Sure nodules in a step: none where neither their diagnoses nor their scores and masks teach."""
+        """Sure nodules in a step: none where neither their diagnoses nor their scores and masks teach the system."""
         by_diagnosis = self.diagnosis_teaches and (self.modules.cnet or self.diagnosis_as_score)
         as_unsure = self.sure_teaches_unsure and (self.modules.segnet or self.modules.rnet)
         return self.sure_per_step if by_diagnosis or as_unsure else 0
@@ -243,20 +243,20 @@ RECIPE = TrainingConfig(
     precision="bf16",
     seed=7,
 )
-"""The packaged model in one run, from scratch. docs/training.md has what each departure is worth, and:
+"""The packaged model in one run, from scratch. docs/training.md says what each departure is worth. Some reasons:
 
-* ``cohort``: a product also meets part-solid nodules and those that readers disagree on.
-* ``stages``: 40-cubes cost a quarter, and most of what is learned is learned there; the last 12,000 draws are whole
-  patches, as the model is used. A change of size moves the pooled features, so there is one change.
-* ``sure_per_step``: diagnosed nodules come as often as any other. Drawn once a step, the 29 benign ones come so often
-  that P gets worse on others.
-* ``margin``: Table 4 shows 0.9 to cost no AUC against 0.5, and to leave the background cleaner.
-* ``precision``: bf16 halves a step where the CPU or GPU has it; the heads stay in float32.
-* ``seed``: that of the first run by hand. No other was tried.
-* ``lung_per_step``: nodules alone make a model ever surer of nodules where there is none (P of 0.5 and more at 65 % of
-  random places in a lung). Two to eight nodules, so that both teach SegNet in every step.
+* ``cohort``: a product also meets part-solid nodules and nodules that readers disagree on.
+* ``stages``: 40-cubes cost a quarter, and the model learns most from them; the last 12,000 draws are whole patches,
+  the size that the model is used at. A change of size shifts the pooled features, so there is only one change.
+* ``sure_per_step``: diagnosed nodules are drawn as often as any other. With one in every step, the 29 benign ones
+  come so often that P gets worse on other nodules.
+* ``margin``: in Table 4, 0.9 costs no AUC against 0.5 and leaves the background cleaner.
+* ``precision``: bf16 halves the time of a step where the CPU or GPU has bf16; the heads stay in float32.
+* ``seed``: the seed of the first run by hand. No other seed was tried.
+* ``lung_per_step``: trained on nodules alone, a model finds nodules ever more surely where there is none (P of 0.5
+  and more at 65 % of random places in a lung). 2 places to 8 nodules: both teach SegNet in every step.
 """
 
 OWN_NODULES = RECIPE.model_copy(update={"lung_per_step": 0, "sure_per_step": 1})
-"""``RECIPE`` for stores. These hold no lung without a nodule, and a diagnosed nodule without scores or outline is
-drawn as a sure one or never."""
+"""``RECIPE`` for stores. Stores hold no lung without a nodule, and a diagnosed nodule without scores or outline is
+drawn as a sure nodule or not at all."""

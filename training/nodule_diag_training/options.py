@@ -10,13 +10,13 @@ import typer
 DEFAULT_DATA = Path("..") / "shared" / "data"
 
 DataOption = Annotated[
-    Path, typer.Option("--data", envvar="NODULE_DIAG_DATA", help="Folder of LIDC-IDRI's VOIs, cubes and tables.")
+    Path, typer.Option("--data", envvar="NODULE_DIAG_DATA", help="Folder with LIDC-IDRI's VOIs, cubes and tables.")
 ]
 StoreOption = Annotated[
     list[Path] | None,
     typer.Option(
         "--store",
-        help="A store of `train prepare`, instead of --data; give it once for each store.",
+        help="Store of `train prepare`, instead of --data. Can be repeated.",
         show_default=False,
     ),
 ]

@@ -14,18 +14,18 @@ from .engine import StepLog
 Show = Callable[[TrainingConfig, StepLog], None]
 
 WITHOUT_BF16 = "AVX2"
-"""Of what torch says of a CPU: there bf16 is several times as slow as fp32."""
+"""torch's name of the CPUs on which bf16 is several times as slow as fp32."""
 SLOW = "warning: bf16 is slow on this CPU, which has no AVX-512 (docs/training.md: data of your own)"
 
 
 @contextmanager
 def progress(title: str | None = None, *, device: str = "cpu", shown: bool = True) -> Iterator[Show]:
-    """A bar, and what moves it after a step of a configuration.
+    """A progress bar, and the function that moves it after a step of a configuration.
 
     Args:
-        title: Before the bar.
-        device: That computes; a CPU that is slow in bf16 is warned of.
-        shown: Whether there is one: of several processes one shows it.
+        title: Text before the bar.
+        device: The device that computes; a CPU that is slow in bf16 gets a warning.
+        shown: Whether the bar is shown; of several processes, one shows it.
     """
     from tqdm import tqdm
 

@@ -47,7 +47,7 @@ class System:
 
     @property
     def cam_loss(self) -> CamLoss | None:
-        """What ``guidance`` names."""
+        """The loss that ``guidance`` names."""
         return CAM_LOSSES.get(self.guidance)
 
     @property

@@ -39,12 +39,12 @@ from .numbers import NumberFiles, Numbers, read_numbers
 from .results import Results, read_results
 
 LIDC_CASES = "LIDC-IDRI with TCIA's diagnoses"
-"""What the case base of the LIDC data folder is called."""
+"""The name of the case base of the LIDC data folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BundleOptions:
-    """What a bundle is called and how its case base is searched.
+    """The bundle's name, and how its case base is searched.
 
     Attributes:
         identity: Name, version and licence.
@@ -75,7 +75,7 @@ def export_bundle(
         results: What ``nodule-diag train evaluate`` wrote.
         out: A directory, or a ``.zip``.
         data: The nodules.
-        numbers: The reports of what the bundle makes of the network's answers.
+        numbers: The reports on the numbers that the bundle makes of the network's answers.
         options: Name, version, preprocessing and retrieval.
 
     Returns:
@@ -83,9 +83,9 @@ def export_bundle(
 
     Raises:
         ExportError: If the results or the checkpoint cannot be used.
-        ParityError: If the ONNX file does not answer as the model does.
+        ParityError: If the ONNX file's answers differ from the model's.
         TrainingDataError: If voxels are missing or damaged.
-        BundleError: If what would be written is no valid bundle.
+        BundleError: If the result would be no valid bundle.
         OutputError: If it cannot be written.
     """
     settings = BundleOptions() if options is None else options
@@ -136,7 +136,7 @@ def assemble(
     Raises:
         ExportError: If no nodule has a diagnosis.
         TrainingDataError: If voxels are missing or damaged.
-        BundleError: If what would be written is no valid bundle.
+        BundleError: If the result would be no valid bundle.
         OutputError: If it cannot be written.
     """
     told = Numbers() if numbers is None else numbers
@@ -200,7 +200,7 @@ def _counts(base: CaseBase) -> dict[str, int]:
 
 
 def _now() -> datetime:
-    """Now; or the moment in SOURCE_DATE_EPOCH (seconds since 1970), with which a bundle comes out the same again."""
+    """Now; or the time in SOURCE_DATE_EPOCH (seconds since 1970), with which an export gives the same bundle again."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     if not epoch:
         return datetime.now(UTC)

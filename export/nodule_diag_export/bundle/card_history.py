@@ -1,4 +1,4 @@
-"""The part of a model card on training: from which nodules, in which runs, and with which configuration."""
+"""The part of a model card on training: which nodules, which runs, and which configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .card_text import KINDS, LIDC_FOLDER, LIDC_KINDS
 
 Facts = Mapping[str, Any]
 LONGEST_LIST = 8
-"""Entries of a list that the card still spells out."""
+"""Most entries of a list that the card spells out."""
 IN_THE_HISTORY = ("nodules", "patients", "cubes", "sure", "fold", "folds", "held_out_patients", "stores")
 OF_A_RUN = ("config", "started_from", "steps", "steps_done", "then")
 
@@ -37,7 +37,7 @@ def trained_on(data: Facts, config: Facts) -> str:
     """The section.
 
     Args:
-        data: What the checkpoint says of the nodules, and below ``started_from`` of the runs before.
+        data: The checkpoint's facts on the nodules, and below ``started_from`` those of the runs before.
         config: The configuration of the last run.
     """
     runs = list(_runs(data, config))[::-1]
@@ -54,7 +54,7 @@ def trained_on(data: Facts, config: Facts) -> str:
 
 
 def _sources(runs: Sequence[Facts]) -> str:
-    """Of all runs, each source once."""
+    """The sources of all runs, each source once."""
     stores = {store["name"]: store for run in runs for store in run.get("stores", ())}
     lines = [f"- {store['name']}: {store['nodules']} {KINDS[store['kind']]}" for store in stores.values()]
     if not stores:
@@ -83,9 +83,9 @@ def _left_out(run: Facts) -> str:
 
 
 def _runs(data: Facts, config: Facts) -> Iterator[tuple[Facts, Facts]]:
-    """The last run and those before it: what is known of each, and its configuration.
+    """The last run and those before it: the facts of each, and its configuration.
 
-    A setting that a run knew not, since it is older, has the default: it changes nothing there.
+    A setting that is newer than a run has its default value for this run: it changes nothing there.
     """
     yield data, {**TrainingConfig().model_dump(mode="json"), **config}
     if "started_from" in data:

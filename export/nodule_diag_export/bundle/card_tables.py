@@ -9,7 +9,7 @@ UNDEFINED = "not defined"
 
 
 def section_table(section: Section, *, level: int = 3) -> str:
-    """A section in Markdown: its heading, what has to be known of it, its table."""
+    """A section in Markdown: its heading, its note, its table."""
     lines = [f"{'#' * level} {section.title}", ""]
     if section.note:
         lines += [section.note, ""]
@@ -31,7 +31,7 @@ def _by_row(rows: tuple[Row, ...]) -> list[list[str]]:
 
 
 def _by_group(rows: tuple[Row, ...]) -> list[list[str]]:
-    """A line for each group, a column for each figure; where it is of other nodules than the first, it says so."""
+    """A line for each group, a column for each figure; a figure of other nodules than the first one says so."""
     metrics = list(dict.fromkeys(row.metric for row in rows))
     table = [["", "nodules", *metrics]]
     for group in dict.fromkeys(row.group for row in rows):

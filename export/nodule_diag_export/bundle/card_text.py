@@ -1,4 +1,4 @@
-"""What every model card of this package says: method, uses that are ruled out, limits, attribution."""
+"""What every model card of this package says: method, excluded uses, limits, attribution."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ SPREAD = """\
 errors."""
 
 NUMBERS = {"lung": LUNG, "calibration": CALIBRATED, "distance": DISTANCE, "spread": SPREAD}
-"""What is said before the tables on each number that the bundle makes of the answers."""
+"""The text before the tables of each number that the bundle makes of the answers."""
 
 LIDC_FOLDER = """\
 Nodules of LIDC-IDRI with the readers' masks and malignancy scores (unsure data) and, for some, a diagnosis published by
@@ -85,7 +85,7 @@ KINDS = {
     "sure": "diagnosed nodules of CTs that its maker listed (sure data)",
     "luna25": "nodules of LUNA25, in low-dose CTs of the National Lung Screening Trial, with its diagnoses (sure data)",
 }
-"""What a store of ``train prepare`` holds."""
+"""The contents of a store of ``train prepare``, by its kind."""
 LIDC_KINDS = ("lidc", "shared")
 
 OWN_DATA = """\

@@ -1,4 +1,4 @@
-"""Gives an existing bundle another case base: a hospital's own diagnosed nodules, or its own in an older form."""
+"""Gives an existing bundle another case base: a hospital's own diagnosed nodules, or its own cases in a newer form."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from nodule_diag.errors import BundleError, UsageError
 from .model_card import CaseCounts
 
 NOTICE = "\n## Case base of this copy\n\n"
-"""Opens what a replaced case base appends to the model card."""
+"""Heading of what a replaced case base appends to the model card."""
 
 
 def open_any(path: Path) -> Bundle:
-    """Open a bundle; one of the first schema without its case base, which this version cannot search.
+    """Open a bundle; a bundle of the first schema without its case base, which this version cannot search.
 
     Raises:
         BundleError: As :meth:`Bundle.open`.
@@ -44,7 +44,7 @@ def open_any(path: Path) -> Bundle:
     try:
         document = json.loads(text)
         retrieval = document["retrieval"]
-        del document["threshold"]  # nothing ever read it
+        del document["threshold"]  # no code ever read it
         for name in (retrieval["cases"], *(space["file"] for space in retrieval["spaces"].values())):
             document["files"].pop(name, None)
         document |= {"schema_version": SCHEMA_VERSION, "retrieval": {"k": retrieval["k"]}}
@@ -65,12 +65,12 @@ def read_cases(path: Path, *, bundle: Bundle, name: str | None = None) -> CaseBa
 
     Args:
         path: ``.sqlite``; or a CSV or JSON, as :func:`nodule_diag.cases.read_case_table` takes it.
-        bundle: Whose model the scores are of.
-        name: What a new one is called; the file's name when left out.
+        bundle: The bundle whose model gave the scores.
+        name: Name of a new case base; the file's name when left out.
 
     Raises:
         UsageError: If the table cannot be used, or lacks P and score.
-        CaseBaseError: If the case base cannot, or is of another model.
+        CaseBaseError: If the case base cannot be used, or is of another model.
     """
     if path.suffix.lower() not in {".csv", ".json"}:
         return CaseBase.open(path).of_model(bundle)
@@ -87,14 +87,14 @@ def replace_case_base(bundle: Bundle, cases: CaseBase, *, out: Path, source: str
         bundle: The bundle to copy.
         cases: The new cases, with scores of the bundle's model.
         out: A directory, or a ``.zip``.
-        source: Where the cases come from, in words, for the model card; empty when they are those that it had.
+        source: Where the cases come from, in words, for the model card; empty when they are the bundle's own cases.
         k: Cases that make a diagnosis; the bundle's own when left out.
 
     Returns:
         The copy as it was read back.
 
     Raises:
-        CaseBaseError: If its scores are of another model.
+        CaseBaseError: If the scores are of another model.
         OutputError: If it cannot be written.
     """
     old, base = bundle.manifest, cases.of_model(bundle)
@@ -111,6 +111,6 @@ def replace_case_base(bundle: Bundle, cases: CaseBase, *, out: Path, source: str
         )
         files[MODEL_CARD_NAME] = (card + NOTICE + notice).encode()
         case_base: dict[str, JsonValue] = {"cases": counts.cases, "malignant": counts.malignant, "source": source}
-        # How many similar cases a backend has in common with the reference was measured on the cases that are gone.
+        # The retrieved cases that a backend shares with the reference were measured on the old case base.
         changes |= {"training": {**old.training, "case_base": case_base}, "parity": ()}
     return write_bundle(out, manifest=old.model_copy(update=changes), files=files)

@@ -1,4 +1,4 @@
-"""A bundle's case base: what the exported network says of every nodule with a diagnosis."""
+"""A bundle's case base: the exported network's answers for every nodule with a diagnosis."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Float = NDArray[np.float32]
 
 
 def cases_of(model: OnnxModel, patches: Iterable[DiagnosedPatch]) -> list[Case]:
-    """Run the network over the patches: the features of eq. 13 beside what is known of each nodule."""
+    """Run the network over the patches: the features of eq. 13, and what is known of each nodule."""
     cases = []
     for entry in patches:
         answer = model.run(np.ascontiguousarray(entry.patch[None]))

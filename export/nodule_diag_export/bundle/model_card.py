@@ -1,4 +1,4 @@
-"""Renders MODEL_CARD.md: what the model is for and what not, what it was trained on, and what it reaches."""
+"""Renders MODEL_CARD.md: uses of the model, excluded uses, what it was trained on, and what it reaches."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .results import Results
 
 @dataclass(frozen=True, kw_only=True)
 class CaseCounts:
-    """What a case base consists of; ``certain`` are those whose diagnosis is of the nodule and not of its patient."""
+    """Counts of a case base; ``certain`` are the cases whose diagnosis is of the nodule and not of its patient."""
 
     cases: int
     malignant: int
@@ -60,20 +60,20 @@ class CaseCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
-    """Everything that a card says and that is not the same for all.
+    """Everything in a card that is not the same for all models.
 
     Attributes:
         identity: Name, version and licence.
-        created: When, ISO 8601.
+        created: Time of creation, ISO 8601.
         results: The evaluation.
-        numbers: Reports on what is made of its answers: ``lung``, ``calibration``, ``distance``, ``spread``.
+        numbers: Reports on the numbers made of its answers: ``lung``, ``calibration``, ``distance``, ``spread``.
         counts: The case base.
-        from_cubes: Cases of it that are seen with their own surroundings.
+        from_cubes: Cases that are seen with their own surroundings.
         k: Cases that make a diagnosis.
         parity: Difference of the ONNX file from the trained model.
         provenance: As in the manifest: checkpoint, configuration, data, libraries.
-        model_sha256: Of ``model.onnx``.
-        command: What made the bundle.
+        model_sha256: SHA-256 of ``model.onnx``.
+        command: The command that made the bundle.
     """
 
     identity: Identity
@@ -113,7 +113,7 @@ def _system(facts: CardFacts) -> str:
 
 
 def _threshold(results: Results) -> float:
-    """Where the SDK cuts SegNet's map with this bundle."""
+    """The threshold at which the SDK cuts SegNet's map with this bundle."""
     return Segmentation.threshold if results.segmentation is None else results.segmentation.threshold
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint becomes an ONNX file: traced, measured against torch, described, checked, and only then written."""
+"""A checkpoint becomes an ONNX file: traced, compared with torch, described, checked, and only then written."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What a bundle and its network are called, and under which licence they are given."""
+    """Name, version and licence of a bundle and its network."""
 
     name: str = "lidc-synergic"
     version: str = "0.1.0"
     license: str = LICENSE
 
     def __post_init__(self) -> None:
-        """Refuse what a manifest does not take, before any work.
+        """Refuse what a manifest does not accept, before any work is done.
 
         Raises:
             UsageError: If one of them is empty or too long.
@@ -61,8 +61,8 @@ class ExportedModel:
     Attributes:
         data: Its bytes.
         opset: Version of the standard operator set.
-        outputs: What the manifest says of its outputs.
-        provenance: What it was trained on and how: JSON values only.
+        outputs: The outputs as the manifest describes them.
+        provenance: The training data and method: JSON values only.
         parity: Its difference from the model in torch.
     """
 
@@ -74,7 +74,7 @@ class ExportedModel:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that an export passes through."""
+    """Versions of the libraries that an export uses."""
     versions = {}
     for name in LIBRARIES:
         try:
@@ -92,13 +92,13 @@ def export_model(
     Args:
         checkpoint: ``model.safetensors`` of a finished run.
         identity: Name and version to write into it.
-        nodules: Patches of real nodules to compare on, each [2, 64, 64, 64]; random ones are always compared.
+        nodules: Patches of real nodules to compare on, each [2, 64, 64, 64]; random patches are always compared.
         threads: CPU threads for ONNX Runtime; 0 leaves it to the runtime.
 
     Raises:
         TrainingDataError: If the checkpoint cannot be read.
         ExportError: If its model has no SegNet or RNet, or its graph is not valid ONNX.
-        ParityError: If ONNX Runtime and torch differ by more than the tolerance.
+        ParityError: If the answers of ONNX Runtime and torch differ by more than the tolerance.
     """
     model, config, trained_on = load_model(checkpoint)
     provenance: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The reports on what a bundle makes of its network's answers, as its manifest, a file and the card have them."""
+"""The reports on what a bundle makes of its network's answers, as the manifest, a file and the card need them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ FEATURES_FILE = "features.f32"
 
 @dataclass(frozen=True, kw_only=True)
 class NumberFiles:
-    """Where the reports are; None leaves a number out of the bundle.
+    """The paths of the reports; None leaves a number out of the bundle.
 
     Attributes:
-        lung: What ``train lung`` wrote: how likely there is a nodule at all.
+        lung: What ``train lung`` wrote: the probability that there is a nodule at all.
         calibration: What ``train calibrate`` wrote: P against diagnoses.
-        distance: What ``train distance`` wrote: how far a patch is from what was trained on.
-        spread: What ``train spread`` wrote: from which spread on P is doubtful.
+        distance: What ``train distance`` wrote: how far a patch is from the training patches.
+        spread: What ``train spread`` wrote: the spread above which P is doubtful.
     """
 
     lung: Path | None = None
@@ -35,16 +35,16 @@ class NumberFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """What was read of them.
+    """The contents of the reports.
 
     Attributes:
-        reports: By the option that named it.
+        reports: Reports, by the option that named them.
         options: The options, for the command that the bundle names.
         presence: For the manifest.
         calibration: Likewise.
         feature_distance: Likewise.
         spread: Likewise; None also where no spread is too large.
-        files: For the bundle.
+        files: Files for the bundle.
     """
 
     reports: Mapping[str, Results] = field(default_factory=dict)
@@ -61,7 +61,7 @@ def read_numbers(files: NumberFiles, *, checkpoint: Path) -> Numbers:
 
     Args:
         files: Where they are.
-        checkpoint: The model that is exported, whose features the distance must be of.
+        checkpoint: The exported model; the distance must be of its features.
 
     Raises:
         ExportError: ``results-unreadable`` if one is another report; ``distance-of-another`` if it is another model's.

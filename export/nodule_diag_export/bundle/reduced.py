@@ -27,7 +27,7 @@ class ReducedExport:
     Attributes:
         data: Its ONNX file.
         opset: Version of the standard operator set.
-        parity: Its difference from the fp32 graph, which the file's metadata hold too.
+        parity: Its difference from the fp32 graph; the file's metadata hold this too.
     """
 
     data: bytes = field(repr=False)
@@ -44,19 +44,19 @@ def reduce_graph(
     bundle: Bundle | None = None,
     threads: int = 0,
 ) -> ReducedExport:
-    """Lower the precision of a graph's convolutions, measure what that changes, and describe it.
+    """Lower the precision of a graph's convolutions, measure the change, and describe it.
 
     Args:
         proto: The fp32 graph.
-        precision: Of its convolutions.
-        patches: What to compare on, each [2, 64, 64, 64] float32.
-        source: What they show, in words.
-        bundle: Whose case base the retrieved cases are compared on.
+        precision: Precision of the convolutions.
+        patches: The patches to compare on, each [2, 64, 64, 64] float32.
+        source: What the patches show, in words.
+        bundle: The bundle whose case base the retrieved cases are compared on.
         threads: CPU threads for ONNX Runtime.
 
     Raises:
         ExportError: If the graph cannot be lowered, or is not fp32.
-        ParityError: If it misses a gate.
+        ParityError: If the graph misses a gate.
     """
     if precision_of(proto) != "fp32":
         raise ExportError(f"the graph is {precision_of(proto)} already", hint="give the fp32 graph")

@@ -1,4 +1,4 @@
-"""Reads the JSON that ``nodule-diag train evaluate`` and its neighbours write: what the model card has to say."""
+"""Reads the JSON that ``nodule-diag train evaluate`` and related commands write: the content of the model card."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Row(BaseModel):
     """One figure with its 95 % interval.
 
     Attributes:
-        metric: What it is.
+        metric: Name of the figure.
         value: The estimate; None where it is undefined.
         low: Lower bound.
         high: Upper bound.
-        n: Nodules that it is of.
-        target: What it was meant to reach, in words or as a number.
+        n: Number of nodules.
+        target: The target, in words or as a number.
         note: What a reader has to know.
-        group: Of nodules: a line of its table, whose columns are the metrics.
+        group: Group of nodules: a line of its table, whose columns are the metrics.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -56,7 +56,7 @@ class Section(BaseModel):
 
 
 class Folds(BaseModel):
-    """Which parts of a cross-validation were judged, and of how many."""
+    """The judged parts of a cross-validation, and the number of all parts."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -70,13 +70,13 @@ def _portable(command: str) -> str:
 
 
 class Features(BaseModel):
-    """What ``train distance`` fitted: :class:`nodule_diag.bundle.FeatureDistanceSpec`, and its file.
+    """The result of ``train distance``: :class:`nodule_diag.bundle.FeatureDistanceSpec`, and its file.
 
     Attributes:
-        components: How many principal components.
-        rest_variance: Along each other direction.
+        components: Number of principal components.
+        rest_variance: Variance along each other direction.
         warn_above: The distance that 99 % of held-out nodules stay below.
-        checkpoint_sha256: Of the model whose features they are.
+        checkpoint_sha256: SHA-256 of the model whose features these are.
         data: The file, base64.
     """
 
@@ -94,15 +94,15 @@ class Results(BaseModel):
 
     Attributes:
         sections: Tables, in order; the yardsticks are one of them.
-        command: What made the figures, without the folders of the machine that did.
-        folds: Which folds were judged; None if that was all of them.
+        command: The command that made the figures, without the folders of its machine.
+        folds: The judged folds; None if all were judged.
         config: The configuration that was evaluated.
-        seconds: How long that took.
-        segmentation: Where SegNet's map is cut; only ``train evaluate`` of several folds finds that out.
-        presence: How it is told from SegNet's map whether there is a nodule; only ``train lung`` finds that out.
-        calibration: What makes P a probability; only ``train calibrate``.
-        feature_distance: What the features looked like in training; only ``train distance``.
-        spread: From which spread on P is doubtful; only ``train spread``, where there is such a value.
+        seconds: Time that this took.
+        segmentation: The threshold for SegNet's map; only ``train evaluate`` of several folds finds one.
+        presence: How SegNet's map gives the presence of a nodule; only ``train lung`` finds this out.
+        calibration: The numbers that make P a probability; only from ``train calibrate``.
+        feature_distance: The features in training; only from ``train distance``.
+        spread: The spread above which P is doubtful; only from ``train spread``, where there is such a value.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -131,10 +131,10 @@ def _without_nan(value: object) -> object:
 
 
 def read_results(path: Path) -> Results:
-    """Read a results file, or .xz of it; fields that are not known are ignored.
+    """Read a results file, or .xz of it; unknown fields are ignored.
 
     Raises:
-        ExportError: ``results-unreadable`` with the first thing that is wrong.
+        ExportError: ``results-unreadable`` with the first fault.
     """
     try:
         text = path.read_bytes()

@@ -1,4 +1,4 @@
-"""``nodule-diag export golden``: answers that show a runtime which computes wrongly."""
+"""``nodule-diag export golden``: answers that reveal a runtime which computes wrongly."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves the num
 
 
 class ExportPrecision(StrEnum):
-    """What a graph's convolutions compute in."""
+    """The precision that a graph's convolutions compute in."""
 
     fp32 = "fp32"
     bf16 = "bf16"
@@ -46,7 +46,7 @@ def open_bundle(path: Path | None) -> Bundle:
 
 
 def use_threads(threads: int) -> None:
-    """Have torch use so many CPU threads; 0 leaves it alone."""
+    """Let torch use this many CPU threads; 0 changes nothing."""
     if threads:
         import torch
 
@@ -54,10 +54,10 @@ def use_threads(threads: int) -> None:
 
 
 def optional_data(data: Path | None, stores: Sequence[Path] | None) -> TrainingData | None:
-    """The nodules of the stores, else of the LIDC data folder; None where neither is named.
+    """The nodules of the stores, else of the LIDC data folder; None where neither is given.
 
     Raises:
-        TrainingDataError: If they are missing or damaged.
+        TrainingDataError: If the data are missing or damaged.
     """
     from nodule_diag_training.data import TrainingData
 
@@ -67,11 +67,11 @@ def optional_data(data: Path | None, stores: Sequence[Path] | None) -> TrainingD
 
 
 def required_data(data: Path | None, stores: Sequence[Path] | None) -> TrainingData:
-    """As :func:`optional_data`, but one of them has to be named.
+    """As :func:`optional_data`, but the stores or the folder must be given.
 
     Raises:
-        UsageError: If neither is; it says how.
-        TrainingDataError: If they are missing or damaged.
+        UsageError: If neither is given; the error says how.
+        TrainingDataError: If the data are missing or damaged.
     """
     found = optional_data(data, stores)
     if found is None:

@@ -25,16 +25,16 @@ from nodule_diag.errors import BackendError, MissingExtraError, UsageError
 from nodule_diag_export.graph import INPUT
 
 ANY = "any"
-"""In the key of an engine that was built ahead of time: it belongs to no one GPU or driver."""
+"""In the key of an engine that was built ahead of time: the engine belongs to no single GPU or driver."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Network:
-    """What is compiled.
+    """The network to compile.
 
     Attributes:
         data: The bytes of its ONNX file.
-        precision: Of its convolutions.
+        precision: Precision of its convolutions.
         input_name: Its input, [B, 2, 64, 64, 64] float32.
     """
 
@@ -44,18 +44,18 @@ class Network:
 
 
 def network_of(source: Path | None, *, precision: str | None) -> Network:
-    """The network of a bundle or of an ``.onnx`` file; only a file needs the onnx package, to say its precision.
+    """The network of a bundle or of an ``.onnx`` file; only a file needs the onnx package, to find its precision.
 
     Args:
         source: An ``.onnx`` file, or a bundle; the packaged bundle when left out.
-        precision: Of the bundle's graphs; fp32 when left out. A file has one precision.
+        precision: Which of the bundle's graphs; fp32 when left out. A file has one precision.
 
     Raises:
         UsageError: If the file cannot be read, or has another precision.
         BundleError: If the bundle is refused.
         BackendError: If the bundle has no graph of that precision.
         ExportError: If the file is no ONNX file.
-        MissingExtraError: For a file, where onnx is not installed.
+        MissingExtraError: If the source is a file and onnx is not installed.
     """
     if source is None or source.suffix != ".onnx":
         opened = Bundle.default() if source is None else Bundle.open(source)
@@ -86,28 +86,28 @@ def export_engine(
     capabilities: Sequence[str] = (),
     max_batch: int,
 ) -> EngineKey:
-    """Compile a network and write the engine with its description; nothing is written when that fails.
+    """Compile a network and write the engine with its description; if this fails, nothing is written.
 
     Args:
         flavour: TensorRT, which needs the GPU that the engine is for, or TensorRT for RTX, which needs none.
         network: What to compile.
         out: The engine file.
-        capabilities: For TensorRT for RTX: what to compile for; all that are offered from 8.0 when left out.
+        capabilities: For TensorRT for RTX: the compute capabilities; when left out, all that are offered from 8.0 on.
         max_batch: Largest batch of the second profile; 1 makes the static profile the only one.
 
     Returns:
-        The key that stands in the description.
+        The key that is in the description.
 
     Raises:
-        MissingExtraError: When the runtime is not installed.
-        BackendError: If it cannot build here.
+        MissingExtraError: If the runtime is not installed.
+        BackendError: If the runtime cannot build here.
         UsageError: For a compute capability that is not offered.
-        OutputError: If it cannot be written.
+        OutputError: If the engine cannot be written.
     """
     trt = import_flavour(flavour, extra=BUILD_EXTRA if flavour.ahead_of_time else flavour.name)
     profiles = profiles_up_to(max_batch)
     if flavour.ahead_of_time:
-        # Turing has no bf16 and no engine in common with later GPUs: it is built on its own, when asked for.
+        # Turing has no bf16 and shares no engine with later GPUs: it is built on its own, on request.
         targets = tuple(capabilities) or tuple(c for c in offered_capabilities(trt) if c != "7.5")
         machine = {"gpu": ANY, "driver": ANY, "compute_capability": "+".join(targets)}
     else:

@@ -1,4 +1,4 @@
-"""A network becomes a file that takes HU: merged, measured against the SDK, described, and only then written."""
+"""A network becomes a file that takes HU: merged, compared with the SDK, described, and only then written."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from .graph import HuType, fuse
 from .parity import WINOGRAD_TOLERANCE, FusedParity, measure_fused
 
 CONTRACT = "nodule-diag/fused/1"
-"""Name of the contract of inputs and outputs, in the file's metadata; ``docs/fused-graph.md`` describes it."""
+"""Name of the contract of inputs and outputs in the file's metadata; ``docs/fused-graph.md`` has the contract."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Source:
-    """A network to put the preprocessing in front of.
+    """A network that gets the preprocessing in front of it.
 
     Attributes:
         network: The bytes of its ONNX file.
         spec: Its tensors.
-        preprocessing: What it was trained on.
-        bundle_sha256: Identifies the bundle that it comes from; None for a bare ONNX file.
-        figures: What its outputs become probabilities with, as text by the key that it has in the file.
+        preprocessing: The preprocessing that the network was trained with.
+        bundle_sha256: Identifies the bundle of the network; None for a bare ONNX file.
+        figures: The numbers that make probabilities of its outputs, as text by their key in the file.
     """
 
     network: bytes = field(repr=False)
@@ -92,7 +92,7 @@ def open_source(path: str | os.PathLike[str] | None, *, masked_input: bool | Non
 
 
 def figures_of(manifest: Manifest) -> dict[str, str]:
-    """The manifest's numbers that come after the network, each as text that gives the same number again.
+    """The manifest's numbers that are applied after the network, each as text that gives the same number again.
 
     Returns:
         ``calibration_slope`` and ``calibration_intercept``, ``presence_scale``, ``presence_shift`` and
@@ -132,14 +132,14 @@ def fuse_model(source: Source, *, hu_type: HuType = "float32", winograd: bool = 
 
     Args:
         source: The network.
-        hu_type: What the HU come as.
-        winograd: Whether its convolutions are rewritten to take fewer products: faster on a CPU, equal to rounding.
+        hu_type: Type of the HU.
+        winograd: Whether its convolutions are rewritten to take fewer products: faster on a CPU, equal up to rounding.
         threads: CPU threads for ONNX Runtime; 0 leaves it to the runtime.
 
     Raises:
         ExportError: If the network cannot be fused.
-        BundleError: If its tensors are not those that a bundle's network has.
-        ParityError: If the fused graph does not answer as the SDK does.
+        BundleError: If its tensors are not those of a bundle's network.
+        ParityError: If the fused graph's answers differ from the SDK's.
     """
     network = _parsed(source.network)
     kept = {entry.key: entry.value for entry in network.metadata_props}
@@ -175,7 +175,7 @@ def export_fused(
 
     Raises:
         OutputError: If it cannot be written.
-        ExportError: As :func:`fuse_model`, ``ParityError`` among them; BundleError likewise.
+        ExportError: As :func:`fuse_model`, including ``ParityError``; BundleError likewise.
     """
     fused = fuse_model(source, hu_type=hu_type, winograd=winograd, threads=threads)
     write_bytes(out, fused.data)

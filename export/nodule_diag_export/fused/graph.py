@@ -1,8 +1,8 @@
 """The fused graph: windows and cubic spline as ONNX nodes, in front of a bundle's network.
 
-Windowing is a subtraction, a product and a clip; the separable spline is one matrix product an axis
-(``spline``). So a program that has only a CT's voxels and three small matrices needs no preprocessing of
-its own. ``docs/fused-graph.md`` is the contract.
+Windowing is a subtraction, a product and a clip; the separable spline is one matrix product for each axis
+(``spline``). So a program needs only a CT's voxels and three small matrices, and no preprocessing of its own.
+``docs/fused-graph.md`` is the contract.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ LUNG_MASK = "lung_mask"
 MATRICES = ("along_z", "along_y", "along_x")
 BATCH_AXIS = "B"
 REGION_AXES = ("z", "y", "x")
-"""Names of the dynamic axes. Those of the region are the caller's to choose, and the matrices' columns."""
+"""Names of the dynamic axes. The caller chooses the sizes of the region and the columns of the matrices."""
 LEAST_OPSET = 13
-"""Unsqueeze takes its axes as an input since then."""
+"""Since this version, Unsqueeze takes its axes as an input."""
 _SCOPE = "preprocessing/"
-"""In front of every inner name, so that none can be the network's."""
+"""Prefix of every inner name, so that none can be the network's."""
 
 
 class _Nodes:
@@ -60,13 +60,13 @@ def preprocessing_graph(
 
     Args:
         preprocessing: The windows, and whether the lung mask is an input.
-        opset: Version of the standard operators, the network's.
-        ir_version: Likewise, of the file format.
-        hu_type: What the HU come as.
-        batch: Name of the batch axis, the network's.
+        opset: The network's version of the standard operators.
+        ir_version: The network's version of the file format.
+        hu_type: Type of the HU.
+        batch: The network's name of the batch axis.
 
     Returns:
-        Inputs ``hu`` [B, z, y, x], ``lung_mask`` [B, z, y, x] uint8 where the mask is wanted, ``along_z`` [B, 64, z],
+        Inputs ``hu`` [B, z, y, x], ``lung_mask`` [B, z, y, x] uint8 where the mask is an input, ``along_z`` [B, 64, z],
         ``along_y`` [B, 64, y], ``along_x`` [B, 64, x] float32; one output, [B, 2, 64, 64, 64] float32.
 
     Raises:
@@ -100,7 +100,7 @@ def preprocessing_graph(
 
 
 def _only_lung(graph: _Nodes, region: str, *, outside_hu: float) -> str:
-    """Paper 4.2, step 8. The mask goes through float: not every runtime compares or converts uint8 otherwise."""
+    """Paper 4.2, step 8. The mask is converted to float: not every runtime compares or converts uint8 otherwise."""
     mask = graph.add("Cast", "mask_float", LUNG_MASK, to=TensorProto.FLOAT)
     inside = graph.add("Greater", "in_lung", mask, graph.constant("zero", np.array(0.0, np.float32)))
     return graph.add("Where", "hu_masked", inside, region, graph.constant("outside", np.array(outside_hu, np.float32)))
@@ -136,10 +136,10 @@ def fuse(network: ModelProto, spec: ModelSpec, preprocessing: Preprocessing, *, 
     """Put the preprocessing in front of a network, whose nodes and weights stay as they are.
 
     Args:
-        network: With the tensors of ``spec``.
-        spec: Names the input that the patch goes to, and the outputs.
-        preprocessing: What the network was trained on.
-        hu_type: What the HU come as.
+        network: A network with the tensors of ``spec``.
+        spec: Names the input for the patch, and the outputs.
+        preprocessing: The preprocessing that the network was trained with.
+        hu_type: Type of the HU.
 
     Returns:
         One graph with the network's outputs and metadata.

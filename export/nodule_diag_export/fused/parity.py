@@ -1,4 +1,4 @@
-"""Does the fused graph answer as the SDK does? Measured by ONNX Runtime on the CPU before the file is written."""
+"""Does the fused graph answer like the SDK? Measured by ONNX Runtime on the CPU before the file is written."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from .graph import HU, LUNG_MASK, MATRICES, HuType
 
 PHANTOM_SPACING_MM = (2.5, 1.8, 1.8)
 OTHER_SPACING_MM = (1.25, 0.6, 0.9)
-"""What the second CT of the gate claims to be spaced at, z, y, x: other regions, and another one on each axis."""
+"""Spacing that the second CT of the gate claims, z, y, x: this gives other regions, and another one on each axis."""
 
 WINOGRAD_TOLERANCE = 5e-4
-"""Of a graph with fewer products: its transforms round, by up to 2e-4 in single cells of the CAM on real nodules."""
+"""Tolerance of a graph with fewer products: its transforms round, by up to 2e-4 in single CAM cells on real nodules."""
 
 Tensors = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FusedParity:
-    """Largest absolute differences between the fused graph and the SDK, by output; of features by their length.
+    """Largest absolute differences between the fused graph and the SDK, by output; for features, relative to length.
 
     Attributes:
-        difference: By output: malignancy, logit, ...
-        nodules: How many were compared.
-        tolerance: How far every output but the score may differ.
-        expert_score_tolerance: How far the score may.
+        difference: Difference by output: malignancy, logit, ...
+        nodules: Number of nodules that were compared.
+        tolerance: Largest difference allowed for every output except the score.
+        expert_score_tolerance: Largest difference allowed for the score.
     """
 
     difference: dict[str, float]
@@ -66,7 +66,7 @@ class _Session(Protocol):
 
 
 def open_session(data: bytes, *, threads: int = 0) -> _Session:
-    """A graph in ONNX Runtime on the CPU.
+    """Open a graph in ONNX Runtime on the CPU.
 
     Args:
         data: The bytes of an ONNX file.
@@ -93,13 +93,13 @@ def fused_inputs(
 ) -> Tensors:
     """The fused graph's inputs for some nodules of a CT, in one batch.
 
-    Regions of different sizes are filled up to the largest: with any HU, for the matrices have columns of zeros there.
+    Smaller regions are filled up to the largest one, with any HU, since the matrices have columns of zeros there.
 
     Args:
         ct: The scan.
-        centers_xyz_mm: (N, 3) LPS mm inside it.
-        lungs: Its lung mask, for a graph that takes one.
-        hu_type: What the graph takes HU as.
+        centers_xyz_mm: (N, 3) positions inside the CT, LPS mm.
+        lungs: The CT's lung mask, for a graph that takes one.
+        hu_type: Type of the graph's HU.
 
     Returns:
         ``hu`` and ``lung_mask`` [N, z, y, x], ``along_z`` [N, 64, z], ``along_y`` [N, 64, y], ``along_x`` [N, 64, x].
@@ -110,7 +110,7 @@ def fused_inputs(
     samplings = [patch_sampling(ct, index) for index in index_from_lps(ct, centers_xyz_mm)]
     regions = [ct.hu[sampling.box] for sampling in samplings]
     count = len(samplings)
-    # One voxel at least, of no weight, where the cube's voxels all miss an axis: of one thin slice, that is.
+    # At least one voxel, of no weight, where the cube's voxels all miss an axis; this happens with one thin slice.
     size = tuple(max(1, *(region.shape[axis] for region in regions)) for axis in range(3))
     tensors: Tensors = {HU: np.zeros((count, *size), dtype=hu_type)}
     tensors |= {name: np.zeros((count, PATCH_SIZE, n), np.float32) for name, n in zip(MATRICES, size, strict=True)}
@@ -128,9 +128,9 @@ def fused_inputs(
 
 
 def _scans(hu_type: HuType) -> Iterator[tuple[CTVolume, NDArray[np.float64]]]:
-    """Two CTs of a phantom and LPS points in them, nodules and volume corners.
+    """Two CTs of a phantom with LPS points in them: nodules and volume corners.
 
-    The second is stored backwards, is spaced otherwise and, where the graph takes float32, has fractions of HU.
+    The second CT is stored backwards, has another spacing and, where the graph takes float32, has fractions of HU.
     """
     phantom = chest_phantom(spacing_zyx_mm=PHANTOM_SPACING_MM)
     ct = phantom.ct
@@ -159,15 +159,15 @@ def measure_fused(
 ) -> FusedParity:
     """Compare the fused graph with the SDK's preprocessing followed by the network alone.
 
-    Where |S| is within the tolerance, the sign in eq. 6 is a matter of rounding and the CAM is not compared.
+    Where |S| is within the tolerance, rounding decides the sign in eq. 6, and the CAM is not compared.
 
     Args:
         fused: The file to check.
-        network: The network that went into it.
+        network: The network in the fused file.
         spec: The network's tensors.
-        masked_input: Whether it was trained on CT times lung mask.
-        hu_type: What the fused graph takes HU as.
-        tolerance: How far outputs may differ; the score by its own, :data:`FP32_SCORE_TOLERANCE`.
+        masked_input: Whether the network was trained on CT times lung mask.
+        hu_type: Type of the fused graph's HU.
+        tolerance: Largest difference of outputs; the score has its own, :data:`FP32_SCORE_TOLERANCE`.
         threads: CPU threads for ONNX Runtime.
 
     Raises:

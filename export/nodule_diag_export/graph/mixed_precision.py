@@ -1,12 +1,12 @@
 """An fp32 graph becomes one whose convolutions compute in fp16 or bf16, with the casts written into the graph.
 
-TensorRT 11 and TensorRT for RTX are strongly typed: there is no flag that lowers the precision, so the graph must say
-it. Every convolution gets a cast before it and one behind it, and its weights are stored in the lower precision.
-Everything between convolutions stays fp32: normalisation (its sums run over up to 262,144 values), pooling, sigmoids,
-the CAM and its min-max. Inputs and outputs of the graph stay fp32 and keep their names.
+TensorRT 11 and TensorRT for RTX are strongly typed: no flag lowers the precision, so the graph must have the casts.
+Every convolution gets a cast before and after it, and its weights are stored in the lower precision. Everything between
+convolutions stays fp32: normalisation (its sums run over up to 262,144 values), pooling, sigmoids, the CAM and its
+min-max. Inputs and outputs of the graph stay fp32 and keep their names.
 
-onnxconverter-common does the same for fp16 alone: it knows no bf16, and needs every operator that must stay fp32 named,
-where here the one that changes is named. So this is written out, on the onnx package.
+onnxconverter-common does the same for fp16 alone: it has no bf16, and needs a list of every operator that must stay
+fp32. Here only the operator that changes is named. So this module does the conversion itself, with the onnx package.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ REDUCED: dict[Precision, tuple[int, np.dtype[np.generic]]] = {
     "fp16": (TensorProto.FLOAT16, np.dtype(np.float16)),
     "bf16": (TensorProto.BFLOAT16, np.dtype(ml_dtypes.bfloat16)),
 }
-"""ONNX's and numpy's name of each precision."""
+"""The names of each precision in ONNX and numpy."""
 LARGEST: dict[Precision, float] = {"fp16": 65504.0, "bf16": (2.0 - 2.0**-7) * 2.0**127}
 """The largest finite number of each precision."""
 BF16_OPSET = 22
-"""The first whose convolution takes bf16."""
+"""The first opset whose convolution takes bf16."""
 CONVOLUTION = "Conv"
 
 
@@ -40,7 +40,7 @@ def mixed_graph(proto: ModelProto, precision: Precision) -> ModelProto:
 
     Args:
         proto: The fp32 graph.
-        precision: Of the convolutions.
+        precision: Precision of the convolutions.
 
     Returns:
         The graph, checked. A bf16 one has at least opset 22.
@@ -57,18 +57,17 @@ def mixed_graph(proto: ModelProto, precision: Precision) -> ModelProto:
 
 
 def emulated_graph(proto: ModelProto, precision: Precision) -> ModelProto:
-    """The same rounding in fp32 arithmetic, for runtimes without such convolutions.
+    """The same rounding in fp32 arithmetic, for runtimes without convolutions of this precision.
 
     Operands and results of each convolution are rounded to the precision and back; its products are summed in fp32, as
-    the tensor cores of a GPU do. Run it with graph optimisation off: an optimiser may take the pair of casts for
-    nothing.
+    the tensor cores of a GPU do. Run the graph with graph optimisation off: an optimiser may remove the pair of casts.
 
     Args:
         proto: The fp32 graph.
-        precision: What to round to.
+        precision: The precision to round to.
 
     Returns:
-        The graph, fp32 throughout but for the casts.
+        The graph, fp32 throughout except for the casts.
 
     Raises:
         ExportError: As :func:`mixed_graph`.
@@ -125,7 +124,7 @@ def _casts(source: str, target: str, onnx_type: int, *, back: bool, forth: bool 
 
 
 def _require_own_weights(graph: onnx.GraphProto, weights: set[str]) -> None:
-    """Weights are stored constants that nothing but convolutions reads: another reader would want them in fp32."""
+    """Check that weights are stored constants that only convolutions read: any other reader would need them in fp32."""
     stored = {tensor.name for tensor in graph.initializer}
     others = {name for node in graph.node if node.op_type != CONVOLUTION for name in node.input}
     if wrong := sorted((weights - stored) | (weights & others)):

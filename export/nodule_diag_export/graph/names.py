@@ -1,8 +1,8 @@
-"""What the exported graph calls its tensors. Needs neither torch nor onnx."""
+"""The names of the exported graph's tensors. Needs neither torch nor onnx."""
 
 from __future__ import annotations
 
 INPUT = "patch"
 OUTPUTS = ("malignancy", "logit", "expert_score", "segmentation", "cam", "features")
 RAW_CAM = "cam_raw"
-"""The CAM of eq. 5, an output of the graph that :func:`.onnx_graph.trace` gives and of no file that is shipped."""
+"""The CAM of eq. 5, an output of the graph that :func:`.onnx_graph.trace` gives, but of no packaged file."""

@@ -1,8 +1,8 @@
-"""The export-only module and its ONNX graph: every input and output has a name, and the batch is the caller's.
+"""The export-only module and its ONNX graph: every input and output has a name, and the caller chooses the batch.
 
-The graph is traced by ``torch.export`` at the exporter's native opset. Group normalisation becomes a reshape and
-InstanceNormalization there, which runs everywhere; asking for opset 21 keeps GroupNormalization nodes, which ONNX
-Runtime on a CPU expands again and runs 8 % slower (0.63 against 0.69 s for one patch on two busy cores).
+The graph is traced by ``torch.export`` at the exporter's native opset. There, group normalisation becomes a reshape and
+InstanceNormalization, which runs everywhere. Opset 21 would keep GroupNormalization nodes; ONNX Runtime on a CPU
+expands these again and runs 8 % slower (0.63 against 0.69 s for one patch on two busy cores).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OPSET = 18
 PRODUCER = "nodule-diag"
 SCORE_MIN, SCORE_MAX = 1.0, 5.0
 MAX_BATCH = 4096
-"""An upper bound that torch.export wants; it is not in the ONNX file."""
+"""An upper bound that torch.export requires; the ONNX file does not have it."""
 
 
 class ExportGraph(nn.Module):
@@ -39,7 +39,7 @@ class ExportGraph(nn.Module):
         model: In evaluation mode, with SegNet, RNet and CNet.
 
     Raises:
-        ExportError: If the model lacks one of them: a bundle has their outputs.
+        ExportError: If the model lacks one of these modules: a bundle has their outputs.
     """
 
     def __init__(self, model: SynergicModel) -> None:
@@ -62,8 +62,8 @@ class ExportGraph(nn.Module):
         Returns:
             malignancy: [B], P, the sigmoid of the logit.
             logit: [B], S of eq. 4.
-            expert_score: [B], RNet's score on the readers' scale. As regression it may leave 0..1 a little; the
-                scale ends at 1 and 5, so the score is clipped to it.
+            expert_score: [B], RNet's score on the readers' scale. As a regression it may leave 0..1 a little; the
+                scale ends at 1 and 5, so the score is clipped to the scale.
             segmentation: [B, 16, 16, 16], SEM in [0, 1].
             cam: [B, 16, 16, 16], CAM_c (eq. 6) min-max normalised; zeros where it is flat.
             features: [B, 256], F_k of eq. 4, what RNet and CNet read.
@@ -83,7 +83,7 @@ class ExportGraph(nn.Module):
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence what the exporter says of torchvision, which is not used, and of its own use of torch."""
+    """Silence the exporter's warnings on torchvision, which is not used, and on its own use of torch."""
     registration = getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
     registration.setLevel(ERROR)
@@ -142,7 +142,7 @@ def _strip(proto: ModelProto) -> None:
 
 
 def _require_names(proto: ModelProto) -> None:
-    """Check that the graph has the names and the one dynamic axis that the bundle format wants."""
+    """Check that the graph has the names and the one dynamic axis that the bundle format requires."""
     names = tuple(value.name for value in chain(proto.graph.input, proto.graph.output))
     if names != (INPUT, *OUTPUTS, RAW_CAM):
         raise ExportError(f"the exported graph has the tensors {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""Which operators a graph speaks of, and which outputs it has.
+"""The operator set and the outputs of a graph.
 
 Needs no torch: graphs are lowered on machines that only run them.
 """
@@ -23,7 +23,7 @@ def opset_of(proto: ModelProto) -> int:
 
 
 def outputs_of(proto: ModelProto) -> ModelOutputs:
-    """What a manifest says of a graph's outputs: the five, and the features where it has them."""
+    """The outputs of a graph as a manifest describes them: the five, and the features where the graph has them."""
     if all(output.name != FEATURES_OUTPUT for output in proto.graph.output):
         return ModelOutputs()
     return ModelOutputs(features=TensorSpec(name=FEATURES_OUTPUT, shape=("B", FEATURES)))
@@ -33,7 +33,7 @@ def parse_onnx(data: bytes, *, name: str) -> ModelProto:
     """Read an ONNX file.
 
     Raises:
-        ExportError: If it is none.
+        ExportError: If the bytes are no ONNX file.
     """
     try:
         return onnx.load_from_string(data)
@@ -42,7 +42,7 @@ def parse_onnx(data: bytes, *, name: str) -> ModelProto:
 
 
 def precision_of(proto: ModelProto) -> str:
-    """What a file says of its own precision: ``fp32`` where it says nothing."""
+    """The precision that a file states; ``fp32`` where it states none."""
     return next((entry.value for entry in proto.metadata_props if entry.key == PRECISION_KEY), "fp32")
 
 

@@ -1,6 +1,6 @@
 """Do the other backends answer as ONNX Runtime does? Measured on real nodules, and written into the bundle.
 
-``Diagnoser.load(backend="auto")`` takes a backend only on these figures (:mod:`nodule_diag.backends.choice`).
+``Diagnoser.load(backend="auto")`` takes a backend only by these figures (:mod:`nodule_diag.backends.choice`).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ def measure_backends(bundle: Bundle, patches: Float, *, threads: int) -> Iterato
     """Compare every backend that works here, in every precision, with the fp32 network in ONNX Runtime on the CPU.
 
     Args:
-        bundle: Its network is run, and its case base is searched.
+        bundle: The bundle whose network is run and whose case base is searched.
         patches: [N, 2, 64, 64, 64] of real nodules.
         threads: CPU threads of a call, at least 1.
 
     Yields:
-        The figures of one backend, device and precision, whether they pass or not.
+        The figures of one backend, device and precision, whether or not they pass.
 
     Raises:
         MissingExtraError: If onnxruntime is not installed.
-        BackendError: If it cannot serve.
+        BackendError: If onnxruntime cannot serve.
     """
     cases = CaseIndex(bundle)
     reference = infer_all(
@@ -51,7 +51,7 @@ def measure_backends(bundle: Bundle, patches: Float, *, threads: int) -> Iterato
                 threads=threads,
             )
         except BackendError:
-            continue  # no such device or precision here: what was not measured is not recorded
+            continue  # no such device or precision here: unmeasured figures are not recorded
         figures = compare(
             reference,
             infer_all(backend, patches),
@@ -72,7 +72,7 @@ def record_parity(bundle: Bundle, patches: Float, *, out: Path, threads: int) ->
     """Write a copy of a bundle with the figures of this machine's backends; those of other backends are kept.
 
     Args:
-        bundle: What to measure.
+        bundle: The bundle to measure.
         patches: [N, 2, 64, 64, 64] of real nodules.
         out: A directory or a ``.zip``; the bundle itself may be replaced.
         threads: CPU threads of a call, at least 1.

@@ -1,4 +1,4 @@
-"""Golden answers for a bundle: nodules that tell right from wrong, and what the fp32 network says of them."""
+"""Golden answers for a bundle: nodules that reveal wrong answers, and the fp32 network's answers for them."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from nodule_diag.bundle import Bundle, write_bundle
 from nodule_diag_export.errors import ExportError
 
 ONE_SIDED = "golden-one-sided"
-"""Code of the error of a network whose made-up nodules nearly all lie on one side of P = 0.5."""
+"""Code of the error when a network's answers for made-up nodules nearly all lie on one side of P = 0.5."""
 A_SIDE = 4
 """Nodules on each side of P = 0.5: eight answers are 262 kB."""
 MOST_SEEDS = 96
 LEAST_LOGIT = 0.1
-"""|S| of each: in bf16 too its sign is certain, and with it the CAM."""
+"""Least |S| of each nodule: in bf16 too its sign is certain, and with the sign the CAM."""
 SCORES = (1.01, 4.99)
-"""The score ends at 1 and 5, where every wrong score below or above is the same."""
+"""Limits of the nodules' scores: the score ends at 1 and 5, and beyond these ends all wrong scores are the same."""
 
 
 def choose_golden(bundle: Bundle, *, threads: int) -> tuple[tuple[int, ...], NDArray[np.float32], Outputs]:
-    """The first seeds whose nodules are telling, their patches, and the answers of fp32 in ONNX Runtime on the CPU.
+    """The first seeds whose nodules are suitable, their patches, and the answers of fp32 in ONNX Runtime on the CPU.
 
     Raises:
         ExportError: ``golden-one-sided`` if too few nodules lie on one side of P = 0.5.

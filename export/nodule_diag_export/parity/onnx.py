@@ -24,33 +24,33 @@ from nodule_diag_export.graph import INPUT, OUTPUTS, RAW_CAM, ExportGraph
 from nodule_diag_training.model import PATCH_CHANNELS
 
 TOLERANCE = FP32_TOLERANCE
-"""Largest difference of an answer from torch's: the same as between backends."""
+"""Largest allowed difference of an answer from torch's: the same as between backends."""
 LOGIT_TOLERANCE = 1e-3
-"""S has no bounds, and what its rounding is worth P says."""
+"""Larger, since S has no bounds; P shows how much S's rounding matters."""
 TOLERANCES = {"expert_score": FP32_SCORE_TOLERANCE, "logit": LOGIT_TOLERANCE, "features": FEATURES_TOLERANCE}
-"""By output, where it is not :data:`TOLERANCE`."""
+"""Tolerances of the outputs that do not have :data:`TOLERANCE`."""
 MAPS = ("segmentation", "cam")
 RANDOM_BATCHES = (1, 5)
-"""Batch sizes of the random patches: another than the one the graph was traced with (2), and one."""
+"""Batch sizes of the random patches: one, and a size other than that of tracing (2)."""
 SEED = 20221
 BALL_RADIUS = (4.0, 24.0)
-"""Voxels: nodules of 4 to 24 mm."""
+"""Radius in voxels: nodules of 4 to 24 mm."""
 
 Float = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """Differences between torch and ONNX Runtime, the largest of all patches.
+    """Differences between torch and ONNX Runtime: the largest over all patches.
 
     Attributes:
         difference: By output: absolute of P, S and the expert score; of segmentation and CAM the mean over a patch's
-            cells, as between backends (:mod:`nodule_diag.backends.parity`), of the features by their length.
-        largest_cell: Of any cell of a segmentation or CAM. It is told and not gated: min-max normalisation divides the
-            rounding of a flat CAM by its small range.
+            cells, as between backends (:mod:`nodule_diag.backends.parity`), of features relative to length.
+        largest_cell: Largest difference of any cell of a segmentation or CAM. It is reported and has no gate: min-max
+            normalisation divides the rounding of a flat CAM by its small range.
         mean_cam: Largest difference of the logit from the mean of the raw CAM in the ONNX graph (eq. 4 and 5).
-        random_patches: How many synthetic patches were compared.
-        nodule_patches: How many patches of real nodules.
+        random_patches: Number of synthetic patches that were compared.
+        nodule_patches: Number of patches of real nodules.
     """
 
     difference: dict[str, float]
@@ -60,7 +60,7 @@ class Parity:
     nodule_patches: int
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, with what is allowed."""
+        """For JSON, with the tolerances."""
         return {
             **asdict(self),
             "tolerance": TOLERANCE,
@@ -112,7 +112,7 @@ def random_patches(count: int, *, seed: int = SEED) -> Float:
 def measure(graph: ExportGraph, data: bytes, *, nodules: Sequence[Float] = (), threads: int = 0) -> Parity:
     """Compare torch with ONNX Runtime.
 
-    Where |S| is within the tolerance, the sign in eq. 6 is a matter of rounding and CAM_c is not compared.
+    Where |S| is within the tolerance, rounding decides the sign in eq. 6, and CAM_c is not compared.
 
     Args:
         graph: The module in torch.
@@ -163,7 +163,7 @@ def require(parity: Parity) -> None:
     """Refuse a graph that misses the tolerance.
 
     Raises:
-        ParityError: Naming every output that does.
+        ParityError: With every output that misses it.
     """
     if missed := parity.missed():
         listed = ", ".join(f"{name} {value:.2e}" for name, value in missed.items())

@@ -1,4 +1,4 @@
-"""Patches of real nodules, the same in every run: what the case base is made of, and what networks are compared on."""
+"""Patches of real nodules, the same in every run: for the case base, and for the comparison of networks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nodule_diag_training.data import Nodule, PatchSampler, SureLabel, TrainingD
 Float = NDArray[np.float32]
 
 MOST_PATCHES = 256
-"""Patches that graphs and backends are compared on: 512 MB of them."""
+"""Most patches that graphs and backends are compared on; together they are 512 MB."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,8 +22,8 @@ class DiagnosedPatch:
     """A nodule with a diagnosis and the patch that the network sees of it.
 
     Attributes:
-        nodule: What names it and holds the readers' scores: of a VOI and its cube the VOI.
-        sure: Its diagnosis.
+        nodule: The nodule that gives the name and the readers' scores: for a VOI with a cube, the VOI.
+        sure: The nodule's diagnosis.
         patch: [2, 64, 64, 64] float32.
         from_cube: Whether the surroundings are the nodule's own.
     """
@@ -35,7 +35,7 @@ class DiagnosedPatch:
 
 
 def diagnosed_nodules(nodules: Iterable[Nodule]) -> list[tuple[Nodule, SureLabel]]:
-    """Those with a diagnosis, in the order of their ids. The cube of a VOI is the same nodule again."""
+    """The nodules with a diagnosis, in the order of their ids. The cube of a VOI is left out: it is the same nodule."""
     named = (n for n in nodules if not n.is_cube or n.twin is None)
     return sorted(((n, n.sure) for n in named if n.sure is not None), key=lambda pair: pair[0].case_id)
 
@@ -43,11 +43,11 @@ def diagnosed_nodules(nodules: Iterable[Nodule]) -> list[tuple[Nodule, SureLabel
 def diagnosed_patches(data: TrainingData) -> Iterator[DiagnosedPatch]:
     """The patches of the diagnosed nodules, the same in every run.
 
-    A nodule that is also a cube is seen with its own surroundings; another one is laid onto other patients', chosen by
-    a generator that depends on its name alone.
+    A nodule that is also a cube is seen with its own surroundings. Any other nodule is laid onto other patients'
+    surroundings, chosen by a generator that depends on the nodule's name alone.
 
     Args:
-        data: Of all patients.
+        data: Data of all patients.
 
     Yields:
         One nodule after the other, in the order of their case ids.
@@ -65,7 +65,7 @@ def diagnosed_patches(data: TrainingData) -> Iterator[DiagnosedPatch]:
             code="index-no-cases",
         )
     seen_as = [(nodule, sure, nodule if nodule.twin is None else by_id[nodule.twin]) for nodule, sure in chosen]
-    # VOIs need the surroundings of cubes; a store of thousands of nodules in their own is not held in memory for that.
+    # VOIs need the surroundings of cubes. A store with thousands of whole nodules is not kept in memory for this.
     lenders = [n for n in data.nodules if n.is_cube] if any(not seen.is_cube for _, _, seen in seen_as) else []
     sampler = PatchSampler(data.voxels_of(lenders), lenders)
     for nodule, sure, seen in seen_as:
@@ -77,7 +77,7 @@ def diagnosed_patches(data: TrainingData) -> Iterator[DiagnosedPatch]:
 def cube_patches(data: TrainingData) -> Float:
     """[N, 2, 64, 64, 64] float32: the nodules with their own surroundings, in the order of their case ids.
 
-    Of more than ``MOST_PATCHES`` so many are taken, spread over the list.
+    If there are more than ``MOST_PATCHES``, this many are taken, spread over the list.
 
     Raises:
         TrainingDataError: If voxels are missing or damaged.

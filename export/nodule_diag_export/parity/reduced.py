@@ -25,8 +25,8 @@ GATES = {
     "cam": REDUCED_GATE.maps,
     "features": REDUCED_GATE.features,
 }
-"""Largest absolute difference over the patches; for the maps, of each patch's mean absolute difference, for the
-features by their length."""
+"""Largest allowed difference over the patches: absolute; for the maps, of each patch's mean absolute difference; for
+the features, relative to length."""
 OVERLAP_GATE = REDUCED_GATE.overlap
 """Smallest mean share of the K nearest cases of ``machine+expert`` that both graphs retrieve."""
 SYNTHETIC_PATCHES = 8
@@ -40,19 +40,19 @@ class ReducedParity:
     """Differences of a reduced graph from the fp32 one.
 
     Attributes:
-        precision: Of its convolutions.
+        precision: Precision of its convolutions.
         evaluator: What computed the reduced graph's answers.
-        patches: How many were compared.
-        source: What they show.
+        patches: Number of patches that were compared.
+        source: What the patches show.
         malignancy: Largest difference of P.
         expert_score: Largest difference of the score, on its scale of 1 to 5.
         segmentation: Largest over the patches of the mean absolute difference.
         cam: Likewise, over the patches whose CAM keeps its sign.
-        cam_signs: Patches whose P is on another side of 0.5, where eq. 6 turns the map round. The gate on P allows
-            that within 0.01 of 0.5 only.
+        cam_signs: Patches whose P is on another side of 0.5, where eq. 6 reverses the map. The gate on P allows this
+            only within 0.01 of 0.5.
         overlap: Mean share of common cases among the K nearest; None where no case base was given.
         overlap_min: The smallest share of any patch.
-        features: Largest difference of the features by their length; None where the graph has no such output.
+        features: Largest difference of the features, relative to length; None where the graph has no such output.
     """
 
     precision: Precision
@@ -74,7 +74,7 @@ class ReducedParity:
 
 
 def compared_patches(data: TrainingData | None) -> tuple[str, list[Float]]:
-    """What is compared, in words and as patches: nodules in their surroundings where there are any, else synthetic."""
+    """The compared patches, and what they show: nodules in their surroundings if there are any, else synthetic."""
     if data is not None:
         cubes = list(cube_patches(data))
         return f"{len(cubes)} nodules of {data.name} with their own surroundings", cubes
@@ -98,11 +98,11 @@ def measure_reduced(
 
     Args:
         proto: The fp32 graph.
-        precision: Of the reduced one.
+        precision: Precision of the reduced graph.
         patches: Each [2, 64, 64, 64] float32; at least one.
-        source: What they show, in words.
-        cases: A case base, to compare what is retrieved.
-        k: How many cases are retrieved.
+        source: What the patches show, in words.
+        cases: A case base, to compare the retrieved cases.
+        k: Number of retrieved cases.
         threads: CPU threads for ONNX Runtime.
 
     Raises:
@@ -162,7 +162,7 @@ def require_reduced(parity: ReducedParity) -> None:
     """Refuse a reduced graph that misses a gate.
 
     Raises:
-        ParityError: Naming every gate that it misses.
+        ParityError: With every gate that the graph misses.
     """
     measured = {name: float(getattr(parity, name) or 0.0) for name in GATES}
     missed = [

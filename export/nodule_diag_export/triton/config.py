@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 TYPES = {"float32": "TYPE_FP32", "int16": "TYPE_INT16", "uint8": "TYPE_UINT8"}
-"""Triton's words for the types that the two graphs have."""
+"""Triton's names for the types of the two graphs."""
 FREE = -1
-"""An axis whose size the request says."""
+"""An axis whose size is given by the request."""
 
 Declared = Mapping[str, Mapping[str, Any]]
 """Type and shape of tensors by name, dynamic axes by a word."""
@@ -21,10 +21,10 @@ class Serving:
     """How the server runs a model.
 
     Attributes:
-        device: Where.
-        instances: How many requests an instance group works on at a time, on each GPU or on the CPU.
+        device: The device that runs the model.
+        instances: Number of requests that run at a time, on each GPU or on the CPU.
         threads: CPU threads of an instance; 0 leaves it to ONNX Runtime, which then takes every core.
-        max_batch: Patches that are put together; the fused graph's requests are not.
+        max_batch: Most patches in a batch; the fused graph's requests are not batched.
         queue_delay_us: How long a patch waits for others, microseconds.
     """
 
@@ -40,11 +40,11 @@ def config_text(name: str, *, inputs: Declared, outputs: Declared, serving: Serv
 
     Args:
         name: The model's folder.
-        inputs: What the graph takes.
-        outputs: What it gives.
-        serving: How it is run.
-        batched: Whether the server may put requests together. The shapes are then without the batch axis, and a
-            scalar for each patch is written as one number that is reshaped to none: no shape may be empty.
+        inputs: The graph's inputs.
+        outputs: The graph's outputs.
+        serving: How the server runs the model.
+        batched: Whether the server may batch requests. The shapes are then without the batch axis, and a scalar for
+            each patch is written as one number that is reshaped to none: no shape may be empty.
     """
     lines = [f"name: {json.dumps(name)}", 'backend: "onnxruntime"']
     lines.append(f"max_batch_size: {serving.max_batch if batched else 0}")
@@ -56,7 +56,7 @@ def config_text(name: str, *, inputs: Declared, outputs: Declared, serving: Serv
         lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {serving.queue_delay_us} }}")
     if serving.device == "cpu":
         lines.append(f'parameters {{ key: "intra_op_thread_count" value: {{ string_value: "{serving.threads}" }} }}')
-    else:  # TF32 keeps 10 bits of mantissa: the answers would not be the CPU's
+    else:  # TF32 keeps 10 bits of mantissa: the answers would differ from the CPU's
         accelerator = '{ name: "cuda" parameters { key: "use_tf32" value: "0" } }'
         lines.append(f"optimization {{ execution_accelerators {{ gpu_execution_accelerator : [ {accelerator} ] }} }}")
     return "\n".join(lines) + "\n"
@@ -72,6 +72,6 @@ def _tensors(tensors: Declared, *, batched: bool) -> Iterator[str]:
 
 
 def _joined(entries: Iterator[str]) -> Sequence[str]:
-    """With a comma after each but the last."""
+    """The entries, with a comma after each but the last."""
     *first, last = entries
     return [*(f"{entry}," for entry in first), last]

@@ -1,4 +1,4 @@
-"""Writes the repository: two models, a version of each, whole or not at all."""
+"""Writes the repository: two models, one version of each, whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATCHES: Final = "nodule-diag"
 FUSED: Final = "nodule-diag-fused"
 VERSION: Final = "1"
 MODEL_FILE: Final = "model.onnx"
-"""What Triton's ONNX Runtime backend looks for in a version's folder."""
+"""The file that Triton's ONNX Runtime backend looks for in a version's folder."""
 
 
 def repository_files(
@@ -29,7 +29,7 @@ def repository_files(
     Args:
         source: The network.
         serving: How the server runs both models.
-        hu_type: What the fused graph takes HU as.
+        hu_type: Type of the fused graph's HU.
         threads: CPU threads for ONNX Runtime, which measures the fused graph.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Adds the graph with fewer products to a bundle, once it answers as the fp32 network does.
+"""Adds the graph with fewer products to a bundle, once its answers match the fp32 network's.
 
-Its files hold nodes only. ONNX lets a tensor lie in another file: each weight is the range of bytes that it has in the
-fp32 file anyway, so nothing is stored twice. The transformed kernels, eight times the size of the weights, are not
-stored at all: a graph of their own makes them.
+Its files hold nodes only. ONNX lets a tensor lie in another file: each weight refers to its range of bytes in the fp32
+file, so nothing is stored twice. The transformed kernels, eight times the size of the weights, are not stored: a
+separate graph makes them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from .graph import winograd_graph
 FILE = "model.winograd.onnx"
 KERNELS_FILE = "model.winograd-kernels.onnx"
 LEAST_BYTES = 1024
-"""Of a weight that is pointed to; a smaller one is written into the file."""
+"""Size from which a weight is a reference; a smaller weight is written into the file."""
 GIVEN = "given"
-"""Stands for a file's name where the runtime is given the tensor instead."""
+"""Stands for a file's name where the program gives the tensor to the runtime."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +38,7 @@ class WinogradExport:
     """A graph with fewer products, in two files.
 
     Attributes:
-        network: From patch to answers; the transformed kernels are given to the runtime.
+        network: From patch to answers; the runtime gets the transformed kernels from the program.
         kernels: From the weights of the fp32 file to the transformed kernels.
         opset: Version of the standard operator set.
     """
@@ -53,10 +53,10 @@ def winograd_files(network: bytes, *, file: str) -> WinogradExport:
 
     Args:
         network: The bytes of the fp32 file.
-        file: Its name, which the new files refer to.
+        file: The file's name, which the new files refer to.
 
     Raises:
-        ExportError: ``winograd-unsupported`` if it cannot be rewritten.
+        ExportError: ``winograd-unsupported`` if the network cannot be rewritten.
     """
     proto = parse_onnx(network, name=file)
     said = {entry.key: entry.value for entry in proto.metadata_props}
@@ -72,10 +72,10 @@ def winograd_files(network: bytes, *, file: str) -> WinogradExport:
 
 
 def split_constants(proto: ModelProto) -> tuple[ModelProto, ModelProto]:
-    """Split a graph into what does not depend on its inputs and the rest.
+    """Split a graph into the part that does not depend on its inputs and the rest.
 
     Returns:
-        A graph without inputs, and one whose initializers of the first one's outputs are still to be given.
+        A graph without inputs, and one that still needs the first graph's outputs as initializers.
     """
     shapes = {value.name: value for value in infer_shapes(proto, strict_mode=True, data_prop=True).graph.value_info}
     known = {tensor.name for tensor in proto.graph.initializer}
@@ -105,7 +105,7 @@ def split_constants(proto: ModelProto) -> tuple[ModelProto, ModelProto]:
 
 
 def _point_into(proto: ModelProto, network: bytes, file: str) -> None:
-    """Replace the weights that the fp32 file holds by where they are in it."""
+    """Replace each weight that the fp32 file holds by a reference to its place there."""
     for tensor in proto.graph.initializer:
         data = tensor.raw_data
         at = network.find(data) if len(data) >= LEAST_BYTES else -1
@@ -136,8 +136,8 @@ def add_winograd(
 
     Raises:
         ExportError: ``winograd-unsupported`` if the network cannot be rewritten.
-        ParityError: If it misses the fp32 gate. Nothing is written then.
-        BackendError: If onnxruntime cannot run it.
+        ParityError: If the graph misses the fp32 gate. Nothing is written then.
+        BackendError: If onnxruntime cannot run the graph.
         OutputError: If it cannot be written.
     """
     old = bundle.manifest

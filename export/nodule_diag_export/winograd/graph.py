@@ -1,7 +1,7 @@
-"""The same network with fewer products: a graph whose convolutions go by Winograd's minimal filtering.
+"""The same network with fewer products: a graph whose convolutions use Winograd's minimal filtering.
 
-Nothing is approximated: the answers differ from the direct graph's by float32's rounding. The rewritten part keeps the
-channels last, which spares every transposition between its layers. What is not known here stays as it was.
+Nothing is approximated: the answers differ from the direct graph's only by float32's rounding. The rewritten part keeps
+the channels last, which avoids transpositions between its layers. Unknown operators stay as they were.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from .layers import Convolution, Layers, from_one_channel, pointwise, winograd
 from .normalisation import GroupNorm, group_norm
 
 MIN_CHANNELS = 16
-"""Of a convolution's input after space to depth, and of its output: below, the transforms take what is saved."""
+"""Least inputs of a convolution after space to depth, and least outputs: below, the transforms cost what is saved."""
 LAST = (0, 2, 3, 4, 1)
 FIRST = (0, 4, 1, 2, 3)
-"""Orders of axes that put the channels last, and first again."""
+"""Orders of axes that put the channels last, and back to first."""
 SPACE = (2, 3, 4)
 ELEMENTWISE = ("Relu", "Sigmoid", "Add")
 REDUCED_TO = {"ReduceSum": (1,), "Squeeze": (1,)}
@@ -77,9 +77,9 @@ class _Rewriting:
                 self._readers.setdefault(name, []).append(node)
         self._layers = Layers()
         self._last: dict[str, str] = {}
-        """By tensor of the original graph: the tensor with its channels last."""
+        """For each tensor of the original graph: the tensor with its channels last."""
         self._first = {value.name for value in graph.input} | set(self._constants)
-        """Tensors that are there as they were."""
+        """Tensors that exist in their original layout."""
         self._rewritten = 0
 
     def graph(self) -> ModelProto:
@@ -265,7 +265,7 @@ class _Rewriting:
         return self._last[name]
 
     def _as_it_was(self, name: str) -> None:
-        """Make sure that a tensor is there with its channels first."""
+        """Make sure that a tensor exists with its channels first."""
         if name and name not in self._first:
             self._layers.add("Transpose", self._last[name], output=name, perm=list(FIRST))
             self._first.add(name)

@@ -1,10 +1,10 @@
 """ONNX nodes of one convolution with the channels last, by minimal filtering.
 
-A convolution of stride 2 becomes one of stride 1 over half the cells and eight times the channels (space to depth); one
-of dilation d, d^3 ordinary ones over sub-lattices (space to batch). What is left is a dense convolution of 2, 3 or 4
-taps an axis, and F(4, taps) along each: a matrix an axis on the cells, one product of [tiles, channels] x [channels,
-outputs] for each of the (3 + taps)^3 points, and a matrix an axis back. The kernels stay as they were; nodes transform
-them, which a runtime computes once, when it loads the graph.
+A convolution of stride 2 becomes one of stride 1 over half the cells and eight times the channels (space to depth). One
+of dilation d becomes d^3 ordinary ones over sub-lattices (space to batch). The result is a dense convolution of 2, 3 or
+4 taps an axis. F(4, taps) along each axis is then a matrix on the cells, one product of [tiles, channels] x [channels,
+outputs] for each of the (3 + taps)^3 points, and a matrix back. The kernels stay as they were; nodes transform them,
+and a runtime computes these nodes once, when it loads the graph.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from .minimal_filtering import Matrix, filtering
 
 TILE = 4
-"""Outputs of a tile along an axis: 8 products in 3-D for what takes 27 at 3 taps; larger tiles round more."""
+"""Outputs of a tile along an axis: at 3 taps in 3-D, an eighth of the direct products; larger tiles round more."""
 MAX_TAPS = 4
 """Taps along an axis after space to depth."""
 SLAB_BYTES = 24 * 2**20
-"""Of products that are held at a time: more only takes memory, fewer begin to cost time."""
+"""Memory of the products at a time: more only takes memory, less begins to cost time."""
 _SCOPE = "winograd/"
-"""In front of every inner name, so that none can be the network's."""
+"""Prefix of every inner name, so that none can be the network's."""
 
 
 class Layers:
@@ -37,7 +37,7 @@ class Layers:
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def constant(self, value: NDArray[np.float32] | NDArray[np.int64]) -> str:
-        """The name of a constant; equal ones are kept once."""
+        """The name of a constant; equal constants are kept once."""
         key = value.dtype.str, value.shape, value.tobytes()
         if key not in self._known:
             name = f"{_SCOPE}constant_{len(self._known)}"
@@ -115,12 +115,12 @@ class Convolution:
 
     @property
     def factor(self) -> int:
-        """Into how many parts an axis is split, by stride or by dilation."""
+        """Number of parts of an axis, by stride or by dilation."""
         return self.stride * self.dilation
 
     @property
     def fits(self) -> bool:
-        """Whether it can be computed here: the cells fill the tiles, and the taps are few enough."""
+        """Whether this module can compute it: the cells fill the tiles, and the taps are few enough."""
         return (
             min(self.stride, self.dilation) == 1
             and self.kernel % 2 == 1
@@ -133,7 +133,7 @@ def winograd(layers: Layers, x: str, convolution: Convolution) -> str:
     """A convolution by F(4, taps) along each axis.
 
     Args:
-        layers: Where the nodes go.
+        layers: Gets the nodes.
         x: [B, D, H, W, inputs].
         convolution: One that fits.
 
@@ -161,7 +161,7 @@ def winograd(layers: Layers, x: str, convolution: Convolution) -> str:
 
 
 def _slabs(c: Convolution, tiles: tuple[int, int, int]) -> list[range]:
-    """Rows of tiles along z that are computed at a time; all of them where sub-lattices share the tiles."""
+    """Rows of tiles along z that are computed at a time; all rows where sub-lattices share the tiles."""
     if c.dilation > 1:
         return [range(tiles[0])]
     row_bytes = 4 * c.points**3 * tiles[1] * tiles[2] * c.outputs
@@ -172,7 +172,7 @@ def _slabs(c: Convolution, tiles: tuple[int, int, int]) -> list[range]:
 def _one_tile(layers: Layers, parts: str, c: Convolution) -> str:
     """[4, 4, 4, B, d, d, d, C], where a tile is all of a sub-lattice, to factors [points^3, B d^3, C]."""
     inputs = filtering(TILE, c.taps).inputs
-    own = inputs[:, c.reach : c.reach + TILE]  # the other columns meet padding only
+    own = inputs[:, c.reach : c.reach + TILE]  # the other columns only meet padding
     along_z = layers.apply(own, layers.reshape(parts, TILE, -1))
     planes = layers.reshape(along_z, c.points, TILE * TILE, -1)
     return layers.reshape(layers.apply(np.kron(own, own), planes), c.points**3, -1, c.channels)
@@ -183,7 +183,7 @@ def _tiled(layers: Layers, parts: str, c: Convolution, sizes: tuple[int, int, in
     x = parts
     _, ty, tx = (size // TILE for size in sizes)
     for axis, (size, tiles) in enumerate(zip(sizes, (rows, range(ty), range(tx)), strict=True)):
-        # Each product leaves its points and tiles left of the axes still to come.
+        # Each product puts its points and tiles to the left of the remaining axes.
         inner = math.prod(sizes[axis + 1 :]) * c.channels
         x = layers.apply(_axis_matrix(size, c, tiles), layers.reshape(x, -1, size, inner))
     grid = layers.reshape(x, -1, c.points, len(rows), c.points, ty, c.points, tx * c.channels)
@@ -203,7 +203,7 @@ def _axis_matrix(size: int, c: Convolution, tiles: range) -> Matrix:
 
 
 def _kernels(layers: Layers, c: Convolution) -> str:
-    """[points^3, channels, outputs], of constants alone: a runtime computes it once."""
+    """[points^3, channels, outputs], from constants alone: a runtime computes them once."""
     taps = filtering(TILE, c.taps).taps
     axis = np.zeros((len(taps), c.stride, c.kernel))
     for tap in range(c.kernel):
@@ -215,7 +215,7 @@ def _kernels(layers: Layers, c: Convolution) -> str:
         cube = np.kron(taps, np.kron(taps, taps))
         x = layers.apply(cube, layers.reshape(x, c.kernel**3, c.inputs * c.outputs))
     else:
-        for left in range(3):  # z, y and x in turn: (point, phase) of those that are done stand on the left
+        for left in range(3):  # z, y and x in turn: the (point, phase) of finished axes are on the left
             inner = c.kernel ** (2 - left) * c.inputs * c.outputs
             x = layers.apply(axis.reshape(-1, c.kernel), layers.reshape(x, -1, c.kernel, inner))
         x = layers.reshape(x, *[c.points, c.stride] * 3, c.inputs * c.outputs)
@@ -249,9 +249,9 @@ def from_one_channel(layers: Layers, x: str, convolution: Convolution) -> str:
     """A convolution of stride 1 of a single channel: the neighbours of each cell become its channels, then one product.
 
     Args:
-        layers: Where the nodes go.
+        layers: Gets the nodes.
         x: [B, 1, D, H, W]; with one channel, first and last are the same in memory.
-        convolution: Of one input.
+        convolution: A convolution of one input.
 
     Returns:
         [B, D, H, W, outputs].

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float64]
 
 POINTS = tuple(Fraction(*ratio) for ratio in ((0, 1), (1, 1), (-1, 1), (2, 1), (-2, 1), (1, 2), (-1, 2)))
-"""Finite points, in the order in which they are taken: the small ones round least."""
+"""Finite points, in the order in which they are taken: small points round least."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

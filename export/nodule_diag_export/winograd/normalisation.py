@@ -16,9 +16,9 @@ class GroupNorm:
     """Group normalisation.
 
     Attributes:
-        x: What is normalised.
-        groups: How many.
-        epsilon: Under the root.
+        x: The tensor that is normalised.
+        groups: Number of groups.
+        epsilon: Added under the root.
         scale: [C].
         shift: [C].
     """
@@ -31,7 +31,7 @@ class GroupNorm:
 
 
 def group_norm(layers: Layers, x: str, norm: GroupNorm, sizes: tuple[int, int, int]) -> str:
-    """Normalise [B, D, H, W, C]: sums by a product with ones, which no runtime reduces a leading axis faster than."""
+    """Normalise [B, D, H, W, C]: sums by a product with ones, since no runtime is faster at reducing a leading axis."""
     channels, cells = len(norm.scale), math.prod(sizes)
     flat = layers.reshape(x, -1, cells, channels)
     mean = np.full((1, cells), 1.0 / cells)

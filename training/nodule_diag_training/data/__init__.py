@@ -1,6 +1,6 @@
 """What a model learns from: nodules, their labels and voxels, and the patches that are drawn from them.
 
-``lidc`` reads LIDC-IDRI, ``prepare`` fills a store from CTs, and the rest draws.
+``lidc`` reads LIDC-IDRI, ``prepare`` fills a store from CTs, and the other modules draw.
 Doors: ``Nodule``, ``TrainingData``, ``PairSource``, ``PatchSampler``, the labels, what
 benchmarks draw with on a GPU (``at_half_mm``, ``symmetry``, ``fade``), and ``app`` of ``train prepare``.
 """

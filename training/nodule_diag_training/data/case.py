@@ -1,4 +1,4 @@
-"""What a store says of a nodule besides its voxels, and of how all of them were prepared."""
+"""What a store says about a nodule besides its voxels, and how all nodules of the store were prepared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .voxels import EXTENSION
 Kind = Literal["lidc", "sure", "luna25", "voi", "cube"]
 StoreKind = Literal["lidc", "sure", "luna25", "shared"]
 PLACED = ("sure", "luna25")
-"""Kinds whose nodules lie where a table says, in a CT of its own name."""
+"""Kinds whose nodules have a position from a table and a CT with its own file name."""
 
 
 class Preprocessing(BaseModel):
@@ -40,17 +40,17 @@ class Case(BaseModel):
 
     Attributes:
         case_id: Unique in the store.
-        patient_id: What folds are split by.
-        kind: Where it comes from; decides whether its surroundings are its own.
-        source: The CT or VOI, as a name for people.
+        patient_id: The patient; folds are split by patient.
+        kind: Where the nodule comes from; decides whether its surroundings are its own.
+        source: The CT or VOI, as a readable name.
         center_xyz_mm: LPS mm; None for VOIs and cubes.
-        reader_scores: Malignancy 1..5 of each reader; empty where nobody scored it.
-        diameter_mm: Volume-equivalent, or as given; None where nobody measured it.
+        reader_scores: Malignancy 1..5 of each reader; empty where no reader scored the nodule.
+        diameter_mm: Volume-equivalent, or as given; None where it was not measured.
         in_paper_cohort: Solid, MAD <= 0.6, of LUNA16's nodules.
         malignant: Diagnosis, 1 or 0; None where there is none.
-        method: How it was diagnosed; empty where nobody said.
-        certainty: Of the diagnosis.
-        mask_known: Whether somebody outlined it.
+        method: How the nodule was diagnosed; empty where this is not known.
+        certainty: Certainty of the diagnosis, see ``SureLabel``.
+        mask_known: Whether the nodule was outlined.
         twin: The same nodule in the other form (VOI or cube).
     """
 
@@ -71,15 +71,15 @@ class Case(BaseModel):
     twin: str | None = None
 
     def is_another_than(self, other: Case) -> bool:
-        """Whether they are nodules of two patients, or differ both in their CT's name and in position.
+        """Whether the two are nodules of different patients, or differ both in their CT's name and in position.
 
-        One that was moved with its CT, or whose position was corrected, is the same.
+        A nodule whose CT was renamed, or whose position was corrected, is the same.
         """
         elsewhere = self.center_xyz_mm != other.center_xyz_mm and Path(self.source).name != Path(other.source).name
         return self.patient_id != other.patient_id or (elsewhere and self.kind in PLACED)
 
     def nodule(self) -> Nodule:
-        """As training takes it; a nodule out of a CT counts as a cube, since its surroundings are real."""
+        """The nodule as training takes it; a nodule from a CT counts as a cube, since its surroundings are real."""
         sure = None
         if self.malignant is not None:
             method = self.method or UNKNOWN_METHOD

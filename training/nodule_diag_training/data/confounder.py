@@ -1,7 +1,7 @@
-"""A background that tells the label: the confounder that CSL is meant to resist (3.2), put there on purpose.
+"""A background that reveals the label: the confounder that CSL is meant to resist (3.2), added on purpose.
 
-The cue is a faint grating along z, everywhere but on the nodule and 2 mm round it. In training it is there in most
-malignant nodules and in few benign ones; a test then takes that correlation away.
+The cue is a faint grating along z, everywhere except on the nodule and 2 mm around it. In training, most malignant
+nodules and few benign ones have the cue; a test then removes this correlation.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ CUE_HU = 80.0
 """Amplitude: 6 % of the lung window, 20 % of the mediastinal one."""
 CUE_PERIOD_MM = 4.0
 CUE_AGREES = 0.9
-"""Share of training nodules in which the cue says the label; in the others it says the opposite."""
+"""Share of training nodules whose cue agrees with the label; in the others it says the opposite."""
 DILATION_MM = 2.0
-"""How far round the reader mask counts as nodule: one cell of the model's grid."""
+"""Distance around the reader mask that still counts as nodule: one cell of the model's grid."""
 
 CueTest = Literal["as trained", "none", "independent", "reversed"]
-"""Cue in a test: correlated as in training, absent, in half of the nodules whatever their label, or the opposite."""
+"""Cue in a test: correlated as in training, absent, in half of the nodules regardless of their label, or reversed."""
 
 
 def dilated(sample: Sample) -> NDArray[np.bool_]:
@@ -42,7 +42,7 @@ def dilated(sample: Sample) -> NDArray[np.bool_]:
 def with_cue(sample: Sample, *, hu: float) -> Sample:
     """The sample with the grating outside its dilated nodule.
 
-    A window hides what lies outside it, so only voxels strictly inside a window change in it.
+    A window clips HU outside its range, so only voxels strictly inside a window change in it.
     """
     side = sample.patch.shape[1]
     phase = 2.0 * np.pi * np.arange(side) * sample.spacing_mm / CUE_PERIOD_MM
@@ -56,12 +56,12 @@ def with_cue(sample: Sample, *, hu: float) -> Sample:
 
 
 def _chance(nodule: Nodule, purpose: str) -> float:
-    """Uniform in [0, 1), by patient and purpose alone: a nodule's two forms and every run agree."""
+    """Uniform in [0, 1), from patient and purpose alone: a nodule's two forms and all runs get the same value."""
     return zlib.crc32(f"{purpose}/{nodule.patient_id}".encode()) / 2**32
 
 
 def cue_present(nodule: Nodule, *, malignant: bool, test: CueTest = "as trained") -> bool:
-    """Whether the nodule has the cue, which stands for malignant."""
+    """Whether the nodule has the cue; the cue stands for malignant."""
     if test == "none":
         return False
     if test == "independent":

@@ -35,14 +35,14 @@ def confounded(sample: Sample, nodule: Nodule, config: TrainingConfig) -> Sample
 
 
 def shown(sample: Sample, nodule: Nodule, config: TrainingConfig) -> Sample:
-    """What the network is shown of a patch in training: with the cue, if any, as the configuration's modality."""
+    """A patch as the network sees it in training: with the cue, if any, in the configuration's modality."""
     return as_input(confounded(sample, nodule, config), config.input, diameter_mm=nodule.diameter_mm)
 
 
 def same_sized(unsure: Sequence[Draw], sure: Sequence[Draw]) -> list[tuple[list[Draw], list[Draw]]]:
     """(unsure, sure) draws split by patch size, since only patches of one size make a batch.
 
-    There is one part, all of them, unless the input is the nodules' own cubes (Table 5, x).
+    There is one part with all draws, unless the input is the nodules' own cubes (Table 5, x).
     """
     sizes = sorted({draw.sample.patch.shape for draw in [*unsure, *sure]})
     return [
@@ -55,15 +55,15 @@ class PairSource:
     """Draws the unsure and sure nodules of a step.
 
     Sure nodules are drawn with benign and malignant equally likely: 80 % of the diagnosed LIDC nodules are malignant,
-    and P would otherwise mostly say so. Where a nodule exists as VOI and as cube, either is drawn. Of nodules that all
-    come in one form, ``cube_share`` says nothing.
+    and P would otherwise be biased towards malignant. Where a nodule exists as VOI and as cube, either form is drawn.
+    ``cube_share`` has no effect where all nodules come in one form.
     """
 
     def __init__(self, config: TrainingConfig, nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels]) -> None:
         known = [n for n in nodules if (n.reader_scores or n.outlined) and not isinstance(n, LungPlace)]
         eligible = [n for n in known if config.cohort == "all" or n.in_paper_cohort]
         if config.scores_label and not config.modules.rnet:
-            # What CNet cannot be told a side of is removed, as the paper does in its scenario 12/45.
+            # Nodules without a side for CNet are removed, as the paper does in its scenario 12/45.
             eligible = [n for n in eligible if cnet_label(n, drawn_as_sure=False, config=config) is not None]
         self._cubes = [n for n in eligible if n.is_cube]
         self._vois = [n for n in eligible if not n.is_cube]
@@ -95,7 +95,7 @@ class PairSource:
     def draw(self, step: int, *, group: int = 0) -> tuple[list[Draw], list[Draw]]:
         """The (unsure, sure) nodules of a step; ``group`` counts the batches that it accumulates.
 
-        Lung without a nodule comes last among the unsure ones, and the nodules are those that a run without it draws.
+        Lung without a nodule comes last among the unsure draws. The nodules are the same as in a run without lung.
         """
         config = self._config
         rng = np.random.default_rng([config.seed, step, *([group] if group else [])])
@@ -124,5 +124,5 @@ class PairSource:
 
 
 def case_generator(case_id: str) -> np.random.Generator:
-    """A generator that depends on the case alone, so that its surroundings are the same in every evaluation."""
+    """A generator that depends on the case alone, so that the case has the same surroundings in every evaluation."""
     return np.random.default_rng(zlib.crc32(case_id.encode()))

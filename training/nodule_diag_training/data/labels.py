@@ -1,4 +1,4 @@
-"""What the heads are told of a nodule: its score for RNet, and its side for CNet."""
+"""The targets of the heads for a nodule: its score for RNet, and its side for CNet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOWEST_SCORE, HIGHEST_SCORE = 1.0, 5.0
 
 
 def rounded_score(score: float) -> int:
-    """A mean score as one of 1..5, halves up: the paper's five groups of nodules (4.1) come out that way."""
+    """A mean score rounded to 1..5, halves up: this gives the paper's five groups of nodules (4.1)."""
     return math.floor(score + 0.5)
 
 
@@ -24,7 +24,7 @@ def normalised_score(score: float) -> float:
 
 
 def score_target(nodule: Nodule, *, drawn_as_sure: bool, config: TrainingConfig) -> float | None:
-    """The score, 1..5, that RNet learns of a nodule; None if nothing."""
+    """The score, 1..5, that RNet learns for a nodule; None if RNet learns none."""
     if drawn_as_sure and config.diagnosis_as_score and nodule.sure is not None:
         return HIGHEST_SCORE if nodule.sure.malignant else LOWEST_SCORE
     if (drawn_as_sure and not config.sure_teaches_unsure) or not nodule.reader_scores:
@@ -42,7 +42,7 @@ def scenario_label(scenario: str, score: float) -> float | None:
 
 
 def cnet_label(nodule: Nodule, *, drawn_as_sure: bool, config: TrainingConfig) -> float | None:
-    """What CNet learns of a nodule: its diagnosis, or the side of the readers' mean score where that is configured."""
+    """CNet's target for a nodule: its diagnosis, or the side of the readers' mean score where that is configured."""
     if config.diagnosis_teaches and nodule.sure is not None and (drawn_as_sure or config.scores_label):
         return float(nodule.sure.malignant)
     if not config.scores_label or not nodule.reader_scores:

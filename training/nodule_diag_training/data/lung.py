@@ -1,11 +1,11 @@
-"""Lung without a nodule: what SegNet learns to find nothing in, and surroundings for VOIs.
+"""Lung without a nodule: SegNet learns to find nothing in it, and it lends surroundings to VOIs.
 
-What must not tell it from a nodule, and how it does not:
+Two properties must not distinguish such lung from a nodule:
 
-* **The cut.** As many patches of lung as of nodules are whole; the others are pieces that are laid onto surroundings by
-  the very code, and out of the same surroundings, as VOIs are. A piece of a lung cube is cut as some VOI was.
-* **The scanner.** The lung cubes are of few patients. So half of the pieces come from the nodules' own VOIs and cubes:
-  what lies beside the nodule, of every patient, at the resolution that the nodule itself is seen at.
+* **The crop.** Whole patches are as frequent for lung as for nodules. The other patches are pieces: the same code lays
+  them onto the same surroundings as VOIs. A piece of a lung cube is cropped as some VOI was.
+* **The scanner.** The lung cubes come from few patients. So half of the pieces come from the nodules' own VOIs and
+  cubes: the lung beside the nodule, of every patient, at the same resolution as the nodule.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from .voxels import CUBE_SPACING_MM, EXTENSION, NoduleVoxels
 
 FOLDER = "lung_cubes"
 BESIDE_SHARE = 0.5
-"""Share of the pieces that were beside a nodule."""
+"""Share of the pieces that come from beside a nodule."""
 CLEARANCE = round(2.0 / PATCH_SPACING_MM)
-"""Voxels between the nodule's outline and a piece beside it: readers differ, and the consensus is not the whole."""
+"""Voxels between the nodule's outline and a piece beside it: readers differ, and the consensus misses some tissue."""
 THINNEST = round(5.0 / PATCH_SPACING_MM)
-"""Voxels that a piece beside a nodule is thick at least, as thick as half of the VOIs."""
+"""Least thickness of a piece beside a nodule, in voxels: the thickness of half of the VOIs."""
 NOBODY = ""
-"""Whose lung a piece is, to the sampler: of no patient whose surroundings would be too near."""
+"""The patient of a piece of lung, for the sampler: nobody, so the surroundings of every patient are allowed."""
 
 
 def load_lung(root: Path) -> list[LungPlace]:
@@ -120,7 +120,7 @@ def _piece(voxels: NoduleVoxels, box: Sequence[slice]) -> NoduleVoxels:
 
 
 def piece_like(voxels: NoduleVoxels, voi: NoduleVoxels) -> NoduleVoxels:
-    """The piece of a lung cube that is left if it is cut round its centre as a VOI was round its nodule's."""
+    """The piece of a lung cube, cropped round its centre as the VOI was round its nodule's centre."""
     box, center = [], []
     for size, middle, cut, nodule in zip(
         voxels.occupancy.shape, voxels.center, voi.occupancy.shape, voi.center, strict=True
@@ -134,7 +134,7 @@ def piece_like(voxels: NoduleVoxels, voi: NoduleVoxels) -> NoduleVoxels:
 
 
 def boxes_beside(voxels: NoduleVoxels) -> list[tuple[slice, slice, slice]]:
-    """The measured boxes on each side of a nodule that are free of it and thick enough, at most six."""
+    """The boxes of measured voxels beside a nodule, at most six: free of the nodule and thick enough."""
     inner = [slice(voxels.extension, size - voxels.extension) for size in voxels.occupancy.shape]
     boxes = []
     for axis in range(3):
@@ -174,12 +174,12 @@ class LungSource:
         self._sampler = sampler
 
     def draw(self, rng: np.random.Generator, *, size: int, whole_share: float) -> tuple[LungPlace, Sample]:
-        """An augmented patch, and whose lung it is.
+        """An augmented patch, and the place in lung that it shows.
 
         Args:
-            rng: Decides everything.
+            rng: Source of all random choices.
             size: Side of the patch in voxels.
-            whole_share: How often lung keeps its own surroundings (always where no VOI says how it is cut).
+            whole_share: Share of draws in which lung keeps its own surroundings (all draws without a VOI to crop like).
         """
         place = self._places[int(rng.integers(len(self._places)))]
         if rng.random() < whole_share or not self._vois:

@@ -1,14 +1,14 @@
-"""The input modalities of Table 5 (5.3, Fig. 7): how much round the nodule the network is shown.
+"""The input modalities of Table 5 (5.3, Fig. 7): how much of the nodule's surroundings the network sees.
 
-``64`` is the patch as it is. ``x`` is the nodule's own cube, cut by position and size, and comes in as many sizes as
-nodules do. ``x-resize-64`` is that cube enlarged to the patch's size by cubic interpolation, and ``x-padding-64`` the
-same cube in a patch that is 0 elsewhere. The reader mask follows its patch. What the paper leaves open:
+``64`` is the patch as it is. ``x`` is the nodule's own cube, cropped by position and size, so its size varies with
+the nodule's. ``x-resize-64`` is that cube enlarged to the patch's size by cubic interpolation, and ``x-padding-64``
+the same cube in a patch that is 0 elsewhere. The reader mask follows its patch. The paper leaves these points open:
 
 * The cube's side is the nodule's volume-equivalent diameter, rounded up to a multiple of 4 voxels of 0.5 mm, since the
-  network's grid has cells of 4, and at least 8 (4 mm): on a grid of one cell every normalised map would be flat. What
-  an elongated nodule has beyond its mean diameter is cut off.
-* At a training stage below 64, "64" stands for the stage's size, which also is the largest cube.
-* The cube lies round the nodule's centre: ``draws`` leaves the random offset out, which would push small nodules out.
+  network's grid has cells of 4. The side is at least 8 (4 mm): on a grid of one cell every normalised map would be
+  flat. Parts of an elongated nodule beyond its mean diameter are cut off.
+* At a training stage below 64, "64" stands for the stage's size, which is also the largest cube.
+* The cube is centred on the nodule: ``draws`` leaves out the random offset, which would push small nodules out.
 * 0 is the lower end of both windows, -1000 and -160 HU: padding looks like air.
 """
 
@@ -52,14 +52,14 @@ def cube_side(diameter_mm: float, *, size: int) -> int:
 def as_input(
     sample: Sample, modality: Modality, *, diameter_mm: float, center: Sequence[float] | None = None
 ) -> Sample:
-    """What a modality shows of a patch.
+    """A patch as a modality shows it.
 
     Args:
         sample: [2, S, S, S] and its mask.
-        modality: Of Table 5; ``64`` gives the sample itself.
-        diameter_mm: Of the nodule.
-        center: Of the nodule, in voxels of the patch, zyx; the patch's own without it. A cube that would reach beyond
-            the patch is moved inside.
+        modality: A modality of Table 5; ``64`` gives the sample itself.
+        diameter_mm: The nodule's diameter.
+        center: The nodule's centre, in voxels of the patch, zyx; the patch's centre when left out. A cube that would
+            reach beyond the patch is moved inside.
 
     Returns:
         Patch and mask: of side ``cube_side`` for ``x``, of side S for the others.
@@ -88,7 +88,7 @@ def _start(center: float, side: int, size: int) -> int:
 
 
 def _resized(cube: Sample, size: int) -> Sample:
-    """The cube enlarged to ``size``, faces on faces: the outer half voxels lie beyond the outer samples."""
+    """The cube enlarged to ``size`` with aligned faces: the outer half voxels lie beyond the outer samples."""
     side = cube.patch.shape[-1]
     positions: NDArray[np.float64] = (np.arange(size) + 0.5) * side / size - 0.5
     cubic = bspline_matrix(side, positions)

@@ -12,7 +12,7 @@ import numpy as np
 from nodule_diag.errors import NoduleDiagError
 
 UNKNOWN_METHOD = "unknown method"
-"""How a nodule was diagnosed, where nobody said."""
+"""The method of a diagnosis whose method is not known."""
 Certainty = Literal["nodule", "patient"]
 
 
@@ -30,7 +30,7 @@ class SureLabel:
     Attributes:
         malignant: 1 malignant, 0 benign.
         method: How it was diagnosed, in words.
-        certainty: ``nodule`` where it is this nodule's without doubt; ``patient`` where it is the patient's, who has
+        certainty: ``nodule`` where the diagnosis is this nodule's without doubt; ``patient`` where the patient has
             more nodules than diagnoses.
     """
 
@@ -45,15 +45,15 @@ class Nodule:
 
     Attributes:
         case_id: Unique among the nodules.
-        patient_id: What folds are split by.
+        patient_id: The patient; folds are split by patient.
         image: VOI ``.nii.gz`` or cube ``.npz``.
         mask: The VOI's mask; None for a cube, which holds its own.
-        reader_scores: Malignancy 1..5, one for each reader; empty where nobody scored it, and then no score is learned.
-        diameter_mm: Volume-equivalent diameter of the reader mask; NaN where nobody measured it.
+        reader_scores: Malignancy 1..5, one for each reader; empty where nobody scored it: then no score is learned.
+        diameter_mm: Volume-equivalent diameter of the reader mask; NaN where it was not measured.
         in_paper_cohort: Solid, MAD <= 0.6, one of LUNA16's 1186.
-        sure: Its diagnosis, where there is one.
+        sure: The nodule's diagnosis, where there is one.
         twin: The case_id of the same nodule in the other form (VOI or cube), if there is one.
-        outlined: Whether its mask is known; without one it does not teach SegNet.
+        outlined: Whether the nodule's mask is known; a nodule without a mask does not teach SegNet.
     """
 
     case_id: str
@@ -74,7 +74,7 @@ class Nodule:
 
     @property
     def mean_score(self) -> float:
-        """Mean malignancy score of the readers, 1..5; NaN where nobody scored it."""
+        """Mean malignancy score of the readers, 1..5; NaN without scores."""
         return float(np.mean(self.reader_scores)) if self.reader_scores else float("nan")
 
 
@@ -86,7 +86,7 @@ LungKind = Literal["blob", "lung"]
 class LungPlace(Nodule):
     """A place in lung without a nodule: it is drawn, judged and split by patient as a nodule of diameter 0.
 
-    Its outline is known and empty, nobody scored it, and it has no diagnosis: so it teaches SegNet alone.
+    Its outline is known and empty, and it has neither scores nor a diagnosis, so it teaches SegNet alone.
 
     Attributes:
         kind: What lies there.
@@ -104,7 +104,7 @@ def patients_of(nodules: Iterable[Nodule]) -> list[str]:
 
 
 def without_lung(nodules: Iterable[Nodule]) -> list[Nodule]:
-    """The nodules among them: no ``LungPlace``."""
+    """The nodules among them, without any ``LungPlace``."""
     return [nodule for nodule in nodules if not isinstance(nodule, LungPlace)]
 
 

@@ -1,13 +1,13 @@
 """From LIDC nodules to training patches, without teaching the model where the data were cut.
 
 A VOI is tight in z (half of them end within 3 mm of the nodule's centre), so a 32 mm cube around it is mostly unknown.
-Filling it with a constant would make the cut the strongest edge in the patch. Instead the VOI is laid onto the
-surroundings of an *other* patient's cube: continued by its own last slice, it fades over a random 0.5 to 3 mm into
-tissue that is real but not its own. Of several random surroundings the one with the least visible seam is taken, so
-that a wall continues as a wall and lung as lung. The cubes, whose surroundings are real, are drawn too, and
-``evaluation`` measures on them how much the treatment changes the model's answers.
+Filling the rest with a constant would make the VOI's border the strongest edge in the patch. Instead the VOI is laid
+onto the surroundings in *another* patient's cube: the VOI's last slice is repeated outwards and fades over a random
+0.5 to 3 mm into this tissue, which is real but not the VOI's own. Of several random surroundings, the one with the
+least visible seam is taken, so that a wall continues as a wall and lung as lung. The cubes, whose surroundings are
+real, are drawn too; ``evaluation`` measures on them how much this treatment changes the model's answers.
 
-Everything is kept windowed, at 0.5 mm, as the network sees it: preprocessing is the SDK's own.
+All voxels are kept windowed, at 0.5 mm, as the network sees them: preprocessing is the SDK's own.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ JITTER_MM = 3.0
 SURROUNDINGS_TRIED = 8
 """Random surroundings among which the one with the least visible seam is taken."""
 SEAM_STRIDE = 2
-"""Every how many voxels the seam is looked at."""
+"""Step in voxels at which the seam is sampled."""
 LUNG_SURROUNDINGS = 0.5
-"""Share of the surroundings that come from lung without a nodule, where there is some: of few patients, but many."""
+"""Share of the surroundings that come from lung without a nodule, where there is any: many places of few patients."""
 VOI_SLICE_MM = 2.5
 VOI_IN_PLANE_REACH_MM = 14.5
 """The VOIs' usual slice spacing, and their median distance from centre to edge in-plane."""
 MASK_THRESHOLD = 0.5
-"""Share of a cell or voxel from which it counts as nodule."""
+"""Share of a cell or voxel that the nodule must fill for the cell or voxel to count as nodule."""
 
 
 def _crop(array: NDArray[np.float16], start: Sequence[int], size: int) -> tuple[Float, tuple[slice, slice, slice]]:
@@ -70,7 +70,7 @@ class Sample:
     Attributes:
         patch: [2, S, S, S] float32.
         occupancy: [S, S, S] float32 in [0, 1], the reader mask at 0.5 mm, linearly interpolated.
-        spacing_mm: Of the voxels; below 0.5 where a nodule's cube was enlarged (Table 5).
+        spacing_mm: Spacing of the voxels; below 0.5 where a nodule's cube was enlarged (Table 5).
     """
 
     patch: Float
@@ -81,14 +81,14 @@ class Sample:
     def nodule(self) -> Float:
         """[S/4, S/4, S/4] float32 in [0, 1]: the share of each cell that the reader mask fills.
 
-        The paper samples the mask by nearest neighbour; under 8 mm a nodule is a handful of cells, and the share does
-        not jump with its position on the grid.
+        The paper samples the mask by nearest neighbour. Under 8 mm a nodule is a handful of cells; the share, unlike a
+        sample, does not jump with the nodule's position on the grid.
         """
         return _grid(self.occupancy)
 
     @property
     def nodule_cells(self) -> NDArray[np.bool_]:
-        """[S/4, S/4, S/4] bool: the cells that the reader mask fills by half, or the fullest where it fills none so."""
+        """[S/4, S/4, S/4] bool: cells that the reader mask fills by half, or the fullest where none is half full."""
         share = self.nodule
         return np.asarray(share >= min(MASK_THRESHOLD, float(share.max())))
 
@@ -113,12 +113,12 @@ class _Cut:
     occupancy: Float
 
     def on(self, surroundings: Float) -> Sample:
-        """Laid onto [2, size, size, size] surroundings."""
+        """The patch that this cut gives on [2, size, size, size] surroundings."""
         weight = 1.0 if self.weight is None else self.weight
         return Sample(patch=surroundings + weight * (self.patch - surroundings), occupancy=self.occupancy)
 
     def seam(self, surroundings: Float) -> float:
-        """How visible the transition to ``surroundings`` is: mean difference of the lung window where it happens."""
+        """How visible the transition to ``surroundings`` is: mean difference of the lung window in the transition."""
         if self.weight is None:
             return 0.0
         step = (slice(None, None, SEAM_STRIDE),) * 3
@@ -146,7 +146,7 @@ def _cut(voxels: NoduleVoxels, offset: Sequence[float], size: int, ramp: float) 
 def cut_like_voi(voxels: NoduleVoxels, rng: np.random.Generator) -> NoduleVoxels:
     """A cube cut as tightly as the VOIs are: ``evaluation`` compares the model's answers on it with the whole cube's.
 
-    In z at most one 2.5 mm slice is left beyond the nodule, in-plane 14.5 mm from its centre (the VOIs' median).
+    In z, at most one 2.5 mm slice remains beyond the nodule; in-plane, 14.5 mm from its centre (the VOIs' median).
     """
     filled = np.flatnonzero((voxels.occupancy > 0).any(axis=(1, 2)))
     slice_gap = rng.integers(0, round(VOI_SLICE_MM / PATCH_SPACING_MM) + 1, size=2)
@@ -184,8 +184,8 @@ class PatchSampler:
 
     Args:
         voxels: By case_id, at least those of ``nodules`` and of their cubes.
-        nodules: Those that may be drawn. The cubes and the lung among them lend their surroundings, so give training
-            patients only.
+        nodules: The nodules that may be drawn. The cubes and the lung among them lend their surroundings, so pass only
+            those of training patients.
     """
 
     def __init__(self, voxels: Mapping[str, NoduleVoxels], nodules: Sequence[Nodule]) -> None:
@@ -218,12 +218,12 @@ class PatchSampler:
         offset: Sequence[float] = (0.0, 0.0, 0.0),
         size: int = PATCH_SIZE,
     ) -> Sample:
-        """The patch of a nodule; what ends before the patch does is laid onto the best of several surroundings.
+        """The patch of a nodule; a VOI that ends before the patch does is laid onto the best of several surroundings.
 
         Args:
             voxels: The nodule.
             rng: Chooses the surroundings and the width of the transition.
-            patient_id: Whose nodule it is: surroundings come from others.
+            patient_id: The nodule's patient: surroundings come from other patients.
             offset: Patch centre minus nodule centre, in 0.5 mm voxels, zyx.
             size: Side of the patch in voxels, a multiple of 4.
         """

@@ -1,4 +1,4 @@
-"""A nodule's surroundings out of a CT, at 0.5 mm as the network sees them, and its mask on the same grid.
+"""A nodule's surroundings from a CT, at 0.5 mm as the network sees them, and its mask on the same grid.
 
 The region is larger than the network's cube by the jitter that training applies, and its middle voxels are exactly what
 the SDK cuts out at prediction: windows, spline and sampling are the SDK's.
@@ -35,7 +35,7 @@ class NoduleMask:
     start_zyx: tuple[int, int, int]
 
     def center_xyz_mm(self, ct: CTVolume) -> tuple[float, float, float]:
-        """Its centre of mass, LPS mm."""
+        """The mask's centre of mass, LPS mm."""
         index_zyx = np.argwhere(self.voxels).mean(axis=0) + self.start_zyx
         x, y, z = lps_from_index(ct, [index_zyx[::-1]])[0].tolist()
         return x, y, z
@@ -47,7 +47,7 @@ class Region:
 
     Attributes:
         channels: [2, z, y, x] float16, both windows; 0 outside the CT.
-        occupancy: [z, y, x] float16 in [0, 1], the mask; None where nobody drew one.
+        occupancy: [z, y, x] float16 in [0, 1], the mask; None where there is no mask.
         center: The nodule's centre as an index into these arrays, zyx.
         extension: Voxels at each face that are continued rather than measured.
     """
@@ -64,7 +64,7 @@ def cut_region(ct: CTVolume, center_xyz_mm: Sequence[float], *, mask: NoduleMask
     Args:
         ct: The scan.
         center_xyz_mm: (3,) LPS mm; becomes the middle of the region.
-        mask: The nodule's, where it is known.
+        mask: The nodule's mask, where it is known.
 
     Returns:
         ``REGION_SIZE`` voxels along each axis.

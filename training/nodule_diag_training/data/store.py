@@ -1,9 +1,8 @@
 """Prepared nodules on disk: one zarr group for each, whole or absent.
 
-zarr rather than HDF5 because a group is a folder: it is written beside the store and moved in by one rename, so a
-crash or a full disk costs the nodule at hand, where an HDF5 file that is open for writing can be lost as a whole.
-Chunks carry a checksum. The store belongs to one set of preprocessing parameters; another set is refused, never mixed
-in.
+The format is zarr and not HDF5 because a zarr group is a folder: it is written beside the store and moved in by one
+rename. A crash or a full disk then costs only the current nodule; an HDF5 file that is open for writing can be lost as
+a whole. Chunks carry a checksum. The store belongs to one set of preprocessing parameters; another set is refused.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ COMPRESSION_LEVEL = 3
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredCase:
-    """A nodule of the store, whose voxels are read when they are asked for.
+    """A nodule of the store; its voxels are read on request.
 
     Attributes:
-        folder: Its own.
-        case: What is known of it.
+        folder: The nodule's folder.
+        case: What is known of the nodule.
         center: As ``Region.center``.
         extension: As ``Region.extension``.
     """
@@ -52,10 +51,10 @@ class StoredCase:
     extension: int
 
     def region(self) -> Region:
-        """Its voxels.
+        """The nodule's voxels.
 
         Raises:
-            TrainingDataError: If they are damaged.
+            TrainingDataError: If the voxels are damaged.
         """
         import zarr
 
@@ -71,10 +70,10 @@ class StoredCase:
             raise _damaged(self.folder, error) from error
 
     def voxels(self) -> NoduleVoxels:
-        """As training takes them; where nobody outlined the nodule, an empty mask, which ``Nodule.outlined`` tells.
+        """The voxels as training takes them; the mask is empty where the nodule has no outline (``Nodule.outlined``).
 
         Raises:
-            TrainingDataError: If they are damaged.
+            TrainingDataError: If the voxels are damaged.
         """
         region = self.region()
         empty = np.zeros(region.channels.shape[1:], dtype=np.float16)
@@ -91,10 +90,10 @@ class NoduleStore:
 
     Args:
         path: The folder; made when it does not exist.
-        preprocessing: What it is to hold; the same as it holds already.
+        preprocessing: The parameters of its nodules; an existing store must have the same.
 
     Raises:
-        TrainingDataError: If it was prepared with other parameters, or is a folder of something else.
+        TrainingDataError: If the store was prepared with other parameters, or the folder holds something else.
     """
 
     def __init__(self, path: Path, *, preprocessing: Preprocessing) -> None:
@@ -141,17 +140,17 @@ class NoduleStore:
         return zarr.open_group(folder, mode="r").attrs.get("key") == self._key(case, fingerprint)
 
     def _key(self, case: Case, fingerprint: str) -> str:
-        # The centre of a LIDC nodule is found on the way and follows from the source.
+        # The centre of a LIDC nodule is found during preparation and follows from the source.
         facts = case.model_dump(mode="json", exclude={"center_xyz_mm"} if case.kind == "lidc" else None)
         text = json.dumps([self.preprocessing.model_dump(mode="json"), facts, fingerprint], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def add(self, case: Case, region: Region, *, fingerprint: str) -> None:
-        """Write a nodule; the same one, with other facts or from a changed CT, is replaced.
+        """Write a nodule. A stored version of it with other facts or from a changed CT is replaced.
 
         Raises:
             TrainingDataError: If another nodule of the store has its id.
-            OutputError: If it cannot be written; the store is as before.
+            OutputError: If the nodule cannot be written; the store is then unchanged.
         """
         import zarr
         from zarr.codecs import ZstdCodec

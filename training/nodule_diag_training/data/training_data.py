@@ -1,4 +1,4 @@
-"""What a model learns from, is judged on and finds similar: LIDC's VOIs and cubes, or stores of ``train prepare``."""
+"""The nodules for training, evaluation and retrieval: LIDC's VOIs and cubes, or stores of ``train prepare``."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PREPARE = "nodule-diag train prepare"
 
 @dataclass(frozen=True, kw_only=True)
 class StoreFacts:
-    """What a run says of a store that it learned from.
+    """What a run reports about a store that it learned from.
 
     Attributes:
-        name: Its folder's, without those above.
-        kind: What ``train prepare`` made it of.
-        nodules: How many it holds.
+        name: Name of the store's folder, without the folders above it.
+        kind: What ``train prepare`` made the store from.
+        nodules: Number of nodules in the store.
     """
 
     name: str
@@ -37,12 +37,12 @@ class StoreFacts:
 
 @dataclass
 class TrainingData:
-    """Nodules, and their voxels once somebody asks: reading all of LIDC's takes a minute and 1.5 GB.
+    """Nodules, and their voxels on request: reading all of LIDC's voxels takes a minute and 1.5 GB.
 
     Attributes:
         nodules: All of them.
-        load: Reads the voxels of some.
-        stores: Where they come from; empty for LIDC's VOIs and cubes.
+        load: Reads the voxels of given nodules.
+        stores: Where the nodules come from; empty for LIDC's VOIs and cubes.
     """
 
     nodules: Sequence[Nodule]
@@ -52,7 +52,7 @@ class TrainingData:
 
     @classmethod
     def of(cls, root: Path, stores: Sequence[Path] = ()) -> TrainingData:
-        """Those of the stores, or where there are none those of the LIDC data folder.
+        """The nodules of the stores, or of the LIDC data folder where no store is given.
 
         Raises:
             TrainingDataError: If a table or a store is missing or damaged, a store is empty, or two hold the same case.
@@ -69,7 +69,7 @@ class TrainingData:
 
     @property
     def voxels(self) -> Voxels:
-        """Of all nodules, by case_id.
+        """The voxels of all nodules, by case_id.
 
         Raises:
             TrainingDataError: If one cannot be read.
@@ -79,27 +79,27 @@ class TrainingData:
         return self._voxels
 
     def voxels_of(self, nodules: Sequence[Nodule]) -> Voxels:
-        """Of some, which are read alone unless all were read before. Errors as ``voxels``."""
+        """The voxels of some nodules. Only these are read, unless all were read before. Errors as ``voxels``."""
         if self._voxels is None:
             return self.load(nodules)
         return {nodule.case_id: self._voxels[nodule.case_id] for nodule in nodules}
 
 
 def once(nodules: Sequence[Nodule]) -> list[Nodule]:
-    """Every nodule in one form: the cube, whose surroundings are real, where there is one."""
+    """Every nodule once: as a cube, whose surroundings are real, where there is one."""
     return [nodule for nodule in nodules if nodule.is_cube or nodule.twin is None]
 
 
 def diagnosed_once(nodules: Sequence[Nodule]) -> list[Nodule]:
-    """Those of ``once`` with a diagnosis."""
+    """The nodules of ``once`` that have a diagnosis."""
     return [nodule for nodule in once(nodules) if nodule.sure is not None]
 
 
 def _stored(paths: Sequence[Path]) -> TrainingData:
-    """All nodules of some stores, by case id, whatever the order of stores and files; voxels are read when wanted.
+    """All nodules of some stores, by case id, regardless of the order of stores and files; voxels are read on request.
 
-    A nodule without mask teaches CNet alone, and one without scores no score. A twin that is in none of the stores is
-    forgotten.
+    A nodule without a mask teaches CNet alone, and a nodule without scores teaches no score. A twin that is in none of
+    the stores is dropped.
     """
     found: dict[str, StoredCase] = {}
     placed: dict[tuple[str, str, tuple[float, float, float]], str] = {}

@@ -16,7 +16,7 @@ from .nodule import Nodule, TrainingDataError
 Float = NDArray[np.float32]
 
 EXTENSION = 6
-"""Voxels of 0.5 mm by which a VOI is continued beyond its last slice, over which it fades into other surroundings."""
+"""Voxels of 0.5 mm by which a VOI is continued beyond its last slice; over these it fades into other surroundings."""
 CUBE_SPACING_MM = (1.0, 1.0, 1.0)
 
 
@@ -38,14 +38,14 @@ class NoduleVoxels:
 
 
 def positions_at_half_mm(size: int, spacing_mm: float, extension: int) -> NDArray[np.float64]:
-    """Where the samples of a 0.5 mm grid lie in an axis of ``size`` voxels, clamped to its first and last centre."""
+    """Positions of the samples of a 0.5 mm grid on an axis of ``size`` voxels, clamped to the first and last centre."""
     count = round((size - 1) * spacing_mm / PATCH_SPACING_MM) + 1
     positions = (np.arange(-extension, count + extension)) * (PATCH_SPACING_MM / spacing_mm)
     return np.asarray(np.clip(positions, 0.0, size - 1.0))
 
 
 def linear_matrix(size: int, positions: NDArray[np.float64], *, extension: int = 0) -> Float:
-    """[M, size] linear interpolation, since masks must not overshoot; nothing where a VOI is continued."""
+    """[M, size] linear interpolation, since masks must not overshoot; zeros where a VOI is continued."""
     distance = np.abs(positions[:, None] - np.arange(size)[None, :])
     matrix = np.maximum(0.0, 1.0 - distance).astype(np.float32)
     matrix[:extension] = 0.0
@@ -111,5 +111,5 @@ def at_half_mm(
 
 
 def load_all(nodules: Sequence[Nodule]) -> dict[str, NoduleVoxels]:
-    """``load_voxels`` for each, by case_id (about 1.5 GB for the 973 shared VOIs and cubes)."""
+    """``load_voxels`` for each nodule, by case_id (about 1.5 GB for the 973 shared VOIs and cubes)."""
     return {nodule.case_id: load_voxels(nodule) for nodule in nodules}

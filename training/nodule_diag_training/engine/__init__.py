@@ -1,6 +1,6 @@
 """A run: its steps, checkpoints, log and processes. It resumes after a kill and repeats to the bit.
 
-What is learned is decided in ``data`` and ``losses``.
+``data`` and ``losses`` decide what is learned.
 Doors: ``Run``, ``load_model``, ``step_losses``, ``Execution``, ``Processes``, ``code_digest``, ``Origin``, the
 optimiser's parts (``rated_parameters``, ``damp_mean_direction``), and the logs.
 """

@@ -1,4 +1,4 @@
-"""Checkpoints as safetensors: nothing pickled is written or read, and none is ever half there."""
+"""Checkpoints as safetensors: nothing is pickled, and a file is always written whole."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DATA_KEY = "data"
 STEP_KEY = "step"
 BEST_KEY = "best"
 LENGTH_BYTES = 8
-"""Of a safetensors header's length, little-endian, at the start of the file."""
+"""Size of a safetensors header's length, little-endian, at the start of the file."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,7 +37,7 @@ class Best:
 
     Attributes:
         step: After which step, counted from 0.
-        value: Their loss by ``validation.criterion``.
+        value: Their validation loss, by ``validation.criterion``.
         weights: By name, on the CPU.
     """
 
@@ -48,7 +48,7 @@ class Best:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Progress:
-    """How far a run is: the number of steps done, and the best weights where it validates."""
+    """How far a run is: the number of steps done, and the best weights if the run validates."""
 
     steps: int = 0
     best: Best | None = None
@@ -63,18 +63,18 @@ def save_checkpoint(
     config: TrainingConfig,
     data: str,
 ) -> None:
-    """Write everything that a run needs to go on, atomically. Any earlier checkpoint survives a failure.
+    """Write everything that a run needs to resume, atomically. An earlier checkpoint survives a failure.
 
     Args:
         path: The file.
-        model: Its weights.
-        optimizer: Its moments.
+        model: The model whose weights are written.
+        optimizer: The optimiser whose moments are written.
         progress: How far the run is.
-        config: Of the run.
-        data: What it trains on, ``Origin.data``.
+        config: The run's configuration.
+        data: What the run trains on, ``Origin.data``.
 
     Raises:
-        OutputError: If it cannot be written, for want of space, say.
+        OutputError: If the file cannot be written, for example for lack of space.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
@@ -116,8 +116,8 @@ def load_checkpoint(
     """Restore a run and return how far it is.
 
     Raises:
-        TrainingDataError: If the file is damaged, or was written by another configuration or from other nodules: of
-            another fold it would have learned from the patients that this one holds out.
+        TrainingDataError: If the file is damaged, or was written with another configuration or other nodules: a run of
+            another fold would have learned from the patients that this one holds out.
     """
     tensors, metadata = _read(path)
     stored = TrainingConfig.model_validate_json(metadata[CONFIG_KEY])
@@ -147,13 +147,13 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_model(path: Path, model: SynergicModel, *, config: TrainingConfig, provenance: Mapping[str, object]) -> None:
-    """Write a finished model with its configuration and where it comes from."""
+    """Write a finished model with its configuration and provenance."""
     metadata = {CONFIG_KEY: config.model_dump_json(), "provenance": json.dumps(dict(provenance), sort_keys=True)}
     write_bytes(path, _serialised(model.state_dict(), metadata))
 
 
 def load_model(path: Path) -> tuple[SynergicModel, TrainingConfig, dict[str, Any]]:
-    """Read a finished model: it in evaluation mode, its configuration and provenance."""
+    """Read a finished model: the model in evaluation mode, its configuration and its provenance."""
     tensors, metadata = _read(path)
     config = TrainingConfig.model_validate_json(metadata[CONFIG_KEY])
     model = build_model(config)

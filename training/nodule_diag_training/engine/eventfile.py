@@ -1,8 +1,8 @@
 """A run's scalars for TensorBoard, written step by step at each checkpoint.
 
-tensorboardX rather than ``torch.utils.tensorboard``: it needs protobuf and packaging alone, where the other imports the
-whole viewer. Its event writer is used without the threads of its ``SummaryWriter``, so that a full disk is an error
-here and not a thread that died.
+This uses tensorboardX and not ``torch.utils.tensorboard``: tensorboardX needs only protobuf and packaging, while the
+other imports the whole viewer. The event writer is used without the threads of ``SummaryWriter``, so that a full disk
+raises an error here and does not end a thread unnoticed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ FOLDER = "tensorboard"
 class EventFile:
     """A new event file in a run's folder.
 
-    A run that resumes first tells the viewer to forget what earlier files have of the steps still to come, so that none
-    shows twice.
+    A run that resumes first tells the viewer to drop the later steps of earlier files, so that no step is shown
+    twice.
 
     Args:
-        folder: Of the run.
+        folder: The run's folder.
         begin: The first step that will be written.
 
     Raises:
@@ -72,7 +72,7 @@ class EventFile:
         """Hand everything to the operating system.
 
         Raises:
-            OutputError: If it does not take it.
+            OutputError: If the operating system refuses it.
         """
         try:
             self._writer.flush()

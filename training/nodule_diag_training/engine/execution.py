@@ -1,4 +1,4 @@
-"""Where and how a run is computed: nothing here changes what is learned, so none of it is part of the configuration."""
+"""Where and how a run is computed: it changes nothing in what is learned, so it is no part of the configuration."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Execution:
 
     Attributes:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
-        compile: Whether the model goes through ``torch.compile``.
-        workers: Threads that draw and augment the next steps' patches; 0 leaves that to the training thread.
+        compile: Whether the model is compiled by ``torch.compile``.
+        workers: Threads that draw and augment the next steps' patches; at 0 the training thread does this.
     """
 
     device: str = "cpu"
@@ -27,8 +27,8 @@ class Execution:
         """The device.
 
         Raises:
-            UsageError: If the name is none of a device.
-            BackendError: If there is no such device here.
+            UsageError: If this is not the name of a device.
+            BackendError: If this machine has no such device.
         """
         hint = "give cpu, cuda or cuda:N"
         try:

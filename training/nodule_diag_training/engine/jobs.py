@@ -1,7 +1,7 @@
 """Several runs at a time, each a process with a log of its own: folds or seeds side by side on one GPU.
 
-A step of this model leaves most of a large GPU idle, so that runs in separate processes finish sooner together than one
-after the other; they share nothing, and one that fails leaves the others alone.
+A step of this model leaves most of a large GPU idle, so runs in parallel processes finish sooner than runs one after
+the other. The processes share nothing, and a failed run does not affect the others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from nodule_diag.errors import NoduleDiagError, OutputError, UsageError
 
 LAST_LINES = 3
-"""Of a failed process's log, in the error."""
+"""Lines of a failed process's log that the error shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +23,9 @@ class Job:
     """A command and where its output goes.
 
     Attributes:
-        name: For people.
+        name: A readable name.
         argv: Program and arguments.
-        log: File for stdout and stderr; what it holds already is kept.
+        log: File for stdout and stderr; existing content is kept.
     """
 
     name: str
@@ -49,7 +49,7 @@ def run_side_by_side(jobs: Sequence[Job], *, at_once: int, on_end: Callable[[Job
 
     Raises:
         UsageError: If ``at_once`` is not positive.
-        JobsFailedError: If any failed: which, with the end of its log.
+        JobsFailedError: If any job failed; the error says which, with the end of its log.
     """
     if at_once < 1:
         raise UsageError(f"{at_once} runs at a time", hint="give 1 or more")

@@ -1,4 +1,4 @@
-"""What a batch is taught: the terms of eq. 12 for drawn nodules, in every system."""
+"""The losses of a batch: the terms of eq. 12 for drawn nodules, in every system."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from nodule_diag_training.model import SynergicOutput
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerms:
-    """The scalar terms of eq. 12, unweighted, and their weights. What a batch does not teach is 0."""
+    """The scalar terms of eq. 12, unweighted, and their weights. A term that nothing in the batch teaches is 0."""
 
     classification: Tensor
     cam: Tensor
@@ -54,7 +54,7 @@ def step_losses(
     """The loss terms of a batch whose first ``len(unsure)`` entries are unsure and whose others are sure."""
     draws = [(draw, False) for draw in unsure] + [(draw, True) for draw in sure]
     labels = [cnet_label(draw.nodule, drawn_as_sure=as_sure, config=config) for draw, as_sure in draws]
-    # A term that nothing in the batch teaches: 0, and a part of the graph, so that backward always works.
+    # The value of a term that nothing in the batch teaches: 0, but part of the graph, so that backward always works.
     zero = 0.0 * output.pooled.sum()
     return LossTerms(
         classification=_mean(_classification(output, labels), zero),
@@ -78,7 +78,7 @@ def _mean(values: Tensor | None, zero: Tensor) -> Tensor:
 
 
 def _segmentation(output: SynergicOutput, draws: Sequence[tuple[Draw, bool]], config: TrainingConfig) -> Tensor | None:
-    """Eq. 1 for each nodule whose mask teaches."""
+    """Eq. 1 for each nodule whose mask teaches SegNet."""
     taught = [
         i
         for i, (draw, as_sure) in enumerate(draws)
@@ -93,7 +93,7 @@ def _segmentation(output: SynergicOutput, draws: Sequence[tuple[Draw, bool]], co
 
 
 def _score(output: SynergicOutput, draws: Sequence[tuple[Draw, bool]], config: TrainingConfig) -> Tensor | None:
-    """The configuration's score loss, eq. 2 in the paper, for each nodule whose score teaches."""
+    """The configuration's score loss, eq. 2 in the paper, for each nodule whose score teaches RNet."""
     if output.score is None:
         return None
     targets = [score_target(draw.nodule, drawn_as_sure=as_sure, config=config) for draw, as_sure in draws]
@@ -126,11 +126,11 @@ def _labelled(labels: Sequence[float | None]) -> list[int]:
 def _cam(
     output: SynergicOutput, draws: Sequence[Draw], labels: Sequence[float | None], config: TrainingConfig
 ) -> Tensor | None:
-    """The system's loss on the CAM for each guided nodule; no map is wanted where there is none."""
+    """The system's loss on the CAM for each guided nodule; places without a nodule are left out."""
     loss = config.modules.cam_loss
     if loss is None or output.cam is None or output.logit is None:
         return None
-    # SEM guides the CAM; without the stop it could also move to meet it.
+    # SEM guides the CAM; without the detach, SEM could also move towards the CAM.
     sem = None if output.segmentation_logit is None else torch.sigmoid(output.segmentation_logit).detach()
     compared = sem if loss.compares == "segmentation" else output.activation
     if compared is None:

@@ -29,7 +29,7 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 
 
 def heads_of(model: SynergicModel) -> list[nn.Linear]:
-    """RNet's and CNet's layers, those that there are."""
+    """The layers of RNet and CNet, where the model has them."""
     return [head for head in (model.rnet, model.cnet) if head is not None]
 
 
@@ -45,8 +45,8 @@ def rated_parameters(model: SynergicModel, config: TrainingConfig) -> list[dict[
 def damp_mean_direction(gradient: Tensor, pooled: Tensor, *, share: float) -> None:
     """Scale a head's gradient by ``share`` along the mean of the batch's pooled features, in place.
 
-    ``gradient`` is [outputs, 256] and ``pooled`` [B, 256]. A preconditioner: it changes the way to the optimum, not
-    where it lies.
+    ``gradient`` is [outputs, 256] and ``pooled`` [B, 256]. This is a preconditioner: it changes the path to the
+    optimum, not the optimum.
     """
     direction = functional.normalize(pooled.detach().mean(dim=0), dim=0)
     gradient -= (1.0 - share) * (gradient @ direction)[:, None] * direction

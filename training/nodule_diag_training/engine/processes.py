@@ -1,8 +1,8 @@
 """Data parallel training by torch's own DistributedDataParallel under torchrun: any number of nodes, no dependency.
 
-Each process takes its share of a step's nodules, weighed so that their gradients sum to the whole batch's
-(``shares.py``), and the first writes the files. All draw the whole batch, which is why it is the same for any number of
-processes; drawing goes on ahead of the steps (``nodule_diag.process.side_by_side``).
+Each process takes its share of a step's nodules, weighted so that the gradients sum to the whole batch's
+(``shares.py``). The first process writes the files. Each process draws the whole batch, so the batch is the same for
+any number of processes; drawing runs ahead of the steps (``nodule_diag.process.side_by_side``).
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from .jobs import JobsFailedError
 
 Item = TypeVar("Item")
 COMMAND_MODULE = "nodule_diag_cli"
-"""Which ``python -m`` runs as ``nodule-diag``; by name, since training does not import the command line."""
+"""The module that ``python -m`` runs as ``nodule-diag``; by name, since training does not import the command line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """This process among those that train together; on its own without arguments."""
+    """This process among those that train together; without arguments, the only one."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes."""
+        """Whether this process writes the files."""
         return self.rank == 0
 
     def share(self, items: Sequence[Item]) -> list[Item]:
-        """Which of a batch's items are this process's."""
+        """This process's items of a batch."""
         return list(items[self.rank :: self.size])
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -64,11 +64,11 @@ class Processes:
         return (total[:-1] / total[-1])[None]
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """The model whose gradients are averaged over the processes; as it is where there is one."""
+        """The model with gradients averaged over the processes; the model itself where there is one process."""
         return model if self.size == 1 else DistributedDataParallel(model)
 
     def gradients_shared(self, model: nn.Module, *, now: bool) -> AbstractContextManager[None]:
-        """Where a ``parallel`` model's forward and backward belong: gradients are added up with a step's last batch."""
+        """The context of a ``parallel`` model's forward and backward: gradients are added up at a step's last batch."""
         if not isinstance(model, DistributedDataParallel) or now:
             return nullcontext()
         waiting: AbstractContextManager[None] = model.no_sync()
@@ -78,7 +78,7 @@ class Processes:
         """The gradients of the sum of all processes' losses.
 
         DistributedDataParallel averages, hence the factor. It also waits for the gradient of every parameter, hence the
-        zeros: one that this process's nodules teach nothing has its part of the sum as well.
+        zeros: a parameter that this process's nodules teach nothing still takes part in the sum.
         """
         if self.size > 1:
             tensors = [getattr(output, field.name) for field in fields(output)]
@@ -95,7 +95,7 @@ def joined(execution: Execution) -> Iterator[tuple[Processes, Execution]]:
         execution: As asked for; ``cuda`` means the GPU of this process's number on its node.
 
     Yields:
-        This process and where it computes; on its own where torchrun started none.
+        This process and where it computes; a single process where torchrun started none.
 
     Raises:
         UsageError: If all processes would share one named GPU.
@@ -116,7 +116,7 @@ def joined(execution: Execution) -> Iterator[tuple[Processes, Execution]]:
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         with warnings.catch_warnings():
-            # Of 1x1x1 kernels, whose layout has two equal names; DistributedDataParallel copies them either way.
+            # For 1x1x1 kernels, whose layout has two equal names; DistributedDataParallel copies them either way.
             warnings.filterwarnings("ignore", message="Grad strides do not match", category=UserWarning)
             yield Processes(rank=distributed.get_rank(), size=distributed.get_world_size()), execution
     finally:
@@ -128,7 +128,7 @@ def start_processes(count: int, arguments: Sequence[str]) -> None:
 
     Args:
         count: How many.
-        arguments: Of the command; ``--processes`` among them is set to 1.
+        arguments: The command's arguments; ``--processes`` among them is set to 1.
 
     Raises:
         JobsFailedError: If one failed; torchrun ends the others.

@@ -1,4 +1,4 @@
-"""What made a run: the code's version and digest, and a fingerprint of everything that it could learn from."""
+"""The origin of a run: the code's version and digest, and a fingerprint of everything that the run could learn from."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from nodule_diag_training.data import Nodule, NoduleVoxels
 
 GIT_SECONDS = 10
 LABELS = "labels_sha256"
-"""Of ``Origin``, in a model's provenance."""
+"""The key of ``Origin``'s labels in a model's provenance."""
 CODE = "code"
 LEARNING_CODE = {
     "nodule_diag_training": ("config.py", "systems.py", "data", "engine", "losses", "model"),
     "nodule_diag": ("preprocessing",),
 }
-"""Which sources decide what a run learns: not the commands, tables and figures, nor how a model is judged."""
+"""The sources that decide what a run learns; commands, tables, figures and the judging of models are not among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +34,12 @@ class Origin:
     """Code and data of a run.
 
     Attributes:
-        version: Of this package.
+        version: Version of this package.
         code: ``code_digest``.
-        revision: The git commit of the checkout it runs from, ``+`` behind it where files differ; None outside one.
-        torch: Its version.
-        labels_sha256: Of case ids, patients, scores, diagnoses, in the order of case ids.
-        voxels_sha256: Of the prepared voxels and masks, in that order.
+        revision: The git commit of the checkout, with a ``+`` behind it where files differ; None outside a checkout.
+        torch: Version of torch.
+        labels_sha256: Digest of case ids, patients, scores and diagnoses, in the order of case ids.
+        voxels_sha256: Digest of the prepared voxels and masks, in the same order.
     """
 
     version: str
@@ -51,7 +51,7 @@ class Origin:
 
     @classmethod
     def of(cls, nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels]) -> Origin:
-        """That of a run of this code on these nodules."""
+        """The origin of a run of this code on these nodules."""
         arrays = hashlib.sha256()
         for nodule in _in_order(nodules):
             own = voxels[nodule.case_id]
@@ -69,7 +69,7 @@ class Origin:
 
     @property
     def data(self) -> str:
-        """What it trains on, in a line."""
+        """What the run trains on, in one line."""
         return f"{self.labels_sha256} {self.voxels_sha256}"
 
     def to_dict(self) -> dict[str, object]:
@@ -82,7 +82,7 @@ def _in_order(nodules: Sequence[Nodule]) -> list[Nodule]:
 
 
 def labels_digest(nodules: Sequence[Nodule]) -> str:
-    """SHA-256 of what is known of nodules, wherever they lie and in whatever order they come."""
+    """SHA-256 of what is known of nodules, regardless of their files' folders and of their order."""
     digest = hashlib.sha256()
     for nodule in _in_order(nodules):
         facts = asdict(nodule)
@@ -117,7 +117,7 @@ def _sources(place: Traversable, *, name: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _meaning(node: object) -> object:
-    """A syntax tree as lists, without what is empty (Python's versions differ in that) and without bare texts."""
+    """A syntax tree as lists, without empty fields (Python versions differ in them) and without bare texts."""
     if isinstance(node, list):
         return [_meaning(item) for item in node if not _is_text(item)]
     if isinstance(node, ast.AST):
@@ -127,7 +127,7 @@ def _meaning(node: object) -> object:
 
 
 def _is_text(node: object) -> bool:
-    """A docstring, of an attribute too."""
+    """Whether a node is a docstring, of an attribute too."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 

@@ -1,4 +1,4 @@
-"""The training loop: one folder a run, resumable at any step, every draw reproducible from the seed and the step."""
+"""The training loop: one folder per run, resumable at any step, every draw reproducible from the seed and the step."""
 
 from __future__ import annotations
 
@@ -56,27 +56,27 @@ class NonFiniteLossError(TrainingDataError):
 
 
 def in_channels_last(model: SynergicModel) -> SynergicModel:
-    """The model with its weights laid out as convolutions take them fastest."""
+    """The model with its weights in the memory layout that is fastest for convolutions."""
     return model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
 
 
 class Run:
     """A training run in a folder.
 
-    Calling ``train`` again after a crash goes on from the last checkpoint.
+    Calling ``train`` again after a crash resumes from the last checkpoint.
 
     Args:
         folder: Configuration, logs, checkpoint and finished model.
         config: What is learned, and how.
-        nodules: Those of the training patients; some are set aside where the configuration validates.
-        voxels: By case_id, of all of them.
-        provenance: Goes into the finished model.
+        nodules: The training patients' nodules; some are set aside where the configuration validates.
+        voxels: Voxels of all of them, by case_id.
+        provenance: Written into the finished model.
         initial: Weights to start from.
         execution: Where and how it is computed.
-        processes: Those that train together; ``folder`` is the same for all, and the first one writes.
+        processes: The processes that train together; they have the same ``folder``, and the first one writes.
 
     Raises:
-        TrainingDataError: If the nodules do not suffice, or a step has fewer than there are processes.
+        TrainingDataError: If there are too few nodules, or a step has fewer nodules than there are processes.
         BackendError: If the device does not exist.
     """
 
@@ -131,12 +131,12 @@ class Run:
     ) -> SynergicModel:
         """Train to the last step (or ``until``), write the model, and return it.
 
-        The finished model is the best by its validation patients (``validation.criterion``), or without any the last.
+        The finished model has the best weights by ``validation.criterion``, or without validation the last weights.
 
         Args:
             until: Stop after this many steps, at a checkpoint, without finishing the model.
             on_step: Called after each step.
-            on_validation: Called after each look at the validation patients.
+            on_validation: Called after each validation.
 
         Raises:
             TrainingDataError: If the folder holds a run of another configuration or of other nodules.
@@ -145,7 +145,7 @@ class Run:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if self._device.type == "cuda":
-            torch.backends.cudnn.deterministic = True  # or a run would not be its own repetition
+            torch.backends.cudnn.deterministic = True  # or a repeated run would give different weights
         progress = Progress()
         if (self.folder / CHECKPOINT).exists():
             progress = load_checkpoint(
@@ -219,7 +219,7 @@ class Run:
         return (step + 1) % self.config.validate_every == 0 or step + 1 == self.config.steps
 
     def _better(self, best: Best | None, seen: ValidationLog) -> Best | None:
-        """``best``, or the present weights where they did better; of equals the first is kept."""
+        """``best``, or the present weights where they did better; at a tie the first is kept."""
         value: float = getattr(seen, criterion(self.config))
         if best is not None and not value < best.value:
             return best

@@ -1,7 +1,7 @@
-"""What a run writes down: one line a step and one a validation, as CSV.
+"""The logs of a run as CSV: one line for each step and one for each validation.
 
 Everything in ``log.csv`` and ``validation.csv`` follows from the configuration and the data, so that a resumed run has
-the same files, byte for byte; how long a step took stands in ``timing.csv``.
+the same files, byte for byte; the time of each step is in ``timing.csv``.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ class RunLog:
     """All lines of a run, kept in memory and written with each checkpoint, as CSV and for TensorBoard.
 
     Args:
-        folder: Of the run.
-        steps: Steps of its checkpoint; what the files have of later ones is computed again.
-        writes: Whether this process writes at all.
+        folder: The run's folder.
+        steps: Steps of the run's checkpoint; later steps in the files are dropped and computed again.
+        writes: Whether this process writes files.
 
     Raises:
         OutputError: If TensorBoard's file cannot be written.
@@ -112,7 +112,7 @@ class RunLog:
         self._note("train", {**_scalars(line), "seconds": seconds}, step=line.step)
 
     def add_validation(self, line: ValidationLog) -> None:
-        """Note a look at the validation patients."""
+        """Note the losses of a validation."""
         self._validations.append(line)
         self._note("validation", _scalars(line), step=line.step)
 
@@ -121,7 +121,7 @@ class RunLog:
             self._events.add(group, values, step=step)
 
     def write(self) -> None:
-        """Write the files; none for validations where there were none.
+        """Write the files; no file for validations where there were none.
 
         Raises:
             OutputError: If one cannot be written.

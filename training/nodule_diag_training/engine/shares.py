@@ -1,8 +1,8 @@
-"""A step's batch in parts: what each part's mean losses count for, so that the parts add up to the whole batch.
+"""A step's batch in parts: the weight of each part's mean losses, so that the parts add up to the whole batch.
 
-Every term of eq. 12 is a mean over the nodules that teach it, and these differ from term to term and from part to part:
-a part with one of the batch's three labelled nodules has a third of the say in the classification loss. The counts
-follow from the draws alone, so every part can be weighed before the others are computed.
+Every term of eq. 12 is a mean over the nodules that teach it, and their number differs from term to term and from part
+to part: a part with one of the batch's three labelled nodules has a weight of a third in the classification loss. The
+counts follow from the draws alone, so every part can be weighted before the others are computed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def count_terms(unsure: Sequence[Draw], sure: Sequence[Draw], config: TrainingCo
 
 
 def weigh(terms: LossTerms, *, part: TermCounts, whole: TermCounts) -> LossTerms:
-    """A part's terms, each times the share that the part has in it; over all parts they sum to the batch's terms."""
+    """A part's terms, each times the part's share in the term; over all parts they sum to the batch's terms."""
     return LossTerms(
         classification=_share(terms.classification, part.classification, whole.classification),
         cam=_share(terms.cam, part.cam, whole.cam),
@@ -65,5 +65,5 @@ def weigh(terms: LossTerms, *, part: TermCounts, whole: TermCounts) -> LossTerms
 
 
 def _share(term: Tensor, part: int, whole: int) -> Tensor:
-    # Nobody taught: the term is 0 already, and a NaN in it must not be hidden.
+    # No nodule teaches this term: it is 0 already, and a NaN in it must not be hidden.
     return term * (part / whole) if whole else term

@@ -32,16 +32,16 @@ from .shares import count_terms
 BATCH = 4
 
 Criterion = Literal["classification", "total"]
-"""By which loss of the validation patients the best checkpoint is chosen."""
+"""The loss of the validation patients that chooses the best checkpoint."""
 Measure = Callable[[Sequence[Draw], Sequence[Draw]], LossTerms]
 """The loss terms of (unsure, sure) draws under the present weights."""
 
 
 def criterion(config: TrainingConfig) -> Criterion:
-    """What the best checkpoint is the best by.
+    """The loss that chooses the best checkpoint.
 
-    ``best_by`` where it says so. Else the classification loss where diagnoses teach CNet, since they are what a model
-    is for and few enough to be learned by heart; else the total of eq. 12.
+    It is ``best_by`` where that names a loss. Else it is the classification loss where diagnoses teach CNet: a model is
+    for diagnoses, and they are few enough to be learned by heart. Else it is the total of eq. 12.
     """
     if config.best_by != "auto":
         return config.best_by
@@ -50,12 +50,12 @@ def criterion(config: TrainingConfig) -> Criterion:
 
 
 def set_aside(nodules: Sequence[Nodule], *, share: float, seed: int) -> set[str]:
-    """The patients to validate on: the share of those with benign, with malignant and without diagnoses, cubes spread.
+    """The patients to validate on: a share of those with benign, malignant or no diagnoses, with cubes spread evenly.
 
     Args:
-        nodules: All that the run is given.
-        share: Of each kind of patients; at least one is taken, and one left, where there are two.
-        seed: Of the choice.
+        nodules: All nodules of the run.
+        share: Share of each kind of patients; of two or more, at least one is taken and at least one is left.
+        seed: Seed of the choice.
 
     Raises:
         TrainingDataError: If there are too few patients to set any aside.
@@ -81,13 +81,13 @@ def set_aside(nodules: Sequence[Nodule], *, share: float, seed: int) -> set[str]
 class Validation:
     """The nodules of the patients set aside, as fixed patches without augmentation.
 
-    A nodule that exists as VOI and as cube is measured once, as cube; a diagnosed one as if drawn for its diagnosis,
-    where the configuration draws such.
+    A nodule that exists as VOI and as cube is measured once, as cube. A diagnosed one is measured as if drawn for its
+    diagnosis, where the configuration draws sure nodules.
 
     Args:
-        config: Of the run; patches have the size of its last stage.
-        nodules: Of the patients set aside.
-        voxels: Of them and of the lenders.
+        config: The run's configuration; patches have the size of its last stage.
+        nodules: The nodules of the patients set aside.
+        voxels: Their voxels and those of the lenders.
         lenders: Nodules whose cubes lend surroundings to VOIs.
 
     Raises:
@@ -136,7 +136,7 @@ class Validation:
         Args:
             measure: The loss terms of a batch; called without gradients.
             part: Which of ``parts`` processes this is; each takes its share of the batches.
-            parts: How many share the work: the sums of all of them are to be added.
+            parts: How many processes share the work; the sums of all of them must be added up.
         """
         sums = torch.zeros(5, 2, dtype=torch.float64)
         with torch.no_grad():
@@ -156,7 +156,7 @@ class Validation:
         return sums
 
     def log(self, sums: torch.Tensor, *, step: int) -> ValidationLog:
-        """The means of what ``sums`` added up. Benign and malignant have equal say, as in the draws."""
+        """The means of what ``sums`` added up. Benign and malignant weigh the same, as in the draws."""
         benign, malignant, cam, segmentation, score = (
             float(total / count) if count else 0.0 for total, count in sums.tolist()
         )

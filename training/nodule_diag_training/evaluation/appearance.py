@@ -1,4 +1,4 @@
-"""What LIDC-IDRI's tables say of how a nodule looks: the readers' texture, and the slices it was seen in."""
+"""How a nodule looks, from LIDC-IDRI's tables: the readers' texture, and the thickness of the slices."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .judgement import Judgement
 VOIS = Path("lidc_vois") / "vois.csv"
 CUBES = Path("lidc_cubes") / "index.json"
 SERIES = Path("tables") / "lidc_luna16_cohort.csv"
-"""LUNA16's nodules: of whose series the thickness of the slices is known here, though there may be no VOI of them."""
+"""LUNA16's nodules with the slice thickness of their series; some of these nodules have no VOI."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Appearance:
-    """How a nodule looks; NaN where nobody says.
+    """How a nodule looks; NaN where it is not known.
 
     Attributes:
         texture: Mean over the readers, from 1 (ground glass) to 5 (solid).
-        slice_thickness_mm: Of the CT.
+        slice_thickness_mm: Slice thickness of the CT.
     """
 
     texture: float
@@ -34,7 +34,7 @@ class Appearance:
 
 
 def read_appearance(root: Path) -> dict[str, Appearance]:
-    """By case id; nothing of a nodule whose table is absent or lacks the columns.
+    """The appearance by case id, without nodules whose table is missing or lacks the columns.
 
     Args:
         root: The LIDC data folder.
@@ -70,7 +70,7 @@ def read_appearance(root: Path) -> dict[str, Appearance]:
 
 
 def looked_at(judged: FoldResult, looks: Mapping[str, Appearance]) -> FoldResult:
-    """Judgements that say how the nodule looks, where that is known; others stay as they are."""
+    """The judgements with the nodule's appearance, where it is known; others stay as they are."""
 
     def told(judgement: Judgement) -> Judgement:
         look = looks.get(judgement.case_id)

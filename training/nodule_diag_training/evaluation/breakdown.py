@@ -1,4 +1,4 @@
-"""For which nodules a model is good: by size, by solidity, by the thickness of the slices."""
+"""How good a model is by size, by solidity, and by the thickness of the slices."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .report import nothing, of_enough_readers, reader_score
 from .rows import Section, row_of
 
 LEAST_PATIENTS = 10
-"""Of fewer an interval over resampled patients says nothing."""
+"""With fewer patients, an interval over resampled patients says nothing."""
 
 SOLID, GROUND_GLASS = 5, 1
-"""Of the readers' texture."""
+"""The two ends of the readers' texture scale."""
 
 GROUPS: tuple[tuple[str, Callable[[Judgement], bool]], ...] = (
     ("all", lambda _: True),

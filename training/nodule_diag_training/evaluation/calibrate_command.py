@@ -22,7 +22,7 @@ def read_diagnosed(paths: list[Path]) -> Diagnosed:
         paths: JSON of ``train evaluate``, or the same compressed by xz.
 
     Raises:
-        TrainingDataError: If one is no such report, a nodule is in two of them, or there are too few.
+        TrainingDataError: If a file is no such report, a nodule is in two of them, or there are too few nodules.
     """
     found: dict[str, tuple[str, int, float]] = {}
     for path in paths:
@@ -43,7 +43,7 @@ def read_diagnosed(paths: list[Path]) -> Diagnosed:
 
 
 def calibrate(
-    reports: Annotated[list[Path], typer.Argument(help="What `train evaluate` wrote of all folds, or .xz of it.")],
+    reports: Annotated[list[Path], typer.Argument(help="Reports of `train evaluate` on all folds, JSON or .xz.")],
     out: Annotated[Path, typer.Option("--out", help="JSON report.")],
 ) -> None:
     """Fit the two numbers that turn CNet's output into a probability, and judge them on patients left out of the fit.

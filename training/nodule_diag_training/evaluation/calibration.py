@@ -1,12 +1,12 @@
-"""P against diagnoses: two numbers, and what they are worth on patients that did not fit them.
+"""Calibrates P against diagnoses with two numbers, and measures P on patients that were left out of the fit.
 
-Of the ways to recalibrate, the one with two numbers: P = sigmoid(slope * S + intercept) (Platt 1999), which logistic
-recalibration of clinical models is too (Cox 1958). What is more flexible needs more labels: isotonic regression a
-thousand (Niculescu-Mizil and Caruana 2005), and here are 29 benign ones. The shrinkage is Platt's: a label counts as
-(n + 1) / (n + 2) or 1 / (n + 2), n being those of its kind, as if one more had been seen of either. The slope stays
-above 0, so that the order of nodules does. Benign and malignant weigh the same: P is for a prior of one half.
+The calibration has two numbers: P = sigmoid(slope * S + intercept) (Platt 1999). Logistic recalibration of clinical
+models is the same (Cox 1958). More flexible methods need more labels: isotonic regression needs a thousand
+(Niculescu-Mizil and Caruana 2005), and there are 29 benign ones here. The shrinkage is Platt's: a label counts as
+(n + 1) / (n + 2) or 1 / (n + 2), with n nodules of its kind, as if one more of each kind had been seen. The slope stays
+above 0, so the nodules keep their order. Benign and malignant weigh the same: P is for a prior of one half.
 
-What P is worth afterwards is told of nodules whose patient was left out of the fit. The intervals are over resampled
+The calibrated P is measured on nodules whose patient was left out of the fit. The intervals are over resampled
 patients, and every draw makes all its own fits.
 """
 
@@ -24,16 +24,16 @@ from .metrics import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED, CONFIDENCE, EMPTY
 from .rows import Row, Section
 
 SMALLEST_SLOPE = 0.01
-"""P is then near one half for every nodule."""
+"""With this slope, P is near one half for every nodule."""
 BINS = 5
-"""Of the expected calibration error, as many nodules by weight in each: their P may lie close together."""
+"""Bins of the expected calibration error. All hold the same weight, since the values of P may lie close together."""
 SMALLEST_DOUBT = 1e-7
-"""Of a P that float32 rounded to 0 or 1."""
+"""Distance from 0 or 1 that is used for a P that float32 rounded to 0 or 1."""
 LEAST_OF_A_KIND = 10
-"""Benign and malignant nodules, of as many patients each, below which nothing is fitted."""
+"""Least number of benign and malignant nodules, and of patients of each kind; with fewer, nothing is fitted."""
 STEPS = 40
 LONGEST_STEP = 2.0
-"""Newton's method, held back: the problem is convex, and far from the answer a whole step may leave it."""
+"""Longest step of Newton's method: the problem is convex, but far from the optimum a full step may lead away."""
 DRAWS_AT_ONCE = 20
 
 Float = NDArray[np.float64]
@@ -41,11 +41,11 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Diagnosed:
-    """Diagnosed nodules and what a network said of them that had not seen their patients.
+    """Diagnosed nodules, and the answers of a network that had not seen their patients.
 
     Attributes:
-        case_ids: Of each.
-        patients: Whose each is.
+        case_ids: Case id of each nodule.
+        patients: Patient of each nodule.
         logits: (N,), S of eq. 4.
         labels: (N,), 1 malignant, 0 benign.
     """
@@ -56,10 +56,10 @@ class Diagnosed:
     labels: Float
 
     def __post_init__(self) -> None:
-        """Refuse too few.
+        """Refuse too few nodules.
 
         Raises:
-            TrainingDataError: If a kind has fewer than ten, or is of fewer patients.
+            TrainingDataError: If a kind has fewer than ten nodules or patients.
         """
         for label, kind in enumerate(("benign", "malignant")):
             own = {patient for patient, one in zip(self.patients, self.labels, strict=True) if one == label}
@@ -72,7 +72,7 @@ class Diagnosed:
 
     @classmethod
     def of(cls, told: Mapping[str, tuple[str, int, float]]) -> Diagnosed:
-        """Of P, by case id: the patient, 1 malignant or 0 benign, and P."""
+        """From P, by case id: the patient, 1 malignant or 0 benign, and P."""
         p = np.clip([p for _, _, p in told.values()], SMALLEST_DOUBT, 1.0 - SMALLEST_DOUBT)
         return cls(
             case_ids=tuple(told),
@@ -88,7 +88,7 @@ class Diagnosed:
 
 
 def balanced(counts: Float, labels: Float) -> Float:
-    """Weights (..., N) under which benign and malignant weigh a half each, nodules counting ``counts`` times."""
+    """Weights (..., N) that give benign and malignant a half each, with nodules counted ``counts`` times."""
     malignant = (counts * labels).sum(axis=-1, keepdims=True)
     benign = (counts * (1.0 - labels)).sum(axis=-1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -111,7 +111,7 @@ def fit_platt(logits: Float, labels: Float, counts: Float) -> tuple[Float, Float
     targets = np.where(labels == 1.0, (malignant + 1.0) / (malignant + 2.0), 1.0 / (benign + 2.0))
     slope, intercept = np.zeros(len(counts)), np.zeros(len(counts))
     held = np.zeros(len(counts), dtype=bool)
-    for _ in range(2):  # once more for those whose slope has to be held
+    for _ in range(2):  # a second time for fits whose slope must be held
         for _ in range(STEPS):
             p = sigmoid(slope[:, None] * logits + intercept[:, None])
             residual, curvature = weights * (targets - p), weights * p * (1.0 - p)
@@ -129,7 +129,7 @@ def fit_platt(logits: Float, labels: Float, counts: Float) -> tuple[Float, Float
 
 
 def cross_fitted(nodules: Diagnosed, counts: Float) -> Float:
-    """P (F, N) of each nodule by the numbers of a fit without its patient, for F samples; NaN outside the sample."""
+    """P (F, N) of each nodule from a fit without its patient, for F samples; NaN outside the sample."""
     groups = nodules.groups
     patients = groups.max() + 1
     rows, left_out = np.nonzero(np.stack([counts[:, groups == own].sum(axis=1) for own in range(patients)], axis=1))
@@ -148,7 +148,7 @@ def brier(p: Float, labels: Float, weights: Float) -> float:
 
 
 def equal_bins(p: Float, weights: Float) -> NDArray[np.intp]:
-    """(N,): which of the bins each P falls into, from the lowest; all hold as much weight."""
+    """(N,): the bin of each P, from the lowest; all bins hold the same weight."""
     order = np.argsort(p, kind="stable")
     share = weights[order] / weights.sum()
     bins = np.empty(len(p), dtype=np.intp)
@@ -157,7 +157,7 @@ def equal_bins(p: Float, weights: Float) -> NDArray[np.intp]:
 
 
 def expected_calibration_error(p: Float, labels: Float, weights: Float) -> float:
-    """Weighted mean, over bins of equal weight, of how far the share of malignant ones is from the mean P.
+    """Weighted mean, over bins of equal weight, of the distance between the share of malignant nodules and the mean P.
 
     Bins of equal mass: with few nodules the error of bins of equal width depends on where their edges lie (Nixon et
     al. 2019, Roelofs et al. 2022).
@@ -167,7 +167,7 @@ def expected_calibration_error(p: Float, labels: Float, weights: Float) -> float
 
 
 def samples(nodules: Diagnosed, draws: int) -> Iterator[Float]:
-    """Counts (F, N) of nodules in samples of as many patients, some at a time."""
+    """Counts (F, N) of nodules in samples with as many patients, some samples at a time."""
     groups = nodules.groups
     patients = groups.max() + 1
     rng = np.random.default_rng(BOOTSTRAP_SEED)
@@ -219,12 +219,12 @@ def calibration_section(
     """What a calibration is worth.
 
     Args:
-        nodules: That it is fitted on.
+        nodules: The nodules for the fit.
         draws: Samples of patients for the intervals.
-        progress: Told how many of them are done.
+        progress: Called with the number of samples that are done.
 
     Returns:
-        The section; slope and intercept, fitted on all nodules; P (N,) of each by a fit without its patient.
+        The section; slope and intercept, fitted on all nodules; P (N,) of each nodule by a fit without its patient.
     """
     every = np.ones((1, len(nodules.labels)))
     (slope,), (intercept,) = fit_platt(nodules.logits, nodules.labels, every)

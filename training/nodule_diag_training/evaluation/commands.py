@@ -39,7 +39,7 @@ def _finite(value: object) -> object:
 
 
 def evaluate(
-    out: Annotated[Path, typer.Option("--out", help="JSON report; compressed where the name ends in .xz.")],
+    out: Annotated[Path, typer.Option("--out", help="JSON report; compressed if the name ends in .xz.")],
     runs: Annotated[
         list[Path] | None, typer.Argument(help="Run folders, each trained with its own --fold.", show_default=False)
     ] = None,
@@ -50,13 +50,12 @@ def evaluate(
         Path | None,
         typer.Option(
             "--again",
-            help="A report, or .xz of it, whose tables are made again from the judgements that it holds, instead of"
-            " RUNS.",
+            help="Report (JSON or .xz) whose tables are made again from its judgements, instead of RUNS.",
             show_default=False,
         ),
     ] = None,
     fold: Annotated[
-        int | None, typer.Option("--fold", help="With --again: of this fold alone.", show_default=False)
+        int | None, typer.Option("--fold", help="With --again: only this fold.", show_default=False)
     ] = None,
 ) -> None:
     """Judge each fold's held-out patients and write every figure with its interval and yardsticks."""
@@ -84,7 +83,7 @@ def evaluate(
 
 
 def _again(path: Path, out: Path, *, fold: int | None, looks: Mapping[str, Appearance]) -> None:
-    """The tables of a report anew; who judged stays as it was, and the command that did."""
+    """Make the tables of a report again from its judgements; it still names the command that judged."""
     report = open_report(path)
     judged = looked_at(judged_in(path, report), looks)
     if fold is not None:
@@ -136,13 +135,13 @@ def write_report(out: Path, report: dict[str, object], sections: Sequence[Sectio
 
 
 def symmetries(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a --fold.")],
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run with --fold.")],
     out: Annotated[Path, typer.Option("--out", help="JSON report.")],
     views: Annotated[int, typer.Option(metavar="8|48", help="Views of each patch that are averaged.")] = 8,
     data: DataOption = DEFAULT_DATA,
     store: StoreOption = None,
 ) -> None:
-    """Measure what averaging over symmetries of the patch (`predict --symmetries`) is worth on held-out cubes."""
+    """Measure the gain of averaging over symmetries of the patch (`predict --symmetries`) on held-out cubes."""
     begin = time.perf_counter()
     section = symmetry_gain(run_folder / MODEL, TrainingData.of(data, store or ()), views=require_views(views))
     report = {
@@ -192,5 +191,5 @@ def shown_stores(stores: Sequence[Path] | None) -> str:
 
 
 def shown(path: Path) -> str:
-    """A path as a report may name it: nobody's folders."""
+    """A path as a report may name it: without private folders."""
     return path.name if path.is_absolute() else str(path)

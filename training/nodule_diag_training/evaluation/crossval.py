@@ -46,10 +46,10 @@ class FoldResult:
     """The judgements of one fold's held-out patients.
 
     Attributes:
-        judgements: Of VOIs, cubes, and cubes cut as VOIs are.
-        diagnosed: Those of the diagnosed nodules, each in one form.
-        retrieved: By feature space, eq. 14's diagnosis of each of these, from the training patients' cases; nothing
-            where these are no more than K.
+        judgements: Judgements of VOIs, of cubes, and of cubes cropped as VOIs are.
+        diagnosed: Judgements of the diagnosed nodules, each in one form.
+        retrieved: By feature space, eq. 14's diagnosis of each diagnosed nodule, from the training patients' cases;
+            empty where there are no more than K cases.
     """
 
     judgements: tuple[Judgement, ...]
@@ -75,10 +75,10 @@ class _Fold:
     Attributes:
         path: Its file.
         model: The network.
-        modality: Its input.
-        number: Of the fold, from 0.
+        modality: The model's input.
+        number: Number of the fold, from 0.
         held_out: The patients that it never saw.
-        stores: It was trained from; none for LIDC's VOIs and cubes.
+        stores: The stores it was trained from; none for LIDC's VOIs and cubes.
     """
 
     path: Path
@@ -115,12 +115,12 @@ def judge_fold(path: Path, data: TrainingData, *, symmetries: int = 1) -> FoldRe
 
     Args:
         path: The finished model of the fold.
-        data: Of all patients.
+        data: Data of all patients.
         symmetries: Views of each patch that are averaged (``nodule_diag.backends.symmetry``).
 
     Raises:
-        TrainingDataError: If the model lacks SegNet, RNet or CNet, whose figures the report has, does not say which
-            patients were held out, or if the data are others than it was trained from.
+        TrainingDataError: If the model lacks SegNet, RNet or CNet, which the report needs, if the model does not say
+            which patients were held out, or if it was trained from other data.
     """
     fold = _read_fold(path)
     model = fold.model if symmetries == 1 else SymmetricModel(fold.model, views=symmetries)
@@ -148,7 +148,7 @@ def judge_fold(path: Path, data: TrainingData, *, symmetries: int = 1) -> FoldRe
 
 
 def _unseen(data: TrainingData, fold: _Fold) -> list[Nodule]:
-    """The nodules of the patients that were left out, all of whom have to be there."""
+    """The nodules of the held-out patients, all of whom must be in the data."""
     hint = "give the --data, or every --store, that it was trained from"
     given = sorted(json.dumps(store.to_dict(), sort_keys=True) for store in data.stores)
     if sorted(json.dumps(store, sort_keys=True) for store in fold.stores) != given:
@@ -166,7 +166,7 @@ def _unseen(data: TrainingData, fold: _Fold) -> list[Nodule]:
 def symmetry_gain(path: Path, data: TrainingData, *, views: int) -> Section:
     """What averaging over views is worth on the held-out cubes of a fold that have an outline or scores.
 
-    Arguments and errors as ``judge_fold``; without such cubes it is an error too.
+    Arguments and errors as ``judge_fold``; without such cubes, this is an error too.
     """
     fold = _read_fold(path)
     cubes = [n for n in _unseen(data, fold) if n.is_cube and (n.outlined or n.reader_scores)]
@@ -181,10 +181,10 @@ def symmetry_gain(path: Path, data: TrainingData, *, views: int) -> Section:
 
 
 def sections_of(folds: Sequence[FoldResult]) -> list[Section]:
-    """The report over all folds; what no nodule says anything of is left out.
+    """The report over all folds; figures without any nodule are left out.
 
     Raises:
-        TrainingDataError: If two of them judged the same patient, whose nodules would count twice.
+        TrainingDataError: If two folds judged the same patient, whose nodules would count twice.
     """
     patients: set[str] = set()
     for fold in folds:
@@ -228,7 +228,7 @@ def sections_of(folds: Sequence[FoldResult]) -> list[Section]:
 
 
 def _reliability(diagnosed: Sequence[Judgement]) -> list[Section]:
-    """The curve, where there are enough nodules for a calibration."""
+    """The reliability curve, where there are enough nodules for a calibration."""
     kinds = [{j.patient_id for j in diagnosed if j.label == label} for label in (0, 1)]
     if min(map(len, kinds)) < LEAST_OF_A_KIND:
         return []

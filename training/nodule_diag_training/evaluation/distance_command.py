@@ -1,4 +1,4 @@
-"""``nodule-diag train distance``: what the network's features look like in training, and how far is too far."""
+"""``nodule-diag train distance``: what the network's features look like in training, and which distance is too far."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ PATCHES = 120
 """Patches of training patients whose features are described."""
 COMPONENTS = 8
 HELD_OUT_PATCHES = 60
-"""Of each fold, nodules with their own surroundings first."""
+"""Held-out patches of each fold; nodules with their own surroundings come first."""
 LUNG_PATCHES = 12
-"""Places of lung, of each fold's held-out lung patients."""
+"""Places of lung of each fold's held-out lung patients."""
 PASSING = 0.99
-"""Share of held-out nodules that the warning spares."""
+"""Share of held-out nodules that must get no warning."""
 SEED = 0
 
 Features = NDArray[np.float32]
@@ -46,10 +46,10 @@ class Seen:
     """How far a patch is from what a network was trained on.
 
     Attributes:
-        case_id: Of the nodule or place, or what the patch shows.
-        patient_id: Whose it is.
+        case_id: Id of the nodule or place, or what the patch shows.
+        patient_id: The patient of the nodule or place.
         kind: ``nodule``, ``lung``, or what else it shows.
-        fold: Whose network, from 0.
+        fold: Fold of the network, from 0.
         distance: ``FeatureDistance.raw``.
     """
 
@@ -61,7 +61,7 @@ class Seen:
 
 
 def some_of(nodules: Iterable[Nodule], count: int) -> list[Nodule]:
-    """At most ``count``, those with their own surroundings first and else at random, the same in every run."""
+    """At most ``count``: nodules with their own surroundings first, otherwise at random, the same in every run."""
     ordered = sorted(nodules, key=lambda nodule: nodule.case_id)
     order = np.random.default_rng(SEED).permutation(len(ordered))
     shuffled = [ordered[i] for i in order]
@@ -77,7 +77,7 @@ def features_of(network: TorchBackend, patches: Sequence[NDArray[np.float32]]) -
 
 
 class _Run:
-    """A run's network, and which patients taught it."""
+    """A run's network, and the patients that were held out of it."""
 
     def __init__(self, folder: Path, data: TrainingData) -> None:
         model, _, facts = load_model(folder / MODEL)
@@ -88,9 +88,9 @@ class _Run:
         self._data = data
 
     def fit(self, patches: int, components: int) -> FeatureDistance:
-        """What the features of the patients that taught it look like, a nodule of theirs in one form each."""
+        """Describe the features of the patients that the network learned from, each nodule in one form."""
         taught = some_of((n for n in self._nodules() if n.patient_id not in self.held_out), patches)
-        if len(taught) <= components + 1:  # N points about their mean span N - 1 directions: nothing would be left
+        if len(taught) <= components + 1:  # N points about their mean span N - 1 directions: no other would remain
             raise TrainingDataError(
                 f"{len(taught)} nodules of training patients are too few for {components} principal components",
                 hint="give --components a smaller number",
@@ -98,7 +98,7 @@ class _Run:
         return FeatureDistance.fit(self._features(taught), components=components)
 
     def unseen(self, known: FeatureDistance, fold: int) -> list[Seen]:
-        """Nodules and lung of patients that it has not seen, and what is no lung at all."""
+        """The nodules and lung of patients that the network has not seen."""
         nodules = some_of((n for n in self._nodules() if n.patient_id in self.held_out), HELD_OUT_PATCHES)
         lung = [n for n in self._data.nodules if isinstance(n, LungPlace) and n.patient_id in self.held_out_lung]
         lung = lung[:: max(1, len(lung) // LUNG_PATCHES)]
@@ -136,21 +136,21 @@ class _Run:
 
 
 def distance(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, each of a fold: they judge.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, one per fold.")],
     out: Annotated[Path, typer.Option("--out", help="JSON report.")],
     of: Annotated[
         Path | None,
-        typer.Option("--of", help="The run whose model ships; the first fold when left out.", show_default=False),
+        typer.Option("--of", help="Run whose model is packaged; the first if omitted.", show_default=False),
     ] = None,
-    patches: Annotated[int, typer.Option("--patches", min=2, help="Training patches to describe.")] = PATCHES,
+    patches: Annotated[int, typer.Option("--patches", min=2, help="Number of training patches to describe.")] = PATCHES,
     components: Annotated[int, typer.Option("--components", min=1, max=128, help="Principal components.")] = COMPONENTS,
     data: DataOption = DEFAULT_DATA,
     store: StoreOption = None,
 ) -> None:
-    """Describe the features of a model's training patches, and find the distance that 99 % of unseen nodules keep to.
+    """Describe the features of a model's training patches. Find the distance that 99 % of unseen nodules stay below.
 
-    Each fold's own training patches are described, and its held-out patients judged; `export bundle --distance` takes
-    the report.
+    Each fold describes its own training patches and judges its held-out patients. `export bundle --distance` takes the
+    report.
     """
     loaded = TrainingData.of(data, store or ())
     if not store:
@@ -186,12 +186,12 @@ def distance(
 
 
 def threshold(distances: Sequence[float]) -> float:
-    """What 99 % of them stay below."""
+    """The distance that 99 % of them stay below."""
     return float(np.quantile(distances, PASSING, method="higher"))
 
 
 def distance_section(seen: Sequence[Seen], limit: float) -> Section:
-    """How many of each kind are warned of, and how well each is told from nodules."""
+    """How many of each kind get a warning, and how well each kind is distinguished from nodules."""
     nodules = [one for one in seen if one.kind == "nodule"]
 
     def row(metric: str, statistic: Statistic, truth: Sequence[float], values: Sequence[float], of: list[Seen]) -> Row:

@@ -1,4 +1,4 @@
-"""Patches of what no network here was trained on: made up, and from places of a CT where nobody looks for nodules."""
+"""Patches that no network here was trained on: made up, or from places of a CT outside the lungs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PLACES = 4
 BONE_HU = 250.0
 SOFT_HU = (-20.0, 120.0)
 BLOCK = 5
-"""Voxels along an edge whose mean says what lies at a place."""
+"""Edge in voxels of the block whose mean shows what lies at a place."""
 BELOW_LUNGS_MM = 15.0
-"""Below the lowest slice of lung plus so much there is belly."""
+"""Below the lowest slice of lung by this distance, there is belly."""
 
 
 def _of_hu(hu: NDArray[np.floating]) -> Float:
@@ -41,7 +41,7 @@ def _smooth(rng: np.random.Generator, sigma: float) -> NDArray[np.float64]:
 
 
 def noise(seed: int) -> Float:
-    """[2, 64, 64, 64]: every voxel of its own HU, from air to bone."""
+    """[2, 64, 64, 64]: every voxel with a random HU, from air to bone."""
     return _of_hu(np.random.default_rng(seed).uniform(-1200.0, 600.0, SHAPE))
 
 

@@ -31,16 +31,16 @@ from .metrics import dice
 
 BATCH = 2
 OTHER_THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45)
-"""At which SegNet's map is cut beside one half, to find the best one (:mod:`.thresholds`)."""
+"""Thresholds for SegNet's map besides one half, to find the best one (:mod:`.thresholds`)."""
 CUT_DIGITS = 4
 UNSAID = float("nan")
 Form = Literal["voi", "cube", "cube-cut"]
-"""How a nodule is seen: ``cube-cut`` is a cube treated as a VOI."""
+"""The form in which a nodule is judged: ``cube-cut`` is a cube treated as a VOI."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """SegNet's map, cut at a threshold, against the reader mask; NaN without one of them.
+    """SegNet's map at a threshold, against the reader mask; NaN where either is missing.
 
     Attributes:
         dice_grid: On SegNet's own 16-grid, against the cells that the mask fills by half.
@@ -55,32 +55,32 @@ class Cut:
     diameter_error_mm: float = UNSAID
 
     def rounded(self) -> Cut:
-        """To four digits: a report has thousands of them."""
+        """Rounded to four digits: a report has thousands of these."""
         return Cut(**{name: round(figure, CUT_DIGITS) for name, figure in asdict(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What the model says of one nodule, and the truth that is known.
+    """The model's answers for one nodule, and the known truth.
 
-    What a system without CNet, SegNet or RNet does not say is NaN: malignancy and CAM, Dice and diameter, expert score.
-    So is what cannot be told without an outline (Dice, diameter, CAM) or without scores.
+    Values of a missing module are NaN: malignancy and CAM without CNet, Dice and diameter without SegNet, expert score
+    without RNet. Dice, diameter and CAM are also NaN without an outline, and the reader score without scores.
 
     Attributes:
-        form: How it was seen.
-        reader_score: Mean of the readers, 1..5; NaN without any.
+        form: The form in which the nodule was judged.
+        reader_score: Mean of the readers, 1..5; NaN without readers.
         label: 1 malignant, 0 benign, None without a diagnosis.
         certainty: ``nodule``, ``patient`` or None, see ``data.SureLabel``.
         malignancy: P.
         expert_score: RNet's output on the readers' scale.
-        dice_grid: As ``Cut`` has it, cut at one half.
+        dice_grid: As in ``Cut``, at a threshold of one half.
         dice_half_mm: Likewise.
         diameter_error_mm: Likewise.
         cam_nodule: AvgCAM over the reader mask (eq. 8).
         cam_background: AvgCAM over the rest (eq. 9).
         texture: Mean of the readers, from 1 (ground glass) to 5 (solid).
-        slice_thickness_mm: Of the CT.
-        cuts: The same at other thresholds, to four digits, where they were asked for and there is an outline.
+        slice_thickness_mm: Slice thickness of the CT.
+        cuts: The same at other thresholds, to four digits, where these were requested and there is an outline.
     """
 
     case_id: str
@@ -140,7 +140,7 @@ def samples_of(
 
 
 def _fine(sample: Sample, map_: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[S, S, S] on the patch's voxels from its grid, by trilinear interpolation."""
+    """The map on the patch's voxels, [S, S, S], interpolated trilinearly from its grid."""
     tensor = torch.from_numpy(map_)[None, None]
     size = list(sample.patch.shape[1:])
     return np.asarray(functional.interpolate(tensor, size=size, mode="trilinear", align_corners=False)[0, 0].numpy())
@@ -148,7 +148,7 @@ def _fine(sample: Sample, map_: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Map:
-    """P and the averages of CAM_c over reader mask and background; NaN without CNet, these also without mask."""
+    """P and the averages of CAM_c over reader mask and background; NaN without CNet, the averages also without mask."""
 
     malignancy: float = UNSAID
     nodule: float = UNSAID
@@ -192,7 +192,7 @@ def _judge_shape(
 
 
 def batches_of(samples: Sequence[Sample], *, limit: int = BATCH) -> Iterator[slice]:
-    """Neighbours of one size, at most ``limit`` together: what can be stacked."""
+    """Runs of neighbours of one size, at most ``limit`` each, which can be stacked."""
     begin = 0
     while begin < len(samples):
         end = begin + 1
@@ -215,11 +215,11 @@ def judge(
 
     Args:
         model: The network.
-        nodules: Whose patches these are.
-        samples: A patch each.
-        fold: That holds them out.
-        form: How they are seen.
-        thresholds: At which SegNet's map is cut, beside one half.
+        nodules: The nodules of the patches.
+        samples: One patch for each nodule.
+        fold: The fold that holds them out.
+        form: The form in which they are judged.
+        thresholds: Thresholds for SegNet's map, besides one half.
     """
     judgements = []
     for part in batches_of(samples):

@@ -39,16 +39,16 @@ SEED = 0
 def judge_lung(
     backend: Backend, data: TrainingData, *, held_out: frozenset[str], root: Path
 ) -> tuple[list[Answer], list[Answer]]:
-    """Ask about everything that the network has not seen and that lies in its real surroundings.
+    """Run the network on everything that it has not seen and that has its real surroundings.
 
     Args:
         backend: The network.
-        data: Of all patients, and lung without a nodule.
-        held_out: Patients that it was not trained on; of these are the nodules, and the lung places.
-        root: The data folder, for its CT.
+        data: Data of all patients, with lung without a nodule.
+        held_out: Patients that the network was not trained on; the nodules and the lung places are theirs.
+        root: The data folder, which holds the CT.
 
     Returns:
-        What it says of nodules and lung places; and of random positions in the lung of a CT, none where there is no CT.
+        The answers for nodules and lung places, and for random positions in the lung of a CT (none without a CT).
     """
     unseen = [n for n in data.nodules if n.is_cube and n.patient_id in held_out]
     if not without_lung(unseen) or not any(isinstance(n, LungPlace) for n in unseen):
@@ -73,13 +73,13 @@ def judge_lung(
 
 
 def lung(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, each of a fold.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, one per fold.")],
     out: Annotated[Path, typer.Option("--out", help="JSON report.")],
     data: DataOption = DEFAULT_DATA,
 ) -> None:
-    """Judge how surely nodules are told from lung without any, on patients that were left out.
+    """Judge how well nodules are distinguished from lung without nodules, on patients that were left out.
 
-    Presence is calibrated on what all runs together say; `export bundle --lung` takes the report.
+    Presence is calibrated on the answers of all runs together. `export bundle --lung` takes the report.
     """
     places = load_lung(data)
     loaded = with_lung(TrainingData.of(data), places)
@@ -105,9 +105,9 @@ def report_lung(said: Sequence[Answer], positions: Sequence[Answer], *, command:
     """Calibrate presence, write the report and show it.
 
     Args:
-        said: Of nodules and lung places, by networks that had not seen them.
-        positions: Of random positions in the lung of a CT; none of them calibrates anything.
-        command: What the report names as its own.
+        said: Answers for nodules and lung places, by networks that had not seen them.
+        positions: Answers for random positions in the lung of a CT; none of them is used for calibration.
+        command: The command that the report names.
         out: The JSON to write.
     """
     calibration = fit_presence(said)

@@ -30,7 +30,7 @@ class Estimate:
 def auc(label: Array, score: Array) -> float:
     """Area under the ROC curve, by Mann and Whitney's U; NaN if only one class is there.
 
-    scikit-learn's ``roc_auc_score`` is the same number in 25 times the time; 2,000 draws an interval make that minutes.
+    scikit-learn's ``roc_auc_score`` gives the same number in 25 times the time: minutes for an interval of 2,000 draws.
 
     Args:
         label: 1 and 0.
@@ -86,10 +86,10 @@ def estimate(statistic: Statistic, truth: Sequence[float], value: Sequence[float
     """A statistic with its percentile interval over resampled patients.
 
     Args:
-        statistic: Of (truth, value).
+        statistic: Function of (truth, value).
         truth: One number for each nodule.
         value: One number for each nodule.
-        patients: Whose nodule it is.
+        patients: Patient of each nodule.
     """
     t, v = np.asarray(truth, dtype=np.float64), np.asarray(value, dtype=np.float64)
     names = sorted(set(patients))

@@ -1,4 +1,4 @@
-"""Is there a nodule at all? What a network says where there is none, beside nodules that it has not seen either."""
+"""Is there a nodule at all? A network's answers where there is none, compared with those on unseen nodules."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from .metrics import Array, Statistic, auc, estimate, mean_value
 from .rows import Row, Section
 
 CLEARANCE_MM = 35.0
-"""From a random position to the nearest known nodule: none of it is in the 32 mm cube."""
+"""Least distance from a random position to a known nodule: the 32 mm cube then holds none of the nodule."""
 PASSING = 0.99
-"""Share of the nodules that the warning spares."""
+"""Share of the nodules that must get no warning."""
 BATCH = 2
 
 Kind = Literal["nodule"] | LungKind
 
 
 class TorchBackend:
-    """A model in training's own library, as one of the SDK's backends.
+    """A PyTorch model of the training package as one of the SDK's backends.
 
     Args:
-        model: With SegNet, RNet and CNet.
+        model: A model with SegNet, RNet and CNet.
     """
 
     name = "torch"
@@ -68,17 +68,17 @@ class TorchBackend:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a network says at a place.
+    """A network's answer at a place.
 
     Attributes:
-        case_id: Of the nodule or the place.
-        patient_id: Whose it is.
+        case_id: Id of the nodule or the place.
+        patient_id: The patient of the nodule or place.
         kind: ``nodule``, or what lies there instead.
-        diameter_mm: The nodule's; 0 where there is none.
+        diameter_mm: The nodule's diameter; 0 where there is none.
         malignancy: P.
         expert_score: 1..5.
         found_mm: Diameter of what SegNet finds, measured as ``predict`` does where a bundle has no threshold.
-        evidence: That there is a nodule, ``presence_evidence``.
+        evidence: Evidence that there is a nodule, ``presence_evidence``.
     """
 
     case_id: str
@@ -92,7 +92,7 @@ class Answer:
 
     @property
     def is_nodule(self) -> bool:
-        """Whether there is one."""
+        """Whether there is a nodule."""
         return self.kind == "nodule"
 
     def to_dict(self) -> dict[str, object]:
@@ -103,7 +103,7 @@ class Answer:
 def random_lung_positions(
     ct: CTVolume, *, count: int, seed: int, nodules_xyz_mm: Sequence[Sequence[float]]
 ) -> NDArray[np.float64]:
-    """[count, 3] LPS mm: centres of voxels of the lung mask, each as likely as any other, away from known nodules."""
+    """[count, 3] LPS mm: centres of voxels of the lung mask, all equally likely, away from known nodules."""
     voxels = np.argwhere(lung_mask(ct).to_array())
     voxels = voxels[np.random.default_rng(seed).permutation(len(voxels))]
     points = lps_from_index(ct, voxels[:, ::-1].astype(np.float64))
@@ -120,14 +120,14 @@ def whole_patches(nodules: Sequence[Nodule], voxels: Mapping[str, NoduleVoxels])
 
 
 def ask(backend: Backend, nodules: Sequence[Nodule], patches: Sequence[NDArray[np.float32]]) -> list[Answer]:
-    """What a network says of each nodule or place, given its patch of [2, 64, 64, 64]."""
+    """A network's answer for each nodule or place, given its patch of [2, 64, 64, 64]."""
     found = []
     for start in range(0, len(nodules), backend.batch):
         part = slice(start, start + backend.batch)
         outputs = backend.infer(np.stack(patches[part]))
         for row, nodule in enumerate(nodules[part]):
             segmentation = outputs.segmentation[row]
-            # Where the cube lies does not matter to a size.
+            # The cube's position does not matter for a size.
             measured = Segmentation(values=segmentation, center_xyz_mm=(0.0, 0.0, 0.0), direction=np.eye(3))
             found.append(
                 Answer(
@@ -148,7 +148,7 @@ def fit_presence(answers: Sequence[Answer]) -> PresenceCalibration:
     """Platt's two numbers, nodules and lung weighing the same, and the presence that 99 % of the nodules exceed.
 
     Args:
-        answers: Of nodules and places that the network has not seen.
+        answers: Answers for nodules and places that the network has not seen.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -161,7 +161,7 @@ def fit_presence(answers: Sequence[Answer]) -> PresenceCalibration:
 
 
 def lung_section(title: str, answers: Sequence[Answer], calibration: PresenceCalibration) -> Section:
-    """How well nodules are told from blobs and from any lung, and what is said where there is none."""
+    """How well nodules are distinguished from blobs and from any lung, and the answers where there is no nodule."""
     nodules = [a for a in answers if a.is_nodule]
     lung = [a for a in answers if not a.is_nodule]
     blobs = [a for a in lung if a.kind == "blob"]

@@ -1,4 +1,4 @@
-"""The reliability curve: what share is malignant of the nodules that P says as much of."""
+"""The reliability curve: the share of malignant nodules at each level of P."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .rows import Row, Section
 BEFORE, AFTER = "before calibration", "after"
 MEAN_P, SHARE = "mean P", "malignant"
 ORDER = ("lowest", "second", "third", "fourth", "highest")
-"""The bins."""
+"""Names of the bins."""
 NOTE = (
     "Benign and malignant weigh the same, as if half of all nodules were malignant. Each fifth holds as much of that"
     " weight. After: each patient's P by a fit without that patient. Intervals are over resampled patients; fits and"
@@ -21,7 +21,7 @@ NOTE = (
 
 
 def reliability_section(nodules: Diagnosed, *, draws: int = BOOTSTRAP_DRAWS) -> Section:
-    """Mean P and the share of malignant nodules in fifths of P, as it is and calibrated out of fold."""
+    """Mean P and the share of malignant nodules in fifths of P, uncalibrated and calibrated out of fold."""
     every = np.ones((1, len(nodules.labels)))
     weights = balanced(every[0], nodules.labels)
     drawn = np.concatenate([balanced(counts, nodules.labels) for counts in samples(nodules, draws)])
@@ -44,7 +44,7 @@ def reliability_section(nodules: Diagnosed, *, draws: int = BOOTSTRAP_DRAWS) -> 
 
 
 def _share(weights: Float, labels: Float) -> Float:
-    """Weighted share of malignant nodules, by row; NaN where a sample has none of them."""
+    """Weighted share of malignant nodules, by row; NaN where a sample has no nodule."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray((weights @ labels) / weights.sum(axis=1))
 

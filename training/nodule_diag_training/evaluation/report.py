@@ -1,4 +1,4 @@
-"""From judgements to the quality report: every figure with its interval, its yardsticks and the number behind it."""
+"""From judgements to the quality report: every figure with its interval, yardsticks and number of nodules."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .metrics import auc, brier, mean_absolute_error, mean_value, spearman
 from .rows import Row, Section, Target, estimate_known, row_of
 
 SMALL_NODULE_MM = 8.0
-"""Below this a nodule is a handful of cells of the 2 mm grid."""
+"""Below this diameter a nodule is a handful of cells of the 2 mm grid."""
 TARGET_DIAMETER_MM = 10.0
-"""Below this the diameter is asked to be right within 1.5 mm."""
+"""Below this diameter, the target is an error within 1.5 mm."""
 CERTAIN = "nodule"
 ENOUGH_READERS = 3
 
@@ -42,17 +42,17 @@ def _malignancy(judgement: Judgement) -> float:
 
 
 def nothing(_judgement: Judgement) -> float:
-    """The truth of a figure that stands alone."""
+    """The truth for a figure that needs none."""
     return 0.0
 
 
 def of_enough_readers(judgements: Sequence[Judgement]) -> list[Judgement]:
-    """Those of three readers or more."""
+    """The judgements with three readers or more."""
     return [j for j in judgements if len(j.reader_scores) >= ENOUGH_READERS]
 
 
 def of_clear_side(judgements: Sequence[Judgement]) -> list[Judgement]:
-    """Those of the paper's cohort in its scenario 12/45: readers' mean scores that round to 1, 2, 4 or 5."""
+    """The judgements of the paper's cohort in its scenario 12/45: mean scores that round to 1, 2, 4 or 5."""
     return [j for j in judgements if j.in_paper_cohort and scenario_label("12/45", j.reader_score) is not None]
 
 
@@ -95,7 +95,7 @@ def cube_section(title: str, cubes: Sequence[Judgement]) -> Section:
 
 
 def _reader_yardstick(judgements: Sequence[Judgement]) -> tuple[Row, Row]:
-    """Each reader against the mean of the others, over all of them."""
+    """Each reader against the mean of the other readers, over all readers."""
     one: list[float] = []
     others: list[float] = []
     patients: list[str] = []
@@ -114,7 +114,7 @@ def _reader_yardstick(judgements: Sequence[Judgement]) -> tuple[Row, Row]:
 
 
 def brier_section(diagnosed: Sequence[Judgement]) -> Section:
-    """How far P can be taken for a probability."""
+    """How good P is as a probability."""
     rate = sum(_label(j) for j in diagnosed) / max(1, len(diagnosed))
     rows = [
         row_of("Brier score of P", brier, diagnosed, _label, lambda j: j.malignancy),
@@ -163,10 +163,10 @@ def diagnosis_section(
     """CNet and the retrieval against diagnoses, beside what diameter and readers reach on the same nodules.
 
     Args:
-        title: Of the section.
+        title: Title of the section.
         diagnosed: Judgements with a label.
         retrieved: By feature space, the retrieval's diagnosis of a case_id (eq. 14), where there is one.
-        target: What CNet is asked to reach.
+        target: The target for CNet.
     """
     rows = [
         row_of(
@@ -199,7 +199,7 @@ def side_section(of: str, judgements: Sequence[Judgement]) -> Section:
 
 
 def cut_section(cubes: Sequence[Judgement], cut: Sequence[Judgement]) -> Section:
-    """What changes when the same cubes are cut and completed as the VOIs are in training."""
+    """What changes when the same cubes are cropped and completed as the VOIs are in training."""
     by_case = {j.case_id: j for j in cut}
     pairs = [(whole, by_case[whole.case_id]) for whole in cubes if whole.case_id in by_case]
 

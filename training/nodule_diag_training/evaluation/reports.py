@@ -20,7 +20,7 @@ from .judgement import UNSAID, Judgement
 COMPRESSED = ".xz"
 HINT = "give what `nodule-diag train evaluate` wrote"
 MAY_BE_NONE = ("label", "certainty")
-"""Of a judgement; another field that is null was not a number."""
+"""Fields of a judgement that may be None; null in another field was not a number."""
 
 
 def open_report(path: Path) -> dict[str, Any]:
@@ -40,14 +40,14 @@ def open_report(path: Path) -> dict[str, Any]:
 
 
 def not_a_report(path: Path, why: object) -> TrainingDataError:
-    """The error that says so."""
+    """The error for a file that is no report."""
     return TrainingDataError(
         f"{path} is no report of an evaluation: {why if isinstance(why, str) else repr(why)}", hint=HINT
     )
 
 
 def judged_in(path: Path, report: Mapping[str, Any]) -> FoldResult:
-    """What a report's sections were made of: all its folds together.
+    """The judgements that a report's sections were made of, all folds together.
 
     Raises:
         TrainingDataError: If the report lacks them, or holds something else.
@@ -73,7 +73,7 @@ def judged_in(path: Path, report: Mapping[str, Any]) -> FoldResult:
 
 
 def of_fold(judged: FoldResult, fold: int) -> FoldResult:
-    """One fold of them."""
+    """The judgements of one fold."""
     own = {j.case_id for j in judged.diagnosed if j.fold == fold}
     return replace(
         judged,

@@ -1,4 +1,4 @@
-"""The lines and tables of a report: a figure with its interval, the nodules behind it, and what it should be."""
+"""The lines and tables of a report: a figure with its interval, the nodules behind it, and its target."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Row:
     """A line of the report.
 
     Attributes:
-        metric: What it is.
+        metric: Name of the figure.
         value: The estimate.
         low: Lower bound of its interval.
         high: Upper bound.
-        n: Nodules that it is of.
-        target: What the project set out to reach, in words; None for a yardstick.
+        n: Number of nodules.
+        target: The project's target, in words; None for a yardstick.
         note: What a reader has to know.
-        group: Of nodules; a table of groups has a line for each, and a column for each metric.
+        group: Group of nodules; a table of groups has a line for each group, and a column for each metric.
     """
 
     metric: str
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A titled table. ``note`` is what a reader of all of it has to know."""
+    """A titled table; ``note`` is for the whole table."""
 
     title: str
     rows: tuple[Row, ...]
@@ -53,12 +53,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Target:
-    """What a figure should be.
+    """The target of a figure.
 
     Attributes:
         sign: How the figure compares with the bound.
-        bound: It.
-        whole: Whether all of its interval has to.
+        bound: The bound.
+        whole: Whether the whole interval must keep the bound.
     """
 
     sign: str
@@ -66,11 +66,11 @@ class Target:
     whole: bool = False
 
     def reached(self, value: float) -> bool:
-        """Whether a figure keeps it; one that is not defined does not."""
+        """Whether a figure meets the target; an undefined figure does not."""
         return bool(COMPARED[self.sign](value, self.bound))
 
     def judged(self, row: Row) -> Row:
-        """The row with the target, and whether it is met, by the estimate or by all of its interval."""
+        """The row with the target, and whether it is met, by the estimate or by the whole interval."""
         ends = [self.reached(end) for end in (row.low, row.high)]
         met = self.reached(row.value) and (all(ends) or not self.whole)
         if math.isnan(row.value):
@@ -104,12 +104,12 @@ def row_of(
 def estimate_known(
     statistic: Statistic, truth: Sequence[float], value: Sequence[float], patients: Sequence[str]
 ) -> Estimate:
-    """Of the nodules whose truth and value are known."""
+    """The estimate over the nodules whose truth and value are known."""
     known = [i for i, pair in enumerate(zip(truth, value, strict=True)) if not any(map(math.isnan, pair))]
     return estimate(statistic, [truth[i] for i in known], [value[i] for i in known], [patients[i] for i in known])
 
 
 def said(sections: Sequence[Section]) -> list[Section]:
-    """Without the rows that no nodule tells anything of, and without sections that have no other rows."""
+    """The sections without rows that have no nodule, and without sections that have no other rows."""
     kept = [replace(section, rows=tuple(row for row in section.rows if row.n)) for section in sections]
     return [section for section in kept if section.rows]

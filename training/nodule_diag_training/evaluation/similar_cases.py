@@ -20,7 +20,7 @@ RETRIEVED_CASES = 20
 
 
 class Answered(Protocol):
-    """A nodule and what a model says of it."""
+    """A nodule and a model's answers for it."""
 
     @property
     def case_id(self) -> str:
@@ -28,7 +28,7 @@ class Answered(Protocol):
 
     @property
     def patient_id(self) -> str:
-        """Whose it is."""
+        """The nodule's patient."""
 
     @property
     def malignancy(self) -> float | None:
@@ -36,7 +36,7 @@ class Answered(Protocol):
 
     @property
     def expert_score(self) -> float | None:
-        """RNet's, on the readers' scale; None without RNet."""
+        """RNet's score, on the readers' scale; None without RNet."""
 
 
 Answer = TypeVar("Answer", bound=Answered)
@@ -60,7 +60,7 @@ def nearest_cases(
     """The K nearest of each query, nearest first; all cases where there are fewer than K.
 
     Raises:
-        TrainingDataError: If there are no cases, a query's patient is among them, or one lacks P or expert score.
+        TrainingDataError: If there are no cases, a query's patient is among them, or a nodule lacks P or expert score.
     """
     if not queries:
         return []

@@ -1,4 +1,4 @@
-"""``nodule-diag train spread``: from which spread over turned views on P is wrong twice as often, if there is one."""
+"""``nodule-diag train spread``: the spread over turned views above which P's error doubles, if there is one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIDES = "12/45"
 
 
 def truth_of(nodule: Nodule) -> int | None:
-    """Malignant or not by diagnosis, else by readers who took a side; None where neither is known."""
+    """1 malignant or 0 benign, by diagnosis, else by the side of the readers' mean; None where neither is known."""
     if nodule.sure is not None:
         return int(nodule.sure.malignant)
     side = scenario_label(SIDES, nodule.mean_score) if nodule.reader_scores else None
@@ -34,10 +34,10 @@ def truth_of(nodule: Nodule) -> int | None:
 
 
 def turned_views(folder: Path, data: TrainingData, *, views: int, calibration: Calibration | None) -> list[Turned]:
-    """What a fold says of turned views of the nodules that it left out: those diagnosed, and those seen whole.
+    """A fold's answers on turned views of the nodules that it held out: diagnosed ones, and those seen whole.
 
     Raises:
-        TrainingDataError: If it left out none.
+        TrainingDataError: If the fold held out none.
     """
     model, _, facts = load_model(folder / MODEL)
     held_out = frozenset(facts.get(HELD_OUT, []))
@@ -70,19 +70,19 @@ def turned_views(folder: Path, data: TrainingData, *, views: int, calibration: C
 
 
 def spread(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, each of a fold.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, one per fold.")],
     out: Annotated[Path, typer.Option("--out", help="JSON report.")],
     calibration: Annotated[
         Path | None,
-        typer.Option("--calibration", help="What `train calibrate` wrote, where P is calibrated.", show_default=False),
+        typer.Option("--calibration", help="Report of `train calibrate`, if P is calibrated.", show_default=False),
     ] = None,
     views: Annotated[int, typer.Option(metavar="8|48", help="Views of each patch.")] = 8,
     data: DataOption = DEFAULT_DATA,
     store: StoreOption = None,
 ) -> None:
-    """Measure whether P is wrong where it depends on how the patch is turned (`predict --symmetries`).
+    """Measure whether P is more often wrong where P varies as the patch is turned (`predict --symmetries`).
 
-    `export bundle --spread` takes the report: where errors double above a spread, larger ones are warned of.
+    `export bundle --spread` takes the report: if errors double above some spread, larger spreads get a warning.
     """
     if require_views(views) == 1:
         raise UsageError("one view has no spread", hint="give --views 8 or 48")

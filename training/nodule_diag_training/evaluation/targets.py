@@ -21,7 +21,7 @@ def target_section(cubes: Sequence[Judgement], sides: Sequence[Judgement]) -> Se
 
     Args:
         cubes: Nodules in their real surroundings.
-        sides: Nodules of which P is to tell the readers' sides, scenario 12/45 of the paper's cohort.
+        sides: Nodules on which P is measured against the readers' sides, scenario 12/45 of the paper's cohort.
     """
     scored, clear = of_enough_readers(cubes), of_clear_side(sides)
     score = "Expert score against the readers' mean, three readers or more"
@@ -53,7 +53,7 @@ def target_section(cubes: Sequence[Judgement], sides: Sequence[Judgement]) -> Se
 
 
 def _gain(clear: Sequence[Judgement]) -> Row:
-    """By how much P tells the sides apart better than the diameter does, on the same nodules and the same draws."""
+    """How much better P distinguishes the sides than the diameter does, on the same nodules and the same draws."""
     known = [j for j in clear if not math.isnan(j.malignancy + j.diameter_mm)]
     truth = np.array([side(j) for j in known])
     p, diameter = (np.array([of(j) for j in known]) for of in (_malignancy, _diameter))

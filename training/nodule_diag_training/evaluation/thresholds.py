@@ -1,4 +1,4 @@
-"""Where SegNet's map is cut to get a mask: chosen by the patients of the other folds, judged on a fold's own."""
+"""The threshold that makes a mask of SegNet's map: chosen on the other folds' patients, judged on a fold's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .rows import Section, row_of
 
 THRESHOLDS = (*OTHER_THRESHOLDS, MASK_THRESHOLD)
 SHOWN: dict[Form, str] = {"cube": "real surroundings", "voi": "VOIs"}
-"""The forms that choose, and count the same; a cube that is cut as a VOI is the same nodule once more."""
+"""The forms that choose the threshold, with equal weight; a cube that is cropped as a VOI is the same nodule again."""
 
 FIGURES: tuple[tuple[str, Statistic, Callable[[Judgement], float]], ...] = (
     ("Dice", mean_value, lambda j: j.dice_half_mm),
@@ -31,7 +31,7 @@ NOTE = (
 
 
 def at(judgement: Judgement, threshold: float) -> Judgement:
-    """The judgement with Dice and diameter of another threshold; as it is where it has no such cut."""
+    """The judgement with Dice and diameter of another threshold; unchanged where it lacks that threshold."""
     for cut in judgement.cuts:
         if cut.threshold == threshold:
             return replace(
@@ -44,7 +44,7 @@ def at(judgement: Judgement, threshold: float) -> Judgement:
 
 
 def chosen(judgements: Sequence[Judgement]) -> float | None:
-    """The threshold of the largest Dice, each form weighing the same; of equals the highest. None without any cut."""
+    """The threshold of the largest Dice, each form weighing the same; at a tie the highest. None without thresholds."""
     dice: list[float] = []
     for threshold in THRESHOLDS:
         forms = [[at(j, threshold).dice_half_mm for j in judgements if j.form == form and j.cuts] for form in SHOWN]
@@ -56,7 +56,7 @@ def chosen(judgements: Sequence[Judgement]) -> float | None:
 
 
 def by_fold(judgements: Sequence[Judgement]) -> dict[int, float]:
-    """For each fold what the others choose; without a fold where there are no others, or none of them has cuts."""
+    """The threshold that the other folds choose, for each fold; no entry without others, or where they have none."""
     found = {}
     for fold in sorted({j.fold for j in judgements}):
         threshold = chosen([j for j in judgements if j.fold != fold])
@@ -66,16 +66,16 @@ def by_fold(judgements: Sequence[Judgement]) -> dict[int, float]:
 
 
 def cut_out_of_fold(judgements: Sequence[Judgement]) -> list[Judgement]:
-    """Each with Dice and diameter of the threshold that the other folds choose; as they are without others."""
+    """The judgements with Dice and diameter of the threshold that the other folds choose; unchanged without others."""
     thresholds = by_fold(judgements)
     return [at(j, thresholds[j.fold]) if j.fold in thresholds else j for j in judgements]
 
 
 def threshold_section(judgements: Sequence[Judgement]) -> Section:
-    """What each threshold gives, and the one out of fold.
+    """The figures of each threshold, and of the one that is chosen out of fold.
 
     Args:
-        judgements: As they were judged, at one half.
+        judgements: The judgements at one half.
     """
     thresholds = by_fold(judgements)
     groups = [(f"{threshold:.2f}", [at(j, threshold) for j in judgements]) for threshold in THRESHOLDS]

@@ -1,4 +1,4 @@
-"""Does the spread of P over turned views tell where P is wrong? Measured on nodules that the network had not seen."""
+"""Does the spread of P over turned views show where P is wrong? Measured on nodules that the network had not seen."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from .metrics import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED, CONFIDENCE, Array, auc, es
 from .rows import Row, Section
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
-"""Of the nodules, below each spread that is tried as a limit."""
+"""Shares of the nodules that lie below each spread that is tried as a limit."""
 DOUBLE = 2.0
 FEWEST_PATIENTS = 5
-"""Above a limit. One patient is the same in every resample, which makes its interval too narrow."""
+"""Fewest patients above a limit. One patient is the same in every resample, which makes its interval too narrow."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turned:
-    """A nodule whose truth is known, and what a network says of turned views of it.
+    """A nodule whose truth is known, and a network's answers on turned views of it.
 
     Attributes:
-        case_id: Of the nodule.
-        patient_id: Whose it is.
+        case_id: Id of the nodule.
+        patient_id: The nodule's patient.
         truth: 1 malignant, 0 benign: by diagnosis, else by the side of the readers' mean.
-        diagnosed: Whether it is by diagnosis.
-        malignancy: P, of the mean logit.
+        diagnosed: Whether the truth is a diagnosis.
+        malignancy: P of the mean logit.
         spread: Standard deviation of P over the views.
-        score_error: Of the expert score, absolute; NaN without readers.
+        score_error: Absolute error of the expert score; NaN without readers.
     """
 
     case_id: str
@@ -46,7 +46,7 @@ class Turned:
 
 
 def errors_double_above(turned: Sequence[Turned]) -> tuple[float | None, list[Row]]:
-    """The smallest tried spread above which the mean error is twice that below, beyond chance; None where none is.
+    """The smallest tried spread above which the mean error is twice that below, beyond chance; None if there is none.
 
     Returns:
         The spread, and a row for each one tried: the ratio with its interval over patients.
@@ -55,7 +55,7 @@ def errors_double_above(turned: Sequence[Turned]) -> tuple[float | None, list[Ro
     for share in SHARES:
         limit = float(np.quantile([one.spread for one in turned], share))
         above = [one.patient_id for one in turned if one.spread > limit]
-        if not above:  # the largest spread is that of several
+        if not above:  # several nodules have the largest spread
             continue
         ratio, low, high = _ratio(turned, limit)
         metric = f"Error where the spread exceeds {limit:.3f}, by that below"
@@ -66,7 +66,7 @@ def errors_double_above(turned: Sequence[Turned]) -> tuple[float | None, list[Ro
 
 
 def _ratio(turned: Sequence[Turned], limit: float) -> tuple[float, float, float]:
-    """Mean error above by mean error below, and its interval over resampled patients."""
+    """The mean error above divided by the mean error below, with its interval over resampled patients."""
     errors, above = np.array([one.error for one in turned]), np.array([one.spread > limit for one in turned])
     groups = np.unique([one.patient_id for one in turned], return_inverse=True)[1]
     patients = groups.max() + 1
@@ -87,7 +87,7 @@ def _of(sums: Array, counts: Array) -> Array:
 
 
 def spread_section(turned: Sequence[Turned], tried: Sequence[Row], *, views: int) -> Section:
-    """How the spread goes with errors."""
+    """How errors depend on the spread."""
     sure = [one for one in turned if one.diagnosed]
     read = [one for one in turned if np.isfinite(one.score_error)]
 

@@ -1,6 +1,6 @@
 """The paper's tables and figures: which run a row is, what was recorded of it, and the page made of the records.
 
-A row is found in ``catalogue``, trained and judged by ``running``, and kept by ``records``.
+``catalogue`` finds a row, ``running`` trains and judges it, and ``records`` keeps its results.
 Doors: the commands, ``FoldRun``, ``run_experiment``.
 """
 

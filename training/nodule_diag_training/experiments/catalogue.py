@@ -12,7 +12,7 @@ from nodule_diag_training.data import CUE_HU, TrainingDataError
 from nodule_diag_training.systems import SystemName
 
 Learns = Literal["sure", "unsure", "sure+unsure"]
-"""Whose nodules are drawn."""
+"""Which nodules are drawn."""
 Tested = Literal["sure", "unsure"]
 """Diagnosed nodules, or nodules of the paper's cohort with the side that readers' scores give them."""
 CONFOUNDER = "confounder"
@@ -32,8 +32,8 @@ class Phase:
     """One training of a run.
 
     Attributes:
-        config: What the row changes of the paper's model J; the schedule adds patch sizes, steps, rates and draws.
-        learns: Whose nodules are drawn.
+        config: The row's changes to the paper's model J; the schedule adds patch sizes, steps, rates and draws.
+        learns: Which nodules are drawn.
         share: Part of the schedule's epochs or steps.
         rate: Factor on the schedule's learning rate.
     """
@@ -49,11 +49,11 @@ class Experiment:
     """A row of a table.
 
     Attributes:
-        name: ``table1/J``; what commands take.
+        name: ``table1/J``; commands take this name.
         table: ``1`` to ``7``, or ``confounder``.
         title: The row in the paper's words.
         phases: Its training; a fine-tuned row has two.
-        tested: The nodules that its figures are of.
+        tested: The nodules that its figures are computed on.
         run: Rows with the same run are the same training.
     """
 
@@ -71,12 +71,12 @@ class Experiment:
 
     @property
     def config(self) -> TrainingConfig:
-        """Of the last phase, whose model is judged."""
+        """The configuration of the last phase, whose model is judged."""
         return self.phases[-1].config
 
     @property
     def scenario(self) -> Scenario | None:
-        """By which rule scores become labels where the row is tested on unsure nodules."""
+        """The rule that turns scores into labels, where the row is tested on unsure nodules."""
         return next((phase.config.scenario for phase in self.phases if phase.config.scenario is not None), None)
 
 
@@ -204,9 +204,9 @@ def _table_7() -> Iterator[Experiment]:
 
 
 def _confounder() -> Iterator[Experiment]:
-    """Scenario 12/45 of the unsure data, where a model reaches an AUC that a confounder can take from it.
+    """Scenario 12/45 of the unsure data, where a model reaches an AUC that a confounder can lower.
 
-    J's RNet would learn the score, which is the label here, without the cue: it is left out, as in Table 7.
+    J's RNet is left out, as in Table 7: it would learn the score, which is the label here, without the cue.
     """
     rows: tuple[tuple[str, str, SystemName], ...] = (("A", "A", "A"), ("J", "J without RNet", "CSF+ad-CSL"))
     for name, title, system in rows:

@@ -1,7 +1,7 @@
 """A record as one ``.npz``: a JSON header, and two tables of nodules with named columns.
 
-The tables are numpy's structured arrays: a row a nodule, a field a column. What is not known is NaN, -1 or an
-empty text; docs/experiments.md has every column.
+The tables are numpy structured arrays: one row for each nodule, one field for each column. Unknown values are NaN, -1
+or an empty text; docs/experiments.md has every column.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 HEADER = "header"
 TABLES = ("nodules", "cases")
 UNKNOWN = -1
-"""A diagnosis that there is not."""
+"""Stands for a missing diagnosis."""
 CAM = ("nodule", "background", "energy", "pointing", "iou", "deletion", "insertion")
 CUED = {"as trained": "cued_as_trained", "independent": "cued_independent", "reversed": "cued_reversed"}
 FACTS = ("diameter_mm", "malignancy", "expert_score", "dice")
@@ -42,7 +42,7 @@ class ColumnsError(ValueError):
 
 
 def serialised(record: Mapping[str, Any]) -> bytes:
-    """The file of a record that was dumped for JSON; equal records give equal bytes with one version of zlib."""
+    """The file of a record that was dumped for JSON; equal records give equal bytes with the same version of zlib."""
     header = {name: value for name, value in record.items() if name not in TABLES}
     tables = {name: _table(record[name]) for name in TABLES}
     file = io.BytesIO()
@@ -52,7 +52,7 @@ def serialised(record: Mapping[str, Any]) -> bytes:
 
 
 def parse(data: bytes) -> dict[str, Any]:
-    """A record, to be validated.
+    """The record in a file's bytes, not yet validated.
 
     Raises:
         ColumnsError: If the bytes are no such file.

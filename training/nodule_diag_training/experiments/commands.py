@@ -27,23 +27,23 @@ DEFAULT_FOLDS = 5
 DEFAULT_RESULTS = Path("results") / "experiments"
 
 STORE_RESULTS = "results"
-"""Folder in ``--out`` for the results of one's own stores, unless another is named: never among LIDC-IDRI's."""
+"""Folder in ``--out`` for the results of own stores, unless another is named: never among LIDC-IDRI's results."""
 
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of the results.")]
 OwnResultsOption = Annotated[
     Path | None,
     typer.Option(
         "--results",
-        help=f"Folder of the results; {DEFAULT_RESULTS}, or with --store {STORE_RESULTS} in --out.",
+        help=f"Folder of the results. Default: {DEFAULT_RESULTS}; with --store: {STORE_RESULTS} in --out.",
         show_default=False,
     ),
 ]
 ScheduleOption = Annotated[
     ScheduleName,
-    typer.Option("--schedule", help="How long it was trained: paper, or medium and short for a computer without GPU."),
+    typer.Option("--schedule", help="Training length of the runs: paper; medium or short without a GPU."),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the first weights and the draws.")]
-FoldsOption = Annotated[int, typer.Option("--folds", min=2, help="Into how many folds the patients were split.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the initial weights and draws.")]
+FoldsOption = Annotated[int, typer.Option("--folds", min=2, help="Number of folds of the patients.")]
 FoldOption = Annotated[int | None, typer.Option("--fold", help="Only this fold; the first is 0.")]
 
 
@@ -79,12 +79,12 @@ def fold_runs(
 
 
 def waiting(runs: Sequence[FoldRun], data: TrainingData, *, again: bool) -> list[FoldRun]:
-    """The folds that are to be trained or judged; it says what is done already, and renames runs that are in the way.
+    """The folds to train or judge. It reports what is done already, and renames runs that are in the way.
 
     Args:
         runs: The folds.
-        data: Of all patients.
-        again: All of them, from the start, whatever is there.
+        data: Data of all patients.
+        again: Take all of them, from the start, whatever is there.
     """
     found = []
     for fold_run in runs:
@@ -99,11 +99,11 @@ def waiting(runs: Sequence[FoldRun], data: TrainingData, *, again: bool) -> list
 
 
 def run_experiment(runs: Sequence[FoldRun], data: TrainingData, *, execution: Execution, again: bool = False) -> None:
-    """Train and judge folds; those that are done are skipped, interrupted ones go on.
+    """Train and judge folds; finished folds are skipped, interrupted ones are resumed.
 
     Args:
         runs: The folds.
-        data: Of all patients.
+        data: Data of all patients.
         execution: Where and how it is computed.
         again: Train every fold from the start, whatever is there.
     """
@@ -119,7 +119,7 @@ def _judged(record: FoldRecord, path: Path) -> str:
 
 
 def judge_command(
-    runs: Annotated[list[str], typer.Argument(metavar="NAME...", help="Experiments that were run: table1/J")],
+    runs: Annotated[list[str], typer.Argument(metavar="NAME...", help="Experiments that were run, such as table1/J.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the runs.")],
     results: OwnResultsOption = None,
     schedule: ScheduleOption = "paper",
@@ -129,7 +129,7 @@ def judge_command(
     data: DataOption = DEFAULT_DATA,
     store: StoreOption = None,
 ) -> None:
-    """Judge trained folds again, without training: after a change of what is recorded."""
+    """Judge trained folds again without training, for example after a change of what is recorded."""
     results = results_folder(results, out=out, store=store)
     wanted = fold_runs(runs, folds=folds, fold=fold, seed=seed, schedule=schedule, root=out, results=results)
     loaded = TrainingData.of(data, store or ())
@@ -141,7 +141,7 @@ def judge_command(
 
 
 def list_command(results: ResultsOption = DEFAULT_RESULTS) -> None:
-    """Show every row of the paper's tables: system, parameters, the paper's AUC, and the results that are there."""
+    """List every row of the paper's tables: system, parameters, the paper's AUC and the results so far."""
     import torch
 
     from nodule_diag_training.model import SynergicModel, count_weights
@@ -161,11 +161,11 @@ def list_command(results: ResultsOption = DEFAULT_RESULTS) -> None:
 
 
 def table_command(
-    number: Annotated[str, typer.Argument(metavar="TABLE", help="1 to 7, or confounder.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Markdown file; without it the table is printed.")] = None,
+    number: Annotated[str, typer.Argument(metavar="TABLE", help="Table: 1 to 7, or confounder.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Markdown file; if omitted, the table is printed.")] = None,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
-    """Make one of the paper's tables from the results: ours, the paper's and the yardsticks side by side."""
+    """Make a table of the paper from the results: ours, the paper's and the yardsticks side by side."""
     from .tables import make_table
 
     written = "" if out is None else f" --out {out}"
@@ -180,21 +180,21 @@ def table_command(
 
 
 def figure_command(
-    number: Annotated[FigureName, typer.Argument(metavar="FIGURE", help="3, 4, 5, 6 or 9.")],
-    out: Annotated[Path, typer.Option("--out", help="PNG, SVG or PDF.")],
+    number: Annotated[FigureName, typer.Argument(metavar="FIGURE", help="Figure: 3, 4, 5, 6 or 9.")],
+    out: Annotated[Path, typer.Option("--out", help="PNG, SVG or PDF file.")],
     runs: Annotated[Path | None, typer.Option("--runs", help="Folder of the runs (--out of train run).")] = None,
     results: ResultsOption = DEFAULT_RESULTS,
     schedule: ScheduleOption = "paper",
     seed: SeedOption = 0,
     folds: FoldsOption = DEFAULT_FOLDS,
-    fold: Annotated[int, typer.Option("--fold", help="Whose models and held-out nodules are drawn.")] = 0,
-    count: Annotated[int, typer.Option("--nodules", min=2, help="How many (figures 4 and 6).")] = 10,
+    fold: Annotated[int, typer.Option("--fold", help="Fold whose models and held-out nodules are drawn.")] = 0,
+    count: Annotated[int, typer.Option("--nodules", min=2, help="Number of nodules (figures 4 and 6).")] = 10,
     data: DataOption = DEFAULT_DATA,
     store: StoreOption = None,
 ) -> None:
     """Draw a figure of the paper: 3 loss curves, 4 and 6 class activation maps, 5 similar cases, 9 relabelling.
 
-    Figures 4, 5 and 6 show CT pixels. Only 9 can do without --runs.
+    Figures 4, 5 and 6 show CT pixels. Only figure 9 does not need --runs.
     """
     from .drawing import PIXELS, save
     from .figures import drawn

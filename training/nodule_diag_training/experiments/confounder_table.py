@@ -1,4 +1,4 @@
-"""How much AUC a model loses when the background no longer tells the label."""
+"""How much AUC a model loses when the background no longer reveals the label."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOST: dict[CueTest, str] = {"independent": "lost where it is independent", "reve
 
 
 def confounder_section(runs: Sequence[tuple[Experiment, str, Sequence[FoldRecord]]]) -> str:
-    """Pooled AUC in each test, and what is lost; empty where nothing was run."""
+    """Pooled AUC in each test, and the loss; empty where nothing was run."""
     lines = []
     for row, title, records in runs:
         tested = {test: scored(records, "scores", row.scenario, score=partial(_score, test=test)) for test in TESTS}

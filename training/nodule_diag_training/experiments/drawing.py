@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 RIGHT, WRONG = "tab:green", "tab:red"
 DOTS_PER_INCH = 150
 PIXELS = "This file shows CT pixels of LIDC-IDRI: keep it out of version control."
-"""Said wherever a figure with patches is written."""
+"""Shown wherever a figure with patches is written."""
 
 
 Panels = np.ndarray[tuple[int, ...], np.dtype[np.object_]]

@@ -1,6 +1,6 @@
-"""How much a class activation map owes to the nodule: what the paper shows in pictures (Fig. 4), as numbers.
+"""How well a class activation map lies on the nodule: what the paper shows in pictures (Fig. 4), as numbers.
 
-All of it is of CAM_c (eq. 6, min-max normalised) on the model's grid of 2 mm cells, against the readers' mask.
+All figures compare CAM_c (eq. 6, min-max normalised), on the model's grid of 2 mm cells, with the readers' mask.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Classifier = Callable[[Float], Float]
 """[N, 2, S, S, S] patches to [N] probabilities of the class that was predicted for the whole patch."""
 
 CAM_THRESHOLD = 0.5
-"""Half of the CAM's range, from which on a cell counts as highlighted (IoU)."""
+"""Half of the CAM's range; from this value on, a cell counts as highlighted (IoU)."""
 CURVE_STEPS = 8
 """Equal parts of the cells by which deletion and insertion proceed."""
 BLUR_MM = 5.0
-"""Standard deviation of the Gaussian that stands for "deleted": at the edge of a nodule it leaves neither edge nor
-texture, and no value that a CT could not have."""
+"""Standard deviation of the Gaussian blur that stands for "deleted": it removes a nodule's edge and texture, and leaves
+no value that a CT could not have."""
 
 
 def cells(voxels: NDArray[np.floating] | NDArray[np.bool_]) -> Float:
@@ -44,7 +44,7 @@ def energy_share(cam: Float, inside: Float) -> float | None:
 
 
 def pointing(cam: Float, inside: NDArray[np.bool_]) -> float:
-    """1 if the maximum lies inside, 0 if not; where several cells tie, the share of them that does."""
+    """1 if the maximum lies inside, 0 if not; where several cells tie, the share of these cells that is inside."""
     return float(inside[cam == cam.max()].mean())
 
 

@@ -49,7 +49,7 @@ def _cell(nodules: Sequence[NoduleRecord], value: Callable[[CamFigures], float |
 
 
 def _mean(values: Sequence[tuple[NoduleRecord, float | None]]) -> str:
-    """Mean and interval over those that have the figure; their number where some have not."""
+    """Mean and interval over the nodules that have the figure, with their number where some lack the figure."""
     own = [(n, v) for n, v in values if v is not None]
     if not own:
         return NOTHING

@@ -16,7 +16,7 @@ from .drawing import canvas, frame, show_cam, show_contour, show_patch
 from .judging import Judge
 
 LABEL_CHARACTERS = 18
-"""Of a line of a row's title, which stands upright beside a panel."""
+"""Most characters in a line of a row's title, which is written upright beside a panel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ def draw_cams(models: Sequence[Model], nodules: Sequence[Nodule], *, title: str)
     """The first row has the inputs; each panel below says the predicted class (B, M) and its probability.
 
     Args:
-        models: With CNet, all of one patch size.
+        models: Models with CNet, all of one patch size.
         nodules: Diagnosed ones that none of the models has seen.
         title: Says schedule, seed and fold.
 

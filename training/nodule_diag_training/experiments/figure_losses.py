@@ -19,7 +19,7 @@ def draw_losses(folders: Mapping[str, Path], *, title: str) -> Figure:
     """Solid lines are training, dashed ones validation.
 
     Args:
-        folders: Of the runs, by the name of the model.
+        folders: Folders of the runs, by the name of the model.
         title: Says schedule, seed and fold.
 
     Raises:

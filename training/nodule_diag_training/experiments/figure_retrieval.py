@@ -28,7 +28,7 @@ class Answer:
 
 
 def draw_retrieval(answers: Sequence[Answer], patch: Patch, *, title: str) -> Figure:
-    """For each answer the nodule at the left and its cases, nearest first, framed red where their label is another's.
+    """For each answer the nodule at the left and its cases, nearest first, framed red where their label differs.
 
     The number below an image is P for machine reasoning and RNet's normalised score for expert reasoning.
     """

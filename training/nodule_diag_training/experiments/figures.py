@@ -32,7 +32,7 @@ class Source:
     """Which fold's models are drawn, on which nodules.
 
     Attributes:
-        fold_run: Of model J; other rows' lie beside it.
+        fold_run: The fold's run of model J; runs of other rows lie beside it.
         data: The nodules.
         count: How many nodules are drawn, benign and malignant in turn.
     """
@@ -61,17 +61,17 @@ class Source:
         return [n for pair in zip(sides[0][:half], sides[1][:half], strict=False) for n in pair][: self.count]
 
     def voxels(self, case_ids: Collection[str]) -> Voxels:
-        """Of these nodules, and of all cubes, which lend VOIs their surroundings."""
+        """The voxels of these nodules, and of all cubes, which lend VOIs their surroundings."""
         return self.data.voxels_of([n for n in self.data.nodules if n.is_cube or n.case_id in case_ids])
 
     def judge(self, fold_run: FoldRun, voxels: Voxels) -> Judge:
-        """Of a finished fold."""
+        """The judge of a finished fold."""
         model, config, _ = load_model(fold_run.model)
         return Judge.of(model, config, nodules=self.data.nodules, voxels=voxels)
 
 
 def cam_figure(source: Source, rows: Sequence[Experiment]) -> Figure:
-    """The rows that were run, on the same nodules.
+    """Class activation maps of the rows that were run, on the same nodules.
 
     Raises:
         TrainingDataError: If none was run.
@@ -103,10 +103,10 @@ def retrieval_figure(source: Source) -> Figure:
 
 
 def relabelling_figure(fold_run: FoldRun) -> Figure:
-    """Over all folds of model J that have results.
+    """The relabelling over all folds of model J that have results.
 
     Raises:
-        TrainingDataError: If none has.
+        TrainingDataError: If no fold has results.
     """
     records = read_run(fold_run.results, fold_run.experiment, schedule=fold_run.schedule).get(fold_run.seed, [])
     if not records:

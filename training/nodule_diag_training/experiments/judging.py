@@ -40,7 +40,7 @@ BATCH = 4
 CURVES_PER_FOLD = 12
 """Nodules of a fold whose deletion and insertion curves are measured: 18 forward passes each."""
 CUE_TESTS: tuple[CueTest, ...] = ("as trained", "independent", "reversed")
-"""Beside the one without a cue, which is P itself."""
+"""The tests beside the one without a cue, which is P itself."""
 
 
 def tested_nodules(held_out: Sequence[Nodule]) -> list[Nodule]:
@@ -54,10 +54,10 @@ class Judge:
 
     Attributes:
         model: In evaluation mode.
-        config: It was trained with.
+        config: The configuration it was trained with.
         voxels: By case_id.
         sampler: Lends surroundings to VOIs.
-        size: Side of the patches in 0.5 mm voxels: the one that training ended with.
+        size: Side of the patches in 0.5 mm voxels: the size that training ended with.
     """
 
     model: SynergicModel
@@ -75,7 +75,7 @@ class Judge:
         nodules: Sequence[Nodule],
         voxels: Mapping[str, NoduleVoxels],
     ) -> Judge:
-        """With the surroundings of all cubes among ``nodules``."""
+        """A judge with the surroundings of all cubes among ``nodules``."""
         return cls(
             model=model.eval(),
             config=config,
@@ -100,7 +100,7 @@ class Judge:
         return replace(output, **on_cpu)
 
     def records(self, nodules: Sequence[Nodule]) -> list[NoduleRecord]:
-        """All figures of nodules, each once; curves of the first ``CURVES_PER_FOLD`` in an order without meaning."""
+        """All figures of nodules, each once; curves of the first ``CURVES_PER_FOLD`` in an arbitrary, fixed order."""
         order = sorted(nodules, key=lambda n: (n.sure is None, case_generator(n.case_id).random()))
         with_curves = {n.case_id for n in [n for n in order if n.outlined][:CURVES_PER_FOLD]}
         records: list[NoduleRecord] = []

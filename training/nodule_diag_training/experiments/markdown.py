@@ -29,7 +29,7 @@ def percent(value: float) -> str:
 
 
 def folds_cell(figure: OverFolds) -> str:
-    """Mean ± deviation in percent; the number of folds where it is one, or where others leave the metric undefined."""
+    """Mean ± deviation in percent; with the number of folds if it is one, or if others leave the metric undefined."""
     if not math.isfinite(figure.mean):
         return NOTHING
     if figure.folds == 1:
@@ -47,7 +47,7 @@ def interval_cell(figure: Estimate, *, scale: float = 100.0, digits: int = 2) ->
 
 
 def paper_cell(figure: Figure | None) -> str:
-    """What the paper prints."""
+    """The paper's printed figure."""
     if figure is None:
         return NOTHING
     return f"{figure.mean:.2f}" if figure.std is None else f"{figure.mean:.2f} ± {figure.std:.2f}"

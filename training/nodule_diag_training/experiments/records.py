@@ -1,4 +1,4 @@
-"""What one fold of an experiment left behind, from which every table and figure is made."""
+"""The record of one fold of an experiment: every table and figure is made from records."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .columns import ColumnsError, parse, serialised
 from .schedules import ScheduleName
 
 RECORD_FORMAT = 2
-"""Raised when a nodule's record says more or something else: older results are then judged again."""
+"""Increased when the content of a nodule's record changes: older results are then judged again."""
 CODE_SHOWN = 8
 """Characters of the code's digest that people see."""
 Float32 = Annotated[float, AfterValidator(lambda value: float(np.float32(value)))]
-"""As it is stored. The network answers in float32, and no figure of a table has more digits."""
+"""A number as it is stored. The network answers in float32, and no figure of a table has more digits."""
 
 
 class _Frozen(BaseModel):
@@ -32,17 +32,17 @@ class _Frozen(BaseModel):
 
 
 class CamFigures(_Frozen):
-    """How much of a nodule's CAM_c lies on it (section 4 and ``faithfulness``).
+    """How much of a nodule's CAM_c lies on the nodule (section 4 and ``faithfulness``).
 
     Attributes:
         nodule: AvgCAM over the reader mask (eq. 8), 0..1.
         background: AvgCAM over the rest (eq. 9), 0..1.
         energy: Share of the CAM's sum inside the dilated nodule; None where the CAM is flat.
         pointing: Share of the CAM's maxima inside the dilated nodule: 0 or 1 unless several cells tie.
-        iou: Of the thresholded CAM with the reader mask, on the grid.
+        iou: IoU of the thresholded CAM with the reader mask, on the grid.
         deletion: Area under the predicted class's probability as the CAM's highest cells are blurred; None where it
             was not measured.
-        insertion: The same as they are put back into the blurred patch.
+        insertion: The same as the cells are put back into the blurred patch.
     """
 
     nodule: Float32
@@ -60,22 +60,22 @@ class CamFigures(_Frozen):
 
 
 class NoduleRecord(_Frozen):
-    """What a fold's model says of one nodule that it never saw, and the truth that is known.
+    """A fold's answers for one nodule that its model never saw, and the known truth.
 
     Attributes:
         case_id: The nodule.
-        patient_id: Whose it is.
+        patient_id: The nodule's patient.
         form: With its own surroundings (``cube``) or laid onto another patient's (``voi``).
         in_paper_cohort: Whether it belongs to the paper's unsure data.
-        diameter_mm: Of the reader mask; None where nobody measured it.
+        diameter_mm: Diameter of the reader mask; None where it was not measured.
         reader_scores: Malignancy 1..5, one for each reader; empty where nobody scored it.
         label: Diagnosis, 1 malignant, 0 benign.
         certainty: ``nodule`` where the diagnosis is this nodule's without doubt.
         malignancy: CNet's P; None without CNet.
         expert_score: RNet's score, 1..5; None without RNet.
         dice: SegNet at 0.5 against the reader mask on the grid; None without SegNet or without a mask.
-        cam: None without CNet or without a mask.
-        cued: P with the confounder's cue, by test; empty unless it was trained with one.
+        cam: Figures of the CAM; None without CNet or without a mask.
+        cued: P with the confounder's cue, by test; empty unless the model was trained with a cue.
     """
 
     case_id: str
@@ -94,12 +94,12 @@ class NoduleRecord(_Frozen):
 
     @property
     def mean_score(self) -> float:
-        """Of the readers; NaN without any."""
+        """The readers' mean score; NaN without readers."""
         return sum(self.reader_scores) / len(self.reader_scores) if self.reader_scores else float("nan")
 
     @property
     def probability(self) -> float:
-        """P, or without CNet RNet's score on 0..1: Table 6 takes the lowest and highest score as the two labels."""
+        """P, or RNet's score on 0..1 without CNet: Table 6 takes the lowest and highest score as the two labels."""
         if self.malignancy is not None:
             return self.malignancy
         if self.expert_score is None:
@@ -112,19 +112,19 @@ class FoldRecord(_Frozen):
 
     Attributes:
         format: ``RECORD_FORMAT`` of the code that wrote it.
-        version: Of the package that trained the model.
-        code: Digest of the code that decides what is learned (``engine.code_digest``); None where the run did not say.
+        version: Version of the package that trained the model.
+        code: Digest of the code that decides what is learned (``engine.code_digest``); None where the run has none.
         run: The run's name in the catalogue.
         schedule: Its schedule.
-        seed: Of weights and draws.
+        seed: Seed of weights and draws.
         fold: Counted from 0.
-        folds: Into how many the patients were split.
-        split_seed: Of the split.
+        folds: Number of folds.
+        split_seed: Seed of the split.
         configs: One for each phase.
-        provenance: Of the judged model: data, code, hardware.
-        held_out: Its patients.
+        provenance: Provenance of the judged model: data, code, hardware.
+        held_out: The fold's patients.
         training_seconds: Sum over the steps of all phases.
-        judging_seconds: What the judgement took.
+        judging_seconds: Time of the judgement.
         patch_size: Side of the judged patches in 0.5 mm voxels.
         nodules: The held-out ones.
         cases: Diagnosed nodules of the training patients, the case base of the retrieval (eq. 13).
@@ -150,24 +150,24 @@ class FoldRecord(_Frozen):
 
     @property
     def made_by(self) -> str:
-        """``nodule-diag 0.2.0, code 1f0c9a2b``: package, code, and the stores where it learned from some."""
+        """``nodule-diag 0.2.0, code 1f0c9a2b``: package, code, and the stores where the run learned from stores."""
         code = "" if self.code is None else f", code {self.code[:CODE_SHOWN]}"
         stores = [store["name"] for store in self.provenance.get(STORES, ())]
         return f"nodule-diag {self.version}{code}{', stores ' if stores else ''}{', '.join(stores)}"
 
     def is_of(self, configs: Sequence[TrainingConfig], *, code: str, labels_sha256: str) -> bool:
-        """Whether this code would train just this: the same configurations, code and nodules.
+        """Whether this code would train the same run: the same configurations, code and nodules.
 
         Args:
             configs: One for each phase.
             code: Digest of the code that would train them.
-            labels_sha256: Of the training patients' nodules (``engine.labels_digest``).
+            labels_sha256: Digest of the training patients' nodules (``engine.labels_digest``).
         """
         if (self.format, self.code) != (RECORD_FORMAT, code) or self.provenance.get(LABELS) != labels_sha256:
             return False
         try:
             return [TrainingConfig.model_validate(stored) for stored in self.configs] == list(configs)
-        except ValidationError:  # of a field that is gone
+        except ValidationError:  # a field that no longer exists
             return False
 
 
@@ -177,16 +177,16 @@ def record_path(root: Path, experiment: Experiment, *, schedule: ScheduleName, s
 
 
 def write_record(path: Path, record: FoldRecord) -> None:
-    """Write it whole or not at all."""
+    """Write a record, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, serialised(record.model_dump(mode="json")))
 
 
 def read_record(path: Path) -> FoldRecord:
-    """Read it.
+    """Read a record.
 
     Raises:
-        TrainingDataError: If it is missing or was written by other code.
+        TrainingDataError: If the file is missing or was written by other code.
     """
     hint = "nodule-diag train judge makes it again from its run"
     try:

@@ -1,7 +1,7 @@
 """Diagnosis by similar cases (3.3), out of fold: Table 2, Fig. 5, and the relabelling of the unsure data (5.6).
 
-A fold's held-out nodules look for the K nearest among the diagnosed nodules of its training patients, in what that
-fold's model said of both.
+Each held-out nodule of a fold finds the K nearest among the diagnosed nodules of the fold's training patients, by what
+the fold's model said of both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Retrieved:
     """One nodule's K nearest cases, nearest first (eq. 13).
 
     Attributes:
-        nodule: Whose.
+        nodule: The nodule.
         cases: Diagnosed nodules of other patients; all of them where there are fewer than K.
     """
 
@@ -46,11 +46,11 @@ def retrieve(
 
 
 def retrieve_folds(records: Sequence[FoldRecord], *, space: Space, diagnosed: bool) -> list[tuple[int, Retrieved]]:
-    """Over the folds of a run: (fold, answer) for each held-out nodule.
+    """(fold, answer) for each held-out nodule, over the folds of a run.
 
     Args:
-        records: With cases.
-        space: What is compared.
+        records: Records with cases.
+        space: The feature space.
         diagnosed: Diagnosed nodules only, or else those of the paper's cohort.
     """
     found = []

@@ -48,9 +48,9 @@ class FoldRun:
     Attributes:
         experiment: The row; rows with the same run share the folder.
         schedule: Its length.
-        seed: Of weights and draws.
+        seed: Seed of weights and draws.
         fold: Counted from 0.
-        folds: Into how many patients are split.
+        folds: Number of folds of the patients.
         root: Folder of all runs.
         results: Folder of all results.
     """
@@ -74,7 +74,7 @@ class FoldRun:
 
     @property
     def record(self) -> Path:
-        """Its file."""
+        """The file of the fold's record."""
         return record_path(self.results, self.experiment, schedule=self.schedule, seed=self.seed, fold=self.fold)
 
     def phase_folder(self, index: int) -> Path:
@@ -92,10 +92,10 @@ class FoldRun:
         return [configured(phase, self.schedule, nodules=nodules, seed=self.seed) for phase in phases]
 
     def is_done(self, nodules: Sequence[Nodule]) -> bool:
-        """Whether there is a result of just this: format, split, configuration, code and what is known of nodules.
+        """Whether there is a result with the same format, split, configuration, code and facts on nodules.
 
         Args:
-            nodules: Of all patients.
+            nodules: Nodules of all patients.
         """
         if not self.record.exists():
             return False
@@ -111,7 +111,7 @@ class FoldRun:
         return record.is_of(self.configs(seen), code=code_digest(), labels_sha256=labels_digest(seen))
 
     def codes(self) -> set[str | None]:
-        """Digests of the code that its phases were begun with, None for one that says none; empty without any."""
+        """Digests of the code that began its phases; None for a phase that records none; empty without phases."""
         found: set[str | None] = set()
         for index in range(len(self.experiment.phases)):
             folder = self.phase_folder(index)
@@ -122,7 +122,7 @@ class FoldRun:
         return found
 
     def put_aside(self) -> Path:
-        """Rename the folder, so that the run begins anew: ``fold-0.old-1``, the next time ``fold-0.old-2``."""
+        """Rename the folder, so that the run starts again: ``fold-0.old-1``, the next time ``fold-0.old-2``."""
         number = 1
         while (aside := self.folder.with_name(f"{self.folder.name}.old-{number}")).exists():
             number += 1
@@ -135,7 +135,7 @@ def held_out_patients(fold_run: FoldRun, nodules: Sequence[Nodule]) -> set[str]:
 
 
 def training_nodules(fold_run: FoldRun, nodules: Sequence[Nodule]) -> list[Nodule]:
-    """Those of the patients that the fold does not hold out."""
+    """The nodules of the patients that the fold does not hold out."""
     held_out = held_out_patients(fold_run, nodules)
     return [n for n in nodules if n.patient_id not in held_out]
 

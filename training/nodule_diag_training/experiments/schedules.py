@@ -26,10 +26,10 @@ class Reduced:
     """A schedule that costs less than the paper's.
 
     Attributes:
-        size: Of the cubes, in voxels of 0.5 mm. A nodule that is wider is cut.
-        steps: Of a row that is trained in one phase.
-        validate_every: Steps between looks at the validation patients.
-        precision: Of the convolutions.
+        size: Side of the cubes, in voxels of 0.5 mm. A wider nodule is cropped.
+        steps: Steps of a row that is trained in one phase.
+        validate_every: Steps between two validations.
+        precision: Precision of the convolutions.
     """
 
     size: int
@@ -42,9 +42,9 @@ REDUCED: dict[ScheduleName, Reduced] = {
     "medium": Reduced(size=48, steps=1500, validate_every=150, precision="bf16"),
     "short": Reduced(size=32, steps=300),
 }
-"""A 16 mm cube costs an eighth of the paper's 32 mm, and a nodule is eight times as much of what CNet averages over; 24
-mm hold all nodules but the largest. A step in bf16 takes half the time on a CPU that has it (AVX-512 BF16). A look at
-the validation patients costs some 25 steps."""
+"""A 16 mm cube costs an eighth of the paper's 32 mm cube, and the nodule's share of what CNet averages over is eight
+times as large; 24 mm hold all nodules but the largest. A step in bf16 takes half the time on a CPU that has bf16
+(AVX-512 BF16). A validation costs some 25 steps."""
 
 DESCRIPTIONS: dict[ScheduleName, str] = {
     "paper": (
@@ -68,10 +68,10 @@ def configured(phase: Phase, schedule: ScheduleName, *, nodules: Sequence[Nodule
     """The phase's configuration under a schedule.
 
     Args:
-        phase: Of an experiment.
+        phase: A phase of an experiment.
         schedule: Its name.
-        nodules: Those of the training patients; the paper's epochs count them.
-        seed: Of the weights and the draws.
+        nodules: The training patients' nodules; the paper's epochs count them.
+        seed: Seed of the weights and the draws.
     """
     reduced = REDUCED.get(schedule)
     changes = _paper(phase, nodules) if reduced is None else _reduced(phase, reduced)
@@ -95,14 +95,14 @@ def _paper(phase: Phase, nodules: Sequence[Nodule]) -> dict[str, Any]:
 
 
 def _is_unsure(nodule: Nodule, config: TrainingConfig) -> bool:
-    """Whether the unsure branch learns of it: with a scenario, only where that gives it a side."""
+    """Whether the unsure branch learns from the nodule: with a scenario, only if that gives the nodule a side."""
     if not nodule.in_paper_cohort:
         return False
     return config.scenario is None or cnet_label(nodule, drawn_as_sure=False, config=config) is not None
 
 
 def _draws(learns: Learns, *, unsure: int, sure: int) -> dict[str, Any]:
-    """A system that learns nothing of unsure nodules draws none of them, whatever is asked."""
+    """A system that learns nothing from unsure nodules draws none of them, whatever ``unsure`` is."""
     return {"unsure_per_step": unsure, "sure_per_step": 0 if learns == "unsure" else sure}
 
 

@@ -32,22 +32,22 @@ def _decided(score: Array) -> NDArray[np.int_]:
 
 
 def sensitivity(label: Array, score: Array) -> float:
-    """Share of the malignant that are called so; NaN without any."""
+    """Share of the malignant nodules that are called malignant; NaN without any."""
     return float(recall_score(label, _decided(score), pos_label=MALIGNANT, zero_division=np.nan))
 
 
 def specificity(label: Array, score: Array) -> float:
-    """Share of the benign that are called so; NaN without any."""
+    """Share of the benign nodules that are called benign; NaN without any."""
     return float(recall_score(label, _decided(score), pos_label=BENIGN, zero_division=np.nan))
 
 
 def precision(label: Array, score: Array) -> float:
-    """Share of malignant among what is called so; NaN where nothing is."""
+    """Share of malignant nodules among those called malignant; NaN where none is."""
     return float(precision_score(label, _decided(score), pos_label=MALIGNANT, zero_division=np.nan))
 
 
 def precision_b(label: Array, score: Array) -> float:
-    """Share of benign among what is called so; NaN where nothing is."""
+    """Share of benign nodules among those called benign; NaN where none is."""
     return float(precision_score(label, _decided(score), pos_label=BENIGN, zero_division=np.nan))
 
 
@@ -84,7 +84,7 @@ TITLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """One tested nodule: its label, what was said of it, whose it is, and by which fold's model."""
+    """One tested nodule: its label, its score, its patient, and the fold whose model judged it."""
 
     label: int
     score: float
@@ -97,10 +97,10 @@ class OverFolds:
     """A metric as the paper gives it.
 
     Attributes:
-        mean: Over the folds in which it is defined; NaN without any.
-        std: Population standard deviation over them.
-        folds: In how many it is defined.
-        undefined: In how many it is not: no nodule of the class it needs.
+        mean: Mean over the folds in which it is defined; NaN without any.
+        std: Population standard deviation over these folds.
+        folds: Number of folds in which it is defined.
+        undefined: Number of folds in which it is not, since no nodule has the class it needs.
     """
 
     mean: float
@@ -127,8 +127,8 @@ def over_folds(metric: str, nodules: Sequence[Scored]) -> OverFolds:
 def pooled_auc(nodules: Sequence[Scored]) -> Estimate:
     """The AUC of the nodules of all folds together, with the 95 % interval over resampled patients.
 
-    The same as ``metrics.estimate`` with ``metrics.auc``, whose 2000 calls take a quarter of a second: here a draw is a
-    row of weights, and all of them are ranked at once.
+    The result is that of ``metrics.estimate`` with ``metrics.auc``, whose 2000 calls take a quarter of a second. Here a
+    draw is a row of weights, and all draws are ranked at once.
     """
     label, score = _arrays(nodules)
     draws = _weighted_aucs(label, score, _resampled([n.patient_id for n in nodules]))
@@ -166,11 +166,11 @@ def pooled_mean(values: Sequence[float], patients: Sequence[str]) -> Estimate:
 
 
 def _resampled(patients: Sequence[str]) -> Array:
-    """[draws, N] how often each nodule is in a draw of as many patients as there are."""
+    """[draws, N] how often each nodule is in a draw of patients, who are as many as in the data."""
     return _draws(tuple(patients), BOOTSTRAP_DRAWS)
 
 
-@lru_cache(maxsize=8)  # the rows of a table are of the same nodules
+@lru_cache(maxsize=8)  # the rows of a table have the same nodules
 def _draws(patients: tuple[str, ...], draws: int) -> Array:
     names, member = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     rng = np.random.default_rng(BOOTSTRAP_SEED)

@@ -1,4 +1,4 @@
-"""The paper's tables as Markdown, from the JSON results alone."""
+"""The paper's tables as Markdown, from the recorded results alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SPACE_TITLES: dict[Space, str] = {
 }
 RETRIEVAL_RUN = "table1/J"
 WHOLE = {"1": RETRIEVAL_RUN, "7": "table7/CSF+ad-CSL"}
-"""The row of a table that has all that the others lack a part of."""
+"""The row of a table with the whole system; the other rows lack a part of it."""
 COMPARED: dict[Labels, str] = {"certain": "certain diagnoses", "all": "all diagnoses", "scores": "readers' scores"}
 ORDER = ("J", "F", "D", "A")
 """Table 1's order by AUC, F1 and accuracy."""
@@ -85,7 +85,7 @@ def all_results_of(root: Path, row: Experiment) -> list[Result]:
 
 
 def results_of(root: Path, row: Experiment) -> list[Result]:
-    """The results of a row, the paper's schedule first. One of ``short`` gives way to the same folds of ``medium``."""
+    """The results of a row, the paper's schedule first. ``short`` is left out where ``medium`` has the same folds."""
     found = all_results_of(root, row)
     longer = {result.key[1:] for result in found if result.schedule == "medium"}
     return [result for result in found if result.schedule != "short" or result.key[1:] not in longer]
@@ -97,7 +97,7 @@ def make_table(number: str, root: Path, *, command: str) -> str:
     Args:
         number: ``1`` to ``7``, or ``confounder``.
         root: Folder of the results.
-        command: That makes it, for the reader.
+        command: The command that makes the table, for the reader.
 
     Raises:
         TrainingDataError: If there is no such table, or a result cannot be read.
@@ -118,7 +118,7 @@ def make_table(number: str, root: Path, *, command: str) -> str:
     if number == "1":
         parts.append(_order(rows, results))
     if number in WHOLE:
-        everything = {row.name: all_results_of(root, row) for row in rows}  # like is compared with like
+        everything = {row.name: all_results_of(root, row) for row in rows}  # results are compared within a schedule
         parts.append(_differences(find(WHOLE[number]), rows, everything))
     if number in ("1", "4", "5", "7"):
         parts.append(faithfulness_section([(row, r.title, r.records) for row in rows for r in results[row.name]]))
@@ -142,7 +142,7 @@ def _preamble(results: dict[str, list[Result]], command: str) -> str:
 
 
 def _versions(results: dict[str, list[Result]]) -> str:
-    """Which version of the package, code and data the models are of; row by row where they differ."""
+    """The versions of package, code and data of the models; row by row where these differ."""
     by_version: dict[str, list[str]] = {}
     for name, found in results.items():
         for result in found:
@@ -201,7 +201,7 @@ def _retrieval(results: Sequence[Result], labels: Labels) -> str:
 
 
 def _yardsticks(rows: Sequence[Experiment], results: dict[str, list[Result]], labels: Labels) -> list[str]:
-    """On the nodules of the result with the most folds, for each scenario that scores are divided by."""
+    """Yardsticks on the nodules of the result with the most folds, for each scenario that divides scores."""
     parts = []
     scenarios = {row.scenario if labels == "scores" else None for row in rows if labels in labels_of(row)}
     for scenario in sorted(scenarios, key=str):
@@ -237,7 +237,7 @@ def _order(rows: Sequence[Experiment], results: dict[str, list[Result]]) -> str:
 
 
 def _differences(whole: Experiment, rows: Sequence[Experiment], results: dict[str, list[Result]]) -> str:
-    """What the whole system has on each other row, on the same nodules, where the same folds were run."""
+    """The AUC of the whole system minus each other row's, on the same nodules, where the same folds were run."""
     lines = []
     for ours in results[whole.name]:
         for row in rows:

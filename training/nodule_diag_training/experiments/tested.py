@@ -62,7 +62,7 @@ def scored(
     *,
     score: Callable[[NoduleRecord], float] = _probability,
 ) -> list[Scored]:
-    """The tested nodules of all folds, each once, with what ``score`` says of them."""
+    """The tested nodules of all folds, each once, with their ``score``."""
     return [
         Scored(label=label, score=score(nodule), patient_id=nodule.patient_id, fold=record.fold)
         for record in records
@@ -80,9 +80,9 @@ class Yardstick:
 
 
 def yardsticks(records: Sequence[FoldRecord], labels: Labels, scenario: Scenario | None) -> list[Yardstick]:
-    """On the nodules that are tested: diameter alone, the readers' mean score, and single readers.
+    """Yardsticks on the tested nodules: diameter alone, the readers' mean score, and single readers.
 
-    Where scores are the labels their mean says nothing; a reader is then measured against the others' side.
+    Where scores are the labels, their mean says nothing; each reader is then measured against the others' side.
     """
     measured = _known(scored(records, labels, scenario, score=_diameter))
     found = [Yardstick(title="diameter alone", auc=pooled_auc(measured))]

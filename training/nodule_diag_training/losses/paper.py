@@ -1,7 +1,7 @@
 """The losses of the paper: Dice (1), MSE (2), BCE (3), CAM_c (6), CSL (8-10, 15), ad-CSL (11) and their sum (12).
 
-Those of other authors that it compares with are in ``peers``. All take batches and return one value a nodule.
-Eq. 3 lacks a minus sign in print; a loss has it.
+The losses of other authors that the paper compares with are in ``peers``. All losses take batches and return one value
+for each nodule. Eq. 3 lacks a minus sign in print; the code has it.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch.nn import functional
 DEFAULT_MARGIN = 0.5
 """delta of eq. 10 for the paper's model J."""
 MarginMode = Literal["nodule", "background"]
-"""Where the CAM is wanted: on the nodule (eq. 10), or, to show what the margin does, on the background (eq. 15)."""
+"""Where the CAM should lie: on the nodule (eq. 10), or, to show what the margin does, on the background (eq. 15)."""
 THRESHOLD = 0.5
 """Division point between benign and malignant (eq. 7)."""
 DICE_SMOOTH = 1.0
 """epsilon of eq. 1: one cell of the grid, so that an empty target costs little when the prediction is empty."""
 EMPTY_SMOOTH = 33.5
-"""epsilon of eq. 1 where there is no nodule: the cells of a ball of 8 mm, so that finding one costs a half.
+"""epsilon of eq. 1 where there is no nodule: the cells of a ball of 8 mm, so that a finding of this size costs a half.
 
-With one cell, anything that is found costs nearly all of the loss, and its gradient, epsilon / (found + epsilon)^2, is
-gone just where most is found.
+With an epsilon of one cell, any finding costs nearly the whole loss, and the gradient, epsilon / (found + epsilon)^2,
+vanishes where most is found.
 """
 FLAT_CAM = 1e-8
-"""A map whose range is below this is flat: it is normalised to 0 and not divided by nothing."""
+"""A map whose range is below this value is flat: it becomes 0, without a division by zero."""
 
 
 def _spatial(x: Tensor) -> tuple[int, ...]:
@@ -54,11 +54,11 @@ def classification_loss(logit: Tensor, label: Tensor) -> Tensor:
 
 
 def signed_min_max(cam: Tensor, *, malignant: Tensor) -> Tensor:
-    """A map that speaks for malignancy, turned over for benign nodules and scaled to [0, 1] for each nodule.
+    """A map for malignancy, negated for benign nodules and scaled to [0, 1] for each nodule.
 
     Args:
         cam: [B, L, W, H].
-        malignant: [B] bool: for which class the map is wanted.
+        malignant: [B] bool: the class that the map is for.
 
     Returns:
         [B, L, W, H]; zeros where the map is flat.
@@ -85,7 +85,7 @@ def class_cam(cam: Tensor, logit: Tensor, *, threshold: float = THRESHOLD) -> Te
     Returns:
         [B, L, W, H]; zeros where the map is flat.
     """
-    # Only the sign of P - Threshold survives the normalisation; its size would underflow it near P = Threshold.
+    # Only the sign of P - Threshold survives the normalisation; its size would underflow near P = Threshold.
     return signed_min_max(cam, malignant=torch.sigmoid(logit) >= threshold)
 
 
@@ -132,11 +132,11 @@ def adaptive_cam_sem_loss(
         nodule: SEM, [B, L, W, H] in [0, 1].
         logit: [B], S of eq. 4.
         margin: delta of eq. 10, or delta' of eq. 15.
-        mode: Which of the two.
+        mode: Eq. 10 or eq. 15.
         threshold: Division point of eq. 7.
-        constant_confidence: Take the confidence as a constant of the step. As eq. 11 stands, hesitating lowers the
-            loss: with d CSL the pull of P towards the threshold is 2 d, as strong near P = 0.5 as the classification
-            loss is away from it, and a CAM that is not yet on the nodule (d close to the margin) keeps P at 0.5.
+        constant_confidence: Treat the confidence as a constant of the step. In eq. 11 as printed, an undecided P lowers
+            the loss: with CSL = d, P is pulled towards the threshold by 2 d. Near P = 0.5 this pull is as strong as the
+            classification loss's, so a CAM that is not yet on the nodule (d close to the margin) keeps P at 0.5.
     """
     confidence = 2.0 * (torch.sigmoid(logit) - threshold).abs()
     if constant_confidence:

@@ -1,6 +1,6 @@
 """Losses of other authors that the paper compares its own with: CAM-loss (Table 1) and scores as classes (Table 3).
 
-All take batches and return one value a nodule.
+All take batches and return one value for each nodule.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def ordinal_labels(score: Tensor, *, scores: int = SCORES) -> Tensor:
 
     Args:
         score: [B], 1..``scores``.
-        scores: How many there are.
+        scores: Number of scores.
 
     Returns:
         [B, scores], rows that add up to 1.

@@ -1,7 +1,7 @@
 """The losses that a configuration names. A new one is one function and one line in its table.
 
-``System.guidance`` names one of ``CAM_LOSSES``, ``TrainingConfig.score_loss`` one of ``SCORE_LOSSES``; which modules a
-model needs, what RNet's outputs are and which nodules count, all follow from the line.
+``System.guidance`` names one of ``CAM_LOSSES``, ``TrainingConfig.score_loss`` one of ``SCORE_LOSSES``. A loss's
+line decides which modules a model needs, what RNet's outputs are and which nodules count.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Compared = Literal["segmentation", "activation"]
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedNodules:
-    """What a loss on the CAM is told of N nodules.
+    """The inputs of a loss on the CAM for N nodules.
 
     Attributes:
         cam: [N, L, W, H], CAM of eq. 5.
         logit: [N], S of eq. 4.
-        label: [N] 1 malignant, 0 benign, NaN where nobody says.
+        label: [N] 1 malignant, 0 benign, NaN where it is not known.
         compared: [N, L, W, H], what the loss compares the CAM with: SegNet's probabilities (SEM) without gradient, or
-            the sum of the feature maps with it.
+            the sum of the feature maps with gradient.
         margin: delta of eq. 10.
-        mode: Whether eq. 10 or 15.
-        constant_confidence: As of ``paper.adaptive_cam_sem_loss``.
+        mode: Eq. 10 or eq. 15.
+        constant_confidence: As in ``paper.adaptive_cam_sem_loss``.
     """
 
     cam: Tensor
@@ -47,9 +47,9 @@ class CamLoss:
     """A loss that guides the CAM.
 
     Attributes:
-        function: [N] of N nodules.
-        compares: With what. ``segmentation`` needs SegNet and takes the margin; for ``activation`` the model also gives
-            the sum of its feature maps.
+        function: Gives [N] losses of N nodules.
+        compares: What the CAM is compared with. ``segmentation`` needs SegNet and takes the margin; for ``activation``
+            the model also gives the sum of its feature maps.
         needs_label: Whether it can only guide nodules with a label.
     """
 
@@ -63,9 +63,9 @@ class ScoreLoss:
     """How RNet learns the readers' score.
 
     Attributes:
-        function: [N] of RNet's outputs and the targets: [N] scores against [N], both normalised to [0, 1], where it has
-            one output; else [N, 5] logits against [N] int64, the rounded scores 1..5.
-        outputs: RNet's: 1, or ``SCORES``.
+        function: Gives [N] losses of RNet's outputs and the targets: [N] scores against [N], both normalised to [0, 1],
+            where RNet has one output; else [N, 5] logits against [N] int64, the rounded scores 1..5.
+        outputs: Number of RNet's outputs: 1, or ``SCORES``.
     """
 
     function: Callable[[Tensor, Tensor], Tensor]

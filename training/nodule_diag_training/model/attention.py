@@ -1,14 +1,14 @@
 """Spatial attention of an ARL block (Zhang, Xie, Xia and Shen 2019), in three dimensions, for systems E and G.
 
-An attention residual learning block adds a third term to a residual block's two, and no layer of its own: the residual
-branch's output, normalised over all positions, says where the shortcut is to be looked at,
+An attention residual learning block adds a third term to a residual block's two, and no layer of its own. The residual
+branch's output, normalised over all positions, weights the shortcut:
 
     y = F(x) + x + alpha * M(F(x)) * x,    M(F)_k(p) = exp(F_k(p)) / sum over positions q of exp(F_k(q)),
 
 for every channel k ("Attention Residual Learning for Skin Lesion Classification", IEEE TMI 38(9), 2019). alpha is
-learned, one scalar a block, so that Table 1's parameter counts of E and G are those of D and F. What the adaptation
-fixes: positions are the cells of the 3-D grid, x is the *projected* shortcut, as the blocks of Fig. 2 change the number
-of channels, F is the branch after its last normalisation, and alpha starts at 0, where E is D and G is F.
+learned, one scalar for each block, so that Table 1's parameter counts of E and G are those of D and F. Choices of this
+adaptation: positions are the cells of the 3-D grid; x is the *projected* shortcut, since the blocks of Fig. 2 change
+the number of channels; F is the branch after its last normalisation; alpha starts at 0, where E is D and G is F.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 """The synergic model (Zhang et al., section 3.1 and Fig. 2): ResNet, SegNet, FNet, RNet and CNet.
 
-The paper leaves three things open; this is what was chosen, and why.
+The paper leaves three things open. The choices here, with their reasons:
 
-* **No convolution has a bias and CNet has none.** Table 1's parameter counts are met exactly that way, up to the one
-  bias of CNet's FC layer, which eq. 4 does not have. Without it the logit equals the mean of the CAM, so nothing but
+* **Neither the convolutions nor CNet have a bias.** Exactly this meets Table 1's parameter counts, up to the one bias
+  of CNet's FC layer, which eq. 4 does not have. Without this bias the logit equals the mean of the CAM, so nothing but
   the map decides.
 * **Group normalisation**: 8 groups, affine. Groups of at least four channels keep the statistics stable at batch size
-  one; affine, since without it the layers that are *not* followed by a ReLU could not shift their output.
-  SegNet's last layer has one channel and so one group: without the affine part its output would have mean 0 and
-  variance 1 on every patch, and a sigmoid of that reaches neither 0 on the background nor, for large nodules, 1 inside.
-  It starts at scale 8 and shift -7, which puts the background near 0.001 and the brightest cells near 1; Adam at 1e-3
-  would need thousands of steps to get there from 1 and 0. The background has thousands of cells and a nodule may have
-  five: at 0.02 a cell it still outweighs the nodule in eq. 1, and hides the nodule's outline from the gradient.
-* **FNet reads SegNet's probabilities**, not its logits: a map bounded in [0, 1] keeps what FNet adds on the nodule.
+  one. The affine part lets layers that are *not* followed by a ReLU shift their output. SegNet's last layer has one
+  channel and so one group: without the affine part its output would have mean 0 and variance 1 on every patch, and its
+  sigmoid would reach neither 0 on the background nor, for large nodules, 1 inside. The layer starts at scale 8 and
+  shift -7, which puts the background near 0.001 and the brightest cells near 1; from 1 and 0, Adam at 1e-3 would need
+  thousands of steps. The background has thousands of cells and a nodule may have five: at 0.02 a cell, the background
+  would still outweigh the nodule in eq. 1 and hide the nodule's outline from the gradient.
+* **FNet reads SegNet's probabilities**, not its logits: a map bounded in [0, 1] keeps FNet's addition on the nodule.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ GROUPS = 8
 SEGNET_INITIAL_SCALE = 8.0
 SEGNET_INITIAL_SHIFT = -7.0
 WINOGRAD_CHANNELS = 32
-"""Convolutions of at least as many channels train by Winograd's filtering on CPUs; below, it does not pay."""
+"""Convolutions with at least this many channels train by Winograd's filtering on CPUs; with fewer, it is not faster."""
 GRID_STRIDE = 4
 """Patch voxels per feature-grid cell, along each axis: a 64-cube gives a 16-cube."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SynergicOutput:
-    """What one forward pass gives for a batch of B patches of size 4L x 4W x 4H.
+    """The result of one forward pass for a batch of B patches of size 4L x 4W x 4H.
 
     Attributes:
         logit: [B], S of eq. 4, the mean of ``cam``; None without CNet.
@@ -56,7 +56,7 @@ class SynergicOutput:
         pooled: [B, 256], F_k of eq. 4, what RNet and CNet read.
         segmentation_logit: [B, L, W, H] or None without SegNet; its sigmoid is SEM.
         score: [B] or None without RNet; the readers' malignancy score normalised to [0, 1] (eq. 2's y_r). Where RNet
-            learns classes it is the expected score under their softmax.
+            learns classes, the score is the expected one under their softmax.
         score_logits: [B, 5] for the scores 1 to 5 where RNet learns them as classes (Table 3), otherwise None.
         activation: [B, L, W, H], the sum of f_k over the channels; None in systems whose loss does not compare it
             with the CAM.
@@ -87,8 +87,8 @@ class ResidualBlock(nn.Module):
     """Two 3x3x3 convolutions and a 1x1x1 projection shortcut (He et al. 2016).
 
     Args:
-        final_relu: The ResNet's last layer has none: FNet adds to it first (Fig. 2).
-        attention: An ARL block, see ``attention``.
+        final_relu: Whether a ReLU ends the block; the ResNet's last one has none, since FNet adds to it first (Fig. 2).
+        attention: Whether this is an ARL block, see ``attention``.
     """
 
     def __init__(
@@ -182,8 +182,8 @@ class SynergicModel(nn.Module):
     """Backbone, branches and heads. Any patch whose sides are multiples of 4 is taken; the paper's is 64.
 
     Args:
-        modules: Which of them; those of system J without it.
-        score_outputs: RNet's: 1 for the score itself, ``SCORES`` for classes.
+        modules: Which modules there are; those of system J when left out.
+        score_outputs: Number of RNet's outputs: 1 for the score itself, ``SCORES`` for classes.
     """
 
     def __init__(self, modules: System | None = None, *, score_outputs: int = 1) -> None:
@@ -216,10 +216,10 @@ class SynergicModel(nn.Module):
         pooled = features.mean(dim=(2, 3, 4))
         logit = cam = None
         if self.cnet is not None:
-            # Sums of products, which autocast leaves in float32, where a convolution would run in bfloat16.
+            # Sums of products: autocast leaves them in float32, where a convolution would run in bfloat16.
             weight = self.cnet.weight[0]
-            # In eq. 5 the weights are those "before backpropagation": constants, so that what guides the CAM moves the
-            # features onto the nodule and CNet's weights answer to the classification alone.
+            # In eq. 5 the weights are those "before backpropagation", so constants. A loss on the CAM moves features
+            # onto the nodule, and only the classification trains CNet's weights.
             cam = (features * weight.detach()[:, None, None, None]).sum(dim=1)
             logit = (pooled * weight).sum(dim=1)  # eq. 4: equals the mean of the CAM
         score, score_logits = self._score(pooled)

@@ -25,7 +25,7 @@ POINTS = TILE + KERNEL - 1
 """Inputs of a tile, and its products, along an axis."""
 
 LARGEST_SHARE = 0.3
-"""Share of the direct way's products above which the transforms cost more than is saved."""
+"""Share of the direct way's products above which the transforms cost more than they save."""
 
 INPUT_TRANSFORM = np.array(
     [

@@ -1,8 +1,8 @@
 """``nodule-diag train ablate``: what each departure from the paper is worth in the recipe.
 
-The recipe is trained short, on 40-cubes, once as it is and once for each departure with that one switched off: same
-steps, same seed, same draws where the departure does not change them. All are judged on the same patients, who are
-neither learned from nor of fold 0, on which the recipe is judged.
+A short version of the recipe, on 40-cubes, is trained once as it is and once for each departure, with this departure
+switched off. Steps and seed are the same, and so are the draws where the departure does not change them. All runs are
+judged on the same patients, who were not learned from and are not of fold 0, on which the recipe is judged.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from .departures import DEPARTURES, SIZE, WHOLE, configured, first_weights
 STEPS = 1200
 FOLD = 0
 SHARE = 0.2
-"""Of the patients outside the fold, who are judged on."""
+"""Share of the patients outside the fold that the runs are judged on."""
 Columns = Mapping[str, Array]
-"""What was said of some nodules: a value each, by its name."""
+"""Values of some nodules, by name: one value for each nodule."""
 JUDGED = "judged.json"
 REPORT = "ablations.json.xz"
 
@@ -59,8 +59,8 @@ class Figure:
 
     Attributes:
         title: In words.
-        value: Of what was said of some nodules.
-        digits: Behind the point.
+        value: Computes the figure from the values of some nodules.
+        digits: Decimal places.
     """
 
     title: str
@@ -72,11 +72,11 @@ SAID = (
     "is_nodule", "evidence", "reader_score", "expert_score", "label", "malignancy", "dice_grid", "diameter_error_mm",
     "cam_nodule", "cam_background",
 )  # fmt: skip
-"""What the figures are made of."""
+"""The values that the figures are computed from."""
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> Columns:
-    """Their figures by name; NaN where there is none."""
+    """The values of some rows by name; NaN where there is none."""
     return {name: np.array([row.get(name) for row in rows], dtype=np.float64) for name in SAID}
 
 
@@ -119,13 +119,13 @@ FIGURES = (
 
 
 class Ablation:
-    """The runs of a folder: each departure's, and what it said of the patients set aside.
+    """The runs of a folder: each departure's run, and its answers for the patients set aside.
 
     Args:
-        folder: Of the runs.
+        folder: Folder of the runs.
         root: The data folder.
-        steps: Of each run.
-        seed: Of each run; the patients set aside do not depend on it.
+        steps: Steps of each run.
+        seed: Seed of each run; the patients set aside do not depend on it.
     """
 
     def __init__(self, folder: Path, *, root: Path, steps: int, seed: int = RECIPE.seed) -> None:
@@ -187,7 +187,7 @@ def _evidence(model: SynergicModel, samples: Sequence[Sample]) -> list[float]:
 
 
 def gain(figure: Figure, rows: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> Estimate:
-    """A figure of some rows minus that of the same nodules' rows in ``base``, patients resampled in both alike."""
+    """A figure of some rows minus that of the same nodules' rows in ``base``, with patients resampled in both alike."""
     other = {row["case_id"]: row for row in base}
     one, two = columns(rows), columns([other[row["case_id"]] for row in rows])
     index = [float(i) for i in range(len(rows))]
@@ -215,7 +215,7 @@ def table(judged: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 
 def gathered(folder: Path, *, steps: int, seed: int) -> dict[str, Any]:
-    """All judgements in a folder, of which :func:`table` can be made again; floats to five digits."""
+    """All judgements in a folder, from which :func:`table` can be made again; floats to five digits."""
     files = {name: folder / name / JUDGED for name in DEPARTURES}
     judged = {name: json.loads(file.read_text(), parse_float=_short) for name, file in files.items() if file.is_file()}
     return {"steps": steps, "seed": seed, "judged": judged}
@@ -226,21 +226,24 @@ def _short(number: str) -> float:
 
 
 def ablate(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the runs; unfinished ones in it are continued.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the runs; unfinished runs are resumed.")],
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help=f"What to switch off, and {WHOLE}: {', '.join(DEPARTURES)}; all."),
+        typer.Argument(
+            metavar="[NAME]...",
+            help=f"Departures to switch off, all if omitted ({WHOLE}: none): {', '.join(DEPARTURES)}.",
+        ),
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Of each run.")] = STEPS,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of each run; another one wants a folder of its own.")] = (
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of each run.")] = STEPS,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of each run; another seed needs another folder.")] = (
         RECIPE.seed
     ),
     data: DataOption = DEFAULT_DATA,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> None:
-    """Train the recipe short with one departure from the paper switched off at a time, and say what each is worth.
+    """Train short runs of the recipe, each with one departure from the paper switched off, and show what each is worth.
 
-    The table has every departure that the folder holds a judged run of. ablations.json.xz there has the judgements.
+    The table has every departure with a judged run in the folder. The judgements are in ablations.json.xz there.
     """
     if unknown := set(names or ()) - set(DEPARTURES):
         raise UsageError(f"{min(unknown)!r} is no departure", hint=f"one of {', '.join(DEPARTURES)}")

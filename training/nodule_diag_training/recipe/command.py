@@ -41,11 +41,11 @@ def scaled(config: TrainingConfig, share: float) -> TrainingConfig:
 
 
 def lung_of_fold(places: list[LungPlace], fold: int | None) -> tuple[list[LungPlace], list[str]]:
-    """The lung that a fold learns from, and the patients whose lung it is judged on, one of them in turn.
+    """The lung that a fold learns from, and the patient whose lung it is judged on, another one for each fold in turn.
 
     Args:
-        places: All.
-        fold: From 0; None for everybody's model, which learns from all.
+        places: All places of lung.
+        fold: From 0; None for the model of all patients, which learns from all places.
     """
     patients = patients_of(places)
     if fold is None or len(patients) < 2:
@@ -68,7 +68,7 @@ def train_part(
     folder: Path, config: TrainingConfig, data: TrainingData, places: list[LungPlace], *,
     fold: int | None, execution: Execution, command: str, start: Start | None = None,
 ) -> None:  # fmt: skip
-    """Train a fold, or on everybody, unless its finished model is there already.
+    """Train a fold, or on all patients, unless the finished model is there already.
 
     Raises:
         TrainingDataError: If the folder holds another run.
@@ -99,22 +99,20 @@ def train_part(
 
 
 def packaged(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the runs; unfinished ones in it are continued.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the runs; unfinished runs are resumed.")],
     fold: Annotated[
         int | None,
-        typer.Option(
-            "--fold", min=0, max=FOLDS - 1, help="Only this fold; without it every one, and then all patients."
-        ),
+        typer.Option("--fold", min=0, max=FOLDS - 1, help="Only this fold. If omitted: every fold, then all patients."),
     ] = None,
     steps_scale: Annotated[
-        float, typer.Option("--steps-scale", min=0.0, help="Share of the recipe's steps, to try it out.")
+        float, typer.Option("--steps-scale", min=0.0, help="Share of the recipe's steps, for a trial run.")
     ] = 1.0,
     finish: Annotated[
         list[Path] | None,
         typer.Option(
             "--finish",
-            help="Instead of training from scratch, bring the run in this folder to its end: from its best weights,"
-            " with the rate falling to zero. May be given for several folds.",
+            help="Instead of training from scratch, finish the run in this folder: from its best weights, with the"
+            " learning rate falling to zero. Can be repeated, once per fold.",
         ),
     ] = None,
     data: DataOption = DEFAULT_DATA,
@@ -122,7 +120,7 @@ def packaged(
     compile_model: Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")] = False,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that draw the next steps' patches.")] = 1,
 ) -> None:
-    """Train and judge the packaged model by its recipe, from scratch; a repeated command goes on."""
+    """Train and judge the packaged model by its recipe, from scratch. Repeat the command to resume."""
     keep_freed_memory()
     execution = Execution(device=device, compile=compile_model, workers=workers)
     scale = "" if steps_scale == 1.0 else f" --steps-scale {steps_scale:g}"

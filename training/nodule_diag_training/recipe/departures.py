@@ -23,7 +23,7 @@ class Departure:
     Attributes:
         title: In words.
         off: What changes in the configuration.
-        segnet: Scale and shift that SegNet's last layer starts from; the model's own without it.
+        segnet: Scale and shift that SegNet's last layer starts from; None for the model's own.
     """
 
     title: str
@@ -49,7 +49,7 @@ DEPARTURES = {
     "gamma": Departure(title="gamma of eq. 12 is 1", off={"score_weight": 1.0}),
     "lung": Departure(title="no lung without a nodule", off={"lung_per_step": 0}),
 }
-"""Those of docs/training.md (the last of its seven is two here), and lung."""
+"""The departures of docs/training.md (the last of the seven is two here), and lung."""
 
 
 def configured(departure: Departure, *, steps: int, seed: int = RECIPE.seed) -> TrainingConfig:
@@ -58,7 +58,7 @@ def configured(departure: Departure, *, steps: int, seed: int = RECIPE.seed) -> 
 
 
 def first_weights(config: TrainingConfig, departure: Departure) -> dict[str, Tensor] | None:
-    """The weights to start from, where the model's own are not those."""
+    """The weights to start from, where they are not the model's own."""
     if departure.segnet is None:
         return None
     torch.manual_seed(config.seed)

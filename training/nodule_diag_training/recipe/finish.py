@@ -1,6 +1,6 @@
-"""Going on from a run's best weights, the rate falling to zero: for a run that ended in the middle of its schedule.
+"""Continues from a run's best weights, the rate falling to zero: for a run that ended in the middle of its schedule.
 
-No part of the recipe, whose own schedule ends near zero. What it was worth once is in docs/gpu-day.md: nothing.
+This is no part of the recipe, whose own schedule ends near zero. A test of it gained nothing (docs/gpu-day.md).
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from nodule_diag_training.evaluation import FOLD, HELD_OUT, HELD_OUT_LUNG
 
 FINISH_STEPS: Final = 80
 FINISH_LOOKS: Final = 4
-"""At the validation patients, evenly, the last at the end."""
+"""Validations, evenly spaced, the last one at the end."""
 STARTED_FROM: Final = "started_from"
-"""In a model's provenance: configuration and provenance of the run whose weights it began with."""
+"""Key of a model's provenance: configuration and provenance of the run whose weights it began with."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Start:
-    """A finished run to go on from.
+    """A finished run to continue from.
 
     Attributes:
-        folder: The run's.
-        config: Of it.
-        weights: Those it kept.
-        provenance: Of these.
+        folder: The run's folder.
+        config: The run's configuration.
+        weights: The weights that the run kept.
+        provenance: The provenance of these weights.
     """
 
     folder: Path
@@ -43,30 +43,30 @@ class Start:
 
     @classmethod
     def read(cls, folder: Path) -> Start:
-        """That of a run folder.
+        """The finished run of a folder.
 
         Raises:
-            TrainingDataError: If it holds no finished model.
+            TrainingDataError: If the folder holds no finished model.
         """
         model, config, provenance = load_model(folder / MODEL)
         return cls(folder=folder, config=config, weights=model.state_dict(), provenance=provenance)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For the provenance of what begins with it."""
+        """The facts for the provenance of a run that begins with this one."""
         return {"config": self.config.model_dump(mode="json"), **self.provenance}
 
     @property
     def fold(self) -> int | None:
-        """Which it held out; None for everybody's model."""
+        """The fold that it held out; None for the model of all patients."""
         fold: int | None = self.provenance.get(FOLD)
         return fold
 
     def require_unseen(self, held_out: Collection[str], lung: Collection[str] = ()) -> None:
-        """Refuse to judge on these patients what this run has learned from.
+        """Refuse patients that this run has learned from: a run that starts from it must not be judged on them.
 
         Raises:
-            UsageError: If it learned from any of them.
+            UsageError: If the run learned from any of them.
         """
         for key, patients in ((HELD_OUT, held_out), (HELD_OUT_LUNG, lung)):
             if leaked := set(patients) - set(self.provenance.get(key, ())):
@@ -76,7 +76,7 @@ class Start:
                 )
 
     def rate(self) -> float:
-        """The learning rate at the step that its weights are of.
+        """The learning rate at the step of its weights.
 
         Raises:
             TrainingDataError: If the run has no log of that step.
@@ -93,7 +93,7 @@ class Start:
 
 
 def finishing(start: Start, *, steps: int = FINISH_STEPS) -> TrainingConfig:
-    """The configuration that brings a run to its end: its own, on whole patches, from its rate to zero."""
+    """The configuration that brings a run to its end: its own, on whole patches, with its rate falling to zero."""
     stage = Stage(size=start.config.stages[-1].size, steps=steps)
     every = max(1, steps // FINISH_LOOKS)
     return start.config.model_copy(

@@ -212,10 +212,10 @@ PAGE = f"""# Transfer syntaxes
 How the pixels of a DICOM slice may be stored. This page is made by the test that encodes a series in each of them and
 compares what is read with what was stored: `{UPDATE}=1 pytest tests/sdk/ct/dicom/test_syntaxes.py`.
 
-All other transfer syntaxes are refused by name (`ct-transfer-syntax`). Nothing has to be installed: GDCM, which comes with
-SimpleITK, decodes compressed slices. GDCM runs in a separate process. A damaged slice that crashes GDCM, hangs it or exhausts its
-memory is an error that names the slice (`ct-decoder-died`). If the embedding program is not Python (`ct-no-decoder`), set the
-variable `NODULE_DIAG_PYTHON` to a Python that has this package.
+All other transfer syntaxes are refused by name (`ct-transfer-syntax`). Nothing has to be installed: GDCM, which comes
+with SimpleITK, decodes compressed slices. GDCM runs in a separate process. A damaged slice that crashes GDCM, hangs
+it or exhausts its memory is an error that names the slice (`ct-decoder-died`). If the embedding program is not Python
+(`ct-no-decoder`), set the variable `NODULE_DIAG_PYTHON` to a Python that has this package.
 
 Lossy slices are read, and the result carries a warning.
 

@@ -1,8 +1,8 @@
 """The paper's cohort of LIDC-IDRI (4.1), from the readers' outlines and scores alone: no CT is read.
 
-From 1018 scans to LUNA16's 888, to 1186 nodules that three readers or more outlined, to 919 solid ones below 30 mm, to
-those whose readers agree on malignancy. The paper's numbers come out but for the last two, 688 for 686 and 340 for 338:
-``docs/training.md`` says what was tried to explain them.
+The 1018 scans become LUNA16's 888, then 1186 nodules that three readers or more outlined, then 919 solid ones below
+30 mm, then those whose readers agree on malignancy. The paper's numbers come out except the last two, 688 instead of
+686 and 340 instead of 338: ``docs/training.md`` says what was tried to explain them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LUNA16_LEFT_OUT = (
     "1.3.6.1.4.1.14519.5.2.1.6279.6001.220041426531925632952954881401",  # 0979
     "1.3.6.1.4.1.14519.5.2.1.6279.6001.329334252028672866365623335798",  # 0672
 )
-"""Thin-slice series that LUNA16 does not hold (missing slices or uneven spacing): 897 less these are its 888."""
+"""Thin-slice series that LUNA16 does not hold (missing slices or uneven spacing): 897 minus these are its 888."""
 READERS = 3
 """Readers who must have outlined a nodule (4.1)."""
 MAX_READERS = 4
@@ -57,12 +57,12 @@ class LidcNodule:
 
     @property
     def scan(self) -> LidcScan:
-        """The CT it lies in."""
+        """The nodule's CT."""
         return self.annotations[0].scan
 
     @property
     def case_id(self) -> str:
-        """Patient and lowest annotation: unique, and the same for any choice of rules."""
+        """Patient and lowest annotation id: unique, and the same for any choice of rules."""
         return f"{self.scan.patient_id}_{min(a.annotation_id for a in self.annotations)}"
 
     @property
@@ -94,13 +94,13 @@ class LidcNodule:
 
 @dataclass(frozen=True, kw_only=True)
 class Funnel:
-    """How many are left after each rule of 4.1.
+    """How many scans and nodules remain after each rule of 4.1.
 
     Attributes:
-        scans: Of LUNA16; 888 in the paper.
+        scans: LUNA16's scans; 888 in the paper.
         nodules: Outlined by three readers or more; 1186.
-        solid: And solid, below 30 mm; 919.
-        agreed: And MAD <= 0.6; 686.
+        solid: Of these, solid and below 30 mm; 919.
+        agreed: Of these, with MAD <= 0.6; 686.
         by_score: Of these, rounded mean score 1 to 5; 88, 101, 338, 100, 59.
     """
 
@@ -111,7 +111,7 @@ class Funnel:
     by_score: tuple[int, ...]
 
     def __str__(self) -> str:
-        """In a line."""
+        """All numbers in one line."""
         by_score = ", ".join(map(str, self.by_score))
         return (
             f"{self.scans} scans, {self.nodules} nodules that {READERS} readers or more outlined,"
@@ -123,30 +123,30 @@ class Funnel:
 def mean_absolute_difference(scores: Sequence[int]) -> float:
     """MAD of 4.1 (Yitzhaki 2003): the sum of |xi - xj| over pairs i < j, divided by N (N - 1).
 
-    Each pair counts once and the divisor counts it twice: half the mean over pairs. It is the reading that gives the
-    paper's numbers.
+    The sum counts each pair once and the divisor counts it twice, so this is half the mean over pairs. This reading
+    gives the paper's numbers.
     """
     count = len(scores)
     return sum(abs(a - b) for a, b in combinations(scores, 2)) / (count * (count - 1))
 
 
 def _distance(a: Annotation, b: Annotation, *, up_to: float) -> float:
-    """Between the nearest points of two annotations, in voxels; infinite beyond ``up_to``."""
+    """The distance between the nearest points of two annotations, in voxels; infinite beyond ``up_to``."""
     from scipy.spatial import cKDTree
 
     gap = np.maximum(0.0, np.maximum(a.box[0] - b.box[1], b.box[0] - a.box[1]))
-    if np.linalg.norm(gap) > up_to:  # between the boxes: most pairs end here
+    if np.linalg.norm(gap) > up_to:  # distance between the boxes: most pairs end here
         return math.inf
     nearest, _ = cKDTree(a.points).query(b.points, distance_upper_bound=up_to + 1.0)
     return float(nearest.min())
 
 
 def cluster(annotations: Sequence[Annotation]) -> list[tuple[Annotation, ...]]:
-    """Which annotations of one scan are of one nodule, by pylidc's rule.
+    """Group the annotations of one scan by nodule, by pylidc's rule.
 
-    Two belong together when their nearest contour points, as (row, column, slice) indices, are no further apart than
-    the slice thickness in mm: the units do not match, but this is the rule that gives LUNA16's number. While a group
-    has more than four, one for each reader, the tolerance shrinks by a tenth, down to 0.1.
+    Two annotations belong together if their nearest contour points, as (row, column, slice) indices, are no further
+    apart than the slice thickness in mm: the units do not match, but this rule gives LUNA16's number. While a group
+    has more than four annotations, one for each reader, the tolerance shrinks by a tenth, down to 0.1.
     """
     from scipy.sparse.csgraph import connected_components
 
@@ -155,7 +155,7 @@ def cluster(annotations: Sequence[Annotation]) -> list[tuple[Annotation, ...]]:
     tolerance = annotations[0].scan.slice_thickness_mm
     distance = np.zeros((len(annotations), len(annotations)))
     for i, j in combinations(range(len(annotations)), 2):
-        # Beyond the first tolerance, the largest, the exact distance makes no difference.
+        # The first tolerance is the largest; beyond it the exact distance makes no difference.
         distance[i, j] = distance[j, i] = _distance(annotations[i], annotations[j], up_to=tolerance)
     while True:
         _, label = connected_components(distance <= tolerance, directed=False)
@@ -189,7 +189,7 @@ def luna16_nodules(scans: Iterable[tuple[LidcScan, tuple[Annotation, ...]]]) -> 
 
 
 def funnel(nodules: Iterable[LidcNodule], *, scans: int) -> Funnel:
-    """Count what each rule leaves."""
+    """Count what remains after each rule."""
     kept = list(nodules)
     agreed = [n for n in kept if n.in_cohort]
     scores = Counter(n.score for n in agreed)

@@ -24,13 +24,13 @@ SLICE_TOLERANCE = 0.1
 def _filled(
     annotation: Annotation, start_xy: NDArray[np.int64], shape_zyx: tuple[int, int, int], first: int, ct: CTVolume
 ) -> NDArray[np.bool_]:
-    """What one reader included. LIDC's outlines run just outside the nodule, so their own pixels do not count."""
+    """The voxels that one reader included. LIDC's outlines run just outside the nodule: their pixels do not count."""
     from matplotlib.path import Path as Outline
 
     mask = np.zeros(shape_zyx, dtype=np.bool_)
     rows, columns = np.indices(shape_zyx[1:])
     pixels = np.column_stack([columns.ravel(), rows.ravel()])
-    for contour in sorted(annotation.contours, key=lambda c: not c.included):  # holes last: they take away
+    for contour in sorted(annotation.contours, key=lambda c: not c.included):  # holes last: they remove voxels
         slice_index = slice_of(ct, contour.z_mm) - first
         points = contour.points_xy - start_xy
         closed = np.concatenate([points, points[:1]])
@@ -63,8 +63,8 @@ def consensus_mask(nodule: LidcNodule, ct: CTVolume) -> NoduleMask:
     """The voxels that at least half of the readers included.
 
     Args:
-        nodule: Its outlines, in slices and stored pixels.
-        ct: Its CT, read from DICOM.
+        nodule: The nodule, outlined in slices and stored pixels.
+        ct: The nodule's CT, read from DICOM.
 
     Raises:
         TrainingDataError: If the slices are not axial, an outline leaves the CT, or no voxel reaches a consensus.

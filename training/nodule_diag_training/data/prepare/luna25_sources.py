@@ -21,7 +21,7 @@ from nodule_diag_training.data.regions import Region
 
 CT_SUFFIX: Final = ".mha"
 METHOD: Final = "LUNA25's label"
-"""How a nodule was diagnosed, for a case base: the table says no more."""
+"""The method of diagnosis, for a case base: the table says no more."""
 GIVE_IMAGES: Final = "give the folder of <SeriesInstanceUID>.mha, or the one that holds image/ and metadata/"
 
 
@@ -30,7 +30,7 @@ class BlockSource:
     """A block round one nodule.
 
     Attributes:
-        folder: Of all blocks.
+        folder: Folder of all blocks.
         case: The nodule.
     """
 
@@ -39,7 +39,7 @@ class BlockSource:
 
     @property
     def name(self) -> str:
-        """Its image."""
+        """The name of the block's image file."""
         return str(self._image)
 
     @property
@@ -80,10 +80,10 @@ class BlockSource:
 
 
 def _require_cube(ct: CTVolume, case: Case) -> None:
-    """Refuse a block that ends inside the network's cube: what lies beyond is in the CT, and the block is black there.
+    """Refuse a block that ends inside the network's cube: the CT continues there, but the block is black.
 
     Raises:
-        TrainingDataError: If it does.
+        TrainingDataError: If the block ends there.
     """
     if case.center_xyz_mm is None:
         return
@@ -98,14 +98,14 @@ def _require_cube(ct: CTVolume, case: Case) -> None:
 
 
 def luna25_sources(rows: Sequence[Luna25Row], images: Path) -> list[Source]:
-    """One for each CT, or where the folder is of blocks for each block.
+    """One source for each CT, or for each block where the folder holds blocks.
 
     Args:
-        rows: Of the table.
+        rows: Rows of the table.
         images: The folder of CTs, ``<SeriesInstanceUID>.mha``, or that of the blocks.
 
     Raises:
-        TrainingDataError: If the folder holds neither, or none that the table names.
+        TrainingDataError: If the folder holds neither CTs nor blocks, or none that the table names.
     """
     blocks = (images / IMAGE).is_dir() and (images / METADATA).is_dir()
     wanted = images / IMAGE if blocks else images

@@ -1,6 +1,6 @@
 """LUNA25's table of annotations: every fault in it is found before any CT is opened.
 
-One row is a nodule in one CT. The same nodule comes again in the CTs of later years, and a patient has several.
+One row is a nodule in one CT. The same nodule has rows for CTs of later years, and a patient can have several nodules.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ COLUMNS: Final = (
     "AnnotationID",
     "label",
 )
-"""Those that are needed. Any others, LUNA25's LesionID, Age_at_StudyDate and Gender too, are passed over."""
+"""The required columns. Other columns are ignored, also LUNA25's LesionID, Age_at_StudyDate and Gender."""
 LABELS: Final = {"0": 0, "1": 1}
 UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 LONGEST_UID: Final = 64
 FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-"""What an annotation may be called, since files have its name: no way out of the folder of images."""
+"""Allowed names of an annotation. Files have this name, and no name may lead out of the folder of images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +39,13 @@ class Luna25Row:
     """A nodule in one CT.
 
     Attributes:
-        line: In the file, where the header is 1.
-        patient: What folds are split by, so that all years of a nodule lie on one side.
+        line: Line in the file; the header is line 1.
+        patient: The patient; folds are split by patient, so that all years of a nodule lie on one side.
         series_uid: The CT.
-        study_date: Of the CT, as YYYYMMDD.
+        study_date: Date of the CT, as YYYYMMDD.
         center_xyz_mm: LPS mm.
-        nodule: The nodule over the years.
-        annotation: The nodule in this CT; unique.
+        nodule: Id of the nodule over the years.
+        annotation: Id of the nodule in this CT; unique.
         malignant: 1 malignant, 0 benign.
     """
 
@@ -60,7 +60,7 @@ class Luna25Row:
 
 
 class Luna25TableError(TableError):
-    """Of LUNA25's table."""
+    """Faults in LUNA25's table."""
 
     code = "luna25-table"
 
@@ -125,7 +125,7 @@ def _is_date(text: str) -> bool:
 
 
 def _check_together(rows: list[Luna25Row], faults: list[RowFault]) -> None:
-    """A CT is of one patient and day, a nodule of one patient, and an annotation of one nodule in one CT."""
+    """Check rows together: a CT has one patient and day, a nodule one patient, an annotation one nodule in one CT."""
     annotated: dict[str, Luna25Row] = {}
     scanned: dict[str, Luna25Row] = {}
     known: dict[str, Luna25Row] = {}

@@ -1,4 +1,4 @@
-"""Fill a store: go on where the last run stopped, skip what cannot be read, and say what was skipped."""
+"""Fill a store: resume where the last run stopped, skip what cannot be read, and report what was skipped."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """A readable name."""
 
     @property
     def cases(self) -> Sequence[Case]:
-        """What is known of its nodules before it is read."""
+        """What is known of the source's nodules before it is read."""
 
     def files(self) -> Iterable[Path]:
-        """What it is read from.
+        """The files that the source is read from.
 
         Raises:
-            TrainingDataError: If there is nothing.
+            TrainingDataError: If there are none.
         """
 
     def open(self) -> Extract:
-        """Read it.
+        """Read the source.
 
         Returns:
-            What completes a case and cuts its region out.
+            A function that completes a case and cuts out its region.
 
         Raises:
-            CTError: If it cannot be read or must not be used.
-            TrainingDataError: If it cannot be used.
+            CTError: If the source cannot be read or must not be used.
+            TrainingDataError: If the source cannot be used.
         """
 
 
@@ -52,7 +52,7 @@ class Failure:
     """A nodule that is not in the store.
 
     Attributes:
-        source: Its CT.
+        source: The nodule's CT.
         case_id: The nodule.
         code: Stable identifier of the error.
         message: What is wrong.
@@ -69,8 +69,8 @@ class Summary:
     """What a preparation did.
 
     Attributes:
-        added: Nodules written now.
-        kept: Nodules that the store held already.
+        added: Nodules that this run wrote.
+        kept: Nodules that the store already held.
         failures: Nodules that could not be prepared.
     """
 
@@ -80,9 +80,9 @@ class Summary:
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """Changes when a file is changed: SHA-256 of names, sizes and modification times.
+    """A digest that changes when a file is changed: SHA-256 of names, sizes and modification times.
 
-    The content is not hashed: a resumed preparation would read all of LIDC-IDRI, 124 GB, only to learn that it is done.
+    The content is not hashed: a resumed preparation would have to read all of LIDC-IDRI, 124 GB, before it can skip it.
     """
     digest = hashlib.sha256()
     for file in sorted(files):
@@ -97,12 +97,12 @@ def prepare(
     """Write the nodules of all sources that the store does not hold yet.
 
     Args:
-        store: Where to.
-        sources: Each is read at most once, and only where one of its nodules is missing.
+        store: The store to fill.
+        sources: The sources; each is read at most once, and only where one of its nodules is missing.
         on_source: Called after each source.
 
     Returns:
-        What was done; a source or nodule that is refused is in its ``failures`` and the others go on.
+        What was done. A source or nodule that is refused goes into ``failures``, and the others continue.
 
     Raises:
         OutputError: If the store cannot be written.
@@ -123,7 +123,7 @@ def prepare(
             for case in waiting:
                 try:
                     complete, region = extract(case)
-                    # The key is of the case as it was asked for, so that the next run finds it.
+                    # The key is made from the case as requested, so that the next run finds it.
                     store.add(complete, region, fingerprint=mark)
                 except (CoordinateError, TrainingDataError) as error:
                     failures.append(_failure(source, case, error))

@@ -30,9 +30,9 @@ class LidcSource:
     """A CT of LIDC-IDRI as TCIA lays it out, and its nodules.
 
     Attributes:
-        root: The folder given by the user: of the patients, or the one above.
-        scan: Which CT.
-        nodules: In it.
+        root: The folder given by the user: the patients' folder, or the one above it.
+        scan: The CT.
+        nodules: The nodules in the CT.
     """
 
     root: Path
@@ -46,7 +46,7 @@ class LidcSource:
 
     @property
     def cases(self) -> Sequence[Case]:
-        """One for each nodule; the position follows from the mask."""
+        """One case for each nodule; the position follows from the mask."""
         return tuple(
             Case(
                 case_id=nodule.case_id,
@@ -61,7 +61,7 @@ class LidcSource:
         )
 
     def _folder(self) -> Path:
-        """The series by its UIDs, or else the patient, in which the series is looked for: TCIA's names vary."""
+        """The series' folder by its UIDs, else the patient's, which is searched for the series: TCIA's names vary."""
         above = self.root / COLLECTION
         patient = (above if above.is_dir() else self.root) / self.scan.patient_id
         series = patient / self.scan.study_uid / self.scan.series_uid
@@ -94,7 +94,7 @@ class LidcSource:
 
 
 def _as_scanned(ct: CTVolume) -> CTVolume:
-    """The CT, unless slices of it were made up: a model must not learn from what nobody has scanned.
+    """The CT, unless slices were interpolated: a model must not learn from slices that were never scanned.
 
     Raises:
         CTError: ``ct-resampled``.
@@ -109,7 +109,7 @@ def _as_scanned(ct: CTVolume) -> CTVolume:
 
 
 def lidc_sources(root: Path, nodules: Sequence[LidcNodule]) -> list[LidcSource]:
-    """One for each CT, in the order of the nodules, which are grouped by CT.
+    """One source for each CT, in the order of the nodules, which are grouped by CT.
 
     Raises:
         TrainingDataError: If the folder holds no patient of LIDC-IDRI.
@@ -149,7 +149,7 @@ class DiagnosedSource:
         """The CT's file, or all files of its folder.
 
         Raises:
-            TrainingDataError: If it is gone.
+            TrainingDataError: If the CT is missing.
         """
         if not self.path.exists():
             raise TrainingDataError(f"{self.path} does not exist", hint="check the path")
@@ -161,7 +161,7 @@ class DiagnosedSource:
 
 
 def cut_at_center(ct: CTVolume) -> Extract:
-    """Cuts a nodule whose position is known, and whose mask is not, out of a CT."""
+    """A function that cuts a nodule with a known position and an unknown mask out of a CT."""
 
     def extract(case: Case) -> tuple[Case, Region]:
         if case.center_xyz_mm is None:
@@ -172,7 +172,7 @@ def cut_at_center(ct: CTVolume) -> Extract:
 
 
 def sure_sources(rows: Sequence[SureRow]) -> list[DiagnosedSource]:
-    """One for each CT, so that it is read once."""
+    """One source for each CT, so that the CT is read once."""
     by_path: dict[Path, list[Case]] = {}
     for row in rows:
         case = Case(
@@ -192,7 +192,7 @@ def sure_sources(rows: Sequence[SureRow]) -> list[DiagnosedSource]:
 
 @dataclass(frozen=True, kw_only=True)
 class SharedSource:
-    """One VOI or cube of the shared data."""
+    """One VOI or cube of the shared data, as a source."""
 
     nodule: Nodule
 
@@ -234,7 +234,7 @@ class SharedSource:
         return files
 
     def open(self) -> Extract:
-        """Read and resample it."""
+        """Read the VOI or cube and resample it."""
         voxels = load_voxels(self.nodule)
         region = Region(
             channels=voxels.channels, occupancy=voxels.occupancy, center=voxels.center, extension=voxels.extension

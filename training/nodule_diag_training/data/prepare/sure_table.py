@@ -11,12 +11,12 @@ from nodule_diag_training.data.prepare.table import LONGEST_TEXT, RowFault, Tabl
 
 REQUIRED = ("path", "x", "y", "z", "label", "patient")
 SIZES = {"radius": 2.0, "diameter": 1.0}
-"""Columns for the nodule's size, mm, one of which is needed, and what makes a diameter of each."""
+"""Columns for the nodule's size in mm, one of which is required, and the factor from each to a diameter."""
 OPTIONAL = ("method", "case")
 LABELS = {"0": 0, "benign": 0, "1": 1, "malignant": 1}
 DIAMETER_FROM_MM = 3.0
 DIAMETER_BELOW_MM = 30.0
-"""The nodules that the paper takes (4.1); a larger one does not fit the network's cube."""
+"""The limit of the paper's nodules (4.1); a larger nodule does not fit the network's cube."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +24,14 @@ class SureRow:
     """One diagnosed nodule.
 
     Attributes:
-        line: In the file, where the header is 1.
+        line: Line in the file; the header is line 1.
         path: The CT: anything that the SDK reads.
         center_xyz_mm: LPS mm.
-        diameter_mm: As annotated.
+        diameter_mm: Diameter as annotated.
         malignant: 1 malignant, 0 benign.
-        patient: What folds are split by.
-        method: How it was diagnosed, in words; empty where the table has none.
-        name: What the table calls the case; empty where it has no names.
+        patient: The patient; folds are split by patient.
+        method: How the nodule was diagnosed, in words; empty where the table has no method.
+        name: The table's name for the case; empty where it has no names.
     """
 
     line: int
@@ -45,13 +45,13 @@ class SureRow:
 
     @property
     def case_id(self) -> str:
-        """Its name, or else patient, CT and position, which stay when rows are added or sorted."""
+        """The case's name, or else patient, CT and position, which stay the same when rows are added or sorted."""
         x, y, z = self.center_xyz_mm
         return self.name or f"{self.patient}/{self.path.name}@{x:g},{y:g},{z:g}"
 
 
 class SureTableError(TableError):
-    """Of a table of diagnosed nodules."""
+    """Faults in a table of diagnosed nodules."""
 
     code = "sure-table"
 
@@ -120,7 +120,7 @@ def _parse(row: TableRow, size: str, folder: Path) -> SureRow:
 
 
 def _check_together(rows: list[SureRow], faults: list[RowFault]) -> None:
-    """A CT belongs to one patient, a nodule stands in one row, and no two cases have one name."""
+    """Check rows together: a CT belongs to one patient, a nodule has one row, and no two cases have the same name."""
     named: dict[str, SureRow] = {}
     owner: dict[Path, SureRow] = {}
     seen: dict[tuple[Path, tuple[float, float, float]], SureRow] = {}

@@ -12,17 +12,17 @@ from nodule_diag_training.data.nodule import TrainingDataError
 
 FAULTS_IN_MESSAGE = 20
 LONGEST_TEXT = 200
-"""What a bundle's case base takes of a patient's or case's name and of a method."""
+"""Longest text that a bundle's case base takes for a patient's or case's name and for a method."""
 Cells = Mapping[str, str | None]
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class RowFault:
-    """What is wrong in one place of the table.
+    """A fault in one cell of the table.
 
     Attributes:
-        line: In the file, where the header is 1.
-        column: Its name.
+        line: Line in the file; the header is line 1.
+        column: Name of the column.
         message: What is wrong, with the value.
     """
 
@@ -50,12 +50,12 @@ class TableError(TrainingDataError):
 
 
 class TableRow:
-    """The cells of a row, and where the faults found in them go.
+    """The cells of a row, and the list that collects their faults.
 
     Args:
-        line: In the file.
-        cells: By column, in small letters.
-        faults: Those of the whole table.
+        line: Line in the file.
+        cells: Cells by column, in small letters.
+        faults: Faults of the whole table.
     """
 
     def __init__(self, line: int, cells: Cells, faults: list[RowFault]) -> None:
@@ -66,7 +66,7 @@ class TableRow:
             self.fault("row", "has another number of cells than the header")
 
     def fault(self, column: str, message: str) -> None:
-        """Note one."""
+        """Add a fault."""
         self._faults.append(RowFault(line=self.line, column=column, message=message))
 
     def text(self, column: str, *, required: bool = True, longest: int | None = None) -> str:
@@ -79,7 +79,7 @@ class TableRow:
         return value
 
     def number(self, column: str) -> float:
-        """A finite number; NaN where it is none, which is a fault."""
+        """A finite number; NaN, and a fault, where the cell has none."""
         text = self.text(column)
         if not text:
             return math.nan
@@ -98,7 +98,7 @@ def read_rows(path: Path, faults: list[RowFault]) -> tuple[list[str], list[Table
 
     Args:
         path: The file.
-        faults: Where the rows' faults go.
+        faults: The list that collects the rows' faults.
 
     Returns:
         The names of the columns in small letters, and at least one row.
