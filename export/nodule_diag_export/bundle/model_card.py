@@ -139,12 +139,12 @@ def _reaches(facts: CardFacts) -> str:
     results = facts.results
     parts = [
         "## What it reaches",
-        "Every figure of the model is of nodules whose patients the judging model was not trained on, with its 95 % "
-        "interval over resampled patients. Read each beside its yardstick.",
+        "All figures are for patients that the judging model was not trained on. Intervals are 95 %, over resampled "
+        "patients. Compare each figure with its yardstick.",
     ]
     if results.folds is not None and len(results.folds.judged) < results.folds.of:
         judged, of = ", ".join(map(str, results.folds.judged)), results.folds.of
-        parts.append(f"Of the {of} folds of the patients, {len(results.folds.judged)} were judged: {judged}.")
+        parts.append(f"{len(results.folds.judged)} of the {of} folds of the patients were judged: {judged}.")
     if results.folds is not None and "fold" not in facts.provenance.get("data", {}):
         parts.append(OF_EVERYBODY.format(models=len(results.folds.judged)))
     parts += [section_table(section) for section in results.sections]
@@ -152,7 +152,7 @@ def _reaches(facts: CardFacts) -> str:
     changed = sorted(key for key in results.config.keys() & trained.keys() if results.config[key] != trained[key])
     if changed:
         listed = ", ".join(f"{key} {_setting(key, results.config)} (here {_setting(key, trained)})" for key in changed)
-        parts.append(f"The models that were judged were trained otherwise than this one: {listed}.")
+        parts.append(f"The judged models were trained with other settings than this model: {listed}.")
     took = "" if results.seconds is None else f" in {max(1, round(results.seconds / 60))} minutes"
     parts.append(f"Made{took} by:\n\n```\n{results.command}\n```")
     for name, report in facts.numbers.items():
@@ -170,11 +170,11 @@ def _case_base(facts: CardFacts) -> str:
     return (
         "## Case base\n\n"
         f"{counts.cases} nodules of {counts.patients} patients with a diagnosis: {counts.malignant} malignant, "
-        f"{counts.cases - counts.malignant} benign. {counts.certain} were diagnosed themselves, "
-        f"{counts.cases - counts.certain} through their patient. {facts.from_cubes} are seen with their own "
+        f"{counts.cases - counts.malignant} benign. {counts.certain} nodules were diagnosed themselves, the other "
+        f"{counts.cases - counts.certain} have their patient's diagnosis. {facts.from_cubes} have their own "
         "surroundings.\n\n"
-        f"**Base rate: {rate}.** A diagnosis is the share of malignant ones among the {facts.k} nearest cases: drawn "
-        f"at random, it would be {rate} too. Read it against that."
+        f"**Base rate: {rate}.** A diagnosis is the share of malignant cases among the {facts.k} nearest. Among random "
+        f"cases this share would be {rate} too. Compare each diagnosis with {rate}."
     )
 
 
@@ -186,7 +186,7 @@ def _export(facts: CardFacts) -> str:
         "## How it was made\n\n"
         f"```\n{facts.command}\n```\n\n"
         f"ONNX Runtime against torch on {parity.random_patches} synthetic patches and {parity.nodule_patches} of real "
-        f"nodules, largest difference (of the maps: of a patch's mean): {worst}; logit against mean CAM "
+        f"nodules. Largest difference (for maps, of a patch's mean): {worst}; logit against mean CAM "
         f"{parity.mean_cam:.1e} (allowed: {TOLERANCE:g}, logit {LOGIT_TOLERANCE:g}). No cell of a map differs by more "
         f"than {parity.largest_cell:.1e}.\n\n"
         f"- libraries: {libraries}\n"

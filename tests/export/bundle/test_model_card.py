@@ -85,7 +85,9 @@ def test_it_says_when_the_judged_models_were_trained_otherwise(card):
 def test_steps_of_the_judged_models_stand_in_words(results_json):
     own = facts(results_json, {**PROVENANCE, "config": {"stages": [{"size": 64, "steps": 9}]}})
     judged = own.results.model_copy(update={"config": {"stages": [{"size": 64, "steps": 5}]}})
-    assert "otherwise than this one: stages 5 of 64-cubes (here 9 of 64-cubes)." in render(replace(own, results=judged))
+    assert "other settings than this model: stages 5 of 64-cubes (here 9 of 64-cubes)." in render(
+        replace(own, results=judged)
+    )
 
 
 def test_it_says_what_the_weights_went_through(card):
@@ -96,7 +98,7 @@ def test_it_says_what_the_weights_went_through(card):
     assert f"| 2 | {told} | 2 patients (fold 1 of 3, from 0) |" in card
     assert "| seen | 30 entries |" in card
     assert "| seed | 7 |" in card
-    assert "tightly cut boxes" in card
+    assert "tightly cropped boxes" in card
     assert "P is partly the readers' opinion" in card
 
 
@@ -117,18 +119,18 @@ def test_lidc_is_named_where_any_run_learned_from_it_and_only_there(results_json
     card = render(facts(results_json, {**PROVENANCE, "data": {"nodules": 7, "cubes": 7, **data}}))
     assert "- clinic: 7 diagnosed nodules of CTs that its maker listed" in card
     assert ("10.1118/1.3528204" in card) is named
-    assert ("Which collections their CTs are of" in card) is not named
+    assert ("knows the collections of its CTs" in card) is not named
 
 
 def test_it_says_that_only_some_folds_were_judged(card):
-    assert "Of the 5 folds of the patients, 2 were judged: 0, 1." in card
+    assert "2 of the 5 folds of the patients were judged: 0, 1." in card
 
 
 def test_it_says_whose_figures_a_model_of_everybody_has(results_json, card):
     everybody = {key: value for key, value in PROVENANCE["data"].items() if key != "fold"}
     said = render(facts(results_json, {**PROVENANCE, "data": everybody}))
-    assert "The figures are of 2 models of its recipe" in said
-    assert "models of its recipe" not in card  # of a fold's model
+    assert "The figures come from 2 models of the same recipe" in " ".join(said.split())
+    assert "of the same recipe" not in " ".join(card.split())  # of a fold's model
 
 
 def test_the_folders_of_the_machine_that_judged_stay_there(tmp_path):

@@ -32,10 +32,10 @@ GROUPS: tuple[tuple[str, Callable[[Judgement], bool]], ...] = (
 )
 
 RULE = (
-    "Sizes are volume-equivalent diameters of the reader mask. Solid, part-solid and ground glass: the readers' mean"
-    " texture, rounded half up, is 5, 2 to 4, 1. Slices are those of the CT, before resampling. Nodules whose texture"
-    " or slices nobody states are in no class of theirs. The score's error is of nodules of three readers or more."
-    f" Fewer than {LEAST_PATIENTS} patients have no interval."
+    "Sizes are volume-equivalent diameters of the reader mask. The readers' mean texture, rounded half up, is 5 for"
+    " solid, 2 to 4 for part-solid and 1 for ground glass. Slices are those of the CT before resampling. Nodules of"
+    " unknown texture or slice thickness are left out of these classes. The score's error covers nodules with three"
+    f" readers or more. A row of fewer than {LEAST_PATIENTS} patients has no interval."
 )
 
 

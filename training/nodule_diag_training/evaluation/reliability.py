@@ -14,9 +14,9 @@ MEAN_P, SHARE = "mean P", "malignant"
 ORDER = ("lowest", "second", "third", "fourth", "highest")
 """Names of the bins."""
 NOTE = (
-    "Benign and malignant weigh the same, as if half of all nodules were malignant. Each fifth holds as much of that"
-    " weight. After: each patient's P by a fit without that patient. Intervals are over resampled patients; fits and"
-    " bins stay."
+    "Benign and malignant nodules have equal weight, as if half of all nodules were malignant. Each fifth holds a fifth"
+    " of this weight. After calibration, each patient's P comes from a fit without that patient. Intervals are over"
+    " resampled patients, with the same fits and bins."
 )
 
 

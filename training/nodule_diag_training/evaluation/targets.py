@@ -47,8 +47,8 @@ def target_section(cubes: Sequence[Judgement], sides: Sequence[Judgement]) -> Se
     return Section(
         title="Targets",
         rows=rows,
-        note="Of nodules in their real surroundings (cubes); the readers' sides are of the paper's cohort. Met or"
-        " missed is said of the figure; an interval that reaches both sides leaves it open.",
+        note="Nodules in their real surroundings (cubes). The readers' sides are those of the paper's cohort. The value"
+        " meets or misses a target; if the interval reaches both sides of the target, the result is open.",
     )
 
 

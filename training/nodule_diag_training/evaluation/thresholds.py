@@ -24,9 +24,10 @@ FIGURES: tuple[tuple[str, Statistic, Callable[[Judgement], float]], ...] = (
     ("diameter minus the outline's, mean, mm", mean_value, lambda j: j.diameter_error_mm),
 )
 NOTE = (
-    "Dice and diameter on the 0.5 mm grid. A voxel is nodule from the threshold on. Chosen is the largest Dice, nodules"
-    " in their real surroundings and VOIs weighing the same. A fold's nodules, here and in the other tables, are cut"
-    " where the other folds' patients choose; the SDK cuts where all of them choose. Intervals do not hold that choice."
+    "Dice and diameter on the 0.5 mm grid. Voxels at or above the threshold are nodule. The chosen threshold has the"
+    " largest Dice, with equal weight for nodules in their real surroundings and for VOIs. In all tables, a fold uses"
+    " the threshold chosen on the other folds' patients, and the SDK the threshold chosen on all patients. Intervals do"
+    " not include the uncertainty of this choice."
 )
 
 
