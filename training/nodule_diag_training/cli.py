@@ -54,8 +54,8 @@ from nodule_diag_training.experiments import (
     waiting,
 )
 
-from .config import OWN_NODULES, TrainingConfig
-from .options import DEFAULT_DATA, DataOption, StoreOption
+from .config import OWN_NODULES, Precision, TrainingConfig
+from .options import DEFAULT_DATA, DataOption, PrecisionOption, StoreOption
 from .progress import progress
 from .recipe import ablate, packaged
 
@@ -146,6 +146,7 @@ def run(
     ] = None,
     data: DataOption = DEFAULT_DATA,
     store: StoreOption = None,
+    precision: PrecisionOption = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
     compile_model: Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")] = False,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that draw the next steps' patches.")] = 1,
@@ -187,6 +188,7 @@ def run(
                 start=start,
                 config=config,
                 data=TrainingData.of(data, store or ()),
+                precision=precision,
                 execution=own,
                 processes=group,
             )
@@ -197,8 +199,9 @@ def run(
         raise UsageError(f"{name} has its own configuration", hint="leave --from and --config out, or NAME")
     results = results_folder(results, out=out, store=store)
     wanted = fold_runs(
-        [name], folds=folds or DEFAULT_FOLDS, fold=fold, seed=seed, schedule=schedule, root=out, results=results
-    )
+        [name], folds=folds or DEFAULT_FOLDS, fold=fold, seed=seed, schedule=schedule, precision=precision, root=out,
+        results=results,
+    )  # fmt: skip
     loaded = TrainingData.of(data, store or ())
     if parallel > 1:
         jobs = [_fold_job(fold_run, sys.argv[1:]) for fold_run in waiting(wanted, loaded, again=again)]
@@ -229,12 +232,13 @@ def _run_configuration(
     start: Path | None,
     config: Path | None,
     data: TrainingData,
+    precision: Precision | None,
     execution: Execution,
     processes: Processes,
 ) -> None:
     """Train on all patients, or on those outside one fold."""
     keep_freed_memory()
-    settings = _read_config(config, default=OWN_NODULES)
+    settings = _read_config(config, default=OWN_NODULES).in_precision(precision)
     nodules = data.nodules
     provenance: dict[str, Any] = {STORES: [store.to_dict() for store in data.stores]} if data.stores else {}
     if fold is not None:
@@ -255,7 +259,7 @@ def _run_configuration(
         provenance |= {"started_from": {"config": first_config.model_dump(mode="json"), **first_provenance}}
     voxels = data.voxels_of(nodules)
     initial = None if first is None else first.state_dict()
-    with progress(device=execution.device, shown=processes.first) as show:
+    with progress(precision=settings.precision, device=execution.device, shown=processes.first) as show:
         Run(
             out, config=settings, nodules=nodules, voxels=voxels, provenance=provenance, initial=initial,
             execution=execution, processes=processes,

@@ -23,6 +23,8 @@ Scenario = Literal["1/2345", "12/345", "12/45", "123/45", "1234/5"]
 """Which rounded mean scores are benign and which malignant (Table 6)."""
 Modality = Literal["64", "x", "x-resize-64", "x-padding-64"]
 """Input of Table 5: the whole 64-cube; the nodule's own cube; this cube resized to 64; this cube zero-padded to 64."""
+Precision = Literal["fp32", "bf16"]
+"""Precision of the convolutions; heads, losses and weights are float32 in both."""
 
 
 class Stage(BaseModel):
@@ -119,7 +121,7 @@ class TrainingConfig(BaseModel):
     head_rate: float = Field(default=1.0, gt=0.0)
     head_mean_share: float = Field(default=1.0, gt=0.0, le=1.0)
     schedule: Literal["constant", "one-cycle", "annealing"] = "constant"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     accumulate: int = Field(default=1, ge=1)
     validation_share: float = Field(default=0.0, ge=0.0, lt=1.0)
     validate_every: int = Field(default=50, ge=1)
@@ -212,6 +214,10 @@ class TrainingConfig(BaseModel):
     def steps(self) -> int:
         """Steps of all stages."""
         return sum(stage.steps for stage in self.stages)
+
+    def in_precision(self, precision: Precision | None) -> TrainingConfig:
+        """This configuration with its convolutions in another precision; None leaves it as it is."""
+        return self if precision is None else self.model_copy(update={"precision": precision})
 
     def patch_size(self, step: int) -> int:
         """The patch size of a step counted from 0."""

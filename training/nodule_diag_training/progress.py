@@ -8,34 +8,36 @@ from contextlib import contextmanager
 import torch
 import typer
 
-from .config import TrainingConfig
+from .config import Precision, TrainingConfig
 from .engine import StepLog
 
 Show = Callable[[TrainingConfig, StepLog], None]
 
 WITHOUT_BF16 = "AVX2"
-"""torch's name of the CPUs on which bf16 is several times as slow as fp32."""
-SLOW = "warning: bf16 is slow on this CPU, which has no AVX-512 (docs/training.md: data of your own)"
+"""torch's name of the CPUs on which bf16 is many times as slow as fp32."""
+SLOW = "warning: bf16 is very slow on this CPU, which has no AVX-512; stop, and give --precision fp32 and a new --out"
 
 
 @contextmanager
-def progress(title: str | None = None, *, device: str = "cpu", shown: bool = True) -> Iterator[Show]:
+def progress(
+    title: str | None = None, *, precision: Precision, device: str = "cpu", shown: bool = True
+) -> Iterator[Show]:
     """A progress bar, and the function that moves it after a step of a configuration.
 
     Args:
         title: Text before the bar.
+        precision: Precision of the training; the first step in bf16 may take minutes, so the warning comes before it.
         device: The device that computes; a CPU that is slow in bf16 gets a warning.
         shown: Whether the bar is shown; of several processes, one shows it.
     """
     from tqdm import tqdm
 
+    slow = device == "cpu" and torch.backends.cpu.get_cpu_capability() == WITHOUT_BF16
+    if slow and shown and precision == "bf16":
+        typer.echo(SLOW, err=True)
     with tqdm(unit="step", desc=title, disable=not shown) as bar:
 
         def show(config: TrainingConfig, entry: StepLog) -> None:
-            slow = device == "cpu" and torch.backends.cpu.get_cpu_capability() == WITHOUT_BF16
-            if slow and shown and bar.n == 0 and config.precision == "bf16":
-                bar.clear()
-                typer.echo(SLOW, err=True)
             bar.total = config.steps
             bar.update(entry.step + 1 - bar.n)
             bar.set_postfix(

@@ -94,6 +94,17 @@ def test_a_row_learns_from_stores_and_is_judged_on_them(tmp_path, stores):
     assert "short seed 0: 1/2 folds, J" in invoke("list", "--results", "runs/results")
 
 
+def test_a_row_is_trained_in_the_precision_that_is_given(monkeypatch, tmp_path, stores):
+    monkeypatch.setitem(schedules.REDUCED, "medium", schedules.Reduced(size=32, steps=2, precision="bf16"))
+    path = tmp_path / "runs" / "results" / "table1-J" / "medium" / "seed-0" / "fold-0.npz"
+    for precision in ("fp32", "bf16"):
+        assert "wrote" in run(*stores, "--schedule", "medium", "--precision", precision, "--again")
+        assert read_record(path).configs[0]["precision"] == precision
+        text = invoke("table", "1", "--results", "runs/results")
+        assert ("medium: 2 steps at 32 in fp32, seed 0" in text) == (precision == "fp32")
+    assert "is there already" in run(*stores, "--schedule", "medium"), "bf16 is the schedule's own"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

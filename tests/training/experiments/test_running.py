@@ -106,6 +106,14 @@ def test_a_model_of_another_configuration_is_refused(copied, data, monkeypatch):
         train_fold(copied, data)
 
 
+def test_another_precision_is_another_run(copied, data):
+    lowered = replace(copied, precision="bf16")
+    assert {config.precision for config in lowered.configs(data.nodules)} == {"bf16"}
+    assert copied.is_done(data.nodules)
+    assert not lowered.is_done(data.nodules)
+    assert replace(copied, precision="fp32").is_done(data.nodules), "the schedule's own"
+
+
 def test_an_older_record_is_judged_again(copied, data, monkeypatch):
     assert copied.is_done(data.nodules)
     monkeypatch.setattr(records, "RECORD_FORMAT", read_record(copied.record).format + 1)

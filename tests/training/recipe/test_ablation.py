@@ -94,14 +94,14 @@ def test_the_table_has_a_line_for_each_judged_run():
 def test_a_departure_is_trained_and_judged_on_patients_set_aside(tmp_path, root, monkeypatch):
     monkeypatch.setattr(departures, "RECIPE", SMALL)
     arguments = ["ablate", WHOLE, "lung", "--out", str(tmp_path), "--steps", "1", "--seed", "9"]
-    arguments += ["--data", str(root)]
+    arguments += ["--data", str(root), "--precision", "fp32"]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     report = json.loads(lzma.decompress((tmp_path / REPORT).read_bytes()))
     assert table(report["judged"]) in result.stdout
     assert (report["steps"], report["seed"], list(report["judged"])) == (1, 9, [WHOLE, "lung"])
     _, config, provenance = load_model(tmp_path / "lung" / MODEL)
-    assert (config.lung_per_step, config.seed) == (0, 9)
+    assert (config.lung_per_step, config.seed, config.precision) == (0, 9, "fp32")
     judged = json.loads((tmp_path / "lung" / JUDGED).read_text())
     outside = set(provenance["held_out_patients"])
     assert {r["patient_id"] for r in judged} < outside, "fold 0 is left alone"

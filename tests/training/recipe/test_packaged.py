@@ -67,6 +67,13 @@ def test_one_command_trains_and_judges_a_fold_twice_with_equal_bytes(tmp_path, r
     assert not (one / CHECKPOINT).exists(), "a finished fold is judged and not trained again"
 
 
+def test_the_recipe_is_trained_in_the_precision_that_is_given(tmp_path, root):
+    train(root, tmp_path, "--fold", "0", "--precision", "fp32")
+    _, config, provenance = load_model(tmp_path / "fold-0" / MODEL)
+    assert (SMALL.precision, config.precision) == ("bf16", "fp32")
+    assert provenance["command"].endswith(" --precision fp32")
+
+
 def test_each_fold_is_judged_on_lung_that_it_has_not_seen(root):
     places = load_lung(root)
     for fold in range(3):

@@ -10,6 +10,7 @@ import typer
 
 from nodule_diag.errors import UsageError
 from nodule_diag.process import write_bytes
+from nodule_diag_training.config import Precision
 from nodule_diag_training.data import TrainingData
 from nodule_diag_training.engine import Execution, code_digest, keep_freed_memory
 from nodule_diag_training.options import DEFAULT_DATA, DataOption, StoreOption
@@ -59,6 +60,7 @@ def fold_runs(
     fold: int | None,
     seed: int,
     schedule: ScheduleName,
+    precision: Precision | None = None,
     root: Path,
     results: Path,
 ) -> list[FoldRun]:
@@ -70,6 +72,7 @@ def fold_runs(
             seed=seed,
             fold=number,
             folds=folds,
+            precision=precision,
             root=root,
             results=results,
         )
@@ -109,7 +112,8 @@ def run_experiment(runs: Sequence[FoldRun], data: TrainingData, *, execution: Ex
     """
     keep_freed_memory()
     for fold_run in waiting(runs, data, again=again):
-        with progress(f"{fold_run.experiment.run} fold {fold_run.fold}", device=execution.device) as show:
+        title, precision = f"{fold_run.experiment.run} fold {fold_run.fold}", fold_run.trained_in
+        with progress(title, precision=precision, device=execution.device) as show:
             train_fold(fold_run, data, execution=execution, on_step=show)
         typer.echo(_judged(judge_fold(fold_run, data, execution=execution), fold_run.record))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nodule_diag_training.config import TrainingConfig
+from nodule_diag_training.config import Precision, TrainingConfig
 from nodule_diag_training.data import Nodule, TrainingData, TrainingDataError, split_by_patient
 from nodule_diag_training.engine import (
     CODE,
@@ -33,7 +33,7 @@ from nodule_diag_training.evaluation import FOLD, HELD_OUT, STORES
 from .catalogue import Experiment
 from .judging import Judge, tested_nodules
 from .records import RECORD_FORMAT, FoldRecord, read_record, record_path, write_record
-from .schedules import ScheduleName, configured
+from .schedules import ScheduleName, configured, precision_of
 
 SPLIT_SEED = 0
 """The folds are the same for every row and seed, so that rows are compared on the same patients."""
@@ -53,6 +53,7 @@ class FoldRun:
         folds: Number of folds of the patients.
         root: Folder of all runs.
         results: Folder of all results.
+        precision: Precision of the convolutions, if not the schedule's.
     """
 
     experiment: Experiment
@@ -62,6 +63,7 @@ class FoldRun:
     folds: int
     root: Path
     results: Path
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.fold < self.folds:
@@ -89,7 +91,13 @@ class FoldRun:
     def configs(self, nodules: Sequence[Nodule]) -> list[TrainingConfig]:
         """One for each phase; ``nodules`` are the training patients', which the paper's epochs count."""
         phases = self.experiment.phases
-        return [configured(phase, self.schedule, nodules=nodules, seed=self.seed) for phase in phases]
+        made = (configured(phase, self.schedule, nodules=nodules, seed=self.seed) for phase in phases)
+        return [config.in_precision(self.trained_in) for config in made]
+
+    @property
+    def trained_in(self) -> Precision:
+        """Precision of the convolutions in training."""
+        return self.precision or precision_of(self.schedule)
 
     def is_done(self, nodules: Sequence[Nodule]) -> bool:
         """Whether there is a result with the same format, split, configuration, code and facts on nodules.

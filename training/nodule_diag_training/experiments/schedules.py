@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from nodule_diag_training.config import Stage, TrainingConfig
+from nodule_diag_training.config import Precision, Stage, TrainingConfig
 from nodule_diag_training.data import Nodule, cnet_label
 
 from .catalogue import Learns, Phase
@@ -35,7 +35,7 @@ class Reduced:
     size: int
     steps: int
     validate_every: int = 50
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
 
 
 REDUCED: dict[ScheduleName, Reduced] = {
@@ -62,6 +62,11 @@ DESCRIPTIONS: dict[ScheduleName, str] = {
     },
 }
 """In words, for tables."""
+
+
+def precision_of(schedule: ScheduleName) -> Precision:
+    """The precision of a schedule's convolutions; the paper's is fp32."""
+    return REDUCED[schedule].precision if schedule in REDUCED else "fp32"
 
 
 def configured(phase: Phase, schedule: ScheduleName, *, nodules: Sequence[Nodule], seed: int) -> TrainingConfig:

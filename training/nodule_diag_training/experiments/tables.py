@@ -16,7 +16,7 @@ from .markdown import NOTHING, folds_cell, interval_cell, paper_cell, table
 from .paper import PaperFigures, other_methods, paper_figures
 from .records import FoldRecord, read_run
 from .retrieval import retrieve_folds
-from .schedules import DESCRIPTIONS, SCHEDULES, ScheduleName
+from .schedules import DESCRIPTIONS, SCHEDULES, ScheduleName, precision_of
 from .scores import METRICS, TITLES, Scored, auc_difference, over_folds, pooled_auc
 from .tested import LABELS, Labels, label_of, labels_of, scored, yardsticks
 
@@ -64,10 +64,15 @@ class Result:
 
     @property
     def title(self) -> str:
-        """``short: 250 steps at 40, seed 0, 5 of 5 folds``, as the folds were trained, whatever the schedule is now."""
+        """``short: 250 steps at 40, seed 0, 5 of 5 folds``, as the folds were trained, whatever the schedule is now.
+
+        A precision that is not the schedule's stands behind the size: ``medium: 1500 steps at 48 in fp32``.
+        """
         steps = sorted({sum(stage["steps"] for c in r.configs for stage in c["stages"]) for r in self.records})
         sizes = sorted({r.patch_size for r in self.records})
-        length = f"{_range(steps)} steps at {_range(sizes)}"
+        precisions = {config.get("precision", "fp32") for record in self.records for config in record.configs}
+        other = "" if precisions == {precision_of(self.schedule)} else f" in {' and '.join(sorted(precisions))}"
+        length = f"{_range(steps)} steps at {_range(sizes)}{other}"
         return f"{self.schedule}: {length}, seed {self.seed}, {len(self.records)} of {self.records[0].folds} folds"
 
 

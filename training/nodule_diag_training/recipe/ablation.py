@@ -23,7 +23,7 @@ import typer
 from nodule_diag.errors import UsageError
 from nodule_diag.process import write_bytes
 from nodule_diag.results import presence_evidence
-from nodule_diag_training.config import RECIPE
+from nodule_diag_training.config import RECIPE, Precision
 from nodule_diag_training.data import (
     PatchSampler,
     Sample,
@@ -37,7 +37,7 @@ from nodule_diag_training.data import (
 from nodule_diag_training.engine import MODEL, Execution, Run, keep_freed_memory, load_model, set_aside
 from nodule_diag_training.evaluation import HELD_OUT, Array, Estimate, auc, batches_of, estimate, judge, spearman
 from nodule_diag_training.model import SynergicModel
-from nodule_diag_training.options import DEFAULT_DATA, DataOption
+from nodule_diag_training.options import DEFAULT_DATA, DataOption, PrecisionOption
 from nodule_diag_training.progress import progress
 
 from .command import finished, held_out_of, lung_of_fold
@@ -126,11 +126,14 @@ class Ablation:
         root: The data folder.
         steps: Steps of each run.
         seed: Seed of each run; the patients set aside do not depend on it.
+        precision: Precision of the convolutions, if not the recipe's.
     """
 
-    def __init__(self, folder: Path, *, root: Path, steps: int, seed: int = RECIPE.seed) -> None:
+    def __init__(
+        self, folder: Path, *, root: Path, steps: int, seed: int = RECIPE.seed, precision: Precision | None = None
+    ) -> None:
         self._folder = folder
-        self._steps, self._seed = steps, seed
+        self._steps, self._seed, self._precision = steps, seed, precision
         data, places = TrainingData.of(root), load_lung(root)
         outside = held_out_of(FOLD, data.nodules)
         nodules = [n for n in data.nodules if n.patient_id not in outside]
@@ -145,9 +148,10 @@ class Ablation:
     def train(self, name: str, *, execution: Execution) -> None:
         """Train a departure's run, unless it is finished, and judge it."""
         departure = DEPARTURES[name]
-        config, folder = configured(departure, steps=self._steps, seed=self._seed), self._folder / name
+        config = configured(departure, steps=self._steps, seed=self._seed).in_precision(self._precision)
+        folder = self._folder / name
         if not finished(folder, config):
-            with progress(name, device=execution.device) as show:
+            with progress(name, precision=config.precision, device=execution.device) as show:
                 Run(
                     folder,
                     config=config,
@@ -239,6 +243,7 @@ def ablate(
         RECIPE.seed
     ),
     data: DataOption = DEFAULT_DATA,
+    precision: PrecisionOption = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> None:
     """Train short runs of the recipe, each with one departure from the paper switched off, and show what each is worth.
@@ -248,7 +253,7 @@ def ablate(
     if unknown := set(names or ()) - set(DEPARTURES):
         raise UsageError(f"{min(unknown)!r} is no departure", hint=f"one of {', '.join(DEPARTURES)}")
     keep_freed_memory()
-    ablation = Ablation(out, root=data, steps=steps, seed=seed)
+    ablation = Ablation(out, root=data, steps=steps, seed=seed, precision=precision)
     for name in names or DEPARTURES:
         ablation.train(name, execution=Execution(device=device))
     report = gathered(out, steps=steps, seed=seed)

@@ -22,7 +22,7 @@ from nodule_diag_training.data import (
 )
 from nodule_diag_training.engine import MODEL, Execution, Run, keep_freed_memory, load_model
 from nodule_diag_training.evaluation import FOLD, HELD_OUT, HELD_OUT_LUNG, evaluate, lung
-from nodule_diag_training.options import DEFAULT_DATA, DataOption
+from nodule_diag_training.options import DEFAULT_DATA, DataOption, PrecisionOption
 from nodule_diag_training.progress import progress
 
 from .finish import STARTED_FROM, Start, finishing
@@ -90,7 +90,7 @@ def train_part(
         provenance |= {STARTED_FROM: start.facts}
     nodules += learned
     voxels = with_lung(data, learned).voxels_of(nodules)
-    with progress(folder.name, device=execution.device) as show:
+    with progress(folder.name, precision=config.precision, device=execution.device) as show:
         run = Run(
             folder, config=config, nodules=nodules, voxels=voxels, provenance=provenance, execution=execution,
             initial=None if start is None else start.weights,
@@ -116,6 +116,7 @@ def packaged(
         ),
     ] = None,
     data: DataOption = DEFAULT_DATA,
+    precision: PrecisionOption = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
     compile_model: Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")] = False,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Threads that draw the next steps' patches.")] = 1,
@@ -123,7 +124,9 @@ def packaged(
     """Train and judge the packaged model by its recipe, from scratch. Repeat the command to resume."""
     keep_freed_memory()
     execution = Execution(device=device, compile=compile_model, workers=workers)
-    scale = "" if steps_scale == 1.0 else f" --steps-scale {steps_scale:g}"
+    changed = "" if steps_scale == 1.0 else f" --steps-scale {steps_scale:g}"
+    if precision is not None:
+        changed += f" --precision {precision}"
     parts: dict[int | None, Start | None] = dict.fromkeys([*range(FOLDS), None] if fold is None else [fold])
     if finish:
         if fold is not None:
@@ -140,12 +143,12 @@ def packaged(
             asked = f" --finish {_name_of(part)}"
         train_part(
             folder,
-            scaled(config, steps_scale),
+            scaled(config, steps_scale).in_precision(precision),
             loaded,
             places,
             fold=part,
             execution=execution,
-            command=f"nodule-diag train packaged{asked}{scale}",
+            command=f"nodule-diag train packaged{asked}{changed}",
             start=start,
         )
         typer.echo(f"wrote {folder / MODEL}")
