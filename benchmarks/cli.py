@@ -119,7 +119,9 @@ def _add(name: str, help_text: str) -> None:
             quick=quick,
         )
         if out is not None and (out.is_dir() or not out.parent.is_dir()):  # before minutes are spent
-            raise OutputError(f"--out {out} is no file that can be written", hint="give a file in a folder that exists")
+            raise OutputError(
+                f"--out {out} is not a file that can be written", hint="give a file in a folder that exists"
+            )
         run: Callable[..., object] = import_module(f"benchmarks.part_{name}").run
         emit(run_part(name, run, settings), out)  # type: ignore[arg-type]
 

@@ -176,5 +176,5 @@ def read_part(path: Path) -> Part:
         fault = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(map(str, fault["loc"])) or "its top"
         raise UsageError(
-            f"{path} is no result of nodule-diag bench: {fault['msg']} at {where}", hint="run that part again"
+            f"{path} is not a result of nodule-diag bench: {fault['msg']} at {where}", hint="run that part again"
         ) from error

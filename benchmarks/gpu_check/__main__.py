@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run it.
 
     Returns:
-        1 if a step failed or was cut off; else 0. A step that the machine cannot run is no failure.
+        1 if a step failed or was cut off; else 0. A step that the machine cannot run is not a failure.
     """
     parser = argparse.ArgumentParser(
         "python -m benchmarks.gpu_check", description=description, formatter_class=argparse.RawDescriptionHelpFormatter

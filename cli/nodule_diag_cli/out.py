@@ -106,7 +106,7 @@ class ResultFolder:
                 (self.work / name).replace(self.folder / name)
             except OSError as error:
                 raise OutputError(
-                    f"cannot write {self.folder / name}: {error.strerror}", hint="give another folder"
+                    f"cannot write {self.folder / name}: {error.strerror}", hint="name another --out"
                 ) from error
 
     def sweep(self) -> None:
@@ -187,7 +187,9 @@ def _empty(work: Path) -> None:
             elif path.name != LOCK:
                 path.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"{work} cannot be emptied: {error.strerror}", hint="remove it, or give another") from error
+        raise OutputError(
+            f"{work} cannot be emptied: {error.strerror}", hint="remove it by hand, or name another --out"
+        ) from error
 
 
 def _remove(path: Path) -> None:
@@ -196,7 +198,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
-            f"{path} is of another run and cannot be removed: {error.strerror}", hint="remove it yourself"
+            f"{path} is of another run and cannot be removed: {error.strerror}", hint="remove it by hand"
         ) from error
 
 
@@ -207,7 +209,7 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except OSError as error:  # its maps are not known then, and must not be taken for leftovers
-        raise OutputError(f"{path} cannot be read: {error.strerror}", hint="give another folder") from error
+        raise OutputError(f"{path} cannot be read: {error.strerror}", hint="name another --out") from error
     try:
         document = json.loads(data)
         maps = [nodule.get("maps", {}) for nodule in document["nodules"]]

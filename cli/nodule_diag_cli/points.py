@@ -91,7 +91,7 @@ def join_xyz(arguments: list[str]) -> list[str]:
         if len(values) < 3 or not all(_is_number(value) for value in values):
             raise UsageError(
                 f"--xyz takes three numbers, got: {' '.join(values) or 'nothing'}",
-                hint="write them apart, as in: --xyz -56.94 131.27 -520.6",
+                hint="write them with spaces between, as in: --xyz -56.94 131.27 -520.6",
             )
         if len(arguments) > at + 4 and _is_number(arguments[at + 4]) and not Path(arguments[at + 4]).exists():
             raise UsageError(
@@ -108,7 +108,7 @@ def parse_xyz(text: str) -> tuple[float, float, float]:
     """Read ``X,Y,Z``; numbers that are not finite are left to the SDK, which refuses them as coordinates."""
     parts = text.replace(",", " ").split()
     if len(parts) != 3 or not all(map(_is_number, parts)):
-        raise UsageError(f"--xyz takes three numbers, got: {text}", hint="as in: --xyz -56.94 131.27 -520.6")
+        raise UsageError(f"--xyz takes three numbers, got: {text}", hint="write them as in: --xyz -56.94 131.27 -520.6")
     x, y, z = map(float, parts)
     return x, y, z
 
@@ -130,7 +130,9 @@ def gather(xyz: list[str], nodules: Path | None, *, space: Space = "lps", redact
     file = open_positions(nodules)
     found = file.possible_ids(first=len(given) + 1)
     if repeated := sorted(set(ids).intersection(found)):
-        raise UsageError(f"the nodule id {', '.join(repeated)} stands more than once", hint="give every nodule its own")
+        raise UsageError(
+            f"the nodule id {', '.join(repeated)} stands more than once", hint="give each nodule an id of its own"
+        )
     for warning in file.warnings:
         told = "something in it was passed over" if redact else warning  # a label may be a name
         terminal.complain(f"warning: the list of nodules: {told}")

@@ -183,8 +183,8 @@ def predict(
     evidence.check()
     if redact and (identity or dicom_out is not None or store):
         raise UsageError(
-            "--redact leaves out whose CT it is, and --identity, --dicom-out and --store say it",
-            hint="leave one of them out",
+            "--redact leaves out whose CT it is, and --identity, --dicom-out and --store name the patient",
+            hint="leave --redact out, or the other options",
         )
     if redact:
         from nodule_diag.results import Redaction
@@ -266,7 +266,7 @@ def _source(ct: str | None, *, dicomweb: str | None, study: str | None, series: 
             raise UsageError("no CT is named", hint="give its path, or --dicomweb URL --study UID --series UID")
         return ct
     if ct is not None:
-        raise UsageError(f"both {ct} and --dicomweb are given", hint="give one of them")
+        raise UsageError(f"both {ct} and --dicomweb are given", hint="give the path or --dicomweb, not both")
     if study is None or series is None:
-        raise UsageError("--dicomweb needs --study UID and --series UID", hint="give both")
+        raise UsageError("--dicomweb needs --study UID and --series UID", hint="add the option that is missing")
     return Pacs(dicomweb, study, series)

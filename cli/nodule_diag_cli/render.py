@@ -1,4 +1,4 @@
-"""Results as text for people: tables with units that fit 80 columns, plain where the output is no terminal."""
+"""Results as text for people: tables with units that fit 80 columns, plain where the output is not a terminal."""
 
 from __future__ import annotations
 

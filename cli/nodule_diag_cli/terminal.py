@@ -84,7 +84,7 @@ def _console_class() -> type[Console]:
 
 @contextmanager
 def progress(message: str) -> Iterator[Callable[[str], None]]:
-    """A spinner on stderr while something takes time; nothing where stderr is no terminal. Yields what changes it."""
+    """A spinner on stderr while something takes time; nothing if stderr is not a terminal. Yields what changes it."""
     from rich.text import Text
 
     with console(stderr=True).status(Text(printable(message))) as status:
@@ -93,7 +93,7 @@ def progress(message: str) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def bar(message: str, *, remaining: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on stderr; nothing where stderr is no terminal. Yields what takes a text, and how many of all.
+    """A progress bar on stderr; nothing where stderr is not a terminal. Yields what takes a text, and how many of all.
 
     Args:
         message: The first text.

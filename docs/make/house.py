@@ -152,5 +152,5 @@ def _lines(room: Room, width: float) -> list[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # benchmarks is no installed package
+    sys.path.insert(0, str(ROOT))  # benchmarks is not an installed package
     DRAWING.write_text(drawing(), encoding="utf-8")

@@ -1,6 +1,6 @@
 """Draws the picture of the service's page (``docs/plots/page.png``): a phantom's nodule and its diagnosis, in Chromium.
 
-``python docs/make/page_picture.py`` writes it. It needs Playwright and Chromium. The phantom is no patient.
+``python docs/make/page_picture.py`` writes it. It needs Playwright and Chromium. The phantom is not a patient.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Makes the API reference while the site is built (a MkDocs hook): one page a room of the SDK, and one of its commands.
 
 A room names its doors in ``__init__.pyi``, and the reference shows these doors, each under its own docstring.
-So a new door needs no line here, and nothing that is no door is shown.
+So a new door needs no line here, and nothing that is not a door is shown.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Draws the picture of a report (``docs/plots/report.png``): the upper part of a phantom's, in Chromium.
 
-``python docs/make/report_picture.py`` writes it. It needs Playwright and Chromium. The phantom is no patient.
+``python docs/make/report_picture.py`` writes it. It needs Playwright and Chromium. The phantom is not a patient.
 """
 
 from __future__ import annotations

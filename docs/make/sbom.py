@@ -30,7 +30,7 @@ NAMED_IN_ITS_LICENCE_FILE = {
 """Distributions whose metadata names none, or in words that are no SPDX identifier."""
 COPYLEFT = re.compile(r"\b(A?GPL|LGPL|MPL|EPL|CDDL|EUPL|OSL)\b|Mozilla|GNU")
 KNOWN_COPYLEFT: dict[str, str] = {}
-"""Distributions of the base install under such a licence, and why that is no hindrance: none today."""
+"""Distributions of the base install under such a licence, and why that is not a hindrance: none today."""
 
 
 def bill_of(environment: Path, *, pyproject: Path) -> dict[str, Any]:

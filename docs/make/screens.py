@@ -1,7 +1,7 @@
 """Makes the screenshots of the pages that show a task: ``python docs/make/screens.py``, or ``make pages``.
 
-Each task is done on a phantom, which is no patient, by the commands of its page. What a terminal showed becomes an SVG,
-and what the PACS shows a JPEG: for that, Orthanc, Playwright and Chromium are needed.
+Each task is done on a phantom, which is not a patient, by the commands of its page. What a terminal showed becomes an
+SVG, and what the PACS shows a JPEG: for that, Orthanc, Playwright and Chromium are needed.
 """
 
 from __future__ import annotations

@@ -283,7 +283,7 @@ def no_dicom(folder):
     return folder / "series"
 
 
-@case("a folder with a DICOM object that is no image", "ct-no-dicom", "looked at: 1")
+@case("a folder with a DICOM object that is not an image", "ct-no-dicom", "looked at: 1")
 def dicom_not_image(folder):
     item = make.dicom_slices()[0]
     item.SOPClassUID = SegmentationStorage

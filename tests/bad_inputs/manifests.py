@@ -16,7 +16,7 @@ MANIFESTS = (
         "line 2: x = 'one' is not a finite number; line 3: it names no CT; line 4: 3 cells",
     ),
     BadPositions("twice.csv", "an id twice", f"{HEAD}a.nii,1,2,3,n,,\na.nii,4,5,6,n,,\n", "the id 'n' stands more"),
-    BadPositions("number.csv", "an acquisition that is no number", f"{HEAD}a,1,2,3,,two,\n", "acquisition = 'two'"),
+    BadPositions("number.csv", "an acquisition that is not a number", f"{HEAD}a,1,2,3,,two,\n", "acquisition = 'two'"),
     BadPositions("space.csv", "an unknown frame", f"{HEAD}a.nii,1,2,3,,,mni\n", "none of lps, ras, voxel"),
     BadPositions("frames.csv", "two frames for a CT", f"{HEAD}a,1,2,3,m,,ras\na,4,5,6,n,,\n", "for the same CT"),
 )

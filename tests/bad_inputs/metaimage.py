@@ -113,12 +113,12 @@ def mha_twice(folder):
     return changed(make.write(folder / "scan.mha"), b"DimSize = 28 32 12", b"DimSize = 28 32 12\nDimSize = 28 32 11")
 
 
-@case("MetaImage whose origin is no number", "ct-damaged", "Offset", "nan")
+@case("MetaImage whose origin is not a number", "ct-damaged", "Offset", "nan")
 def mha_nan(folder):
     return changed(make.write(folder / "scan.mha"), b"Offset = -20.5", b"Offset = nan")
 
 
-@case("MetaImage whose HeaderSize is no number", "ct-damaged", "HeaderSize", "many")
+@case("MetaImage whose HeaderSize is not a number", "ct-damaged", "HeaderSize", "many")
 def mha_header_size(folder):
     return changed(make.write(folder / "scan.mha"), b"NDims", b"HeaderSize = many\nNDims")
 

@@ -79,7 +79,7 @@ def nrrd_fewer_slices(folder):
     return changed(make.write(folder / "scan.nrrd"), b"28 32 12", b"28 32 4")
 
 
-@case("NRRD with a header line that is no field", "ct-damaged", "no field")
+@case("NRRD with a header line that is not a field", "ct-damaged", "not a field")
 def nrrd_long_line(folder):
     return changed(make.write(folder / "scan.nrrd"), b"encoding: raw", b"encoding: raw\n" + b"x" * 1500)
 

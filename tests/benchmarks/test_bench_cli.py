@@ -101,7 +101,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_measuring(
 ) -> None:
     for out in (tmp_path, tmp_path / "absent" / "dicom.json"):
         assert bench("dicom", "--out", out) == 1
-        assert "is no file that can be written" in capfd.readouterr().err
+        assert "is not a file that can be written" in capfd.readouterr().err
 
 
 def test_ct_and_xyz_go_together(capfd: pytest.CaptureFixture[str]) -> None:

@@ -120,7 +120,7 @@ def pixels_fault(there: dict[int, bytes]) -> str:
     try:
         frames = int(_text(there.get(FRAMES, b"1")) or 1)
     except ValueError:
-        return "NumberOfFrames is no number"
+        return "NumberOfFrames is not a number"
     pixels, syntax = there[PIXELS], there[SYNTAX].decode()
     native = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "")
     if syntax in native:

@@ -46,7 +46,7 @@ def fetched_contradiction(seed: Files, files: Files, good: Answer, found: Answer
     try:
         wanted = listed(json.loads(body_of(files[LISTING])[1]))
     except (ValueError, RecursionError, AttributeError, TypeError) as error:
-        return f"a listing that is no JSON: {error}", False
+        return f"a listing that is not JSON: {error}", False
     shown = found.value[0][0] if found.hu is not None else 0
     if len(wanted) > shown and not set(found.warnings) - set(good.warnings):
         return f"{len(wanted)} objects are listed, and the CT has {shown} slices without a word", False

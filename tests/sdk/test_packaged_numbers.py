@@ -1,4 +1,4 @@
-"""What the packaged model says where there is a nodule, where there is none, and of what is no lung."""
+"""What the packaged model says where there is a nodule, where there is none, and of what is not a lung."""
 
 from __future__ import annotations
 

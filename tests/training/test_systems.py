@@ -191,7 +191,7 @@ def test_a_batch_that_teaches_cnet_nothing_is_zero_and_not_nan():
     terms.total.backward()
     assert model.cnet.weight.grad is None
     nothing = step_losses(forward(configuration("A"))[1], undecided, [], configuration("A"))
-    nothing.total.backward()  # nothing to learn is no error
+    nothing.total.backward()  # nothing to learn is not an error
     assert nothing.total.item() == 0.0
 
 

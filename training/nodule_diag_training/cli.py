@@ -93,7 +93,9 @@ def _read_config(path: Path | None, *, default: TrainingConfig) -> TrainingConfi
     try:
         return TrainingConfig.model_validate_json(path.read_text())
     except (OSError, ValidationError) as error:
-        raise UsageError(f"{path} is no training configuration: {error}", hint="see config.json of any run") from error
+        raise UsageError(
+            f"{path} is not a training configuration: {error}", hint="see config.json of any run"
+        ) from error
 
 
 @app.command()

@@ -54,7 +54,7 @@ def network_of(source: Path | None, *, precision: str | None) -> Network:
         UsageError: If the file cannot be read, or has another precision.
         BundleError: If the bundle is refused.
         BackendError: If the bundle has no graph of that precision.
-        ExportError: If the file is no ONNX file.
+        ExportError: If the file is not an ONNX file.
         MissingExtraError: If the source is a file and onnx is not installed.
     """
     if source is None or source.suffix != ".onnx":

@@ -121,9 +121,9 @@ def _parsed(data: bytes) -> onnx.ModelProto:
     try:
         network = onnx.load_model_from_string(data)
     except DecodeError as error:
-        raise ExportError("the file is no ONNX model", hint="give what nodule-diag export onnx wrote") from error
+        raise ExportError("the file is not an ONNX model", hint="give what nodule-diag export onnx wrote") from error
     if not network.opset_import or not network.graph.node:
-        raise ExportError("the file is no ONNX model", hint="give what nodule-diag export onnx wrote")
+        raise ExportError("the file is not an ONNX model", hint="give what nodule-diag export onnx wrote")
     return network
 
 

@@ -38,7 +38,7 @@ def parse_onnx(data: bytes, *, name: str) -> ModelProto:
     try:
         return onnx.load_from_string(data)
     except DecodeError as error:
-        raise ExportError(f"{name} is no ONNX file: {error}") from error
+        raise ExportError(f"{name} is not an ONNX file: {error}") from error
 
 
 def precision_of(proto: ModelProto) -> str:

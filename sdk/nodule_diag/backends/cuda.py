@@ -114,7 +114,7 @@ class CudaDevice:
         gpus = list_gpus(driver)
         if index >= len(gpus):
             raise BackendError(
-                f"device cuda:{index} cannot be used: {len(gpus)} NVIDIA GPU(s) can be seen",
+                f"device cuda:{index} cannot be used: CUDA shows {len(gpus)} GPU(s)",
                 hint="check CUDA_VISIBLE_DEVICES, or use --device cuda:0",
                 code="device-unavailable",
             )

@@ -97,7 +97,7 @@ def read_golden(bundle: Bundle) -> tuple[NDArray[np.float32], Outputs] | None:
         raise _refused(f"{golden.file} has {len(data)} bytes; {4 * row * len(patches)} are {len(patches)} answers")
     rows = np.frombuffer(data, "<f4").astype(np.float32).reshape(len(patches), row)
     if not np.isfinite(rows).all():
-        raise _refused(f"{golden.file} holds what is no finite number")
+        raise _refused(f"{golden.file} holds what is not a finite number")
     numbers = dict(zip(_NUMBERS, rows.T, strict=False))
     maps = dict(zip(_MAPS, np.split(rows[:, len(_NUMBERS) : _ROW], len(_MAPS), axis=1), strict=True))
     return patches, Outputs(

@@ -115,7 +115,7 @@ def require_plain_network(
             if number in REFUSED[message]:
                 raise _refused(file, REFUSED[message][number])
             if message == NODE and number == NODE_DOMAIN and bytes(_text(value)) not in STANDARD_DOMAINS:
-                raise _refused(file, f"an operator of {bytes(_text(value)[:60])!r}, which is no standard one")
+                raise _refused(file, f"an operator of {bytes(_text(value)[:60])!r}, which is not a standard one")
             if message == TENSOR and number == DATA_LOCATION:
                 outside |= value != 0
             elif message == TENSOR and number == EXTERNAL_DATA:
@@ -197,7 +197,7 @@ def _refused(file: str, what: str) -> BundleError:
 
 def _malformed(file: str) -> BundleError:
     return BundleError(
-        f"{file} in the bundle is no ONNX file: its protobuf is damaged",
+        f"{file} in the bundle is not an ONNX file: its protobuf is damaged",
         hint="take the bundle from where it was made",
         code="bundle-model-unreadable",
     )

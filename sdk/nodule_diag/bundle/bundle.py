@@ -238,7 +238,7 @@ def _write_directory(target: Path, content: Mapping[str, bytes]) -> None:
     """Fill a new directory beside the target, then exchange the two by renaming."""
     empty = target.is_dir() and not any(target.iterdir())
     if target.exists() and not (target / MANIFEST_NAME).is_file() and not empty:
-        raise OutputError(f"{target} exists and is no bundle", hint="name a new folder, or remove this one")
+        raise OutputError(f"{target} exists and is not a bundle", hint="name a new folder, or remove this one")
     fresh, old = (target.with_name(f".{target.name}.{role}.{uuid4().hex}") for role in ("new", "old"))
     try:
         for name, data in content.items():

@@ -96,4 +96,4 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> None:
 
 
 def _no_number(number: str) -> NoReturn:
-    raise ValueError(f"{number[:40]} is no finite number")
+    raise ValueError(f"{number[:40]} is not a finite number")

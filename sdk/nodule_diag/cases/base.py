@@ -132,7 +132,10 @@ class CaseBase:
             try:
                 connection.execute("INSERT INTO base VALUES (1, ?, ?)", (name, model_sha256))
             except sqlite3.IntegrityError as error:
-                raise UsageError(f"{where!r} cannot be called so", hint="give it 1 to 200 characters") from error
+                raise UsageError(
+                    f"the name of the case base has {len(name)} characters",
+                    hint="give it a name of 1 to 200 characters",
+                ) from error
         base = cls(connection, where=where)
         base.add(cases)
         return base
@@ -227,7 +230,10 @@ class CaseBase:
         """
         found = list(self._having("SELECT case_id, patient_id FROM cases", "patient_id", patients))
         if missing := sorted(set(patients).difference(patient for _, patient in found)):
-            raise UsageError(f"{self.where} has no case of patient {missing[0]!r}", hint="check the key")
+            raise UsageError(
+                f"{self.where} has no case of patient {missing[0]!r}",
+                hint="check the patient's key; nodule-diag cases list shows the cases",
+            )
         return [case_id for case_id, _ in found]
 
     def numbers(self) -> tuple[list[str], NDArray[np.float64]]:

@@ -184,4 +184,4 @@ def _empty(work: Path, *, but: Sequence[str] = ()) -> None:
             elif path.name not in {LOCK, *but}:
                 path.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"{work} cannot be emptied: {error.strerror}", hint="remove it yourself") from error
+        raise OutputError(f"{work} cannot be emptied: {error.strerror}", hint="remove it by hand") from error

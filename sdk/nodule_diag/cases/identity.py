@@ -122,7 +122,7 @@ def read_patient_key(path: Path) -> bytes:
     if len(key) < MIN_KEY_BYTES:
         raise UsageError(
             f"the key {path} has {len(key)} bytes; at least {MIN_KEY_BYTES} are needed",
-            hint="name a file that is not there, and one is made",
+            hint="name a file that does not exist yet: a key is made and written there",
         )
     return key
 

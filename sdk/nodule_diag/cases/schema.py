@@ -269,9 +269,9 @@ def guard(where: str, *, writing: bool = False) -> Iterator[None]:
 
 
 def invalid(where: str, why: str) -> CaseBaseError:
-    """The error for a file that is no case base, or a damaged one."""
+    """The error for a file that is not a case base, or a damaged one."""
     return CaseBaseError(
-        f"{where} is no case base, or a damaged one: {' '.join(why.split())}",
+        f"{where} is not a case base, or a damaged one: {' '.join(why.split())}",
         hint="take a copy of it, or build it again: nodule-diag cases build",
         code="case-base-invalid",
     )

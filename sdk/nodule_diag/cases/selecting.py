@@ -42,7 +42,7 @@ def selected(base: CaseBase, where: str) -> CaseBase:
     if not len(made):
         raise UsageError(
             f"no case of {base.where} matches {where!r}",
-            hint="ask for less; nodule-diag cases list shows the cases",
+            hint="widen the filter; nodule-diag cases list shows the cases",
             code="where-matches-none",
         )
     made.condition = f"({base.condition}) and ({where})" if base.condition else where

@@ -93,7 +93,7 @@ class StoredGrid:
         matrix = np.asarray(direction, dtype=np.float64)
         _check_spacing(spacing, path)
         if len(origin) != 3 or matrix.shape != (3, 3) or not np.isfinite([*origin, *matrix.flat]).all():
-            raise damaged(path, f"its origin {origin} or its direction {matrix.tolist()} is no place in space")
+            raise damaged(path, f"its origin {origin} or its direction {matrix.tolist()} is not a place in space")
         return cls(_three(size), _triple(spacing), _triple(origin), _orthonormal(matrix, path))
 
     def canonical(self) -> CanonicalGrid:

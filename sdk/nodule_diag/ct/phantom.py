@@ -240,7 +240,9 @@ def _placed(nodule: PhantomNodule) -> PhantomNodule:
     if not 2 <= nodule.diameter_mm <= 40:
         raise UsageError(f"a phantom nodule of {nodule.diameter_mm} mm is out of range", hint="use 2 to 40 mm")
     if depth(x) <= 0:
-        raise UsageError(f"the phantom nodule at {nodule.center_xyz_mm} is not in a lung", hint="move it")
+        raise UsageError(
+            f"the phantom nodule at {nodule.center_xyz_mm} is not in a lung", hint="give a center inside a lung"
+        )
     if nodule.kind == "solid":
         return nodule
     outward = 0.1 if x > 0 else -0.1

@@ -113,7 +113,9 @@ class CTVolume:
         array = np.asarray(hu_zyx)
         if array.dtype.kind not in "iuf":
             raise CTError(
-                f"{path} holds values of type {array.dtype}, not numbers", code="ct-not-scalar", hint="give HU"
+                f"{path} holds values of type {array.dtype}, not numbers",
+                code="ct-not-scalar",
+                hint="give an array of integers or floats, in HU",
             )
         grid = StoredGrid.checked(
             array.shape[::-1],

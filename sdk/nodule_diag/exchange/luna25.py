@@ -114,7 +114,10 @@ def _image(folder: Path) -> Path:
     except OSError as error:
         raise UsageError(f"{folder} cannot be listed: {error.strerror}", hint="check --input") from error
     if len(found) != 1:
-        raise UsageError(f"{folder} holds {len(found)} CTs, not one", hint=f"one file of {', '.join(IMAGE_SUFFIXES)}")
+        raise UsageError(
+            f"{folder} holds {len(found)} CTs, not one",
+            hint=f"give one file that ends in {' or '.join(IMAGE_SUFFIXES)}",
+        )
     return found[0]
 
 

@@ -212,7 +212,9 @@ def require_unlike(ids: Iterable[str], *, source: str = "") -> None:
     repeated = sorted(name for name, count in Counter(ids).items() if count > 1)
     if repeated:
         shown = ", ".join(repeated[:MAX_LISTED_FAULTS]) + (", ..." if len(repeated) > MAX_LISTED_FAULTS else "")
-        raise UsageError(f"{source}the nodule id {shown} stands more than once", hint="give every nodule its own")
+        raise UsageError(
+            f"{source}the nodule id {shown} stands more than once", hint="give each nodule an id of its own"
+        )
 
 
 def _series_names(ct: CTVolume) -> set[str]:
@@ -224,7 +226,7 @@ def _in_space(ct: CTVolume, region: Region) -> Vectors:
     """(N, 3) LPS mm of a region.
 
     Raises:
-        CoordinateError: when its image is no slice of the CT.
+        CoordinateError: when its image is not a slice of the CT.
     """
     if region.image is None:
         return region.points
@@ -233,7 +235,7 @@ def _in_space(ct: CTVolume, region: Region) -> Vectors:
     slices = [one for one in known if one.sop_uid == uid and one.frame in (None, frame)]
     if len(slices) != 1:
         raise CoordinateError(
-            f"a region is drawn on frame {frame} of image {uid}, which is no slice of the CT",
+            f"a region is drawn on frame {frame} of image {uid}, which is not a slice of the CT",
             code="coordinate-other-series",
             hint="give the DICOM series that was marked",
         )

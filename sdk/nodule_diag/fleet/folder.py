@@ -189,4 +189,4 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"{path} cannot be removed: {error.strerror}", hint="remove it yourself") from error
+        raise OutputError(f"{path} cannot be removed: {error.strerror}", hint="remove it by hand") from error

@@ -109,9 +109,9 @@ def run_batch(
             to the folder; ``output-failed`` when the folder cannot be written.
     """
     if engine not in ENGINES:
-        raise UsageError(f"there is no engine {engine!r}", hint=f"there are {', '.join(ENGINES)}")
+        raise UsageError(f"there is no engine {engine!r}", hint=f"use one of {', '.join(ENGINES)}")
     if workers is not None and workers < 1:
-        raise UsageError(f"{workers} workers cannot do anything", hint="leave workers out, or give at least one")
+        raise UsageError(f"workers is {workers}; it must be at least 1", hint="leave workers out to use as many as fit")
     chosen = (options or BatchOptions()).settled()
     if chosen.redact:
         _require_nameless_ids(manifest)

@@ -46,7 +46,9 @@ def typed(url: str, *, doing: str) -> Iterator[None]:
         ) from error
     except requests.exceptions.JSONDecodeError as error:
         raise PacsError(
-            f"{url} answered something else than DICOM JSON while {doing}", hint="check the address", code="pacs-failed"
+            f"the answer of {url} is not DICOM JSON while {doing}",
+            hint="check that the address is the DICOMweb root",
+            code="pacs-failed",
         ) from error
     except PacsError:
         raise
@@ -74,9 +76,11 @@ def _refused(url: str, doing: str, response: requests.Response | None) -> PacsEr
     if status in NOT_FOUND:
         return PacsError(message, hint="check the address and the UIDs", code="pacs-not-found")
     if status in CONFLICT:
-        return PacsError(message, hint="the server does not take them: ask its administrator", code="pacs-refused")
+        return PacsError(
+            message, hint="the server does not take these objects: ask its administrator", code="pacs-refused"
+        )
     if status in FULL:
-        return PacsError(message, hint="the server has no space left", code="pacs-full")
+        return PacsError(message, hint="free space on the server, and send the objects again", code="pacs-full")
     return PacsError(message, hint="look into the server's log, and try again later", code="pacs-failed")
 
 

@@ -195,7 +195,7 @@ class Pacs:
                     return ask()
             except ODD as error:
                 raise PacsError(
-                    f"{self.url} answered something else than it should while {doing}",
+                    f"the answer of {self.url} is not DICOMweb while {doing}",
                     hint="check that the address is the DICOMweb root",
                     code="pacs-failed",
                 ) from error
@@ -258,7 +258,7 @@ def _listed_uid(item: dict[str, Any]) -> str:
     """
     (uid,) = item["00080018"]["Value"]
     if not isinstance(uid, str) or not _UID.fullmatch(uid):
-        raise ValueError(f"{str(uid)[:80]!r} is no UID")
+        raise ValueError(f"{str(uid)[:80]!r} is not a UID")
     return uid
 
 
@@ -282,4 +282,4 @@ def _file(dataset: Dataset) -> bytes:
 
 def _require_uid(uid: str) -> None:
     if not _UID.fullmatch(uid):
-        raise UsageError(f"{uid!r} is no DICOM UID", hint="give digits and points, as in 1.2.840.113619")
+        raise UsageError(f"{uid!r} is not a DICOM UID", hint="give digits and points, as in 1.2.840.113619")

@@ -116,7 +116,7 @@ def _lungs_on_grid(ct: CTVolume, strides: Sequence[int]) -> tuple[tuple[int, ...
 
 
 def _plausible(lungs: NDArray[np.bool_]) -> tuple[str, ...]:
-    """Why this is no CT of a chest, in words."""
+    """Why this is not a CT of a chest, in words."""
     share = float(lungs.mean())
     if share == 0.0:
         return (NO_LUNG,)

@@ -260,7 +260,8 @@ def python() -> str:
         if path.name.lower().startswith(("python", "pypy")) and path.is_file():
             return str(path)
     raise NoChildError(
-        f"{sys.executable or 'the program'} is no Python and has none beside it; {PYTHON_VARIABLE} can name one"
+        f"{sys.executable or 'the program'} is not a Python interpreter and has none beside it; "
+        f"name one with {PYTHON_VARIABLE}"
     )
 
 

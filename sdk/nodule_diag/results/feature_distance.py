@@ -88,7 +88,7 @@ class FeatureDistance:
         numbers = np.frombuffer(data, "<f4").astype(np.float64)
         mean, variances, axes = np.split(numbers, [size, size + components])
         if not np.isfinite(numbers).all() or variances.min() <= 0.0:
-            raise ValueError("it holds what is no finite number, or no variance above 0")
+            raise ValueError("it holds what is not a finite number, or no variance above 0")
         return cls(
             mean=mean,
             variances=variances,

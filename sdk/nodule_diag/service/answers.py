@@ -89,7 +89,9 @@ def _objects(made: Predicted) -> dict[str, Any]:
 
     if made.redact:
         raise UsageError(
-            "redact leaves out whose CT it is, and DICOM objects say it", hint="leave one of them out", code="usage"
+            "redact leaves out whose CT it is, and DICOM objects name the patient",
+            hint="leave redact out, or ask for JSON",
+            code="usage",
         )
     return dicom_objects(made.read.ct, made.prediction, files=made.read.files)
 

@@ -119,12 +119,16 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    told = UsageError(f"{where}: {first['msg']}", hint="the interface is at /docs", code="request-invalid")
+    told = UsageError(
+        f"{where}: {first['msg']}", hint="see the description of the interface at /docs", code="request-invalid"
+    )
     return problem_response(told, request.scope)
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     code = {404: "no-such-route", 405: "method-not-allowed"}.get(error.status_code, "http")
-    told = ServiceError(str(error.detail), status=error.status_code, code=code, hint="the interface is at /docs")
+    told = ServiceError(
+        str(error.detail), status=error.status_code, code=code, hint="see the description of the interface at /docs"
+    )
     return problem_response(told, request.scope)

@@ -104,19 +104,22 @@ class Gatekeeper:
         names = self._names
         if self._settings.is_local and _name_of(host) not in (*LOOPBACK, *names):  # a foreign name: DNS rebinding
             raise ServiceError(
-                "the request is for another host",
+                f"the request is for host {host[:80]!r}, which is not this service",
                 status=421,
                 code="host-refused",
-                hint="ask for 127.0.0.1, or start with --name",
+                hint="ask for 127.0.0.1, or start the service with --name HOST",
             )
         origin = headers.get("origin", f"http://{host}").partition("://")[2]
         if origin != host and _name_of(origin) not in names:
             raise ServiceError(
-                "the request is from a page of another server", status=403, code="origin-refused", hint="ask from here"
+                f"the request comes from a page of {origin[:80]!r}, another server",
+                status=403,
+                code="origin-refused",
+                hint="use the page of this service, or start the service with --name HOST",
             )
         if self._open > self._settings.connections and path not in HEALTH:
             raise ServiceError(
-                "too many requests are open",
+                f"{self._open} requests are open, over the limit of {self._settings.connections}",
                 status=503,
                 code="connections-full",
                 hint="ask again later",

@@ -59,7 +59,10 @@ class JobShelf:
             shelved = self._jobs.get(job_id)
         if shelved is None:
             raise ServiceError(
-                "there is no such job; it may have been forgotten", status=404, code="job-unknown", hint="ask again"
+                f"there is no job {job_id[:80]!r}; an ended job is forgotten after a while",
+                status=404,
+                code="job-unknown",
+                hint="send the request again",
             )
         return shelved.job
 

@@ -96,12 +96,16 @@ def parsed(kind: type[Model], data: bytes | str) -> Model:
     try:
         given: Any = from_json(data)  # several times as fast as json; other threads wait meanwhile
     except ValueError as error:
-        raise UsageError(f"the request is no JSON: {error}", hint="send JSON", code="request-damaged") from error
+        raise UsageError(
+            f"the request is not JSON: {error}",
+            hint="send one JSON object, as described at /docs",
+            code="request-damaged",
+        ) from error
     try:
         return kind.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the request"
         raise UsageError(
-            f"{where}: {first['msg']}", hint="the interface is at /docs", code="request-invalid"
+            f"{where}: {first['msg']}", hint="see the description of the interface at /docs", code="request-invalid"
         ) from error

@@ -105,7 +105,10 @@ def about_routes(service: Service, app: FastAPI) -> APIRouter:
         pictures = diagnoser.cases.cases.pictures(case_id)
         if not pictures:
             raise ServiceError(
-                "the case base has no picture of such a case", status=404, code="no-picture", hint="show none"
+                f"the case base has no picture of case {case_id[:80]!r}",
+                status=404,
+                code="no-picture",
+                hint="build the case base with --pictures",
             )
         return Response(next(iter(pictures.values())), media_type="image/png")
 
@@ -135,4 +138,4 @@ def _swagger() -> Any:  # noqa: ANN401 - importlib's Traversable, whose place ch
 
 
 def _no_such_file(name: str) -> ServiceError:
-    return ServiceError(f"there is no file {name[:80]!r}", status=404, code="no-such-file", hint="start at /")
+    return ServiceError(f"there is no file {name[:80]!r}", status=404, code="no-such-file", hint="open the page at /")

@@ -101,7 +101,11 @@ def prediction_routes(service: Service, jobs: JobShelf) -> APIRouter:
         with service.gate.counted() as counted, ExitStack() as held:
             asked = await understood(service, request, counted, held)
             if len(asked.question.nodules) != 1:
-                raise UsageError("maps are of one nodule", hint="ask for each nodule alone", code="one-nodule")
+                raise UsageError(
+                    f"maps are of one nodule, and the request has {len(asked.question.nodules)}",
+                    hint="send one request for each nodule",
+                    code="one-nodule",
+                )
 
             def work(job: Job) -> dict[str, Any]:
                 with ExitStack() as stack:

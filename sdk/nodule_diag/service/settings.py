@@ -92,7 +92,7 @@ class Settings:
             folder = getattr(self, name)
             if folder is not None and not folder.is_dir():
                 raise UsageError(
-                    f"{folder} is no folder", hint=f"give an existing one with --{name}", code="not-a-folder"
+                    f"{folder} is not a folder", hint=f"give an existing folder with --{name}", code="not-a-folder"
                 )
         for name, least in LEAST.items():
             value = getattr(self, name)
@@ -126,7 +126,13 @@ def read_token(path: str | os.PathLike[str]) -> str:
         raise UsageError(f"{path} cannot be read: {error}", hint="give a text file", code="token-file") from error
     token = lines[0].strip() if lines else ""
     if not token.isascii():  # clients agree only on ASCII in a header
-        raise UsageError(f"{path} holds a token that is not ASCII", hint="write another there", code="token-file")
+        raise UsageError(
+            f"{path} holds a token that is not ASCII",
+            hint="write a token of ASCII characters into it",
+            code="token-file",
+        )
     if not token:
-        raise UsageError(f"{path} holds no token in its first line", hint="write one there", code="token-file")
+        raise UsageError(
+            f"{path} holds no token in its first line", hint="write the token into its first line", code="token-file"
+        )
     return token

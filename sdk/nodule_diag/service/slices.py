@@ -35,7 +35,11 @@ def slice_png(ct: CTVolume, plane: Plane, index: int, *, center: float, width: f
             f"there is no {plane} slice {index}", hint=f"ask for one of 0 to {count - 1}", code="slice-outside"
         )
     if not (np.isfinite(center) and 1.0 <= width <= 1e5):
-        raise UsageError(f"a window of {width} HU round {center} shows nothing", hint="as in -600, 1500", code="window")
+        raise UsageError(
+            f"a window of {width} HU round {center} shows nothing",
+            hint="give a center and a width in HU, such as -600 and 1500",
+            code="window",
+        )
     hu = np.take(ct.hu, index, axis=axis).astype(np.float32)
     grey = np.clip((hu - (center - width / 2)) * (255.0 / width), 0.0, 255.0)
     rows = np.rint(grey).astype(np.uint8)

@@ -79,7 +79,10 @@ class Sources:
         """The resolved path of a path below the root; links must not lead out of the root."""
         if self._settings.root is None:
             raise ServiceError(
-                "no paths are taken here", status=403, code="no-root", hint="send the CT, or start with --root DIR"
+                "the service takes no paths",
+                status=403,
+                code="no-root",
+                hint="send the CT, or start the service with --root DIR",
             )
         root = self._settings.root.resolve()
         try:
@@ -114,10 +117,10 @@ class Sources:
         """Only servers that the operator allowed: the service uses its own account and network."""
         if url.rstrip("/") not in {allowed.rstrip("/") for allowed in self._settings.dicomweb}:
             raise ServiceError(
-                "this PACS is not one that the service may ask",
+                f"the service may not ask the PACS {url[:80]!r}",
                 status=403,
                 code="dicomweb-not-allowed",
-                hint="start the service with --dicomweb URL",
+                hint="start the service with that URL in --dicomweb",
             )
 
 

@@ -204,10 +204,10 @@ class CTStore:
         held = self._held.get(ct_id)
         if held is None:
             raise ServiceError(
-                "there is no such CT; it may have expired",
+                f"there is no CT {ct_id[:80]!r}; it may have expired",
                 status=404,
                 code="ct-expired-or-unknown",
-                hint="send it again: POST /v1/cts",
+                hint="send the CT again: POST /v1/cts",
             )
         held.used = self._clock()
         self._held.move_to_end(ct_id)
@@ -244,7 +244,7 @@ class CTStore:
                     "all CTs that are held are in use",
                     status=503,
                     code="ct-store-full",
-                    hint="ask again later, or delete what is no longer needed: DELETE /v1/cts/ID",
+                    hint="ask again later, or delete a CT that is no longer needed: DELETE /v1/cts/ID",
                     retry_after_s=5.0,
                 )
 

@@ -222,7 +222,7 @@ class WorkQueue:
         if len(self._waiting) >= self._limit:
             wait = max(1.0, self._mean_s * len(self._waiting) / len(self._threads))
             raise ServiceError(
-                f"{len(self._waiting)} pieces of work wait already",
+                f"{len(self._waiting)} requests are waiting already",
                 status=429,
                 code="queue-full",
                 hint=f"ask again in {wait:.0f} s",

@@ -176,7 +176,7 @@ def test_without_golden_answers_it_is_said(exported, tiny_lidc, results_json, tm
 @pytest.mark.usefixtures("ready")
 def test_a_folder_that_is_no_bundle_is_left_alone(exported, tiny_lidc, results_json, tmp_path):
     (tmp_path / "thesis.tex").write_text("irreplaceable")
-    with pytest.raises(OutputError, match="no bundle"):
+    with pytest.raises(OutputError, match="is not a bundle"):
         export_bundle(exported.checkpoint, results=results_json, out=tmp_path, data=TrainingData.of(tiny_lidc))
     assert (tmp_path / "thesis.tex").read_text() == "irreplaceable"
 

@@ -215,7 +215,7 @@ def test_what_cannot_be_fused_is_named(tiny_bundle, tmp_path):
         open_source(tmp_path / "absent.onnx")
     for content in (b"no model at all", b""):
         (tmp_path / "broken.onnx").write_bytes(content)
-        with pytest.raises(ExportError, match="no ONNX model"):
+        with pytest.raises(ExportError, match="not an ONNX model"):
             open_source(tmp_path / "broken.onnx")
     unknown = tiny_model()
     unknown.graph.node[0].op_type = "NoSuchOperator"

@@ -81,7 +81,7 @@ def test_a_bundle_without(tiny_bundle: Path) -> None:
     [
         (lambda data: data[:-4], "has 262236 bytes"),
         (lambda data: data + b"\0" * 4, "has 262244 bytes"),
-        (lambda data: data[:100] + np.float32(np.nan).tobytes() + data[104:], "no finite number"),
+        (lambda data: data[:100] + np.float32(np.nan).tobytes() + data[104:], "not a finite number"),
     ],
 )
 def test_a_file_that_is_no_answers(tmp_path: Path, change, why: str) -> None:

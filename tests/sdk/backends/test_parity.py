@@ -49,7 +49,7 @@ def cube_patches(root: Path, step: int) -> np.ndarray:
     def patches() -> Iterator[np.ndarray]:
         for name in names[::step]:
             with np.load(root / "lidc_cubes" / f"{name}.npz", allow_pickle=False) as cube:
-                # The constructor itself checks nothing: a cube is no whole chest CT.
+                # The constructor itself checks nothing: a cube is not a whole chest CT.
                 ct = CTVolume(cube["hu"], (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3), name)
                 yield extract_patches(ct, [(CUBE_CENTRE_MM,) * 3])[0]
 

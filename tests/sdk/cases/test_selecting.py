@@ -120,7 +120,7 @@ def test_a_file_keeps_its_hash_and_its_pictures(tmp_path: Path) -> None:
     assert kept.pictures("case-0001") == {"axial": PNG}
     assert kept.pictured == sum(case.case_id != "case-0000" for case in kept)
     assert len(opened) == 60
-    # Of what is no file, the hash is that of all its rows, as without a filter.
+    # Of what is not a file, the hash is that of all its rows, as without a filter.
     assert selected(BASE, "label = 1").sha256 == BASE.digest()
 
 

@@ -43,7 +43,7 @@ def selected(table: sqlite3.Connection, text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "ids"),
     [
-        ("age > 60", "ae"),  # the text '70' is no number
+        ("age > 60", "ae"),  # the text '70' is not a number
         ("age >= 60 and sex = 'F'", "a"),
         ("age = '70'", "c"),
         ("sex = 'F' or label = 0", "abcde"),

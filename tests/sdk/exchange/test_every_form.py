@@ -96,7 +96,7 @@ def test_graphics_on_images_need_the_series(straight, name):
     for ct in (None, _without_dicom(straight.ct)):
         with pytest.raises(UsageError, match="is drawn on DICOM images"):
             read_positions(straight.files[name], ct=ct)
-    with pytest.raises(CoordinateError, match="which is no slice of the CT") as caught:
+    with pytest.raises(CoordinateError, match="which is not a slice of the CT") as caught:
         read_positions(straight.files[name], ct=_with(straight.ct, slices=straight.ct.dicom.slices[:2]))
     assert caught.value.code == "coordinate-other-series"
 
@@ -116,7 +116,7 @@ def test_graphics_on_frames_of_one_image(straight, tmp_path):
     found = read_positions(tmp_path / "sr.dcm", ct=_with(straight.ct, slices=tuple(framed)))
     assert found[0].xyz_lps_mm == pytest.approx(straight.marked.xyz, abs=1e-4)
     assert found[1].xyz_lps_mm == pytest.approx(straight.marked.other, abs=1e-4)
-    with pytest.raises(CoordinateError, match=r"frame 10 of image 1\.2\.3, which is no slice"):
+    with pytest.raises(CoordinateError, match=r"frame 10 of image 1\.2\.3, which is not a slice"):
         read_positions(tmp_path / "sr.dcm", ct=_with(straight.ct, slices=tuple(framed[:5])))
 
 

@@ -385,7 +385,7 @@ def test_what_cannot_start_is_told_before_any_ct(few: Path, options: BatchOption
     assert refused.value.code == "worker-cannot-start"
     for change, said in (
         ({"engine": "dask"}, "no engine 'dask'"),
-        ({"workers": 0}, "0 workers"),
+        ({"workers": 0}, "workers is 0"),
         ({"options": replace(options, prevalence=2.0)}, "prevalence"),
         ({"options": replace(options, threads=0)}, "threads"),
     ):

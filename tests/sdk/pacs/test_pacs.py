@@ -173,5 +173,5 @@ def test_addresses_that_are_none(url: str) -> None:
 
 @pytest.mark.parametrize("uid", ["", "1.2/../3", "a", "1" * 65, "1.2?x=1"])
 def test_uids_that_are_none(uid: str) -> None:
-    with pytest.raises(UsageError, match="no DICOM UID"):
+    with pytest.raises(UsageError, match="not a DICOM UID"):
         Pacs("http://127.0.0.1:1/").fetch(uid, SERIES)

@@ -146,7 +146,7 @@ def test_a_program_that_is_no_python(monkeypatch, tmp_path, children, frozen):
     assert python() != str(program)  # the interpreter beside it
     for prefix in ("exec_prefix", "base_exec_prefix"):
         monkeypatch.setattr(sys, prefix, str(tmp_path))
-    with pytest.raises(NoChildError, match=f"no Python and has none beside it; {PYTHON_VARIABLE}"):
+    with pytest.raises(NoChildError, match=f"has none beside it; name one with {PYTHON_VARIABLE}"):
         children.ask(b"echo:", **ENOUGH)
     monkeypatch.setenv(PYTHON_VARIABLE, here)
     assert children.ask(b"echo:named", **ENOUGH)[0] == b"named"

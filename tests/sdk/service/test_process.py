@@ -137,8 +137,8 @@ def test_work_that_does_not_end_is_handed_back(tiny_bundle, scan, tmp_path):
     [
         (["--host", "0.0.0.0"], 2, "--token-file"),
         (["--token-file", "absent"], 2, "cannot be read"),
-        (["--root", "absent"], 2, "is no folder"),
-        (["--keep", "absent"], 2, "is no folder"),
+        (["--root", "absent"], 2, "is not a folder"),
+        (["--keep", "absent"], 2, "is not a folder"),
         (["--bundle", "absent"], 4, "absent"),
         (["--queue", "0"], 2, "queue"),
     ],

@@ -440,7 +440,7 @@ def test_nothing_is_written_anywhere(tiny_bundle, scan, series, tmp_path):
     found = watched(WHOLE_LIFE, tiny_bundle, scan, archive, cwd=home, scratch=scratch, environment=environment)
     assert found.code == 0, found.err
     assert found.outside() == []
-    assert [call for call in found.network if "AF_INET" in call] == [], "asyncio's own pair is no network"
+    assert [call for call in found.network if "AF_INET" in call] == [], "asyncio's own pair is not a network"
     assert sorted(home.rglob("*")) == [home / "tmp"]
 
 

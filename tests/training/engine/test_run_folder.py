@@ -109,7 +109,7 @@ def test_the_data_fingerprint_sees_every_change_and_no_order(tiny_nodules, tiny_
 
 def test_devices_that_are_not_there_are_refused():
     assert Execution().torch_device().type == "cpu"
-    with pytest.raises(UsageError, match="'gpu' is no device"):
+    with pytest.raises(UsageError, match="'gpu' is not a device"):
         Execution(device="gpu").torch_device()
     with pytest.raises(UsageError, match="cannot train on 'meta'"):
         Execution(device="meta").torch_device()

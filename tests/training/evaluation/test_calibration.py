@@ -161,7 +161,7 @@ def test_the_command_reads_an_evaluation_and_writes_the_two_numbers(tmp_path, mo
 def test_what_is_no_evaluation_or_too_little_is_refused(tmp_path):
     file = tmp_path / "evaluation.json"
     file.write_text("[]")
-    with pytest.raises(TrainingDataError, match="no report of an evaluation"):
+    with pytest.raises(TrainingDataError, match="not a report of an evaluation"):
         read_diagnosed([file])
     nodules = made(80, slope=0.5)
     file.write_text(json.dumps(report_of(nodules)))

@@ -322,10 +322,10 @@ def test_one_fold_of_a_report(tmp_path):
         (("fold-0", "--again", "e.json"), "or twice"),
         (("fold-0", "--fold", "1"), "--fold is 1"),
         (("--again", "e.json", "--fold", "7"), "judges no nodule of fold 7"),
-        (("--again", "bare.json"), "no report of an evaluation"),
-        (("--again", "broken.json"), "no report of an evaluation"),
-        (("--again", "torn.json.xz"), "no report of an evaluation"),
-        (("--again", "absent.json"), "no report of an evaluation"),
+        (("--again", "bare.json"), "not a report of an evaluation"),
+        (("--again", "broken.json"), "not a report of an evaluation"),
+        (("--again", "torn.json.xz"), "not a report of an evaluation"),
+        (("--again", "absent.json"), "not a report of an evaluation"),
     ],
 )
 def test_what_cannot_be_judged_is_refused(tmp_path, monkeypatch, words, text):

@@ -148,11 +148,11 @@ def test_what_is_no_record_is_named(tmp_path):
     empty = np.zeros(0, dtype=[("case_id", "U1")])
     for data in (b"", b"{}", whole[: len(whole) // 2], archive(header=header), archive(header=header, nodules=header)):
         path.write_bytes(data)
-        with pytest.raises(TrainingDataError, match=r"fold-0\.npz is no result of this version: \w.+") as error:
+        with pytest.raises(TrainingDataError, match=r"fold-0\.npz is not a result of this version: \w.+") as error:
             read_record(path)
         assert "train judge makes it again" in error.value.hint
     path.write_bytes(archive(header=header, nodules=empty, cases=empty))
-    with pytest.raises(TrainingDataError, match=r"fold-0\.npz is no result of this version: format: Field"):
+    with pytest.raises(TrainingDataError, match=r"fold-0\.npz is not a result of this version: format: Field"):
         read_record(path)
     with pytest.raises(TrainingDataError, match="cannot be read"):
         read_record(tmp_path / "absent.npz")

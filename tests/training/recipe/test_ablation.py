@@ -111,4 +111,4 @@ def test_a_departure_is_trained_and_judged_on_patients_set_aside(tmp_path, root,
 
 def test_an_unknown_departure_is_named(tmp_path, root):
     result = CliRunner().invoke(app, ["ablate", "gama", "--out", str(tmp_path), "--data", str(root)])
-    assert "'gama' is no departure" in str(result.exception)
+    assert "'gama' is not a departure" in str(result.exception)

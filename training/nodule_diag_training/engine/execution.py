@@ -34,7 +34,7 @@ class Execution:
         try:
             device = torch.device(self.device)
         except RuntimeError as error:
-            raise UsageError(f"{self.device!r} is no device", hint=hint) from error
+            raise UsageError(f"{self.device!r} is not a device", hint=hint) from error
         if device.type not in ("cpu", "cuda"):
             raise UsageError(f"cannot train on {self.device!r}", hint=hint)
         if device.type == "cuda":

@@ -22,7 +22,7 @@ def read_diagnosed(paths: list[Path]) -> Diagnosed:
         paths: JSON of ``train evaluate``, or the same compressed by xz.
 
     Raises:
-        TrainingDataError: If a file is no such report, a nodule is in two of them, or there are too few nodules.
+        TrainingDataError: If a file is not such a report, a nodule is in two of them, or there are too few nodules.
     """
     found: dict[str, tuple[str, int, float]] = {}
     for path in paths:

@@ -35,14 +35,14 @@ def open_report(path: Path) -> dict[str, Any]:
     except (OSError, lzma.LZMAError, ValueError) as error:
         raise not_a_report(path, error) from error
     if not isinstance(report, dict):
-        raise not_a_report(path, "it is no JSON object")
+        raise not_a_report(path, "it is not a JSON object")
     return report
 
 
 def not_a_report(path: Path, why: object) -> TrainingDataError:
-    """The error for a file that is no report."""
+    """The error for a file that is not a report."""
     return TrainingDataError(
-        f"{path} is no report of an evaluation: {why if isinstance(why, str) else repr(why)}", hint=HINT
+        f"{path} is not a report of an evaluation: {why if isinstance(why, str) else repr(why)}", hint=HINT
     )
 
 

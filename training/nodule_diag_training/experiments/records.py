@@ -194,11 +194,13 @@ def read_record(path: Path) -> FoldRecord:
     except OSError as error:
         raise TrainingDataError(f"{path} cannot be read: {error.strerror}") from error
     except ColumnsError as error:
-        raise TrainingDataError(f"{path} is no result of this version: {error}", hint=hint) from error
+        raise TrainingDataError(f"{path} is not a result of this version: {error}", hint=hint) from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
-        raise TrainingDataError(f"{path} is no result of this version: {place}: {first['msg']}", hint=hint) from error
+        raise TrainingDataError(
+            f"{path} is not a result of this version: {place}: {first['msg']}", hint=hint
+        ) from error
 
 
 def read_run(root: Path, experiment: Experiment, *, schedule: ScheduleName) -> dict[int, list[FoldRecord]]:

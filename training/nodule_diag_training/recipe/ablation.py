@@ -251,7 +251,7 @@ def ablate(
     The table has every departure with a judged run in the folder. The judgements are in ablations.json.xz there.
     """
     if unknown := set(names or ()) - set(DEPARTURES):
-        raise UsageError(f"{min(unknown)!r} is no departure", hint=f"one of {', '.join(DEPARTURES)}")
+        raise UsageError(f"{min(unknown)!r} is not a departure", hint=f"one of {', '.join(DEPARTURES)}")
     keep_freed_memory()
     ablation = Ablation(out, root=data, steps=steps, seed=seed, precision=precision)
     for name in names or DEPARTURES:

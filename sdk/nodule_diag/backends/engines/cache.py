@@ -132,7 +132,7 @@ class EngineCache:
             except filelock.Timeout as error:
                 raise BackendError(
                     f"another process has been building {path.name} for {self._lock_timeout_s:.0f} s",
-                    hint=f"end it, or set {CACHE_VARIABLE} to another folder",
+                    hint=f"end that process, or set {CACHE_VARIABLE} to another folder",
                     code="engine-lock-timeout",
                 ) from error
         try:

@@ -115,7 +115,7 @@ def _check(header: SliceHeader, name: str) -> None:
             f"{name} takes {max(header.pixel_bytes, header.file.size) / 2**20:,.0f} MiB, over the limit of"
             f" {MAX_SLICE_BYTES // 2**20} MiB for one DICOM slice",
             code="ct-too-large",
-            hint="the header is damaged, or this is no slice of a chest CT",
+            hint="the header is damaged, or this is not a slice of a chest CT",
         )
     if header.bits_allocated not in _WHOLE_BYTES:
         raise _contradicts(name, f"a pixel takes {header.bits_allocated} bits, not {_WHOLE_BYTES}")

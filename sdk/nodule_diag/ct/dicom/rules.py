@@ -169,7 +169,7 @@ def placed_in_the_patient(series: Series) -> None:
         captured = header.sop_class == uid.SecondaryCaptureImageStorage
         if not placed or ((header.rows, header.columns) in sizes and not captured):
             why = f"has no usable {', '.join(missing)}"
-            hint = "give the original series; a scout image or secondary capture is no volume"
+            hint = "give the original series; a scout image or secondary capture is not a volume"
             raise series.refused(header, why, code="ct-no-orientation", hint=hint)
     series.keep(placed, "without a place in the patient, such as a screenshot")
 

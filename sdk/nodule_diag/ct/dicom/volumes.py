@@ -59,7 +59,7 @@ def one_series(series: Series) -> None:
             code="ct-several-series",
             hint="choose one with --series UID",
         )
-    series.keep(volumes[0], f"{ANOTHER_SERIES}, which is no volume")
+    series.keep(volumes[0], f"{ANOTHER_SERIES}, which is not a volume")
 
 
 def _may_be_a_volume(slices: Slices) -> bool:
@@ -87,7 +87,7 @@ def one_volume(series: Series) -> None:
         raise CTError(
             f"{series.source} holds {len(volumes)} volumes in one series{asked}: {_listing(numbered)}",
             code="ct-several-acquisitions" if series.acquisition is None else "ct-unknown-acquisition",
-            hint="choose one of these (in Python: acquisition=N)",
+            hint="choose one with --acquisition N (in Python: acquisition=N)",
         )
     chosen = max(volumes or stacks, key=len)
     plane = next(plane for plane in planes if any(header is chosen[0] for header in plane))

@@ -113,7 +113,7 @@ def _read_header(source: CTFile) -> tuple[TextHeader, int]:
             if field and not value.startswith("="):
                 header.add(field, value.strip())
             elif not (line.startswith("#") or ":=" in line):
-                raise damaged(header.path, f"its header has the line {quoted(line)}, which is no field")
+                raise damaged(header.path, f"its header has the line {quoted(line)}, which is not a field")
             if field == "data file" and value.split()[:1] == ["LIST"]:
                 source.data_file(value.strip())  # refuses the list before its names are read as fields
     if "data file" not in header:

@@ -112,7 +112,7 @@ class Structure:
             if tag == _SEQUENCE_END and length == UNDEFINED:
                 return value
             if tag != _ITEM or (item_length == UNDEFINED and not parsed):
-                raise UnreadableError("a sequence holds what is no item")
+                raise UnreadableError("a sequence holds what is not an item")
             stop = end if item_length == UNDEFINED else value + item_length
             if stop > end:
                 raise UnreadableError("an item is longer than its sequence")

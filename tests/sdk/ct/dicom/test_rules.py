@@ -110,7 +110,7 @@ def test_one_odd_object_is_set_aside(tmp_path, truth, name, beside):
     if beside:
         item.SeriesInstanceUID = f"{make.UID_ROOT}.9"
         if why.startswith(("in another plane", "without a place")):
-            why = "another series, which is no volume"
+            why = "another series, which is not a volume"
     folder = make.save_series(tmp_path / "study", make.dicom_slices())
     make.save_slice(item, folder / "0-first.dcm")
     for path in (folder, make.zipped(folder, tmp_path / "study.zip")):
@@ -250,7 +250,7 @@ def test_of_a_study_the_only_volume_is_taken(tmp_path, truth):
     make.save_series(folder / "c", monitoring)
     ct = read_ct(folder)
     same(ct, truth)
-    assert ct.warnings == ("set aside 8 DICOM objects: another series, which is no volume",)
+    assert ct.warnings == ("set aside 8 DICOM objects: another series, which is not a volume",)
     assert read_ct(folder, series=f"{make.UID_ROOT}.1").warnings == ()  # it was asked for
 
 

@@ -158,7 +158,7 @@ class TestHeaderOfNifti:
             make.patched(path, 254, "<h", 1)
         with pytest.raises(CTError) as caught:
             read_ct(path)
-        # A spacing of NaN is no spacing before it is no place.
+        # A spacing of NaN is not a spacing before it is not a place.
         assert caught.value.code in (code, "ct-bad-spacing" if offset in (280, 292) else code)
 
     @pytest.mark.parametrize(("slope", "intercept"), [(0.0, np.nan), (np.nan, np.nan), (np.inf, 5.0), (0.0, 7.0)])

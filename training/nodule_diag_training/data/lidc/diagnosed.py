@@ -79,7 +79,7 @@ def _integer(cell: object) -> int:
     try:
         return int(float(text)) if text and text.lower() != "nan" else 0
     except ValueError as error:
-        raise TrainingDataError(f"{text!r} is no code of a diagnosis", hint="use TCIA's table as it is") from error
+        raise TrainingDataError(f"{text!r} is not a code of a diagnosis", hint="use TCIA's table as it is") from error
 
 
 def sure_label(diagnoses: Sequence[int], methods: Sequence[int], *, nodules: int) -> SureLabel | None:

@@ -186,7 +186,7 @@ def read_block(image: Path, metadata: Path) -> CTVolume:
         metadata: ``metadata/<AnnotationID>.npy``.
 
     Raises:
-        CTError: If the block is no CT, by the same rules as for a CT file.
+        CTError: If the block is not a CT, by the same rules as for a CT file.
         TrainingDataError: If a file cannot be read.
     """
     grid = read_block_grid(metadata)

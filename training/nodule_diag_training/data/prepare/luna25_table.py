@@ -95,10 +95,10 @@ def read_luna25_table(path: Path) -> list[Luna25Row]:
 def _parse(row: TableRow) -> Luna25Row:
     series = row.text("SeriesInstanceUID")
     if series and (len(series) > LONGEST_UID or not UID.fullmatch(series)):
-        row.fault("SeriesInstanceUID", f"{series!r} is no DICOM UID")
+        row.fault("SeriesInstanceUID", f"{series!r} is not a DICOM UID")
     date = row.text("StudyDate")
     if date and not _is_date(date):
-        row.fault("StudyDate", f"{date!r} is no date as YYYYMMDD")
+        row.fault("StudyDate", f"{date!r} is not a date as YYYYMMDD")
     annotation = row.text("AnnotationID", longest=LONGEST_TEXT)
     if annotation and not FILE_NAME.fullmatch(annotation):
         row.fault("AnnotationID", f"{annotation!r} has other characters than letters, digits, '_', '.' and '-'")

@@ -130,7 +130,7 @@ def lidc_sources(root: Path, nodules: Sequence[LidcNodule]) -> list[LidcSource]:
 
 @dataclass(frozen=True, kw_only=True)
 class DiagnosedSource:
-    """A CT and its diagnosed nodules. Their masks are unknown: a ball of the given radius is no outline.
+    """A CT and its diagnosed nodules. Their masks are unknown: a ball of the given radius is not an outline.
 
     Attributes:
         path: The CT.
