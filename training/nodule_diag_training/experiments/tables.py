@@ -80,20 +80,25 @@ def _range(values: Sequence[int]) -> str:
     return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"
 
 
-def all_results_of(root: Path, row: Experiment) -> list[Result]:
-    """The results of a row of every schedule, the paper's first."""
-    return [
-        Result(schedule=schedule, seed=seed, records=tuple(records))
-        for schedule in SCHEDULES
-        for seed, records in read_run(root, row, schedule=schedule).items()
-    ]
+def results_of(root: Path, rows: Sequence[Experiment]) -> dict[str, list[Result]]:
+    """The results of a table's rows by name, the paper's schedule first.
 
-
-def results_of(root: Path, row: Experiment) -> list[Result]:
-    """The results of a row, the paper's schedule first. ``short`` is left out where ``medium`` has the same folds."""
-    found = all_results_of(root, row)
-    longer = {result.key[1:] for result in found if result.schedule == "medium"}
-    return [result for result in found if result.schedule != "short" or result.key[1:] not in longer]
+    Rows are compared within a schedule, so ``short`` is left out only once ``medium`` has the same folds of every row.
+    """
+    found = {
+        row.name: [
+            Result(schedule=schedule, seed=seed, records=tuple(records))
+            for schedule in SCHEDULES
+            for seed, records in read_run(root, row, schedule=schedule).items()
+        ]
+        for row in rows
+    }
+    longer = [{r.key[1:] for r in results if r.schedule == "medium"} for results in found.values() if results]
+    replaced = set.intersection(*longer) if longer else set()
+    return {
+        name: [r for r in results if r.schedule != "short" or r.key[1:] not in replaced]
+        for name, results in found.items()
+    }
 
 
 def make_table(number: str, root: Path, *, command: str) -> str:
@@ -110,7 +115,7 @@ def make_table(number: str, root: Path, *, command: str) -> str:
     if number not in TABLES:
         raise TrainingDataError(f"there is no table {number!r}", hint=f"one of {', '.join(TABLES)}")
     rows = (find(RETRIEVAL_RUN),) if number == "2" else rows_of(number)
-    results = {row.name: results_of(root, row) for row in rows}
+    results = results_of(root, rows)
     title = TABLES[number]
     parts = [f"# {title}" if number == CONFOUNDER else f"# Table {number}: {title}", _preamble(results, command)]
     if number == CONFOUNDER:
@@ -123,8 +128,7 @@ def make_table(number: str, root: Path, *, command: str) -> str:
     if number == "1":
         parts.append(_order(rows, results))
     if number in WHOLE:
-        everything = {row.name: all_results_of(root, row) for row in rows}  # results are compared within a schedule
-        parts.append(_differences(find(WHOLE[number]), rows, everything))
+        parts.append(_differences(find(WHOLE[number]), rows, results))
     if number in ("1", "4", "5", "7"):
         parts.append(faithfulness_section([(row, r.title, r.records) for row in rows for r in results[row.name]]))
     if number == "7":
