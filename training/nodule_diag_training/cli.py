@@ -55,8 +55,8 @@ from nodule_diag_training.experiments import (
 )
 
 from .config import OWN_NODULES, Precision, TrainingConfig
-from .options import DEFAULT_DATA, DataOption, PrecisionOption, StoreOption
-from .progress import progress
+from .options import DEFAULT_DATA, DataOption, StoreOption
+from .progress import PrecisionOption, progress
 from .recipe import ablate, packaged
 
 app = typer.Typer(

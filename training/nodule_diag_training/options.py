@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from .config import Precision
-
 DEFAULT_DATA = Path("..") / "shared" / "data"
 
 DataOption = Annotated[
@@ -19,14 +17,6 @@ StoreOption = Annotated[
     typer.Option(
         "--store",
         help="Store of `train prepare`, instead of --data. Can be repeated.",
-        show_default=False,
-    ),
-]
-PrecisionOption = Annotated[
-    Precision | None,
-    typer.Option(
-        "--precision",
-        help="Precision of the convolutions, instead of the configuration's. fp32 on a CPU without AVX-512.",
         show_default=False,
     ),
 ]

@@ -1,9 +1,10 @@
-"""How far a training is, on stderr."""
+"""How far a training is, on stderr; and the precision to give where a training is slow."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import torch
 import typer
@@ -16,6 +17,14 @@ Show = Callable[[TrainingConfig, StepLog], None]
 WITHOUT_BF16 = "AVX2"
 """torch's name of the CPUs on which bf16 is many times as slow as fp32."""
 SLOW = "warning: bf16 is very slow on this CPU, which has no AVX-512; stop, and give --precision fp32 and a new --out"
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(
+        "--precision",
+        help="Precision of the convolutions, instead of the configuration's. fp32 on a CPU without AVX-512.",
+        show_default=False,
+    ),
+]
 
 
 @contextmanager

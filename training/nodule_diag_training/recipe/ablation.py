@@ -37,8 +37,8 @@ from nodule_diag_training.data import (
 from nodule_diag_training.engine import MODEL, Execution, Run, keep_freed_memory, load_model, set_aside
 from nodule_diag_training.evaluation import HELD_OUT, Array, Estimate, auc, batches_of, estimate, judge, spearman
 from nodule_diag_training.model import SynergicModel
-from nodule_diag_training.options import DEFAULT_DATA, DataOption, PrecisionOption
-from nodule_diag_training.progress import progress
+from nodule_diag_training.options import DEFAULT_DATA, DataOption
+from nodule_diag_training.progress import PrecisionOption, progress
 
 from .command import finished, held_out_of, lung_of_fold
 from .departures import DEPARTURES, SIZE, WHOLE, configured, first_weights

@@ -22,8 +22,8 @@ from nodule_diag_training.data import (
 )
 from nodule_diag_training.engine import MODEL, Execution, Run, keep_freed_memory, load_model
 from nodule_diag_training.evaluation import FOLD, HELD_OUT, HELD_OUT_LUNG, evaluate, lung
-from nodule_diag_training.options import DEFAULT_DATA, DataOption, PrecisionOption
-from nodule_diag_training.progress import progress
+from nodule_diag_training.options import DEFAULT_DATA, DataOption
+from nodule_diag_training.progress import PrecisionOption, progress
 
 from .finish import STARTED_FROM, Start, finishing
 
