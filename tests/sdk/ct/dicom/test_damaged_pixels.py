@@ -111,7 +111,7 @@ def test_all_slices_share_decoders(tmp_path, work, monkeypatch):
 
 
 def test_where_no_decoder_can_be_started(tmp_path, monkeypatch):
-    """A program that is not a Python still reads what needs none."""
+    """A program that is not a Python interpreter still reads what needs none."""
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     for prefix in ("exec_prefix", "base_exec_prefix"):
         monkeypatch.setattr(sys, prefix, str(tmp_path))
