@@ -46,7 +46,9 @@ def from_data_to_bundle(root: Path, folder: Path) -> Path:
 @pytest.mark.slow
 def test_two_commands_make_the_same_bundle_twice(tmp_path, monkeypatch):
     stages = (Stage(size=32, steps=2), Stage(size=36, steps=1))
-    small = command.RECIPE.model_copy(update={"stages": stages, "unsure_per_step": 2, "lung_per_step": 1})
+    small = command.RECIPE.model_copy(
+        update={"stages": stages, "unsure_per_step": 2, "lung_per_step": 1, "precision": "fp32"}
+    )
     monkeypatch.setattr(command, "RECIPE", small)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     monkeypatch.setattr(provenance, "_revision", lambda _: "one")  # other tests change the checkout meanwhile
