@@ -18,6 +18,7 @@ from nodule_diag_training.recipe.ablation import (
     FIGURES,
     JUDGED,
     REPORT,
+    Ablation,
     Figure,
     columns,
     gain,
@@ -107,6 +108,10 @@ def test_a_departure_is_trained_and_judged_on_patients_set_aside(tmp_path, root,
     assert {r["patient_id"] for r in judged} < outside, "fold 0 is left alone"
     assert {r["is_nodule"] for r in judged} == {0.0, 1.0}
     assert provenance["patients"] + len(outside - {"L0", "L1"}) == 9
+    fp32 = {"steps": 1, "seed": 9, "precision": "fp32"}
+    for other in ({"precision": "bf16"}, {"steps": 2}, {"seed": 7}):
+        own = fp32 | other
+        assert not Ablation(tmp_path, root=root, **own).gathered()["judged"], "runs of another kind are no rows"
 
 
 def test_an_unknown_departure_is_named(tmp_path, root):

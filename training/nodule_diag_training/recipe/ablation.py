@@ -23,7 +23,7 @@ import typer
 from nodule_diag.errors import UsageError
 from nodule_diag.process import write_bytes
 from nodule_diag.results import presence_evidence
-from nodule_diag_training.config import RECIPE, Precision
+from nodule_diag_training.config import RECIPE, Precision, TrainingConfig
 from nodule_diag_training.data import (
     PatchSampler,
     Sample,
@@ -147,9 +147,7 @@ class Ablation:
 
     def train(self, name: str, *, execution: Execution) -> None:
         """Train a departure's run, unless it is finished, and judge it."""
-        departure = DEPARTURES[name]
-        config = configured(departure, steps=self._steps, seed=self._seed).in_precision(self._precision)
-        folder = self._folder / name
+        departure, config, folder = DEPARTURES[name], self._config(name), self._folder / name
         if not finished(folder, config):
             with progress(name, precision=config.precision, device=execution.device) as show:
                 Run(
@@ -163,6 +161,21 @@ class Ablation:
                 ).train(on_step=partial(show, config))
         rows = self._judgement(folder / MODEL)
         write_bytes(folder / JUDGED, (json.dumps(rows) + os.linesep).encode())
+
+    def gathered(self) -> dict[str, Any]:
+        """All judgements in the folder, from which :func:`table` can be made again; floats to five digits.
+
+        Runs of other steps, of another seed or in another precision are left out.
+        """
+        judged = {}
+        for name in DEPARTURES:
+            file = self._folder / name / JUDGED
+            if file.is_file() and finished(file.parent, self._config(name)):
+                judged[name] = json.loads(file.read_text(), parse_float=_short)
+        return {"steps": self._steps, "seed": self._seed, "judged": judged}
+
+    def _config(self, name: str) -> TrainingConfig:
+        return configured(DEPARTURES[name], steps=self._steps, seed=self._seed).in_precision(self._precision)
 
     def _judgement(self, path: Path) -> list[dict[str, Any]]:
         model = load_model(path)[0]
@@ -218,13 +231,6 @@ def table(judged: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def gathered(folder: Path, *, steps: int, seed: int) -> dict[str, Any]:
-    """All judgements in a folder, from which :func:`table` can be made again; floats to five digits."""
-    files = {name: folder / name / JUDGED for name in DEPARTURES}
-    judged = {name: json.loads(file.read_text(), parse_float=_short) for name, file in files.items() if file.is_file()}
-    return {"steps": steps, "seed": seed, "judged": judged}
-
-
 def _short(number: str) -> float:
     return round(float(number), 5)
 
@@ -248,7 +254,8 @@ def ablate(
 ) -> None:
     """Train short runs of the recipe, each with one departure from the paper switched off, and show what each is worth.
 
-    The table has every departure with a judged run in the folder. The judgements are in ablations.json.xz there.
+    The table has every departure with a judged run in the folder, of the same steps, seed and precision. The judgements
+    are in ablations.json.xz there.
     """
     if unknown := set(names or ()) - set(DEPARTURES):
         raise UsageError(f"{min(unknown)!r} is not a departure", hint=f"one of {', '.join(DEPARTURES)}")
@@ -256,7 +263,7 @@ def ablate(
     ablation = Ablation(out, root=data, steps=steps, seed=seed, precision=precision)
     for name in names or DEPARTURES:
         ablation.train(name, execution=Execution(device=device))
-    report = gathered(out, steps=steps, seed=seed)
+    report = ablation.gathered()
     write_bytes(out / REPORT, lzma.compress(json.dumps(report).encode()))
     if WHOLE in report["judged"]:
         typer.echo(table(report["judged"]))
