@@ -35,6 +35,7 @@ from benchmarks.gpu_day.schedule import rate_at
 from benchmarks.gpu_day.step import BETAS, Adam, Stepper, nodule_losses, total_of
 from benchmarks.gpu_day.train import DayRun
 from benchmarks.gpu_day.unpack import revision_of, unpack
+from nodule_diag_training.config import RECIPE
 from nodule_diag_training.data import LungPlace, PairSource, TrainingData, TrainingDataError, once
 from nodule_diag_training.data.lidc import diagnosed
 from nodule_diag_training.engine import Origin, code_digest, load_model, read_log, step_losses
@@ -42,10 +43,13 @@ from nodule_diag_training.engine.optimiser import learning_rate, rated_parameter
 from nodule_diag_training.engine.validation import Validation
 from nodule_diag_training.evaluation.crossval import judge_fold
 from nodule_diag_training.model import build_model
+from nodule_diag_training.progress import WITHOUT_BF16
 from tiny_data_folder import DIAGNOSES, PATIENTS, write_data_folder
 
 CPU = torch.device("cpu")
 SIZE = 32
+PRECISION = "fp32" if torch.backends.cpu.get_cpu_capability() == WITHOUT_BF16 else "bf16"
+"""A step in bf16 takes minutes on a CPU without AVX-512."""
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,7 @@ def carried(tmp_path_factory) -> Path:
     write_data_folder(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(diagnosed, "read_diagnoses", lambda _: DIAGNOSES)
+        patch.setattr("benchmarks.gpu_day.pack.RECIPE", RECIPE.in_precision(PRECISION))
         pack(root, root / "carry", lung=4)
         pack(root, root / "again", lung=4)
     return root / "carry"
