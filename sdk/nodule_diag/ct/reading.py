@@ -102,7 +102,15 @@ def _read_in_memory(
         raise CTError(f"{empty[0]} is empty", code="ct-empty", hint="copy or download the file again")
     form = format_of(name)
     if form is not None:
-        return form.read(CTFile(Path(name), files[name], beside=files))
+        file = CTFile(Path(name), files[name], beside=files)
+        ct = form.read(file)
+        if other := next((one for one in files if one != name and one not in file.used), None):
+            raise CTError(
+                f"{name} is a whole CT, and {other} came with it",
+                code="ct-several-files",
+                hint="give one CT: this file alone, or the DICOM files without it",
+            )
+        return ct
     if len(files) == 1 and not name.lower().endswith(ARCHIVE_SUFFIX):
         _refuse_name(Path(name))
     from nodule_diag.ct.dicom.series import read_dicom_files

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import cast
@@ -20,11 +20,13 @@ class CTFile:
         path: Its path, or its name.
         data: Its bytes, where it was never on a disk.
         beside: The files that came with it, by name; a header in memory can name only these.
+        used: The names of those that it has named.
     """
 
     path: Path
     data: bytes | None = None
     beside: Mapping[str, bytes] | None = None
+    used: set[str] = field(default_factory=set)
 
     def __str__(self) -> str:
         """The name for messages."""
@@ -67,6 +69,7 @@ class CTFile:
         if self.data is not None:
             held = (self.beside or {}).get(name)
             if held is not None:
+                self.used.add(name)
                 return CTFile(data, held)
         elif data.is_file():
             return CTFile(data)

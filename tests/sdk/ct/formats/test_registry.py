@@ -8,7 +8,7 @@ import pytest
 
 import ct_files as make
 from nodule_diag.ct.formats.registry import FORMAT_NAMES, FORMATS, SUFFIXES, format_of
-from nodule_diag.ct.reading import read_ct
+from nodule_diag.ct.reading import read_ct, read_ct_in_memory
 from nodule_diag.errors import CTError
 
 HEAVY = {"pydicom", "SimpleITK"}
@@ -44,3 +44,17 @@ def test_reading_loads_only_what_its_format_needs(tmp_path, name, brings):
     program = f"import sys, json, nodule_diag; nodule_diag.read_ct({str(path)!r}); print(json.dumps([*sys.modules]))"
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert HEAVY & set(json.loads(finished.stdout)) == brings
+
+
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz", "scan.mha", "scan.mhd", "scan.nrrd", "scan.nhdr"])
+def test_files_in_memory_are_one_ct(tmp_path, name):
+    make.write(tmp_path / name)
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert read_ct_in_memory(files).size_xyz == (28, 32, 12)
+    make.write(tmp_path / "prior.nii")
+    series = make.save_series(tmp_path / "series", make.dicom_slices())
+    for other in (tmp_path / "prior.nii", series / "003.dcm"):
+        for given in (files | {other.name: other.read_bytes()}, {other.name: other.read_bytes()} | files):
+            with pytest.raises(CTError, match="is a whole CT, and ") as caught:
+                read_ct_in_memory(given)
+            assert caught.value.code == "ct-several-files"
