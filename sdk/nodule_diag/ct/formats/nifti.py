@@ -7,6 +7,7 @@ the volume. The tests compare it with SimpleITK and with nibabel.
 
 from __future__ import annotations
 
+from itertools import product
 from math import isfinite, prod
 from typing import Any, Literal
 
@@ -157,7 +158,7 @@ def _lps_affine(header: _Header, size: list[int], path: str) -> tuple[npt.NDArra
     unit = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     notes: tuple[str, ...] = ()
     if has_sform and has_qform:
-        corners = np.array([[0, 0, 0, 1], [*(n - 1 for n in size), 1]])
+        corners = np.array([[*corner, 1] for corner in product(*((0, n - 1) for n in size))])
         apart = unit * float(np.linalg.norm(corners @ (sform - qform).T, axis=1).max())
         if apart > FORM_DISAGREEMENT_MM:
             notes = (f"the file's sform and qform disagree by {apart:.1f} mm; the sform was used",)

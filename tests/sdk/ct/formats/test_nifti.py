@@ -92,6 +92,16 @@ def test_sform_and_qform_that_disagree(tmp_path):
     assert "disagree by 132.1 mm" in ct.warnings[0]
 
 
+def test_forms_that_agree_at_two_corners_disagree(tmp_path):
+    """A square slice whose axes are swapped."""
+    written = make.nifti(make.chest_hu((12, 32, 32)), make.ras_affine(spacing=(0.75, 0.75, 2.5)))
+    swapped = make.ras_affine(spacing=(0.75, 0.75, 2.5))[:, [1, 0, 2, 3]]
+    written.set_qform(make.ras_affine(spacing=(0.75, 0.75, 2.5)), code=1)
+    written.set_sform(swapped, code=1)
+    written.to_filename(tmp_path / "scan.nii")
+    assert "sform and qform disagree by 32.9 mm" in read_ct(tmp_path / "scan.nii").warnings[0]
+
+
 def test_metres(tmp_path):
     affine = make.ras_affine() * np.array([[1e-3]] * 3 + [[1]])
     written = make.nifti(affine_ras=affine)
