@@ -23,6 +23,7 @@ from .points import Points as Points
 from .points import Space as Space
 from .points import index_from_lps as index_from_lps
 from .points import lps_from_index as lps_from_index
+from .points import lps_from_stored as lps_from_stored
 from .points import require_inside as require_inside
 from .points import require_no_gap as require_no_gap
 from .points import stored_voxel as stored_voxel

@@ -81,7 +81,8 @@ def to_lps(ct: CTVolume, points: npt.ArrayLike, *, space: Space = "lps") -> Poin
         ct: The volume that the points belong to.
         points: (N, 3) in ``space``.
         space: ``lps`` or ``ras`` in mm, or ``voxel``: the index in the file as stored, in x, y, z order (fastest axis
-            first), starting at 0; for DICOM the slices count along the stacking direction.
+            first), starting at 0; for DICOM the slices count along the stacking direction, and a slice is where its
+            header says, also where the volume was interpolated.
 
     Returns:
         (N, 3) float64, LPS mm.
@@ -96,15 +97,49 @@ def to_lps(ct: CTVolume, points: npt.ArrayLike, *, space: Space = "lps") -> Poin
     if space == "ras":
         return np.asarray(array * _RAS_TO_LPS)
     if space == "voxel":
-        return lps_from_index(ct, _flipped(ct, array[:, ct.stored_axes]))
+        if ct.dicom is not None and ct.dicom.resampled:
+            return _lps_on_slices(ct, array)
+        return lps_from_stored(ct, array)
     raise UsageError(f"unknown space {space!r}", hint=f"use one of {', '.join(get_args(Space))}")
 
 
+def lps_from_stored(ct: CTVolume, index_xyz: npt.ArrayLike) -> Points:
+    """(N, 3) float64 LPS mm of (N, 3) indices x, y, z into the volume, along the axes of the file."""
+    return lps_from_index(ct, _flipped(ct, _points(index_xyz)[:, ct.stored_axes]))
+
+
 def stored_voxel(ct: CTVolume, points_xyz_mm: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """(N, 3) int64: the voxel that holds each of (N, 3) LPS mm inside the volume, x, y, z as the file stores them."""
-    canonical = _flipped(ct, index_from_lps(ct, points_xyz_mm))
-    stored = canonical[:, np.argsort(ct.stored_axes)]
-    return np.clip(np.floor(stored + 0.5), 0, np.subtract(ct.stored_size_xyz, 1)).astype(np.int64)
+    """(N, 3) int64: the voxel that holds each of (N, 3) LPS mm inside the volume, x, y, z as the file stores them.
+
+    Between the slices of an interpolated series it is the voxel of the nearest slice.
+    """
+    points = _points(points_xyz_mm)
+    stored = _flipped(ct, index_from_lps(ct, points))[:, np.argsort(ct.stored_axes)]
+    size = np.array(ct.stored_size_xyz)
+    if ct.dicom is not None and ct.dicom.resampled:
+        starts, steps = _slices_of(ct)
+        normal = np.cross(*steps)
+        away = np.abs((points @ normal)[:, None] - starts @ normal)
+        nearest = away.argmin(axis=1)
+        offset = points - starts[nearest]
+        stored = np.column_stack([*(offset @ step / (step @ step) for step in steps), nearest])
+        size[2] = len(starts)
+    return np.clip(np.floor(stored + 0.5), 0, size - 1).astype(np.int64)
+
+
+def _slices_of(ct: CTVolume) -> tuple[Points, Points]:
+    """(slices, 3) first pixels of a series' slices, and (2, 3) the steps along a row and a column, LPS mm."""
+    starts = np.array([one.position_xyz_mm for one in ct.dicom.slices] if ct.dicom else [], dtype=np.float64)
+    corner, *along = lps_from_stored(ct, [(0, 0, 0), (1, 0, 0), (0, 1, 0)])
+    return starts, np.array(along) - corner
+
+
+def _lps_on_slices(ct: CTVolume, index_xyz: Points) -> Points:
+    """(N, 3) LPS mm of (N, 3) columns, rows and slices of an interpolated series; linear between its slices."""
+    starts, steps = _slices_of(ct)
+    below = np.clip(np.floor(index_xyz[:, 2]).astype(int), 0, len(starts) - 2)
+    between = (index_xyz[:, 2] - below)[:, None]
+    return np.asarray(starts[below] + between * (starts[below + 1] - starts[below]) + index_xyz[:, :2] @ steps)
 
 
 def _flipped(ct: CTVolume, index_xyz: Points) -> Points:

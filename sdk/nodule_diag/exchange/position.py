@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nodule_diag.ct import CTVolume, Points, Space, to_lps
+from nodule_diag.ct import CTVolume, Points, Space, lps_from_stored, to_lps
 from nodule_diag.errors import CoordinateError, UsageError
 from nodule_diag.exchange.outlines import Vectors, combined, shape_of
 from nodule_diag.exchange.refusals import MAX_LISTED_FAULTS, UnreadableError, refused
@@ -240,7 +240,7 @@ def _in_space(ct: CTVolume, region: Region) -> Vectors:
             hint="give the DICOM series that was marked",
         )
     # The middle of the first pixel is (0.5, 0.5): PS3.3, C.18.6.1.
-    first, along_row, along_column = to_lps(ct, [(0, 0, 0), (1, 0, 0), (0, 1, 0)], space="voxel")
+    first, along_row, along_column = lps_from_stored(ct, [(0, 0, 0), (1, 0, 0), (0, 1, 0)])
     columns, rows = (region.points - 0.5).T
     axes = np.outer(columns, along_row - first) + np.outer(rows, along_column - first)
     return np.asarray(np.asarray(slices[0].position_xyz_mm) + axes)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.ct import CTVolume, to_lps
+from nodule_diag.ct import CTVolume, lps_from_stored
 from nodule_diag.process import writing
 from nodule_diag.results.maps import HALF_EDGE_MM, CubeMap
 from nodule_diag.results.segmentation import Segmentation
@@ -33,9 +33,9 @@ Sampler = Callable[[NDArray[np.float64]], NDArray[np.uint8]]
 
 
 def _affine_lps_from_stored(ct: CTVolume) -> NDArray[np.float64]:
-    """The (4, 4) matrix from an index xyz of the file as stored to LPS mm."""
+    """The (4, 4) matrix from an index xyz along the axes of the file to LPS mm."""
     index = np.vstack([np.zeros(3), np.eye(3)])
-    origin, *steps = to_lps(ct, index, space="voxel")
+    origin, *steps = lps_from_stored(ct, index)
     affine = np.eye(4)
     affine[:3, :3] = np.stack([point - origin for point in steps], axis=1)
     affine[:3, 3] = origin

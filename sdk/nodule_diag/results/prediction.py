@@ -53,7 +53,8 @@ def prediction_document(
     """Write a prediction as the document that other programs read.
 
     Args:
-        ct: The CT. The document describes the grid of its file, which is also the grid of ``voxel_xyz``.
+        ct: The CT. The document describes the grid of its file, which is also the grid of ``voxel_xyz``,
+            except where a DICOM series was interpolated.
         prediction: The result of :meth:`Diagnoser.predict_timed`.
         read_ms: How long reading the CT took; included in ``total``.
         redact: Leave out the path, file names and UIDs: ``path`` is "[redacted]", ``series_uid`` is null, and warnings
