@@ -45,7 +45,8 @@ _TAGS = _tags(
     *("ImageOrientationPatient", "FrameOfReferenceUID", "TemporalPositionIdentifier", "InConcatenationTotalNumber"),
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "PixelSpacing"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope"),
-    *("RescaleType", "LossyImageCompression", "LossyImageCompressionRatio", "ConcatenationUID"),
+    *("RescaleType", "LossyImageCompression", "LossyImageCompressionRatio", "ConcatenationUID", "SliceThickness"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit"),
 )
 
 

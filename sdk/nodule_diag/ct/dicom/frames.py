@@ -134,6 +134,7 @@ def _frame(header: SliceHeader, shared: Dataset, own: Dataset, pixels: _Pixels, 
         return next(chain(own.get(name) or [], shared.get(name) or []), Dataset())
 
     content, rescale = group("FrameContentSequence"), group("PixelValueTransformationSequence")
+    measures = group("PixelMeasuresSequence")
     acquisition = content.get("FrameAcquisitionNumber")
     moment = str(content.get("FrameAcquisitionDateTime") or content.get("FrameReferenceDateTime") or "")
     kernel = group("CTReconstructionSequence").get("ConvolutionKernel") or ""
@@ -144,7 +145,8 @@ def _frame(header: SliceHeader, shared: Dataset, own: Dataset, pixels: _Pixels, 
         frame=index + 1,
         position_mm=_numbers(group("PlanePositionSequence").get("ImagePositionPatient"), 3),
         orientation=_numbers(group("PlaneOrientationSequence").get("ImageOrientationPatient"), 6),
-        pixel_spacing_mm=_numbers(group("PixelMeasuresSequence").get("PixelSpacing"), 2),
+        pixel_spacing_mm=_numbers(measures.get("PixelSpacing"), 2),
+        thickness_mm=float(measures.get("SliceThickness") or header.thickness_mm),
         slope=float(rescale.get("RescaleSlope") or header.slope),
         intercept=float(rescale.get("RescaleIntercept", header.intercept)),
         rescale_type=str(rescale.get("RescaleType") or header.rescale_type),

@@ -64,6 +64,7 @@ class SliceHeader:
         position_mm: (3,) ImagePositionPatient, LPS.
         orientation: (6,) ImageOrientationPatient: the directions of rows and of columns, LPS.
         pixel_spacing_mm: (row spacing, column spacing).
+        thickness_mm: SliceThickness; NaN where there is none.
         gantry_tilt_deg: GantryDetectorTilt; NaN where there is none.
         concatenation: ConcatenationUID, and its number of files.
         transfer_syntax: UID; implicit little endian, the standard's default, where the file does not say.
@@ -72,6 +73,7 @@ class SliceHeader:
         pixels_length: Their bytes, or ``UNDEFINED_LENGTH`` for compressed frames.
         samples: Numbers per pixel.
         bits_allocated, bits_stored, high_bit, representation: As in DICOM PS3.5, 8.1.1.
+        padding: The lowest and the highest stored value that mean no pixel; None where the header declares none.
         slope, intercept: HU = slope * stored + intercept.
         lossy: Whether the image was ever compressed with loss.
         lossy_ratio: The compression ratio; NaN where the header does not state it.
@@ -102,6 +104,7 @@ class SliceHeader:
     position_mm: tuple[float, ...] | None
     orientation: tuple[float, ...] | None
     pixel_spacing_mm: tuple[float, ...] | None
+    thickness_mm: float
     gantry_tilt_deg: float
     concatenation: tuple[str, int]
     transfer_syntax: str
@@ -113,6 +116,7 @@ class SliceHeader:
     bits_stored: int
     high_bit: int
     representation: int
+    padding: tuple[int, int] | None
     slope: float
     intercept: float
     lossy: bool
@@ -259,6 +263,7 @@ def _kept(elements: Elements, file: DicomFile, sop_class: str) -> SliceHeader:
         position_mm=elements.numbers("ImagePositionPatient", 3),
         orientation=elements.numbers("ImageOrientationPatient", 6),
         pixel_spacing_mm=elements.numbers("PixelSpacing", 2),
+        thickness_mm=elements.finite("SliceThickness", nan),
         gantry_tilt_deg=elements.finite("GantryDetectorTilt", nan),
         concatenation=(elements.text("ConcatenationUID"), elements.integer("InConcatenationTotalNumber")),
         transfer_syntax=elements.syntax,
@@ -270,8 +275,19 @@ def _kept(elements: Elements, file: DicomFile, sop_class: str) -> SliceHeader:
         bits_stored=stored,
         high_bit=elements.integer("HighBit", stored - 1),
         representation=elements.integer("PixelRepresentation"),
+        padding=_padding(elements),
         slope=elements.number("RescaleSlope", 1.0) or 1.0,
         intercept=elements.number("RescaleIntercept", 0.0),
         lossy=elements.text("LossyImageCompression") == "01",
         lossy_ratio=elements.finite("LossyImageCompressionRatio", nan),
     )
+
+
+def _padding(elements: Elements) -> tuple[int, int] | None:
+    """The range of padding (PS3.3, C.7.5.1.1.2), signed where the pixels are."""
+    words = [elements.integer(word, -1) for word in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    if words[0] < 0:
+        return None
+    signed = elements.integer("PixelRepresentation") == 1
+    values = [word - 2**16 if signed and word >= 2**15 else word for word in words if word >= 0]
+    return min(values), max(values)

@@ -19,6 +19,7 @@ from nodule_diag.ct.dicom.bounds import inflate
 from nodule_diag.ct.dicom.code_stream import SYNTAXES, CodeStream, code_stream
 from nodule_diag.ct.dicom.encapsulation import fragments_of
 from nodule_diag.ct.dicom.headers import GE_BIG_ENDIAN_PIXELS, NATIVE, UNDEFINED_LENGTH, SliceHeader
+from nodule_diag.ct.hounsfield import PADDING_FLOOR_HU
 from nodule_diag.ct.limits import MAX_SLICE_BYTES
 from nodule_diag.ct.refusals import damaged, truncated, undecodable
 from nodule_diag.errors import CTError
@@ -43,6 +44,9 @@ _DECODER_BYTES, _DECODER_BYTES_A_PIXEL = 2**28, 48
 
 _SLICES_A_DECODER, _MOST_DECODERS = 32, 8
 """Starting a decoder takes as long as decoding 20 to 80 slices."""
+
+_DENSEST_HU = 3000
+"""Only metal is denser."""
 
 _NO_FAULT = "Unsupported JPEG data precision"
 """GDCM prints this message for every 12-bit JPEG, because it tries its 8-bit decoder first."""
@@ -99,7 +103,8 @@ def hounsfield(header: SliceHeader, *, source: str, decoders: Children) -> Pixel
             if isinstance(error, CTError):
                 raise
             raise damaged(name, str(error)) from error
-    return Pixels(_rescaled(_in_their_bits(values, header), header), lossy)
+    hu = _rescaled(_in_their_bits(values, header), header)
+    return Pixels(_without_padding(hu, values, header), lossy)
 
 
 def _check(header: SliceHeader, name: str) -> None:
@@ -204,6 +209,18 @@ def _rescaled(values: npt.NDArray[Any], header: SliceHeader) -> npt.NDArray[Any]
     # 16 bits times 15, and 15 more, fit into 32.
     wide = values.astype(np.int32 if values.itemsize <= 2 else np.int64)
     return np.asarray(wide * int(slope) + int(intercept))
+
+
+def _without_padding(hu: npt.NDArray[Any], values: npt.NDArray[Any], header: SliceHeader) -> npt.NDArray[Any]:
+    """HU with air where the stored value is the header's padding (DICOM PS3.3, C.7.5.1.1.2).
+
+    Padding below air needs no care. Padding that reads as tissue is left: some headers declare 0, which is water.
+    """
+    if header.padding is None or min(header.slope * end + header.intercept for end in header.padding) < _DENSEST_HU:
+        return hu
+    low, high = header.padding
+    padded = (values >= low) & (values <= high)
+    return np.where(padded, PADDING_FLOOR_HU, hu) if padded.any() else hu
 
 
 def _decoded(header: SliceHeader, stream: CodeStream, decoders: Children, name: str) -> npt.NDArray[Any]:

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from nodule_diag.ct.dicom.headers import SliceHeader
-from nodule_diag.ct.dicom.places import Floats, axes_of, heights_of, points_of
+from nodule_diag.ct.dicom.places import GAP, Floats, axes_of, heights_of, points_of
 from nodule_diag.ct.dicom.rules import Series
 from nodule_diag.ct.dicom.stack import some
 from nodule_diag.ct.gaps import SliceGap
-from nodule_diag.ct.grid import SHEAR_TOLERANCE, StoredGrid
+from nodule_diag.ct.grid import SHEAR_TOLERANCE, SPACING_SLACK_MM, WARN_SPACING_MM, StoredGrid
 from nodule_diag.errors import CTError
 
 ROUNDING_MM = 0.06
@@ -31,8 +31,8 @@ UNEVEN = 0.05
 DRIFT_MM = 0.5
 """How far a slice may lie sideways from the others: one of the network's voxels; a chest CT's pixels are larger."""
 
-GAP = 1.5
-"""From this many usual distances on, a slice is missing: the distance is nearer to two than to one."""
+MAX_TILT_DEG = 35.0
+"""Gantries tilt by at most 30 degrees. A larger angle is a damaged header, not a tilt."""
 
 MAX_GROWTH = 2.0
 """The most slices of the grid per original slice: with more, most of the CT would be interpolated."""
@@ -59,19 +59,21 @@ class Placement:
     Attributes:
         grid: The volume's grid.
         sources: One for each slice of the grid, in its order.
+        slices: The number of slices of the series.
         shifts: (slices, 2) pixels along x (a row) and y (a column) that each slice moves; None where no slice moves.
         gaps: Where slices are missing.
     """
 
     grid: StoredGrid
     sources: list[Source]
+    slices: int
     shifts: Floats | None
     gaps: tuple[SliceGap, ...]
 
     @property
     def resampled(self) -> bool:
         """Whether the grid's slices differ from those of the series."""
-        return self.shifts is not None or any(source.weight for source in self.sources)
+        return self.shifts is not None or self.sources != [Source(i, i, 0.0) for i in range(self.slices)]
 
 
 class _Levels(NamedTuple):
@@ -112,7 +114,12 @@ def placement_of(series: Series) -> Placement:
         direction=axes.T,
         path=series.source,
     )
-    return Placement(grid, levels.sources, shifts, _gaps(grid, heights, levels))
+    thickness = float(np.median([header.thickness_mm for header in slices]))
+    if thickness > WARN_SPACING_MM + SPACING_SLACK_MM >= levels.step:  # wider spacing has its own warning
+        series.warnings.append(
+            f"slices are {thickness:.3g} mm thick; the method was made for slices of at most {WARN_SPACING_MM:g} mm"
+        )
+    return Placement(grid, levels.sources, len(slices), shifts, _gaps(grid, heights, levels))
 
 
 def _tolerance(step: float) -> float:
@@ -185,8 +192,15 @@ def _sideways(series: Series, shifts: Floats, heights: Floats) -> Floats:
         return np.broadcast_to(centre, shifts.shape)
     slope = rise @ shifts / (rise @ rise)
     fit = centre + np.outer(rise, slope)
+    angle = degrees(atan(float(np.linalg.norm(slope))))
     if float(np.linalg.norm(shifts - fit, axis=1).max()) <= tolerance:
-        angle = degrees(atan(float(np.linalg.norm(slope))))
+        if angle > MAX_TILT_DEG:
+            raise CTError(
+                f"{series.source}: the slices lie as if the gantry was tilted by {angle:.0f} degrees,"
+                " and a gantry tilts by at most 30: ImageOrientationPatient contradicts ImagePositionPatient",
+                code="ct-inconsistent-slices",
+                hint="the header is damaged; export the series again",
+            )
         series.warnings.append(
             f"the gantry was tilted by {angle:.1f} degrees: the slices were moved over each other by interpolation"
         )

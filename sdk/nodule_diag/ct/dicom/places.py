@@ -17,6 +17,9 @@ SAME_PLACE_MM = 0.01
 OTHER_PLANE_COSINE = 0.7
 """Slices with more than 45 degrees between them are not of one stack: one is a scout or a reformat."""
 
+GAP = 1.5
+"""From this many usual distances on, a slice is missing: the distance is nearer to two than to one."""
+
 STACK_SLICES = 3
 """Fewer slices at different places are not a volume: there are usually one or two scouts."""
 
@@ -50,6 +53,19 @@ def crowded(slices: Sequence[SliceHeader]) -> bool:
     """Whether slices of one plane are at the same place, or so close that two stacks may be interleaved."""
     gaps = np.diff(np.sort(heights_of(slices)))
     return bool(gaps.size and gaps.min() < max(SAME_PLACE_MM, float(np.median(gaps)) / 2 - SAME_PLACE_MM))
+
+
+def interleaved(stacks: Sequence[Sequence[SliceHeader]]) -> bool:
+    """Whether slices of one plane lie between neighbours of another stack where none of its own is missing."""
+    heights = [np.sort(heights_of(stack)) for stack in stacks]
+    for own in heights:
+        gaps = np.diff(own)
+        others = np.setdiff1d(np.concatenate(heights), own)
+        above = np.searchsorted(own, others)
+        between = gaps[above[(above > 0) & (above < len(own))] - 1]
+        if np.count_nonzero(between < GAP * np.median(gaps)) >= STACK_SLICES:
+            return True
+    return False
 
 
 def by_plane(slices: Sequence[SliceHeader]) -> list[list[SliceHeader]]:

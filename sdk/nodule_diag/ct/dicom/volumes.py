@@ -11,7 +11,7 @@ from math import isfinite
 import numpy as np
 
 from nodule_diag.ct.dicom.headers import SliceHeader
-from nodule_diag.ct.dicom.places import STACK_SLICES, by_plane, count_of_places, crowded, heights_of
+from nodule_diag.ct.dicom.places import STACK_SLICES, by_plane, count_of_places, crowded, heights_of, interleaved
 from nodule_diag.ct.dicom.rules import ANOTHER_SERIES, Series
 from nodule_diag.errors import CTError
 
@@ -112,15 +112,16 @@ def _one_acquisition(series: Series, number: int) -> None:
 
 def _apart(slices: Slices) -> list[Slices]:
     """The interleaved volumes, separated by the first property that distinguishes them; else all as one."""
-    if not crowded(slices):
-        return [slices]
+    together = crowded(slices)
     for telling in _TELLING:
         groups: dict[object, Slices] = {}
         for header in slices:
             groups.setdefault(telling(header), []).append(header)
         stacks = list(groups.values())
         volumes = [stack for stack in stacks if count_of_places(stack) >= STACK_SLICES]
-        if volumes and len(stacks) > 1 and not any(map(crowded, volumes)):
+        if len(stacks) < 2 or not volumes or any(map(crowded, volumes)):
+            continue
+        if together or interleaved(volumes):
             return stacks
     return [slices]
 

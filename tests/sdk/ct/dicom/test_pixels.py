@@ -210,3 +210,41 @@ def test_neither_pydicom_nor_itk_says_anything(tmp_path):
     program = f"from nodule_diag.ct.reading import read_ct; read_ct({str(folder)!r})"
     finished = subprocess.run([sys.executable, "-W", "always", "-c", program], capture_output=True, check=True)
     assert (finished.stdout, finished.stderr) == (b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("padding", "limit", "signed", "bits"),
+    [
+        (65535, None, False, 16),
+        (63536, None, False, 16),
+        (32768, None, False, 16),
+        (63536, None, False, 12),  # beyond the stored bits
+        (4095, None, False, 12),
+        (60000, 65535, False, 16),
+        (65535, 60000, False, 16),
+        (32767, None, True, 16),
+        (-2000, None, True, 16),
+        (-32768, -30000, True, 16),
+    ],
+)
+def test_padding_that_the_header_declares_is_air(tmp_path, padding, limit, signed, bits):
+    stored = HU.astype(int) + 1024
+    outside = np.zeros(SHAPE, bool)
+    outside[:, :9, :9] = True
+    stored[outside] = padding
+    stored[:, 0, 0] = limit or padding
+    items = series_of(stored, bits=bits, signed=signed, intercept="-1024")
+    for item in items:
+        for word, value in (("PixelPaddingValue", padding), ("PixelPaddingRangeLimit", limit)):
+            if value is not None:
+                item.add_new(word, "SS" if signed else "US", value)
+    ct = read_ct(make.save_series(tmp_path / "series", items))
+    np.testing.assert_array_equal(ct.hu, np.where(outside, -1024, HU))
+
+
+def test_padding_that_is_water_is_water(tmp_path):
+    """Some headers declare 0 where 0 is a measured value."""
+    items = series_of(HU, bits=16, signed=True)
+    for item in items:
+        item.add_new("PixelPaddingValue", "SS", 0)
+    np.testing.assert_array_equal(read_ct(make.save_series(tmp_path / "series", items)).hu, HU)

@@ -11,7 +11,14 @@ import ct_files as make
 from dicom_exports import AXIAL, assert_is_the_field, exported, upright
 from nodule_diag.ct.grid import StoredGrid
 from nodule_diag.ct.limits import check_size
-from nodule_diag.ct.points import GAP_MARGIN_MM, lps_from_index, require_no_gap
+from nodule_diag.ct.points import (
+    GAP_MARGIN_MM,
+    lps_from_index,
+    lps_from_stored,
+    require_no_gap,
+    stored_voxel,
+    to_lps,
+)
 from nodule_diag.ct.reading import read_ct
 from nodule_diag.errors import CoordinateError, CTError
 
@@ -160,6 +167,30 @@ def test_one_slice_out_of_place_leaves_the_others_alone(tmp_path):
     assert ct.gaps == ()
 
 
+@pytest.mark.parametrize("extra", [[20.5], [20.2], [20.02], [20.011], [0.4], [29.5], [12.5, 14.5, 20.03, 25.25]])
+def test_a_slice_between_others_moves_none_of_them(tmp_path, extra):
+    heights = np.arange(31.0)
+    ct = read_ct(make.save_series(tmp_path / "series", exported(upright(sorted([*heights, *extra])))))
+    clean = read_ct(make.save_series(tmp_path / "clean", exported(upright(heights))))
+    np.testing.assert_array_equal(ct.hu, clean.hu)
+    assert (ct.origin_xyz_mm, ct.spacing_xyz_mm) == (clean.origin_xyz_mm, clean.spacing_xyz_mm)
+    assert ct.dicom.resampled
+    assert len(ct.dicom.slices) == 31 + len(extra)
+    assert "slices lie unevenly" in ct.warnings[0]
+
+
+@given(data=st.data())
+@PROPERTY
+def test_any_slices_between_even_ones_move_none(tmp_path_factory, data):
+    step, count = data.draw(st.sampled_from([0.625, 1.0, 2.5])), data.draw(st.integers(12, 30))
+    between = st.tuples(st.integers(0, count - 2), st.integers(5, 95)).map(lambda at: step * (at[0] + at[1] / 100))
+    extra = data.draw(st.lists(between, min_size=1, max_size=count // 4, unique_by=lambda height: int(height / step)))
+    heights = sorted([*(step * np.arange(count)), *extra])
+    ct = read_ct(make.save_series(tmp_path_factory.mktemp("series"), exported(upright(heights))))
+    if ct.spacing_xyz_mm[2] == pytest.approx(step):
+        assert_is_the_field(ct, within=SLICE_HU)
+
+
 def test_gaps_that_drift_are_uneven_although_each_is_usual(tmp_path):
     """60 gaps of 1 mm and 60 of 1.049 would put slices 0.7 mm from where the mean distance has them."""
     heights = np.cumsum([0.0] + [1.0] * 60 + [1.049] * 60)
@@ -189,6 +220,50 @@ def test_the_gantry_may_be_tilted_either_way(tmp_path, row, column, angle):
     assert ct.stored_size_xyz == (28, longest, 16)
     assert np.count_nonzero(ct.hu != -1024) >= 0.95 * 16 * 32 * 28
     np.testing.assert_allclose([one.position_xyz_mm for one in ct.dicom.slices], positions, atol=1e-9)
+
+
+@pytest.mark.parametrize("angle", [-60, 36, 80])
+def test_no_gantry_tilts_so_far(tmp_path, angle):
+    positions = stacked(*AXIAL, 2.5 * np.arange(16), sideways=(0, np.tan(np.deg2rad(angle))))
+    with pytest.raises(CTError, match=rf"as if the gantry was tilted by {abs(angle)} degrees") as caught:
+        read_ct(make.save_series(tmp_path / "series", exported(positions)))
+    assert caught.value.code == "ct-inconsistent-slices"
+
+
+@planes
+@pytest.mark.parametrize("kind", ["missing", "uneven", "tilted"])
+def test_voxels_of_an_interpolated_series_are_those_of_its_files(tmp_path, row, column, kind):
+    rises = np.delete(2.5 * np.arange(17), 7)
+    if kind == "uneven":
+        rises = np.sort([*rises, 3.1, 20.9])
+    sideways = (0, np.tan(np.deg2rad(17))) if kind == "tilted" else (0, 0)
+    positions = stacked(row, column, rises, sideways=sideways)
+    ct = read_ct(make.save_series(tmp_path / "series", exported(positions[::-1], row=row, column=column)))
+    assert ct.dicom.resampled
+    order = [one.position_xyz_mm for one in ct.dicom.slices]
+    for (x, y, z), position in (((x, y, z), order[z]) for x in (0, 5, 27) for y in (0, 31) for z in range(len(order))):
+        # PS3.3, C.7.6.2.1.1
+        point = np.asarray(position) + x * 1.5 * np.asarray(row, float) + y * 1.6 * np.asarray(column, float)
+        np.testing.assert_allclose(to_lps(ct, [(x, y, z)], space="voxel")[0], point, atol=1e-6)
+        assert stored_voxel(ct, [point])[0].tolist() == [x, y, z]
+    middle = (to_lps(ct, [(3, 4, 5)], space="voxel") + to_lps(ct, [(3, 4, 6)], space="voxel")) / 2
+    np.testing.assert_allclose(to_lps(ct, [(3, 4, 5.5)], space="voxel"), middle, atol=1e-9)
+
+
+def test_a_voxel_of_a_whole_series_is_on_its_grid(tmp_path):
+    ct = read_ct(make.save_series(tmp_path / "series", exported(upright(2.5 * np.arange(12)))))
+    np.testing.assert_array_equal(to_lps(ct, [(3, 4, 5)], space="voxel"), lps_from_stored(ct, [(3, 4, 5)]))
+
+
+@pytest.mark.parametrize(("thickness", "step", "said"), [(5, 2.5, True), (3, 2.5, False), (5, 5, False)])
+def test_thick_slices_that_overlap_are_told(tmp_path, thickness, step, said):
+    items = exported(upright(step * np.arange(12)))
+    for item in items:
+        item.SliceThickness = thickness
+    ct = read_ct(make.save_series(tmp_path / "series", items))
+    told = "slices are 5 mm thick; the method was made for slices of at most 3 mm"
+    assert (told in ct.warnings) == said
+    assert len(ct.warnings) == (thickness > 3)
 
 
 def test_a_tilted_gantry_and_a_missing_slice(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ct_files as make
-from dicom_exports import exported, upright
+from dicom_exports import assert_is_the_field, exported, upright
 from nodule_diag.ct.reading import read_ct
 from nodule_diag.errors import CTError
 
@@ -83,6 +83,38 @@ def test_axial_and_coronal_slices_of_one_series(tmp_path):
         read_ct(folder)
     assert caught.value.code == "ct-several-acquisitions"
     assert FIRST.tobytes() in {read_ct(folder, acquisition=number).hu.tobytes() for number in (1, 2)}
+
+
+@pytest.mark.parametrize("away", [0.05, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.95])
+@pytest.mark.parametrize(("name", "values"), [("AcquisitionNumber", [1, 2]), ("ConvolutionKernel", ["B31f", "B70f"])])
+def test_interleaved_volumes_are_apart_however_they_lie(tmp_path, away, name, values):
+    heights = 2.5 * np.arange(14)
+    one, two = (exported(upright(heights + shift)) for shift in (0, 2.5 * away))
+    folder = make.save_series(tmp_path / "series", series_of(one, two, **{name: values}))
+    with pytest.raises(CTError, match="holds 2 volumes in one series") as caught:
+        read_ct(folder)
+    assert caught.value.code == "ct-several-acquisitions"
+    for number in (1, 2):
+        ct = read_ct(folder, acquisition=number)
+        assert ct.spacing_xyz_mm[2] == 2.5
+        assert_is_the_field(ct, within=0.51)
+
+
+def test_what_one_acquisition_lacks_another_may_fill(tmp_path):
+    """A part that was scanned again: its slices lie in a gap of the others."""
+    items = exported(upright(2.5 * np.arange(20)))
+    for number, item in enumerate(items):
+        item.AcquisitionNumber = 2 if number in (7, 8, 9, 10) else 1
+    ct = read_ct(make.save_series(tmp_path / "series", items))
+    assert (ct.size_xyz[2], ct.warnings) == (20, ())
+
+
+def test_an_acquisition_number_for_each_rotation(tmp_path):
+    items = exported(upright(2.5 * np.arange(20)))
+    for number, item in enumerate(items):
+        item.AcquisitionNumber = number // 4
+    ct = read_ct(make.save_series(tmp_path / "series", items))
+    assert (ct.size_xyz[2], ct.warnings) == (20, ())
 
 
 def test_scans_that_reach_into_each_other(tmp_path):
