@@ -35,6 +35,7 @@ from nodule_diag.results import (
     SPACES,
     BundleIdentity,
     Cam,
+    CaseBaseIdentity,
     Diagnosis,
     Faithfulness,
     Prediction,
@@ -59,6 +60,7 @@ class _Call(NamedTuple):
     check_lung: bool
     k: int
     exclude: Collection[str]
+    known: CaseBaseIdentity
     prevalence: float | None
     stopwatch: Stopwatch
 
@@ -253,7 +255,8 @@ class Diagnoser:
         mask = lungs() if check_lung or masked else None
         # Not timed as a stage. A caller without the mask is still warned if this is not a chest.
         warnings = (*ct.warnings, *(mask.warnings if mask else lung_warnings(ct)))
-        call = _Call(ct, mask, warnings, check_lung, k, exclude, prevalence, stopwatch)
+        known = self.cases.searched(exclude)
+        call = _Call(ct, mask, warnings, check_lung, k, exclude, known, prevalence, stopwatch)
         diagnoses: list[Diagnosis] = []
         for start in range(0, len(names), self._backend.batch):  # the batch size that is fastest
             centers = centers_xyz_mm[start : start + self._backend.batch]
@@ -275,7 +278,7 @@ class Diagnoser:
         return Prediction(
             tuple(diagnoses),
             bundle=self.identity,
-            cases=self.cases.identity,
+            cases=known,
             runtime=self.runtime,
             timing_ms=timing_ms,
             prevalence=prevalence,
@@ -334,7 +337,7 @@ class Diagnoser:
         row: int,
     ) -> Diagnosis:
         """The result of one nodule, which is one row of the network's outputs."""
-        ct, mask, known = call.ct, call.lungs, self.cases.identity
+        ct, mask, known = call.ct, call.lungs, call.known
         malignancy, expert_score = float(outputs.malignancy[row]), float(outputs.expert_score[row])
         with call.stopwatch.time("retrieval"):  # eq. 13 in each feature space
             search = partial(self.cases.search, malignancy=malignancy, expert_score=expert_score)
@@ -361,9 +364,9 @@ class Diagnoser:
             diagnosis={space: mean_label(cases) for space, cases in similar.items()},
             diagnosis_balanced={space: balanced_share(cases, of=known) for space, cases in similar.items()},
             similar=similar,
-            base_rate=self.cases.base_rate,
+            base_rate=known.malignant / known.count,
             k=call.k,
-            cases=len(self.cases),
+            cases=known.count,
             segmentation=segmentation,
             cam=Cam(outputs.cam[row], (x, y, z), ct.direction),
             faithfulness=Faithfulness.of(outputs.cam[row], outputs.segmentation[row]),

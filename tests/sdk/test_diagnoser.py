@@ -271,7 +271,12 @@ def test_k_and_exclusion(phantom: Phantom, diagnoser: Diagnoser, points: list[tu
     assert few.k == 3
     assert {len(similar) for similar in few.similar.values()} == {3}
     own = few.similar["machine"][0].patient_id
-    without = diagnoser.predict(phantom.ct, points[:1], k=1000, exclude=[own])[0]
+    prediction = diagnoser.predict_timed(phantom.ct, points[:1], k=1000, exclude=[own])
+    (without,) = prediction.diagnoses
+    labels = [case.label for case in without.similar["machine"]]
+    assert (without.cases, prediction.cases.count, prediction.cases.malignant) == (58, 58, sum(labels))
+    assert without.base_rate == without.diagnosis["machine"] == pytest.approx(sum(labels) / 58)
+    assert list(without.diagnosis_balanced.values()) == pytest.approx([0.5] * 3), "all cases, as if half were malignant"
     for similar in without.similar.values():
         assert len(similar) == 58
         assert own not in {case.patient_id for case in similar}

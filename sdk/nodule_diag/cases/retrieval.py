@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import cached_property
 from numbers import Integral
 from reprlib import repr as shortened
@@ -88,8 +89,8 @@ class CaseIndex:
                 hint="build it from at least one diagnosed nodule",
                 code="case-base-empty",
             )
-        self._malignant = int(numbers[:, 0].sum())
-        self.base_rate = self._malignant / len(self)
+        self._labels = numbers[:, 0]
+        self.base_rate = float(self._labels.mean())
         self._spaces = {space: Points(_matrix(space, numbers[:, 1:])) for space in SPACES}
 
     def __len__(self) -> int:
@@ -100,7 +101,14 @@ class CaseIndex:
         """How a prediction identifies the case base; a base without a file has the digest of its rows."""
         sha256 = self.cases.sha256 or self.cases.digest()
         where = self.cases.condition or None
-        return CaseBaseIdentity(self.cases.name, sha256, count=len(self), malignant=self._malignant, where=where)
+        malignant = int(self._labels.sum())
+        return CaseBaseIdentity(self.cases.name, sha256, count=len(self), malignant=malignant, where=where)
+
+    def searched(self, exclude: Collection[str] = ()) -> CaseBaseIdentity:
+        """The same, with the counts of the cases that :meth:`search` compares with; errors as there."""
+        rows = self._excluded(exclude)
+        malignant = int(np.delete(self._labels, rows).sum())
+        return replace(self.identity, count=len(self) - len(rows), malignant=malignant)
 
     def search(
         self, space: Space, *, malignancy: float, expert_score: float, k: int, exclude: Collection[str] = ()

@@ -126,7 +126,7 @@ class Diagnosis:
         diagnosis: Mean label of the K nearest cases in each feature space (eq. 14), found by the raw P.
         diagnosis_balanced: The same, as if half of the case base were benign; None where it has one kind of case only.
         similar: The K nearest cases in each feature space, nearest first.
-        base_rate: Share of malignant cases in the case base; compare ``diagnosis`` with this share.
+        base_rate: Share of malignant cases among those searched; compare ``diagnosis`` with this share.
         k: How many cases were asked for.
         cases: How many cases the case base holds.
         segmentation: SegNet's map, with the nodule's volume and diameter.
