@@ -77,7 +77,8 @@ def _learned_from(run: Facts) -> str:
 
 def _left_out(run: Facts) -> str:
     if "held_out_patients" not in run:
-        return "not recorded"
+        aside = run.get("validation_patients")
+        return f"{len(aside)} patients, to choose the weights" if aside else "not recorded"
     fold = f" (fold {run['fold']} of {run['folds']}, from 0)" if {"fold", "folds"} <= run.keys() else ""
     return f"{len(run['held_out_patients'])} patients{fold}"
 

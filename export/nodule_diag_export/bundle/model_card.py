@@ -170,8 +170,8 @@ def _case_base(facts: CardFacts) -> str:
     return (
         "## Case base\n\n"
         f"{counts.cases} nodules of {counts.patients} patients with a diagnosis: {counts.malignant} malignant, "
-        f"{counts.cases - counts.malignant} benign. {counts.certain} nodules were diagnosed themselves, the other "
-        f"{counts.cases - counts.certain} have their patient's diagnosis. {facts.from_cubes} have their own "
+        f"{counts.cases - counts.malignant} benign. {counts.certain} nodules are taken as diagnosed themselves, the "
+        f"other {counts.cases - counts.certain} have their patient's diagnosis. {facts.from_cubes} have their own "
         "surroundings.\n\n"
         f"**Base rate: {rate}.** A diagnosis is the share of malignant cases among the {facts.k} nearest. Among random "
         f"cases this share would be {rate} too. Compare each diagnosis with {rate}."

@@ -221,3 +221,9 @@ def test_the_command_of_tables_made_again_has_two_lines(tmp_path):
     command = f"evaluate {tmp_path}/fold-0 --out {tmp_path}/a.json\nevaluate --again {tmp_path}/a.json"
     path.write_text(json.dumps({"sections": [{"title": "t", "rows": []}], "command": command}))
     assert read_results(path).command == "evaluate fold-0 --out a.json\nevaluate --again a.json"
+
+
+def test_patients_that_only_chose_the_weights_are_told(results_json):
+    data = {"validation_patients": ["A", "B", "C"], **PROVENANCE["data"]}
+    del data["held_out_patients"]
+    assert "| 3 patients, to choose the weights |" in render(facts(results_json, {**PROVENANCE, "data": data}))

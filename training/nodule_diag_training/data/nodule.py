@@ -30,8 +30,8 @@ class SureLabel:
     Attributes:
         malignant: 1 malignant, 0 benign.
         method: How it was diagnosed, in words.
-        certainty: ``nodule`` where the diagnosis is this nodule's without doubt; ``patient`` where the patient has
-            more nodules than diagnoses.
+        certainty: ``nodule`` where the patient has no more VOIs than diagnoses, so that the diagnosis is taken as
+            this nodule's; ``patient`` where the patient has more.
     """
 
     malignant: int

@@ -213,7 +213,7 @@ def sections_of(folds: Sequence[FoldResult]) -> list[Section]:
         breakdown_section("VOIs, whose surroundings were cut", vois),
         cut_section(cubes, cut),
         threshold_section(at_half),
-        diagnosis_section("Diagnosed nodules whose own diagnosis is known without doubt", certain, retrieved),
+        diagnosis_section("Diagnosed nodules of patients with no more VOIs than diagnoses", certain, retrieved),
         diagnosis_section(
             "All diagnosed nodules (label of the patient where nodules outnumber diagnoses)",
             diagnosed,

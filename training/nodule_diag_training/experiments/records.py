@@ -70,7 +70,7 @@ class NoduleRecord(_Frozen):
         diameter_mm: Diameter of the reader mask; None where it was not measured.
         reader_scores: Malignancy 1..5, one for each reader; empty where nobody scored it.
         label: Diagnosis, 1 malignant, 0 benign.
-        certainty: ``nodule`` where the diagnosis is this nodule's without doubt.
+        certainty: ``nodule`` where the patient has no more VOIs than diagnoses.
         malignancy: CNet's P; None without CNet.
         expert_score: RNet's score, 1..5; None without RNet.
         dice: SegNet at 0.5 against the reader mask on the grid; None without SegNet or without a mask.

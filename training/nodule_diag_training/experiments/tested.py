@@ -18,9 +18,9 @@ from .records import FoldRecord, NoduleRecord
 from .scores import Scored, pooled_auc
 
 Labels = Literal["certain", "all", "scores"]
-"""Diagnoses that are the nodule's own without doubt, all diagnoses, or the side of the readers' mean score."""
+"""Diagnoses of patients with no more VOIs than diagnoses, all diagnoses, or the side of the readers' mean score."""
 LABELS: dict[Labels, str] = {
-    "certain": "Diagnosed nodules whose own diagnosis is known without doubt",
+    "certain": "Diagnosed nodules of patients with no more VOIs than diagnoses",
     "all": "All diagnosed nodules (label of the patient where nodules outnumber diagnoses)",
     "scores": "Nodules of the paper's cohort, labelled by the readers' mean score",
 }

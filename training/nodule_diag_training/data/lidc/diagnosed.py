@@ -85,7 +85,8 @@ def _integer(cell: object) -> int:
 def sure_label(diagnoses: Sequence[int], methods: Sequence[int], *, nodules: int) -> SureLabel | None:
     """The label that a patient's diagnoses give to each of the patient's ``nodules`` VOIs; None if diagnoses disagree.
 
-    The label is the nodule's without doubt where there are no more nodules than diagnoses.
+    The label is taken as the nodule's own where the patient has no more VOIs than diagnoses. The patient may still have
+    a nodule without a VOI, so this is not certain.
     """
     sides = {int(diagnosis in MALIGNANT_DIAGNOSES) for diagnosis in diagnoses}
     if len(sides) != 1:
