@@ -95,7 +95,7 @@ def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[D
     """Read the headers round the nodules.
 
     Raises:
-        UsageError: ``not-dicom`` for a CT that is not from DICOM.
+        UsageError: ``not-dicom`` for a CT that is not from DICOM, ``another-ct`` where all nodules lie outside it.
         CTError: When the CT's files are gone.
     """
     if ct.dicom is None:
@@ -106,10 +106,16 @@ def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[D
         )
     reach = HALF_EDGE_MM * np.sqrt(3.0)
     centers = np.array([diagnosis.xyz_lps_mm for diagnosis in diagnoses])
-    normal = _normal(ct.dicom)
+    normal = _normal(ct)
     heights = np.array([identity.position_xyz_mm for identity in ct.dicom.slices]) @ normal
     near = (np.abs(heights[:, None] - centers @ normal) <= reach).any(axis=1)
     slices = [identity for identity, used in zip(ct.dicom.slices, near, strict=True) if used]
+    if not slices:
+        raise UsageError(
+            f"no slice of {ct.path} is near a nodule of the prediction, so no DICOM object can refer to it",
+            hint="give the CT that the prediction was made from",
+            code="another-ct",
+        )
     headers = slice_headers(ct, slices, files=files)
     if len(headers) > 1 and "PerFrameFunctionalGroupsSequence" in headers[0]:
         raise UsageError(
@@ -118,7 +124,7 @@ def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[D
             code="multi-frame-concatenation",
         )
     for header in headers:
-        _complete(header, ct.dicom)
+        _complete(header, ct.dicom, distance_mm=ct.stored_spacing_xyz_mm[2])
     if len({(header.StudyInstanceUID, header.SeriesInstanceUID) for header in headers}) > 1:
         raise UsageError(
             f"the slices of {ct.path} bear UIDs of several series, which no object can refer to together",
@@ -132,13 +138,13 @@ def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[D
     return Source(headers, frames)
 
 
-def _normal(dicom: DicomSource) -> NDArray[np.float64]:
-    """Unit vector along which the slices follow each other."""
-    first, last = (np.asarray(dicom.slices[end].position_xyz_mm) for end in (0, -1))
-    return np.asarray((last - first) / np.linalg.norm(last - first))
+def _normal(ct: CTVolume) -> NDArray[np.float64]:
+    """Unit vector at a right angle to the slices, towards the last. With a tilted gantry the positions lie aslant."""
+    axis = ct.stored_axes.index(2)
+    return np.asarray(ct.direction[:, axis] * (-1.0 if ct.stored_flips[axis] else 1.0))
 
 
-def _complete(header: Dataset, dicom: DicomSource) -> None:
+def _complete(header: Dataset, dicom: DicomSource, *, distance_mm: float) -> None:
     """Fill in the attributes that an object must take over and the CT lacks."""
     from pydicom import Dataset
     from pydicom.uid import generate_uid
@@ -163,7 +169,7 @@ def _complete(header: Dataset, dicom: DicomSource) -> None:
     else:
         _shorten(header)
         if header.get("SliceThickness") is None:  # the segmentation needs one (PS3.3 C.7.6.16.2.1, type 1C)
-            header.SliceThickness = DS(_slice_distance_mm(dicom), auto_format=True)
+            header.SliceThickness = DS(distance_mm, auto_format=True)
     # From the series, so that all its slices get the same UIDs.
     made_up = {
         "StudyInstanceUID": dicom.study_uid,
@@ -187,12 +193,6 @@ def _usable(keyword: str, text: str) -> bool:
     except ValueError:
         return False
     return keyword != "PatientSex" or text in {"", "F", "M", "O"}
-
-
-def _slice_distance_mm(dicom: DicomSource) -> float:
-    """The usual distance between slices."""
-    heights = np.array([identity.position_xyz_mm for identity in dicom.slices]) @ _normal(dicom)
-    return float(np.median(np.diff(heights)))
 
 
 def _shorten(group: Dataset) -> None:

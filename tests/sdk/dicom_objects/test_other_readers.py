@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dicom_in_every_position import LYING, predicted, series
+from dicom_in_every_position import LYING, predicted, round_nodule, series, tilted_gantry
 from enhanced_ct import enhanced
 from made_diagnosis import made_prediction
 from nodule_diag.ct.volume import CTVolume
@@ -47,6 +47,15 @@ def test_form_and_place(saved: Saved, tmp_path: Path, lying: str, made: Callable
     assert_segments(tmp_path / "objects/segmentation.dcm", prediction.diagnoses, read)
     for number, diagnosis in enumerate(prediction.diagnoses, start=1):
         assert_cam(tmp_path / f"objects/cam_{number}.dcm", diagnosis, read)
+
+
+def test_the_form_with_a_tilted_gantry(saved: Saved, tmp_path: Path) -> None:
+    slices, center = tilted_gantry(20)
+    ct = saved(slices)
+    files = write_dicom_objects(tmp_path / "objects", ct, made_prediction(round_nodule(ct, center)))
+    assert len(files) == 4
+    for file in files:
+        assert dciodvfy_errors(file) == [], file.name
 
 
 @pytest.mark.parametrize("made", [classic, multi_frame])
