@@ -36,6 +36,7 @@ def segmentation(source: Source, diagnoses: Sequence[Diagnosis], *, by: Maker) -
     everywhere = np.concatenate([_numbered(pixels, source.frames[0]) for _, pixels in found])
     made.SegmentsOverlap = "YES" if len(np.unique(everywhere)) < len(everywhere) else "NO"
     made.SeriesDescription = "Lung nodules: segmentation"
+    source.number_references(made)
     return made
 
 

@@ -78,17 +78,28 @@ class Source:
     """The slices that the nodules' cubes reach into.
 
     Attributes:
-        headers: pydicom datasets without pixels.
+        headers: pydicom datasets without pixels; one of a multi-frame file describes only the frames that are used.
         frames: Their pictures, in the order of the headers.
+        numbers: The frames' numbers in a multi-frame file, from 1; empty for single slices.
     """
 
     headers: list[Dataset]
     frames: list[Frame]
+    numbers: tuple[int, ...] = ()
 
     @property
     def frame_of_reference_uid(self) -> str:
         """The CT's UID; a generated one where the CT has none."""
         return str(self.headers[0].FrameOfReferenceUID)
+
+    def number_references(self, made: Dataset) -> None:
+        """Give an object's references the frames' numbers in the file: highdicom counts the frames of the header."""
+        if not self.numbers:
+            return
+        for group in made.PerFrameFunctionalGroupsSequence:
+            for derivation in group.get("DerivationImageSequence") or []:
+                for image in derivation.SourceImageSequence:
+                    image.ReferencedFrameNumber = self.numbers[image.ReferencedFrameNumber - 1]
 
 
 def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[DicomFile] | None = None) -> Source:
@@ -117,12 +128,15 @@ def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[D
             code="another-ct",
         )
     headers = slice_headers(ct, slices, files=files)
-    if len(headers) > 1 and "PerFrameFunctionalGroupsSequence" in headers[0]:
+    if len(headers) > 1 and any("PerFrameFunctionalGroupsSequence" in header for header in headers):
         raise UsageError(
             f"{ct.path} is one CT in several multi-frame files, which no object can refer to together",
             hint="join the concatenation into one Enhanced CT image",
             code="multi-frame-concatenation",
         )
+    numbers = tuple(sorted(identity.frame for identity in slices if identity.frame is not None))
+    if numbers:
+        _keep_frames(headers[0], numbers)
     for header in headers:
         _complete(header, ct.dicom, distance_mm=ct.stored_spacing_xyz_mm[2])
     if len({(header.StudyInstanceUID, header.SeriesInstanceUID) for header in headers}) > 1:
@@ -135,13 +149,20 @@ def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[D
         for header in headers:
             header.ImageOrientationPatient = headers[0].ImageOrientationPatient
     frames = [frame for header in headers for frame in frames_in(header)]
-    return Source(headers, frames)
+    return Source(headers, frames, numbers)
 
 
 def _normal(ct: CTVolume) -> NDArray[np.float64]:
     """Unit vector at a right angle to the slices, towards the last. With a tilted gantry the positions lie aslant."""
     axis = ct.stored_axes.index(2)
     return np.asarray(ct.direction[:, axis] * (-1.0 if ct.stored_flips[axis] else 1.0))
+
+
+def _keep_frames(header: Dataset, numbers: Sequence[int]) -> None:
+    """Describe only some frames of a file, because an object covers all that its source describes."""
+    groups = header.PerFrameFunctionalGroupsSequence
+    header.PerFrameFunctionalGroupsSequence = [groups[number - 1] for number in numbers]
+    header.NumberOfFrames = len(numbers)
 
 
 def _complete(header: Dataset, dicom: DicomSource, *, distance_mm: float) -> None:

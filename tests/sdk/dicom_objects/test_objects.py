@@ -15,8 +15,9 @@ import pytest
 from pydicom import Dataset, dcmread
 
 import ct_files as make
+from dicom_exports import exported, upright
 from dicom_in_every_position import predicted, round_nodule, series, tilted_gantry
-from enhanced_ct import concatenation
+from enhanced_ct import concatenation, two_acquisitions
 from made_diagnosis import ball, made_prediction
 from nodule_diag.ct.reading import read_ct
 from nodule_diag.ct.volume import CTVolume
@@ -132,7 +133,7 @@ def assert_is_the_ball(
     Args:
         made: The segmentation.
         slices: Classic slices, each by the UID and the number that a frame cites it by.
-        center_xyz_mm: Of a ball of 6 mm on five slices. Its surface is known to 0.7 mm, which is its map's precision.
+        center_xyz_mm: Of a ball of 6 mm. Its surface is known to 0.7 mm, which is its map's precision.
     """
     masks = {}
     for frame, mask in zip(made.PerFrameFunctionalGroupsSequence, made.pixel_array, strict=True):
@@ -141,13 +142,14 @@ def assert_is_the_ball(
         masks[cited] = mask
         place = frame.PlanePositionSequence[0].ImagePositionPatient
         np.testing.assert_allclose(place, slices[cited].ImagePositionPatient, atol=1e-9)
-    assert len(masks) == made.NumberOfFrames == 5
+    assert len(masks) == made.NumberOfFrames
     for cited, item in slices.items():
         row, column = np.reshape(item.ImageOrientationPatient, (2, 3)).astype(float)
         r, c = np.indices((item.Rows, item.Columns))[..., None]
         between_rows, between_columns = item.PixelSpacing
         places = np.array(item.ImagePositionPatient) + c * between_columns * row + r * between_rows * column
         distance = np.linalg.norm(places - center_xyz_mm, axis=-1)
+        assert (cited in masks) == (distance.min() < 6)
         mask = masks.get(cited, np.zeros(distance.shape))
         assert mask[distance < 5.3].all()
         assert not mask[distance > 6.7].any()
@@ -159,6 +161,31 @@ def test_with_a_tilted_gantry_the_slices_are_those_of_the_nodule(saved: Saved, a
     ct = saved(slices)
     made = dicom_objects(ct, made_prediction(round_nodule(ct, center)))["segmentation.dcm"]
     assert_is_the_ball(made, {(item.SOPInstanceUID, None): item for item in slices}, center)
+
+
+@pytest.mark.parametrize("apart_mm", [0.0, 0.7])
+def test_one_acquisition_of_a_file_is_cited_by_its_own_frames(tmp_path: Path, apart_mm: float) -> None:
+    """They are every second frame, from the top down. The CAM's planes are those of slices, so it cites them too."""
+    first, second = (
+        exported(upright(heights, (-40.0, -40.0)), pixels=(64, 60), spacing=(1.5, 1.5))
+        for heights in (2.0 * np.arange(40), 2.0 * np.arange(40)[::-1] + apart_mm)
+    )
+    file = two_acquisitions(first, second)
+    ct = read_ct(make.save_series(tmp_path / "ct", [file]), acquisition=2)
+    one, two = ((x, 5.0, 39.0 + apart_mm) for x in (5.0, 25.0))
+    slices = {(file.SOPInstanceUID, 2 * number): item for number, item in enumerate(second, start=1)}
+    made = dicom_objects(ct, made_prediction(round_nodule(ct, one)))
+    assert_is_the_ball(made["segmentation.dcm"], slices, one)
+    for group in made["cam_1.dcm"].PerFrameFunctionalGroupsSequence:
+        (image,) = group.DerivationImageSequence[0].SourceImageSequence
+        cited = slices[image.ReferencedSOPInstanceUID, image.ReferencedFrameNumber]
+        assert group.PlanePositionSequence[0].ImagePositionPatient[2] == pytest.approx(cited.ImagePositionPatient[2])
+    both = dicom_objects(ct, made_prediction(round_nodule(ct, one), round_nodule(ct, two, id="2")))["segmentation.dcm"]
+    cited = [
+        group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        for group in both.PerFrameFunctionalGroupsSequence
+    ]
+    assert sorted(cited) == sorted(2 * [*range(36, 47, 2)])
 
 
 def test_a_prediction_of_another_ct_is_refused(saved: Saved) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+import ct_files as make
 from dicom_in_every_position import LYING, predicted, round_nodule, series, tilted_gantry
-from enhanced_ct import enhanced
+from enhanced_ct import enhanced, two_acquisitions
 from made_diagnosis import made_prediction
+from nodule_diag.ct.reading import read_ct
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.dicom_objects.writing import write_dicom_objects
 from other_programs import assert_cam, assert_segments, dciodvfy_errors, program, run
@@ -56,6 +58,16 @@ def test_the_form_with_a_tilted_gantry(saved: Saved, tmp_path: Path) -> None:
     assert len(files) == 4
     for file in files:
         assert dciodvfy_errors(file) == [], file.name
+
+
+def test_form_and_place_of_one_acquisition_of_a_file(tmp_path: Path) -> None:
+    file = two_acquisitions(series(), series()[::-1])
+    ct = read_ct(make.save_series(tmp_path / "ct", [file]), acquisition=2)
+    prediction = predicted(ct)
+    for path in write_dicom_objects(tmp_path / "objects", ct, prediction):
+        assert dciodvfy_errors(path) == [], path.name
+    (read := tmp_path / "read").mkdir()
+    assert_segments(tmp_path / "objects/segmentation.dcm", prediction.diagnoses, read)
 
 
 @pytest.mark.parametrize("made", [classic, multi_frame])
