@@ -15,7 +15,7 @@ from nodule_diag.errors import UsageError
 from nodule_diag.results import HALF_EDGE_MM, Diagnosis
 
 if TYPE_CHECKING:
-    from pydicom import Dataset
+    from pydicom import DataElement, Dataset
 
 EMPTY_WHERE_UNKNOWN = (
     "AccessionNumber",
@@ -174,7 +174,7 @@ def _complete(header: Dataset, dicom: DicomSource, *, distance_mm: float) -> Non
     header.decode()
     header.SpecificCharacterSet = "ISO_IR 192"  # an id may have any letter
     for keyword in EMPTY_WHERE_UNKNOWN:
-        if keyword not in header or not _usable(keyword, str(header[keyword].value)):
+        if keyword not in header or not _usable(header[keyword]):
             setattr(header, keyword, "")
     if "PerFrameFunctionalGroupsSequence" in header:
         if not header.get("SharedFunctionalGroupsSequence"):
@@ -202,10 +202,13 @@ def _complete(header: Dataset, dicom: DicomSource, *, distance_mm: float) -> Non
             setattr(header, keyword, known or generate_uid(entropy_srcs=[keyword, dicom.slices[0].sop_uid]))
 
 
-def _usable(keyword: str, text: str) -> bool:
-    """Whether a value of the CT can be taken over: dates, times and the sex must have the standard's form."""
+def _usable(element: DataElement) -> bool:
+    """Whether a value of the CT can be taken over: dates, times, names and the sex must have the standard's form."""
     from pydicom.valuerep import DA, TM
 
+    keyword, text = element.keyword, str(element.value)
+    if keyword.endswith("Name"):
+        return element.VM <= 1  # a backslash makes one name several
     try:
         if keyword.endswith("Date"):
             return text == "" or bool(re.fullmatch(r"\d{8}", text) and DA(text))

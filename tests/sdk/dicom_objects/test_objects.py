@@ -257,7 +257,14 @@ def test_a_concatenation_is_refused(saved: Saved) -> None:
 
 @pytest.mark.parametrize(
     ("keyword", "value"),
-    [("PatientSex", "X"), ("PatientBirthDate", "unknown"), ("StudyDate", "20261341"), ("StudyTime", "25:61")],
+    [
+        ("PatientSex", "X"),
+        ("PatientBirthDate", "unknown"),
+        ("StudyDate", "20261341"),
+        ("StudyTime", "25:61"),
+        ("PatientName", "Doe^Jane\\Roe"),
+        ("ReferringPhysicianName", "Doe^Jane\\Roe"),
+    ],
 )
 def test_what_the_standard_does_not_allow_is_left_empty(saved: Saved, keyword: str, value: str) -> None:
     slices = series()
