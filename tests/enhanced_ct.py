@@ -64,6 +64,12 @@ _PER_SLICE = {
 }
 
 
+def two_acquisitions(first, second) -> Dataset:
+    """An Enhanced CT whose frames are of two scans by turns."""
+    frames = [one for both in zip(first, second, strict=True) for one in both]
+    return enhanced(frames, FrameAcquisitionNumber=[1, 2] * len(first))
+
+
 def concatenation(slices, *cuts: int) -> list[Dataset]:
     """An Enhanced CT in several files (PS3.3 C.7.6.16.2.2.4), cut before these slices."""
     parts = []

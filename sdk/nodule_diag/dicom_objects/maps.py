@@ -60,6 +60,7 @@ def parametric_map(source: Source, diagnosis: Diagnosis, *, number: int, by: Mak
     made.SeriesDescription = long_string(f"Class activation map: {by.tracking_id(diagnosis)}")
     made.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = _lung()
     _sort_frames(made, along=cam.direction[:, 2])
+    source.number_references(made)
     return made
 
 

@@ -25,8 +25,11 @@ from pydicom.sr.coding import Code
 
 from nodule_diag.dicom_objects import codes
 from nodule_diag.dicom_objects.maker import MANUFACTURER, Maker
+from nodule_diag.dicom_objects.segmentation import covered
 from nodule_diag.dicom_objects.source import Source
 from nodule_diag.results import Diagnosis
+
+NO_SEGMENT = "the nodule covers no pixel's centre: it has no segment"
 
 
 def structured_report(source: Source, diagnoses: Sequence[Diagnosis], *, by: Maker) -> Comprehensive3DSR:
@@ -68,7 +71,7 @@ def _group(source: Source, diagnosis: Diagnosis, by: Maker) -> PlanarROIMeasurem
         measurements=[Measurement(name, value, unit) for name, value, unit in _figures(diagnosis)],
     )
     group[0].ContentSequence.append(
-        TextContentItem(CodedConcept(*codes.COMMENT), _comment(diagnosis), RelationshipTypeValues.CONTAINS)
+        TextContentItem(CodedConcept(*codes.COMMENT), _comment(source, diagnosis), RelationshipTypeValues.CONTAINS)
     )
     return group
 
@@ -91,11 +94,13 @@ def _figures(diagnosis: Diagnosis) -> Iterator[tuple[Code, float, Code]]:
         yield codes.FEATURE_DISTANCE, diagnosis.feature_distance, codes.NO_UNIT
 
 
-def _comment(diagnosis: Diagnosis) -> str:
+def _comment(source: Source, diagnosis: Diagnosis) -> str:
     """The nearest cases by identifier, and the warnings."""
     cases = "; ".join(
         f"{case.case_id} ({'malignant' if case.label else 'benign'}, distance {case.distance:.3f})"
         for case in diagnosis.similar["machine+expert"]
     )
-    warnings = "".join(f" Warning: {text}." for text in diagnosis.warnings)
-    return f"Most similar cases: {cases}.{warnings}"
+    warnings = [*diagnosis.warnings]
+    if diagnosis.segmentation.nodule.any() and not covered(diagnosis, source.frames):
+        warnings.append(NO_SEGMENT)
+    return f"Most similar cases: {cases}.{''.join(f' Warning: {text}.' for text in warnings)}"

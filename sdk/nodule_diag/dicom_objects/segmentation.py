@@ -22,19 +22,21 @@ def segmentation(source: Source, diagnoses: Sequence[Diagnosis], *, by: Maker) -
     frames would take gigabytes.
 
     Returns:
-        The object. A nodule that covers no pixel's centre has no segment. None when no nodule has a segment.
+        The object. A nodule that covers no pixel's centre has no segment, and the report says so. None when no nodule
+        has a segment.
     """
-    covered = [(diagnosis, pixels) for diagnosis in diagnoses if (pixels := _covered(diagnosis, source.frames))]
-    if not covered:
+    found = [(diagnosis, pixels) for diagnosis in diagnoses if (pixels := covered(diagnosis, source.frames))]
+    if not found:
         return None
     parts = [
         _segment(source, diagnosis, pixels, whole=number == 0, by=by)
-        for number, (diagnosis, pixels) in enumerate(covered)
+        for number, (diagnosis, pixels) in enumerate(found)
     ]
     made = _joined(parts) if len(parts) > 1 else parts[0]
-    everywhere = np.concatenate([_numbered(pixels, source.frames[0]) for _, pixels in covered])
+    everywhere = np.concatenate([_numbered(pixels, source.frames[0]) for _, pixels in found])
     made.SegmentsOverlap = "YES" if len(np.unique(everywhere)) < len(everywhere) else "NO"
     made.SeriesDescription = "Lung nodules: segmentation"
+    source.number_references(made)
     return made
 
 
@@ -42,7 +44,8 @@ _Pixels = dict[int, NDArray[np.intp]]
 """By index of a frame, which of its pixels a nodule covers, counted row by row."""
 
 
-def _covered(diagnosis: Diagnosis, frames: Sequence[Frame]) -> _Pixels:
+def covered(diagnosis: Diagnosis, frames: Sequence[Frame]) -> _Pixels:
+    """Where a nodule covers centres of pixels; empty where it covers none."""
     found = {}
     for index, frame in enumerate(frames):
         down, across = part = frame.part_near(diagnosis.xyz_lps_mm)

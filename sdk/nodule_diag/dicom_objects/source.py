@@ -15,7 +15,7 @@ from nodule_diag.errors import UsageError
 from nodule_diag.results import HALF_EDGE_MM, Diagnosis
 
 if TYPE_CHECKING:
-    from pydicom import Dataset
+    from pydicom import DataElement, Dataset
 
 EMPTY_WHERE_UNKNOWN = (
     "AccessionNumber",
@@ -78,24 +78,35 @@ class Source:
     """The slices that the nodules' cubes reach into.
 
     Attributes:
-        headers: pydicom datasets without pixels.
+        headers: pydicom datasets without pixels; one of a multi-frame file describes only the frames that are used.
         frames: Their pictures, in the order of the headers.
+        numbers: The frames' numbers in a multi-frame file, from 1; empty for single slices.
     """
 
     headers: list[Dataset]
     frames: list[Frame]
+    numbers: tuple[int, ...] = ()
 
     @property
     def frame_of_reference_uid(self) -> str:
         """The CT's UID; a generated one where the CT has none."""
         return str(self.headers[0].FrameOfReferenceUID)
 
+    def number_references(self, made: Dataset) -> None:
+        """Give an object's references the frames' numbers in the file: highdicom counts the frames of the header."""
+        if not self.numbers:
+            return
+        for group in made.PerFrameFunctionalGroupsSequence:
+            for derivation in group.get("DerivationImageSequence") or []:
+                for image in derivation.SourceImageSequence:
+                    image.ReferencedFrameNumber = self.numbers[image.ReferencedFrameNumber - 1]
+
 
 def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[DicomFile] | None = None) -> Source:
     """Read the headers round the nodules.
 
     Raises:
-        UsageError: ``not-dicom`` for a CT that is not from DICOM.
+        UsageError: ``not-dicom`` for a CT that is not from DICOM, ``another-ct`` where all nodules lie outside it.
         CTError: When the CT's files are gone.
     """
     if ct.dicom is None:
@@ -106,19 +117,28 @@ def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[D
         )
     reach = HALF_EDGE_MM * np.sqrt(3.0)
     centers = np.array([diagnosis.xyz_lps_mm for diagnosis in diagnoses])
-    normal = _normal(ct.dicom)
+    normal = _normal(ct)
     heights = np.array([identity.position_xyz_mm for identity in ct.dicom.slices]) @ normal
     near = (np.abs(heights[:, None] - centers @ normal) <= reach).any(axis=1)
     slices = [identity for identity, used in zip(ct.dicom.slices, near, strict=True) if used]
+    if not slices:
+        raise UsageError(
+            f"no slice of {ct.path} is near a nodule of the prediction, so no DICOM object can refer to it",
+            hint="give the CT that the prediction was made from",
+            code="another-ct",
+        )
     headers = slice_headers(ct, slices, files=files)
-    if len(headers) > 1 and "PerFrameFunctionalGroupsSequence" in headers[0]:
+    if len(headers) > 1 and any("PerFrameFunctionalGroupsSequence" in header for header in headers):
         raise UsageError(
             f"{ct.path} is one CT in several multi-frame files, which no object can refer to together",
             hint="join the concatenation into one Enhanced CT image",
             code="multi-frame-concatenation",
         )
+    numbers = tuple(sorted(identity.frame for identity in slices if identity.frame is not None))
+    if numbers:
+        _keep_frames(headers[0], numbers)
     for header in headers:
-        _complete(header, ct.dicom)
+        _complete(header, ct.dicom, distance_mm=ct.stored_spacing_xyz_mm[2])
     if len({(header.StudyInstanceUID, header.SeriesInstanceUID) for header in headers}) > 1:
         raise UsageError(
             f"the slices of {ct.path} bear UIDs of several series, which no object can refer to together",
@@ -129,16 +149,23 @@ def source_of(ct: CTVolume, diagnoses: Sequence[Diagnosis], *, files: Sequence[D
         for header in headers:
             header.ImageOrientationPatient = headers[0].ImageOrientationPatient
     frames = [frame for header in headers for frame in frames_in(header)]
-    return Source(headers, frames)
+    return Source(headers, frames, numbers)
 
 
-def _normal(dicom: DicomSource) -> NDArray[np.float64]:
-    """Unit vector along which the slices follow each other."""
-    first, last = (np.asarray(dicom.slices[end].position_xyz_mm) for end in (0, -1))
-    return np.asarray((last - first) / np.linalg.norm(last - first))
+def _normal(ct: CTVolume) -> NDArray[np.float64]:
+    """Unit vector at a right angle to the slices, towards the last. With a tilted gantry the positions lie aslant."""
+    axis = ct.stored_axes.index(2)
+    return np.asarray(ct.direction[:, axis] * (-1.0 if ct.stored_flips[axis] else 1.0))
 
 
-def _complete(header: Dataset, dicom: DicomSource) -> None:
+def _keep_frames(header: Dataset, numbers: Sequence[int]) -> None:
+    """Describe only some frames of a file, because an object covers all that its source describes."""
+    groups = header.PerFrameFunctionalGroupsSequence
+    header.PerFrameFunctionalGroupsSequence = [groups[number - 1] for number in numbers]
+    header.NumberOfFrames = len(numbers)
+
+
+def _complete(header: Dataset, dicom: DicomSource, *, distance_mm: float) -> None:
     """Fill in the attributes that an object must take over and the CT lacks."""
     from pydicom import Dataset
     from pydicom.uid import generate_uid
@@ -147,7 +174,7 @@ def _complete(header: Dataset, dicom: DicomSource) -> None:
     header.decode()
     header.SpecificCharacterSet = "ISO_IR 192"  # an id may have any letter
     for keyword in EMPTY_WHERE_UNKNOWN:
-        if keyword not in header or not _usable(keyword, str(header[keyword].value)):
+        if keyword not in header or not _usable(header[keyword]):
             setattr(header, keyword, "")
     if "PerFrameFunctionalGroupsSequence" in header:
         if not header.get("SharedFunctionalGroupsSequence"):
@@ -163,7 +190,7 @@ def _complete(header: Dataset, dicom: DicomSource) -> None:
     else:
         _shorten(header)
         if header.get("SliceThickness") is None:  # the segmentation needs one (PS3.3 C.7.6.16.2.1, type 1C)
-            header.SliceThickness = DS(_slice_distance_mm(dicom), auto_format=True)
+            header.SliceThickness = DS(distance_mm, auto_format=True)
     # From the series, so that all its slices get the same UIDs.
     made_up = {
         "StudyInstanceUID": dicom.study_uid,
@@ -175,10 +202,13 @@ def _complete(header: Dataset, dicom: DicomSource) -> None:
             setattr(header, keyword, known or generate_uid(entropy_srcs=[keyword, dicom.slices[0].sop_uid]))
 
 
-def _usable(keyword: str, text: str) -> bool:
-    """Whether a value of the CT can be taken over: dates, times and the sex must have the standard's form."""
+def _usable(element: DataElement) -> bool:
+    """Whether a value of the CT can be taken over: dates, times, names and the sex must have the standard's form."""
     from pydicom.valuerep import DA, TM
 
+    keyword, text = element.keyword, str(element.value)
+    if keyword.endswith("Name"):
+        return element.VM <= 1  # a backslash makes one name several
     try:
         if keyword.endswith("Date"):
             return text == "" or bool(re.fullmatch(r"\d{8}", text) and DA(text))
@@ -187,12 +217,6 @@ def _usable(keyword: str, text: str) -> bool:
     except ValueError:
         return False
     return keyword != "PatientSex" or text in {"", "F", "M", "O"}
-
-
-def _slice_distance_mm(dicom: DicomSource) -> float:
-    """The usual distance between slices."""
-    heights = np.array([identity.position_xyz_mm for identity in dicom.slices]) @ _normal(dicom)
-    return float(np.median(np.diff(heights)))
 
 
 def _shorten(group: Dataset) -> None:

@@ -15,15 +15,15 @@ import pytest
 from pydicom import Dataset, dcmread
 
 import ct_files as make
-from dicom_in_every_position import predicted, series
-from enhanced_ct import concatenation
-from made_diagnosis import ball, made_diagnosis, made_prediction
+from dicom_exports import exported, upright
+from dicom_in_every_position import predicted, round_nodule, series, tilted_gantry
+from enhanced_ct import concatenation, two_acquisitions
+from made_diagnosis import ball, made_prediction
 from nodule_diag.ct.reading import read_ct
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.dicom_objects.source import EMPTY_WHERE_UNKNOWN
 from nodule_diag.dicom_objects.writing import dicom_objects, write_dicom_objects
 from nodule_diag.errors import CTError, MissingExtraError, OutputError, UsageError
-from nodule_diag.results.diagnosis import Cam
 from nodule_diag.results.segmentation import Segmentation
 
 Saved = Callable[[list[Any]], CTVolume]
@@ -109,22 +109,91 @@ def test_a_ct_may_lack_what_it_should_have(saved: Saved, keyword: str) -> None:
 
 
 def test_a_nodule_between_two_slices_has_no_segment(saved: Saved) -> None:
-    """Slices of 5 mm: a nodule of 4 mm covers no pixel's centre."""
+    """Slices of 5 mm: a nodule of 4 mm covers no pixel's centre. The report says so."""
     ct = saved(make.dicom_slices(make.chest_hu((12, 64, 60)), spacing=(0.9, 1.1, 5.0)))
     z = ct.origin_xyz_mm[2] + 27.5
-    small, large = (
-        made_diagnosis(
-            id=name,
-            xyz_lps_mm=(at := (10.0, 40.0, z)),
-            segmentation=Segmentation(ball(radius), at, ct.direction),
-            cam=Cam(ball(radius), at, ct.direction),
-        )
-        for name, radius in (("small", 2.2), ("large", 9.0))
-    )
+    small, large = (round_nodule(ct, (10.0, 40.0, z), radius, id=id) for id, radius in (("small", 2.2), ("large", 9.0)))
     assert "segmentation.dcm" not in dicom_objects(ct, made_prediction(small))
     made = dicom_objects(ct, made_prediction(small, large))
     assert [s.SegmentLabel for s in made["segmentation.dcm"].SegmentSequence] == ["Nodule large"]
     assert {"cam_1.dcm", "cam_2.dcm", "measurements.dcm"} < set(made)
+    comments = [
+        item.TextValue
+        for item in items(made["measurements.dcm"])
+        if item.ValueType == "TEXT" and item.TextValue.startswith("Most similar cases")
+    ]
+    assert ["covers no pixel's centre: it has no segment." in text for text in comments] == [True, False]
+
+
+def assert_is_the_ball(
+    made: Dataset, slices: dict[tuple[str, int | None], Dataset], center_xyz_mm: tuple[float, float, float]
+) -> None:
+    """Every pixel of every slice, by the standard's formula for its place (PS3.3, C.7.6.2.1.1).
+
+    Args:
+        made: The segmentation.
+        slices: Classic slices, each by the UID and the number that a frame cites it by.
+        center_xyz_mm: Of a ball of 6 mm. Its surface is known to 0.7 mm, which is its map's precision.
+    """
+    masks = {}
+    for frame, mask in zip(made.PerFrameFunctionalGroupsSequence, made.pixel_array, strict=True):
+        (image,) = frame.DerivationImageSequence[0].SourceImageSequence
+        cited = image.ReferencedSOPInstanceUID, image.get("ReferencedFrameNumber")
+        masks[cited] = mask
+        place = frame.PlanePositionSequence[0].ImagePositionPatient
+        np.testing.assert_allclose(place, slices[cited].ImagePositionPatient, atol=1e-9)
+    assert len(masks) == made.NumberOfFrames
+    for cited, item in slices.items():
+        row, column = np.reshape(item.ImageOrientationPatient, (2, 3)).astype(float)
+        r, c = np.indices((item.Rows, item.Columns))[..., None]
+        between_rows, between_columns = item.PixelSpacing
+        places = np.array(item.ImagePositionPatient) + c * between_columns * row + r * between_rows * column
+        distance = np.linalg.norm(places - center_xyz_mm, axis=-1)
+        assert (cited in masks) == (distance.min() < 6)
+        mask = masks.get(cited, np.zeros(distance.shape))
+        assert mask[distance < 5.3].all()
+        assert not mask[distance > 6.7].any()
+
+
+@pytest.mark.parametrize("angle", [0, 10, 20, -15])
+def test_with_a_tilted_gantry_the_slices_are_those_of_the_nodule(saved: Saved, angle: int) -> None:
+    slices, center = tilted_gantry(angle)
+    ct = saved(slices)
+    made = dicom_objects(ct, made_prediction(round_nodule(ct, center)))["segmentation.dcm"]
+    assert_is_the_ball(made, {(item.SOPInstanceUID, None): item for item in slices}, center)
+
+
+@pytest.mark.parametrize("apart_mm", [0.0, 0.7])
+def test_one_acquisition_of_a_file_is_cited_by_its_own_frames(tmp_path: Path, apart_mm: float) -> None:
+    """They are every second frame, from the top down. The CAM's planes are those of slices, so it cites them too."""
+    first, second = (
+        exported(upright(heights, (-40.0, -40.0)), pixels=(64, 60), spacing=(1.5, 1.5))
+        for heights in (2.0 * np.arange(40), 2.0 * np.arange(40)[::-1] + apart_mm)
+    )
+    file = two_acquisitions(first, second)
+    ct = read_ct(make.save_series(tmp_path / "ct", [file]), acquisition=2)
+    one, two = ((x, 5.0, 39.0 + apart_mm) for x in (5.0, 25.0))
+    slices = {(file.SOPInstanceUID, 2 * number): item for number, item in enumerate(second, start=1)}
+    made = dicom_objects(ct, made_prediction(round_nodule(ct, one)))
+    assert_is_the_ball(made["segmentation.dcm"], slices, one)
+    for group in made["cam_1.dcm"].PerFrameFunctionalGroupsSequence:
+        (image,) = group.DerivationImageSequence[0].SourceImageSequence
+        cited = slices[image.ReferencedSOPInstanceUID, image.ReferencedFrameNumber]
+        assert group.PlanePositionSequence[0].ImagePositionPatient[2] == pytest.approx(cited.ImagePositionPatient[2])
+    both = dicom_objects(ct, made_prediction(round_nodule(ct, one), round_nodule(ct, two, id="2")))["segmentation.dcm"]
+    cited = [
+        group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        for group in both.PerFrameFunctionalGroupsSequence
+    ]
+    assert sorted(cited) == sorted(2 * [*range(36, 47, 2)])
+
+
+def test_a_prediction_of_another_ct_is_refused(saved: Saved) -> None:
+    ct = saved(series())
+    x, y, z = ct.origin_xyz_mm
+    with pytest.raises(UsageError, match=r"no slice of .* is near a nodule") as caught:
+        dicom_objects(ct, made_prediction(round_nodule(ct, (x, y, z - 40.0))))
+    assert caught.value.code == "another-ct"
 
 
 @pytest.mark.parametrize("size", [(61, 63), (60, 64)], ids=["frames end within a byte", "whole bytes"])
@@ -188,7 +257,14 @@ def test_a_concatenation_is_refused(saved: Saved) -> None:
 
 @pytest.mark.parametrize(
     ("keyword", "value"),
-    [("PatientSex", "X"), ("PatientBirthDate", "unknown"), ("StudyDate", "20261341"), ("StudyTime", "25:61")],
+    [
+        ("PatientSex", "X"),
+        ("PatientBirthDate", "unknown"),
+        ("StudyDate", "20261341"),
+        ("StudyTime", "25:61"),
+        ("PatientName", "Doe^Jane\\Roe"),
+        ("ReferringPhysicianName", "Doe^Jane\\Roe"),
+    ],
 )
 def test_what_the_standard_does_not_allow_is_left_empty(saved: Saved, keyword: str, value: str) -> None:
     slices = series()
@@ -202,12 +278,13 @@ def test_what_the_standard_does_not_allow_is_left_empty(saved: Saved, keyword: s
 
 
 def test_a_slice_without_a_thickness_has_the_distance_of_the_slices(saved: Saved) -> None:
-    slices = series()
-    for item in slices:
-        del item.SliceThickness
-    ct = saved(slices)
-    shared = dicom_objects(ct, predicted(ct))["segmentation.dcm"].SharedFunctionalGroupsSequence[0]
-    assert shared.PixelMeasuresSequence[0].SliceThickness == pytest.approx(1.5)
+    """The distance is at a right angle to them, with a tilted gantry too."""
+    for slices, distance in ((series(), 1.5), (tilted_gantry(20)[0], 2.5 * np.cos(np.radians(20)))):
+        for item in slices:
+            del item.SliceThickness
+        ct = saved(slices)
+        shared = dicom_objects(ct, predicted(ct))["segmentation.dcm"].SharedFunctionalGroupsSequence[0]
+        assert shared.PixelMeasuresSequence[0].SliceThickness == pytest.approx(distance)
 
 
 def test_a_long_name_is_cut_to_what_every_reader_takes(saved: Saved) -> None:

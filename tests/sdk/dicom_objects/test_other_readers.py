@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from dicom_in_every_position import LYING, predicted, series
-from enhanced_ct import enhanced
+import ct_files as make
+from dicom_in_every_position import LYING, predicted, round_nodule, series, tilted_gantry
+from enhanced_ct import enhanced, two_acquisitions
 from made_diagnosis import made_prediction
+from nodule_diag.ct.reading import read_ct
 from nodule_diag.ct.volume import CTVolume
 from nodule_diag.dicom_objects.writing import write_dicom_objects
 from other_programs import assert_cam, assert_segments, dciodvfy_errors, program, run
@@ -47,6 +49,25 @@ def test_form_and_place(saved: Saved, tmp_path: Path, lying: str, made: Callable
     assert_segments(tmp_path / "objects/segmentation.dcm", prediction.diagnoses, read)
     for number, diagnosis in enumerate(prediction.diagnoses, start=1):
         assert_cam(tmp_path / f"objects/cam_{number}.dcm", diagnosis, read)
+
+
+def test_the_form_with_a_tilted_gantry(saved: Saved, tmp_path: Path) -> None:
+    slices, center = tilted_gantry(20)
+    ct = saved(slices)
+    files = write_dicom_objects(tmp_path / "objects", ct, made_prediction(round_nodule(ct, center)))
+    assert len(files) == 4
+    for file in files:
+        assert dciodvfy_errors(file) == [], file.name
+
+
+def test_form_and_place_of_one_acquisition_of_a_file(tmp_path: Path) -> None:
+    file = two_acquisitions(series(), series()[::-1])
+    ct = read_ct(make.save_series(tmp_path / "ct", [file]), acquisition=2)
+    prediction = predicted(ct)
+    for path in write_dicom_objects(tmp_path / "objects", ct, prediction):
+        assert dciodvfy_errors(path) == [], path.name
+    (read := tmp_path / "read").mkdir()
+    assert_segments(tmp_path / "objects/segmentation.dcm", prediction.diagnoses, read)
 
 
 @pytest.mark.parametrize("made", [classic, multi_frame])
