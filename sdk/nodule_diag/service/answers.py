@@ -126,7 +126,6 @@ FORMS: dict[str, Callable[[Predicted], Answer]] = {
     MARKUPS: _markups,
     ZIP: _zip,
 }
-_RANGE = re.compile(r"\s*([\w.+*-]+/[\w.+*-]+)\s*((?:;[^,]*)?)")
 _Q = re.compile(r";\s*q\s*=\s*([01](?:\.\d{0,3})?)", re.IGNORECASE)
 
 
@@ -138,8 +137,8 @@ def chosen_form(accept: str | None, forms: Iterable[str] = FORMS) -> str:
     """
     offered = forms = list(forms)
     wanted = [
-        (float(told[1]) if (told := _Q.search(parameters)) else 1.0, kind.lower())
-        for kind, parameters in _RANGE.findall(accept or "*/*")
+        (float(told[1]) if (told := _Q.search(one)) else 1.0, one.partition(";")[0].strip().lower())
+        for one in (accept or "*/*").split(",")
     ]
     unwanted = {kind for quality, kind in wanted if quality == 0}
     offered = [form for form in offered if form not in unwanted]

@@ -224,6 +224,13 @@ def test_a_form_that_is_not_wanted_is_not_sent(accept):
         chosen_form("text/html;q=0, text/html")
 
 
+@pytest.mark.parametrize("accept", ["x text/html", "a" * 30_000, "text/html/" * 3000, ";q" * 15_000])
+def test_a_form_is_looked_for_once_between_two_commas(accept):
+    """A search from every letter of a long header took 17 s, in which no other client was answered."""
+    with pytest.raises(ServiceError):
+        chosen_form(accept)
+
+
 def test_maps_are_of_one_nodule(running, scan):
     body = {"ct": running.add(scan)["id"], "nodules": [{"xyz": MIDDLE}, {"xyz": OTHER}]}
     answer = running.client.post("/v1/maps", json=body)
