@@ -127,6 +127,22 @@ def test_account_from_netrc(address: str, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert Pacs(address).fetch(STUDY, SERIES).files
 
 
+def test_an_account_is_not_sent_in_the_clear(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine pacs.example login made-up password secret")
+    for variables in ({module.USER: USER}, {module.TOKEN: "token"}, {"NETRC": str(netrc)}):
+        with monkeypatch.context() as patch:
+            patch.delenv(module.USER)
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            with pytest.raises(UsageError, match="not encrypted") as caught:
+                Pacs("http://pacs.example/dicom-web")
+            assert caught.value.code == "pacs-url"
+            assert Pacs("https://pacs.example/dicom-web").url
+            if "NETRC" in variables:
+                assert Pacs("http://other.example/dicom-web").url, "it is another server's account"
+
+
 def test_a_token_is_sent_before_all_else(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Orthanc knows no tokens: it must be refused although the password is right."""
     monkeypatch.setenv(module.TOKEN, "token")
