@@ -82,7 +82,7 @@ def test_what_a_cut_line_left_out_is_asked_for_again(address: str, after: int) -
 
 def test_a_line_that_stays_bad_is_an_error(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The listing is known; no object of 8 kB comes through."""
-    expected = Pacs(address)._instances(STUDY, SERIES)
+    expected = Pacs(address)._instances(STUDY, SERIES, lambda *_: None)
     with cut_line(address, after=5_000, times=10**6) as line:
         pacs = Pacs(line)
         monkeypatch.setattr(pacs, "_instances", lambda *_: expected)
