@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from io import BytesIO
 from typing import Any, NamedTuple
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -14,7 +15,7 @@ from fastapi.responses import Response
 from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.errors import UsageError
 from nodule_diag.process import document_text
-from nodule_diag.results import Prediction, prediction_document
+from nodule_diag.results import Prediction, prediction_document, redacted
 from nodule_diag.service.problems import ServiceError
 from nodule_diag.service.store import ReadCT
 
@@ -66,7 +67,7 @@ class Predicted(NamedTuple):
 
 
 def _json(made: Predicted) -> Answer:
-    document = prediction_document(made.read.ct, made.prediction, read_ms=made.read_ms, redact=made.redact)
+    document = prediction_document(made.read.ct, made.prediction, read_ms=made.read_ms)
     return Answer(document_text(document).encode("ascii"), JSON)
 
 
@@ -160,4 +161,7 @@ def answer(made: Predicted, form: str) -> Answer:
     Raises:
         NoduleDiagError: When it cannot be written: ``not-dicom``, or a missing extra.
     """
+    if made.redact:
+        ct, prediction = redacted(made.read.ct, made.prediction)
+        made = made._replace(read=replace(made.read, ct=ct), prediction=prediction)
     return FORMS[form](made)
