@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,7 +86,7 @@ class Request:
         from nodule_diag.cases import cases_where
         from nodule_diag.ct import read_ct
         from nodule_diag.diagnoser import Diagnoser
-        from nodule_diag.results import prediction_document, require_prevalence
+        from nodule_diag.results import prediction_document, redacted, require_prevalence
 
         require_prevalence(self.prevalence)
         with terminal.progress("loading the bundle"):
@@ -120,7 +120,9 @@ class Request:
                 check_lung=self.check_lung,
                 prevalence=self.prevalence,
             )
-        document = prediction_document(ct, prediction, read_ms=read_ms, redact=self.redact)
+        if self.redact:
+            ct, prediction = redacted(ct, prediction)
+        document = prediction_document(ct, prediction, read_ms=read_ms)
         files = fetched.files if fetched else None
         return Result(ct=ct, prediction=prediction, document=document, diagnoser=diagnoser, files=files)
 
@@ -224,8 +226,7 @@ def predict(
             with terminal.progress("writing"):
                 written = folder.write(ct=result.ct, diagnoses=result.diagnoses, document=result.document)
     if positions_out is not None:
-        told = zip(result.diagnoses, result.document["nodules"], strict=True)  # whose warnings are redacted where asked
-        write_positions(positions_out, [replace(one, warnings=tuple(nodule["warnings"])) for one, nodule in told])
+        write_positions(positions_out, result.diagnoses)
     try:
         written_too = evidence.write(result)
     except PacsError as error:  # the answer is not lost with it

@@ -37,6 +37,17 @@ def test_a_result(command: Any, series: Path, tiny_bundle: Path, tmp_path: Path)
     assert (document["ct"]["path"], document["ct"]["series_uid"]) == ("[redacted]", None)
 
 
+def test_the_report_and_the_positions(command: Any, series: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    filtered = ("--where", "not patient_id = 'Schmidt-1950'")
+    words = ("predict", series, *NODULE, "--bundle", tiny_bundle, *filtered)
+    written = [tmp_path / name for name in ("report.html", "nodules.csv")]
+    for more in ((), ("--redact",)):
+        ended = command(*words, "--report", written[0], "--positions-out", written[1], *more)
+        assert ended.code == 0, ended.err
+        assert ("Schmidt" in written[0].read_text()) is not bool(more)
+    assert not any(secret in path.read_text() for path in written for secret in SECRETS)
+
+
 def test_errors(command: Any, series: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     broken = series / "SCHM0003"
     broken.write_bytes(broken.read_bytes()[:-2000])

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
 from nodule_diag.ct.refusals import damaged, truncated
 from nodule_diag.errors import CTError
@@ -44,10 +45,12 @@ class ReadingLimits:
     Attributes:
         max_voxels: The most voxels of one volume.
         watch: Called after every few slices with the share that is read, 0..1; an exception ends the reading.
+        may_open: Called with the data file that a header names, before it is opened; an exception refuses it.
     """
 
     max_voxels: int = MAX_VOXELS
     watch: Callable[[float], None] = lambda _: None
+    may_open: Callable[[Path], None] = lambda _: None
 
 
 READING_LIMITS: ContextVar[ReadingLimits] = ContextVar("READING_LIMITS", default=ReadingLimits())  # noqa: B039 - it is frozen
@@ -55,14 +58,20 @@ READING_LIMITS: ContextVar[ReadingLimits] = ContextVar("READING_LIMITS", default
 
 
 @contextmanager
-def reading_limits(*, max_voxels: int = MAX_VOXELS, watch: Callable[[float], None] = lambda _: None) -> Iterator[None]:
+def reading_limits(
+    *,
+    max_voxels: int = MAX_VOXELS,
+    watch: Callable[[float], None] = lambda _: None,
+    may_open: Callable[[Path], None] = lambda _: None,
+) -> Iterator[None]:
     """Set limits for every CT that is read inside the block.
 
     Args:
         max_voxels: The most voxels of one volume. Above it, `read_ct` raises ``ct-too-large`` and allocates nothing.
         watch: Called after every few slices with the share that is read, 0..1. An exception ends the reading.
+        may_open: Called with the data file that a header names, before it is opened. An exception refuses it.
     """
-    token = READING_LIMITS.set(ReadingLimits(max_voxels, watch))
+    token = READING_LIMITS.set(ReadingLimits(max_voxels, watch, may_open))
     try:
         yield
     finally:

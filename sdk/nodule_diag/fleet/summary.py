@@ -54,10 +54,13 @@ class Summary:
     @property
     def codes(self) -> dict[str, tuple[int, int]]:
         """How many CTs and nodules failed, by code, the most frequent first."""
-        counts: dict[str, tuple[int, int]] = {}
-        for one in self.failed:
-            cts, nodules = counts.get(one.code, (0, 0))
-            counts[one.code] = (cts + 1, nodules + len(one.ids))
+        of_code: dict[str, list[Failed]] = {}
+        for one in self.failed:  # a CT with several nodules outside is there several times
+            of_code.setdefault(one.code, []).append(one)
+        counts = {
+            code: (len({one.result for one in found}), sum(len(one.ids) for one in found))
+            for code, found in of_code.items()
+        }
         return dict(sorted(counts.items(), key=lambda item: (-item[1][0], item[0])))
 
     @property

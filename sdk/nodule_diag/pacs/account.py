@@ -61,7 +61,8 @@ def checked_address(url: str) -> str:
             hint="give its root, such as https://pacs.example/dicom-web",
             code="pacs-url",
         )
-    if account() is not None and parts.scheme == "http" and parts.hostname not in LOOPBACK:
+    sent = account() or requests.utils.get_netrc_auth(url)
+    if sent and parts.scheme == "http" and parts.hostname not in LOOPBACK:
         raise UsageError(
             f"{url} is not encrypted, and an account would be sent there for all to read",
             hint="give its https:// address",

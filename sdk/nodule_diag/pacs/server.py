@@ -82,7 +82,8 @@ class Pacs:
         Args:
             study: StudyInstanceUID.
             series: SeriesInstanceUID.
-            progress: Called with how many objects have arrived, and of how many.
+            progress: Called with how many objects have arrived, and of how many: after each page of the list, for each
+                object, and before a missing one is requested. An exception ends the fetch.
 
         Returns:
             Every object that the server says the series holds.
@@ -93,10 +94,12 @@ class Pacs:
         """
         for uid in (study, series):
             _require_uid(uid)
+        progress = progress or (lambda *_: None)
         where = f"{self.url} series {series}"
-        coming = _Coming(where, self._instances(study, series), progress)
+        coming = _Coming(where, self._instances(study, series, progress), progress)
         self._fetch_series(study, series, coming)
         for uid in coming.missing:
+            progress(len(coming.came), len(coming.expected))
             self._fetch_one(study, series, uid, coming)
         if lost := coming.missing:
             raise PacsError(
@@ -137,7 +140,7 @@ class Pacs:
                 code="pacs-refused",
             )
 
-    def _instances(self, study: str, series: str) -> list[str]:
+    def _instances(self, study: str, series: str, progress: Callable[[int, int], None]) -> list[str]:
         """UIDs of the series' objects, as the server lists them."""
         uids: dict[str, None] = {}
         while len(uids) <= MAX_FILES:  # a server that ignores the offset repeats its answer
@@ -146,6 +149,7 @@ class Pacs:
             uids |= dict.fromkeys(self._asked(f"finding series {series} of study {study}", search))
             if len(uids) == before:
                 break
+            progress(0, len(uids))
         if len(uids) > MAX_FILES:
             raise PacsError(
                 f"{self.url} lists more than {MAX_FILES:,} objects in series {series}",
@@ -215,7 +219,7 @@ class _Coming:
         progress: Called with how many have arrived, and of how many.
     """
 
-    def __init__(self, where: str, expected: Sequence[str], progress: Callable[[int, int], None] | None) -> None:
+    def __init__(self, where: str, expected: Sequence[str], progress: Callable[[int, int], None]) -> None:
         self.expected = expected
         self.came: dict[str, bytes] = {}
         self._wanted = frozenset(expected)
@@ -236,14 +240,12 @@ class _Coming:
         from nodule_diag.pacs.session import MAX_OBJECT_BYTES, too_large
 
         uid = str(dataset.SOPInstanceUID)
-        if uid not in self._wanted or uid in self.came:
-            return
-        self.came[uid] = _file(dataset)
-        self._bytes += len(self.came[uid])
-        if self._bytes > MAX_OBJECT_BYTES:
-            raise too_large(self._where, MAX_OBJECT_BYTES)
-        if self._progress is not None:
-            self._progress(len(self.came), len(self.expected))
+        if uid in self._wanted and uid not in self.came:
+            self.came[uid] = _file(dataset)
+            self._bytes += len(self.came[uid])
+            if self._bytes > MAX_OBJECT_BYTES:
+                raise too_large(self._where, MAX_OBJECT_BYTES)
+        self._progress(len(self.came), len(self.expected))
 
 
 AS_STORED = (("application/dicom", "*"),)

@@ -2,7 +2,7 @@
 
 Nothing here computes a diagnosis; a result only says what was found.
 Doors: ``Prediction``, ``Diagnosis`` and its parts, ``UNCALIBRATED``, ``prediction_document``, ``figures``, the overlay
-writers, ``Redaction``.
+writers, ``Redaction``, ``redacted``.
 """
 
 import lazy_loader

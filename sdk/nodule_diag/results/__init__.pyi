@@ -18,6 +18,7 @@ from .picture import three_planes as three_planes
 from .png import png_bytes as png_bytes
 from .prediction import Prediction as Prediction
 from .prediction import prediction_document as prediction_document
+from .prediction import redacted as redacted
 from .presence import PresenceCalibration as PresenceCalibration
 from .presence import presence_evidence as presence_evidence
 from .prior import at_prevalence as at_prevalence

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from reprlib import repr as shortened
 
 from nodule_diag.ct import CTVolume
@@ -47,6 +47,28 @@ class Prediction:
         return prediction_html(nodules, bundle=self.bundle.label, runtime=self.runtime.label)
 
 
+def redacted(ct: CTVolume, prediction: Prediction) -> tuple[CTVolume, Prediction]:
+    """A CT and its prediction without what may identify the patient, for every form in which they are written.
+
+    The path becomes "[redacted]" and the DICOM source None. Warnings and the filter of the cases name no file, no UID
+    and nothing in quotes.
+    """
+    said = Redaction(ct.path, *(aside.file for aside in (ct.dicom.set_aside if ct.dicom else ()))).text
+
+    def redact(warnings: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(said(warning) for warning in warnings)
+
+    where = prediction.cases.where
+    return (
+        replace(ct, path=REDACTED, dicom=None, warnings=redact(ct.warnings)),
+        replace(
+            prediction,
+            diagnoses=tuple(replace(one, warnings=redact(one.warnings)) for one in prediction.diagnoses),
+            cases=replace(prediction.cases, where=None if where is None else said(where)),
+        ),
+    )
+
+
 def prediction_document(
     ct: CTVolume, prediction: Prediction, *, read_ms: float = 0.0, redact: bool = False
 ) -> dict[str, object]:
@@ -57,36 +79,29 @@ def prediction_document(
             except where a DICOM series was interpolated.
         prediction: The result of :meth:`Diagnoser.predict_timed`.
         read_ms: How long reading the CT took; included in ``total``.
-        redact: Leave out the path, file names and UIDs: ``path`` is "[redacted]", ``series_uid`` is null, and warnings
-            name no file.
+        redact: Leave out the path, file names and UIDs, as :func:`redacted` does: ``path`` is "[redacted]",
+            ``series_uid`` is null, and warnings name no file.
 
     Returns:
         A dict of JSON types.
     """
-    timing_ms = {"read": read_ms, **prediction.timing_ms, "total": read_ms + prediction.timing_ms["total"]}
-    nodules = [diagnosis.to_dict() for diagnosis in prediction.diagnoses]
-    warnings = list(ct.warnings)
-    cases = asdict(prediction.cases)
     if redact:
-        said = Redaction(ct.path, *(aside.file for aside in (ct.dicom.set_aside if ct.dicom else ()))).text
-        warnings = [said(warning) for warning in warnings]
-        for nodule in nodules:
-            nodule["warnings"] = [said(warning) for warning in nodule["warnings"]]
-        cases["where"] = None if cases["where"] is None else said(cases["where"])
+        ct, prediction = redacted(ct, prediction)
+    timing_ms = {"read": read_ms, **prediction.timing_ms, "total": read_ms + prediction.timing_ms["total"]}
     return {
         "schema": PREDICTION_SCHEMA,
         "ct": {
-            "path": REDACTED if redact else ct.path,
+            "path": ct.path,
             "size_xyz": list(ct.stored_size_xyz),
             "spacing_xyz_mm": list(ct.stored_spacing_xyz_mm),
             "orientation": ct.stored_orientation,
-            "series_uid": None if redact else ct.series_uid,
-            "warnings": warnings,
+            "series_uid": ct.series_uid,
+            "warnings": list(ct.warnings),
         },
         "bundle": asdict(prediction.bundle),
-        "cases": cases,
+        "cases": asdict(prediction.cases),
         "runtime": prediction.runtime.to_dict(),
         "prevalence": prediction.prevalence,
-        "nodules": nodules,
+        "nodules": [diagnosis.to_dict() for diagnosis in prediction.diagnoses],
         "timing_ms": {stage: round(value, 3) for stage, value in timing_ms.items()},
     }

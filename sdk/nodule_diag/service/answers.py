@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from io import BytesIO
 from typing import Any, NamedTuple
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -14,7 +15,7 @@ from fastapi.responses import Response
 from nodule_diag.diagnoser import Diagnoser
 from nodule_diag.errors import UsageError
 from nodule_diag.process import document_text
-from nodule_diag.results import Prediction, prediction_document
+from nodule_diag.results import Prediction, prediction_document, redacted
 from nodule_diag.service.problems import ServiceError
 from nodule_diag.service.store import ReadCT
 
@@ -66,7 +67,7 @@ class Predicted(NamedTuple):
 
 
 def _json(made: Predicted) -> Answer:
-    document = prediction_document(made.read.ct, made.prediction, read_ms=made.read_ms, redact=made.redact)
+    document = prediction_document(made.read.ct, made.prediction, read_ms=made.read_ms)
     return Answer(document_text(document).encode("ascii"), JSON)
 
 
@@ -126,7 +127,6 @@ FORMS: dict[str, Callable[[Predicted], Answer]] = {
     MARKUPS: _markups,
     ZIP: _zip,
 }
-_RANGE = re.compile(r"\s*([\w.+*-]+/[\w.+*-]+)\s*((?:;[^,]*)?)")
 _Q = re.compile(r";\s*q\s*=\s*([01](?:\.\d{0,3})?)", re.IGNORECASE)
 
 
@@ -138,8 +138,8 @@ def chosen_form(accept: str | None, forms: Iterable[str] = FORMS) -> str:
     """
     offered = forms = list(forms)
     wanted = [
-        (float(told[1]) if (told := _Q.search(parameters)) else 1.0, kind.lower())
-        for kind, parameters in _RANGE.findall(accept or "*/*")
+        (float(told[1]) if (told := _Q.search(one)) else 1.0, one.partition(";")[0].strip().lower())
+        for one in (accept or "*/*").split(",")
     ]
     unwanted = {kind for quality, kind in wanted if quality == 0}
     offered = [form for form in offered if form not in unwanted]
@@ -161,4 +161,7 @@ def answer(made: Predicted, form: str) -> Answer:
     Raises:
         NoduleDiagError: When it cannot be written: ``not-dicom``, or a missing extra.
     """
+    if made.redact:
+        ct, prediction = redacted(made.read.ct, made.prediction)
+        made = made._replace(read=replace(made.read, ct=ct), prediction=prediction)
     return FORMS[form](made)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +15,6 @@ from nodule_diag.service.requests import DicomwebReference, PathReference, Refer
 from nodule_diag.service.settings import Settings
 from nodule_diag.service.store import ReadCT
 from nodule_diag.service.work import Job
-
-HEADER_SUFFIXES = (".mhd", ".nhdr")
-"""Suffixes of header files, which name a data file beside them."""
 
 
 class Sources:
@@ -51,7 +48,11 @@ class Sources:
             ServiceError: ``no-root``, ``path-outside-root`` or ``dicomweb-not-allowed``.
             NoduleDiagError: As `read_ct` and `Pacs.fetch`.
         """
-        with reading_limits(max_voxels=self._settings.ct_voxels, watch=lambda share: job.at("read", share)):
+        with reading_limits(
+            max_voxels=self._settings.ct_voxels,
+            watch=lambda share: job.at("read", share),
+            may_open=lambda file: _require(_within(self._root, file)),
+        ):
             if isinstance(reference, PathReference):
                 return self._below_root(reference)
             return self._fetched(reference, job)
@@ -75,8 +76,9 @@ class Sources:
         files = None if ct.dicom is None else dicom_files(path)
         return ReadCT(replace(ct, path=reference.path), files, read_ms=read_ms)
 
-    def _path(self, given: str) -> Path:
-        """The resolved path of a path below the root; links must not lead out of the root."""
+    @property
+    def _root(self) -> Path:
+        """The resolved folder of ``--root``."""
         if self._settings.root is None:
             raise ServiceError(
                 "the service takes no paths",
@@ -84,20 +86,18 @@ class Sources:
                 code="no-root",
                 hint="send the CT, or start the service with --root DIR",
             )
-        root = self._settings.root.resolve()
+        return self._settings.root.resolve()
+
+    def _path(self, given: str) -> Path:
+        """The resolved path of a path below the root; links must not lead out of the root."""
+        root = self._root
         try:
             path = (root / given).resolve()
             inside = path.is_relative_to(root) and "\0" not in given
-            inside = inside and all(_within(root, entry) for entry in _reached(path))
+            inside = inside and all(_within(root, link) for link in _links(path))
         except (OSError, ValueError, RuntimeError):  # a loop of links, or an invalid name
             inside = False
-        if not inside:
-            raise ServiceError(
-                "the path leads out of the folder that CTs may be taken from",
-                status=403,
-                code="path-outside-root",
-                hint="give a path below that of --root, without links to elsewhere",
-            )
+        _require(inside)
         return path
 
     def _fetched(self, reference: DicomwebReference, job: Job) -> ReadCT:
@@ -124,19 +124,23 @@ class Sources:
             )
 
 
-def _reached(path: Path) -> list[Path]:
-    """The links that reading this path could follow."""
-    if path.is_dir():
-        found = []
-        for parent, folders, names in os.walk(path):
-            found += [entry for name in (*folders, *names) if (entry := Path(parent, name)).is_symlink()]
-        return found
-    if path.name.lower().endswith(HEADER_SUFFIXES):
-        return [entry for entry in path.parent.iterdir() if entry.is_symlink()]
-    return []
+def _links(folder: Path) -> Iterator[Path]:
+    """The links in a folder and below it; none of a file."""
+    for parent, folders, names in os.walk(folder):
+        yield from (entry for name in (*folders, *names) if (entry := Path(parent, name)).is_symlink())
 
 
-def _within(root: Path, link: Path) -> bool:
-    """Whether a link leads to a plain file below the root; a link to a folder could lead further."""
-    target = link.resolve()
+def _within(root: Path, file: Path) -> bool:
+    """Whether a file, or a link, is a plain file below the root; a link to a folder could lead further."""
+    target = file.resolve()
     return target.is_relative_to(root) and not target.is_dir()
+
+
+def _require(inside: bool) -> None:
+    if not inside:
+        raise ServiceError(
+            "the path leads out of the folder that CTs may be taken from",
+            status=403,
+            code="path-outside-root",
+            hint="give a path below that of --root, without links to elsewhere",
+        )

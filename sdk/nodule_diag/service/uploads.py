@@ -110,7 +110,9 @@ class Received:
         """Add a file; a repeated name, as of slices in two folders, gets a number in front."""
         if len(self.files) >= MAX_FILES:
             raise UsageError(f"the request holds over {MAX_FILES:,} files", hint="send one CT series")
-        self.files[name if name not in self.files else f"{len(self.files) + 1}-{name}"] = data
+        while name in self.files:
+            name = f"{len(self.files) + 1}-{name}"
+        self.files[name] = data
 
 
 def too_large(limit: int) -> ServiceError:

@@ -441,6 +441,16 @@ def test_a_summary_counts() -> None:
     assert document["failures"][0] == {"code": "b", "cts": 2, "nodules": 4}
 
 
+def test_a_summary_counts_a_ct_once_for_each_code() -> None:
+    """Each nodule outside its CT is a failure of its own."""
+    from nodule_diag.fleet.summary import Failed
+
+    failed = tuple(Failed("cts/1.json", "p", (name,), code, "m", "h") for name, code in zip("123", "aab", strict=True))
+    document = Summary(1, 3, 0, failed, 12.0, "local", 1).to_dict()
+    assert document["cts"]["failed"] == 1
+    assert document["failures"] == [{"code": "a", "cts": 1, "nodules": 2}, {"code": "b", "cts": 1, "nodules": 1}]
+
+
 @pytest.mark.slow
 @NO_RAY
 def test_an_actor_that_is_lost_is_tried_once_more(

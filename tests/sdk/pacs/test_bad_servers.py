@@ -154,6 +154,60 @@ def test_a_list_that_is_none(data: bytes) -> None:
         assert refused(url).code == "pacs-failed"
 
 
+class Ended(BaseException):
+    """What a caller raises who no longer waits, as the service's cancelled work does."""
+
+
+def test_a_fetch_ends_when_asked_although_no_object_comes() -> None:
+    asked: list[str] = []
+
+    def nonsense(handler: Handler) -> None:
+        asked.append(handler.path)
+        answer(handler, parts(b"nonsense"), PARTS)
+
+    def progress(have: int, of: int) -> None:
+        assert (have, of) == (0, 60)
+        if len(asked) == 3:
+            raise Ended
+
+    with serving(listed=listing(*(f"1.2.{n}" for n in range(60))), objects=nonsense) as url, pytest.raises(Ended):
+        Pacs(url).fetch(STUDY, SERIES, progress=progress)
+    assert len(asked) == 3, "the series, and two objects"
+
+
+def test_a_fetch_ends_when_asked_although_others_objects_come(slices: list[Dataset]) -> None:
+    other = parts(*map(file_of, slices[1:]))
+
+    def progress(have: int, of: int) -> None:
+        counts.append((have, of))
+        if len(counts) == 3:
+            raise Ended
+
+    counts: list[tuple[int, int]] = []
+    with (
+        serving(listed=listing(slices[0].SOPInstanceUID), objects=lambda handler: answer(handler, other, PARTS)) as url,
+        pytest.raises(Ended),
+    ):
+        Pacs(url).fetch(STUDY, SERIES, progress=progress)
+    assert counts == [(0, 1)] * 3, "the list, and two objects of its answer"
+
+
+def test_a_fetch_ends_when_asked_although_the_list_goes_on() -> None:
+    pages: list[int] = []
+
+    def page(handler: Handler) -> None:
+        pages.append(len(pages))
+        listing(f"1.2.{len(pages)}")(handler)
+
+    def progress(have: int, of: int) -> None:
+        if of == 3:
+            raise Ended
+
+    with serving(listed=page, objects=lambda _: None) as url, pytest.raises(Ended):
+        Pacs(url).fetch(STUDY, SERIES, progress=progress)
+    assert len(pages) == 3
+
+
 def test_another_object_than_was_asked_for(slices: list[Dataset]) -> None:
     wanted, other = slices[0].SOPInstanceUID, file_of(slices[1])
     with serving(listed=listing(wanted), objects=lambda handler: answer(handler, parts(other), PARTS)) as url:

@@ -82,7 +82,7 @@ def test_what_a_cut_line_left_out_is_asked_for_again(address: str, after: int) -
 
 def test_a_line_that_stays_bad_is_an_error(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The listing is known; no object of 8 kB comes through."""
-    expected = Pacs(address)._instances(STUDY, SERIES)
+    expected = Pacs(address)._instances(STUDY, SERIES, lambda *_: None)
     with cut_line(address, after=5_000, times=10**6) as line:
         pacs = Pacs(line)
         monkeypatch.setattr(pacs, "_instances", lambda *_: expected)
@@ -125,6 +125,22 @@ def test_account_from_netrc(address: str, monkeypatch: pytest.MonkeyPatch, tmp_p
     netrc.write_text(f'machine 127.0.0.1 login {USER} password "{PASSWORD}"')
     monkeypatch.setenv("NETRC", str(netrc))
     assert Pacs(address).fetch(STUDY, SERIES).files
+
+
+def test_an_account_is_not_sent_in_the_clear(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine pacs.example login made-up password secret")
+    for variables in ({module.USER: USER}, {module.TOKEN: "token"}, {"NETRC": str(netrc)}):
+        with monkeypatch.context() as patch:
+            patch.delenv(module.USER)
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            with pytest.raises(UsageError, match="not encrypted") as caught:
+                Pacs("http://pacs.example/dicom-web")
+            assert caught.value.code == "pacs-url"
+            assert Pacs("https://pacs.example/dicom-web").url
+            if "NETRC" in variables:
+                assert Pacs("http://other.example/dicom-web").url, "it is another server's account"
 
 
 def test_a_token_is_sent_before_all_else(address: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import ct_files as make
 from nodule_diag.ct.reading import read_ct
+from nodule_diag.service.uploads import Received
 
 NAMES = ("scan.nii", "scan.nii.gz", "scan.mha", "scan.mhd", "scan.nrrd", "scan.nhdr", "series.zip", "series")
 
@@ -71,6 +72,13 @@ def test_slices_of_two_folders_with_one_name_are_both_taken(running, tmp_path):
     answer = running.client.post("/v1/cts", files=parts)
     assert answer.status_code == 201, answer.text
     assert answer.json()["size_xyz"] == [28, 32, 12]
+
+
+def test_a_name_with_a_number_in_front_may_be_taken_too():
+    received = Received()
+    for name in ("IM1", "3-IM1", "IM1", "3-IM1"):
+        received.add_file(name, name.encode())
+    assert list(received.files.values()) == [b"IM1", b"3-IM1", b"IM1", b"3-IM1"]
 
 
 def test_a_series_of_several_is_chosen_by_the_query(running, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import io
 import json
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -12,11 +13,13 @@ import jsonschema
 import pydicom
 import pytest
 
+from nodule_diag.ct.made_up import made_up_ct
 from nodule_diag.ct.reading import read_ct
 from nodule_diag.exchange.reading import read_positions
 from nodule_diag.report.writing import viewer_data
-from nodule_diag.service.answers import chosen_form
+from nodule_diag.service.answers import DICOM, FORMS, MARKUPS, ZIP, Predicted, answer, chosen_form
 from nodule_diag.service.problems import ServiceError
+from nodule_diag.service.store import ReadCT
 from nodule_diag_cli.main import run
 from service_client import MIDDLE
 
@@ -89,6 +92,19 @@ def test_a_report(running, scan):
     assert "Scroll through it" in answer.text
     assert answer.headers["content-security-policy"].startswith("sandbox allow-scripts; default-src 'none'")
     assert scan.name not in answer.text
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form not in (DICOM, ZIP)])
+def test_redact_holds_for_every_form(form, diagnoser):
+    """DICOM objects, which name the patient, are refused."""
+    name = "Mueller-1950"
+    ct = replace(made_up_ct(), warnings=(f"'{name}' has no slice 3",))
+    prediction = diagnoser.predict_timed(ct, [(0.0, 0.0, 0.0)])
+    prediction = replace(prediction, cases=replace(prediction.cases, where=f"not patient_id = '{name}'"))
+    made = Predicted(ReadCT(ct), 0.0, prediction, diagnoser, redact=False)
+    plain, told = answer(made, form).body.decode(), answer(made._replace(redact=True), form).body.decode()
+    assert name in plain or form == MARKUPS
+    assert name not in told
 
 
 def test_markups_for_slicer(running, scan, tmp_path):
@@ -222,6 +238,13 @@ def test_a_form_that_is_not_wanted_is_not_sent(accept):
     assert chosen_form(accept) == "text/html"
     with pytest.raises(ServiceError):
         chosen_form("text/html;q=0, text/html")
+
+
+@pytest.mark.parametrize("accept", ["x text/html", "a" * 30_000, "text/html/" * 3000, ";q" * 15_000])
+def test_a_form_is_looked_for_once_between_two_commas(accept):
+    """A search from every letter of a long header took 17 s, in which no other client was answered."""
+    with pytest.raises(ServiceError):
+        chosen_form(accept)
 
 
 def test_maps_are_of_one_nodule(running, scan):

@@ -25,8 +25,12 @@ from guard import watched
 from nodule_diag.errors import UsageError
 from nodule_diag.service import uploads
 from nodule_diag.service.gatekeeper import PAGE_POLICY
+from nodule_diag.service.problems import ServiceError
+from nodule_diag.service.requests import PathReference
 from nodule_diag.service.settings import Settings, read_token
+from nodule_diag.service.sources import Sources
 from nodule_diag.service.uploads import file_name
+from nodule_diag.service.work import Job
 from service_client import MIDDLE, Running, wait_for
 
 TOKEN = "a token of thirty-two characters"
@@ -163,6 +167,29 @@ def test_a_link_does_not_leave_the_root(rooted, tmp_path):
         refused(running.client.post("/v1/cts", json={"path": path}), 403, "path-outside-root")
     (root / "good.nii").symlink_to(root / "own.nii")
     assert running.client.post("/v1/cts", json={"path": "good.nii"}).status_code == 201
+
+
+@pytest.mark.parametrize("suffix", [".mhd", ".mha", ".nhdr", ".nrrd"])
+@pytest.mark.parametrize(
+    ("data", "link"), [("hidden.raw", "hidden.raw"), ("sub/hidden.raw", "sub/hidden.raw"), ("sub/hidden.raw", "sub")]
+)
+def test_a_header_does_not_leave_the_root_by_a_link(suffix, data, link, tmp_path):
+    """Whatever its suffix is, and whatever in the name of its data file is a link."""
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    outside.mkdir()
+    header = make.write(outside / f"hidden{'.mhd' if suffix.startswith('.m') else '.nhdr'}").read_bytes()
+    place = root / link
+    place.parent.mkdir(parents=True)
+    (root / f"scan{suffix}").write_bytes(header.replace(b"hidden.raw", data.encode()))
+    place.symlink_to(outside if link == "sub" else outside / "hidden.raw")
+    sources, job = Sources(Settings(root=root), threads=1), Job(lambda _: None, seconds=60.0, request_id="1")
+    with pytest.raises(ServiceError) as caught:
+        sources.referred(PathReference(path=f"scan{suffix}"), job)
+    assert (caught.value.status, caught.value.code) == (403, "path-outside-root")
+    place.unlink()
+    inside = outside.rename(root / "inside")
+    place.symlink_to(inside if link == "sub" else inside / "hidden.raw")
+    assert sources.referred(PathReference(path=f"scan{suffix}"), job).ct.size_xyz == (28, 32, 12)
 
 
 @pytest.mark.parametrize("named", ["../secret.raw", "/etc/passwd", "other.raw", "0", "LIST"])

@@ -8,6 +8,7 @@ from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import cast
 
+from nodule_diag.ct.limits import READING_LIMITS
 from nodule_diag.ct.refusals import quoted
 from nodule_diag.errors import CTError
 
@@ -47,7 +48,8 @@ class CTFile:
         """The file with the voxels of a detached header: one file, in the header's own folder.
 
         A header is text that anyone can write, so it may not name a file outside its folder. Links in the folder are
-        followed to any place: their author could also have put the voxels into the folder.
+        followed to any place: their author could also have put the voxels into the folder. A caller for whom that is
+        not so sets ``may_open`` of :func:`nodule_diag.ct.reading_limits`.
 
         Args:
             name: The file as the header names it.
@@ -72,6 +74,7 @@ class CTFile:
                 self.used.add(name)
                 return CTFile(data, held)
         elif data.is_file():
+            READING_LIMITS.get().may_open(data)
             return CTFile(data)
         raise CTError(
             f"{self} takes its voxels from {quoted(name)}, which does not exist",
