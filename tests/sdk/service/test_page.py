@@ -230,6 +230,38 @@ def test_all_by_keyboard(opened: Any) -> None:
     tab_to(page, "button", "Report")
 
 
+def test_a_place_outside_the_ct_is_refused(opened: Any) -> None:
+    page = opened()
+    page.get_by_role("button", name="Try nodule 1").wait_for()
+    start = cross(page)
+    x = page.get_by_label("x", exact=True)
+    x.fill("999")
+    x.press("Enter")
+    assert x.evaluate("input => input.validationMessage") == "x 999 mm lies outside the CT."
+    assert x.input_value() == "999"
+    assert page.locator(".nodules li").count() == 0
+    x.fill("-70")
+    diagnosed(page, lambda: x.press("Enter"))
+    x.fill("-999")
+    x.press("Tab")
+    assert x.evaluate("input => document.activeElement === input && !input.validity.valid")
+    page.get_by_role("button", name="Try nodule 1").click()
+    np.testing.assert_allclose(cross(page), start)
+    assert x.evaluate("input => input.validity.valid")
+
+
+def test_each_nodule_has_a_number_of_its_own(opened: Any) -> None:
+    page = opened()
+    diagnosed(page, page.get_by_role("button", name="Try nodule 1").click)
+    y = page.get_by_label("y", exact=True)
+    y.fill(str(cross(page)[1] + 3))
+    y.press("Tab")
+    diagnosed(page, page.get_by_role("button", name="Move nodule 1 here").click)
+    diagnosed(page, page.get_by_role("button", name="Try nodule 1").click)
+    _, content = saved(page, page.get_by_role("button", name="JSON").click)
+    assert [nodule["id"] for nodule in json.loads(content)["nodules"]] == ["1", "4"]
+
+
 def test_downloads_say_what_the_page_says(opened: Any) -> None:
     page = opened()
     document = diagnosed(page, page.get_by_role("button", name="Try nodule 2").click)

@@ -110,13 +110,26 @@ const goTo = (mm) => page.viewer.goTo(page.viewer.volume.index(mm));
 const same = (a, b) => a.every((value, k) => Math.abs(value - b[k]) < 0.05);
 
 function showCross() {
-  crossMm().forEach((value, k) => { if (document.activeElement !== numbers[k]) numbers[k].value = value.toFixed(1); });
+  crossMm().forEach((value, k) => {
+    if (document.activeElement === numbers[k]) return;
+    numbers[k].value = value.toFixed(1);
+    numbers[k].setCustomValidity("");
+  });
   drawMoveButton();
 }
 
+// The cross ends at the middles of the outermost voxels; the numbers are shown to 0.1 mm.
+function inside(mm) {
+  const { size, stepMm } = page.viewer.volume;
+  return page.viewer.volume.index(mm).every((at, axis) => Math.min(at, size[axis] - 1 - at) * stepMm[axis] > -0.1);
+}
+
 for (const input of numbers) {
+  input.addEventListener("input", () => input.setCustomValidity(""));
   input.addEventListener("change", () => {
-    if (numbers.every((each) => each.checkValidity())) goTo(numbers.map((each) => Number(each.value)));
+    const mm = numbers.map((each) => Number(each.value));
+    if (input.checkValidity() && !inside(mm)) input.setCustomValidity(`${input.name} ${input.value} mm lies outside the CT.`);
+    if (input.reportValidity() && numbers.every((each) => each.checkValidity())) goTo(mm);
     showCross();
   });
 }
@@ -129,7 +142,8 @@ const diagnoseHere = () => diagnoseAt(crossMm());
 function diagnoseAt(mm, number) {
   const known = page.nodules.find((nodule) => same(nodule.mm, mm));
   if (known) return known.state === "failed" ? diagnose(known) : choose(known);
-  const nodule = { number: String(number ?? ++page.count), mm, abort: new AbortController() };
+  const taken = page.nodules.some((nodule) => nodule.number === String(number)); // a suggested one that was moved
+  const nodule = { number: String(taken ? ++page.count : number ?? ++page.count), mm, abort: new AbortController() };
   page.nodules.push(nodule);
   Object.assign(page, { chosen: nodule, hidden: false });
   diagnose(nodule);
