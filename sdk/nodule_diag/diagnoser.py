@@ -250,7 +250,7 @@ class Diagnoser:
                 return held_lung_mask(ct)
 
         for center in centers_xyz_mm:
-            require_inside(ct, center, in_lung=(lambda point: lungs().contains(point)) if check_lung else None)
+            require_inside(ct, center, in_lung=(lambda point: lungs().contains(point) is True) if check_lung else None)
             require_no_gap(ct, center, half_cube_mm=PATCH_SIZE * PATCH_SPACING_MM / 2)
         mask = lungs() if check_lung or masked else None
         # Not timed as a stage. A caller without the mask is still warned if this is not a chest.

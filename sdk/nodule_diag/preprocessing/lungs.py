@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodule_diag.ct import CTVolume
+from nodule_diag.ct.hounsfield import PADDING_FLOOR_HU
 from nodule_diag.preprocessing.closing import LEVEL, closing
-from nodule_diag.preprocessing.mask import NO_LUNG, THRESHOLD, LungMask
+from nodule_diag.preprocessing.mask import CUT_LUNG, NO_LUNG, THRESHOLD, LungMask
 
 HU = NDArray[np.int16] | NDArray[np.float32]
 
@@ -43,6 +44,19 @@ PURE_AIR_HU = -950
 LEAST_PARENCHYMA = 0.2
 """Step 5: a part of C with a smaller share of voxels above :data:`PURE_AIR_HU` is gas (stomach, bowel, the space
 between arm and chest), not lung. Normal lungs have 0.97, severe emphysema about 0.5."""
+
+CUT_PARENCHYMA = 0.5
+"""Air that reaches the edge of a slice and has at least this share of voxels above :data:`PURE_AIR_HU` is lung that a
+small field of view cuts. Room air has next to none, also with table and foam in it."""
+
+LEAST_CUT = 0.01
+"""From this share of the CT on, cut lung is reported."""
+
+CANVAS_SHARE = 0.1
+"""A value that this share of the outermost voxels has, and that is no air, fills a canvas round the CT."""
+
+LEAST_TISSUE = 0.01
+"""A CT on a canvas holds at least this share of tissue."""
 
 LEAST_LUNG = 0.005
 """A CT with a smaller share of lung is probably not of a chest. The two LIDC-IDRI CTs have 6 and 9 %, an abdomen whose
@@ -71,7 +85,7 @@ def held_lung_mask(ct: CTVolume) -> LungMask:
     """
     if (found := _found.get(ct)) is None:
         mask = lung_mask(ct)
-        found = _found[ct] = mask.closed, mask.start_zyx, mask.stride_zyx, mask.warnings
+        found = _found[ct] = mask.closed, mask.start_zyx, mask.stride_zyx, mask.warnings, mask.whole
     return LungMask(ct, *found)
 
 
@@ -85,13 +99,15 @@ def lung_mask(ct: CTVolume) -> LungMask:
         The mask. Without any lung in the CT the mask is empty, and its ``warnings`` say so; no error is raised.
     """
     strides = [max(1, round(GRID_MM / spacing)) for spacing in ct.spacing_zyx_mm]
-    starts, coarse = _lungs_on_grid(ct, strides)  # D
-    warnings = _plausible(coarse)
-    if not coarse.any():
-        return LungMask(ct=ct, closed=np.zeros((0, 0, 0), dtype=np.int16), warnings=warnings)
+    starts, coarse, cut = _lungs_on_grid(ct, strides)  # D
+    warnings = _plausible(coarse, cut)
     z_mm, y_mm, x_mm = (spacing * stride for spacing, stride in zip(ct.spacing_zyx_mm, strides, strict=True))
-    closed = _closed(coarse, (z_mm, y_mm, x_mm))  # E
-    return LungMask(ct=ct, closed=closed, start_zyx=starts, stride_zyx=tuple(strides), warnings=warnings)
+    closed, whole = np.zeros((0, 0, 0), dtype=np.int16), None
+    if coarse.any():
+        closed = _closed(coarse, (z_mm, y_mm, x_mm))  # E
+    if CUT_LUNG in warnings:  # a nodule in it is tissue, which only the closing covers
+        whole = _closed(coarse | cut, (z_mm, y_mm, x_mm)) >= THRESHOLD * LEVEL
+    return LungMask(ct, closed, starts, tuple(strides), warnings, whole)
 
 
 def lung_warnings(ct: CTVolume) -> tuple[str, ...]:
@@ -104,23 +120,43 @@ def lung_warnings(ct: CTVolume) -> tuple[str, ...]:
         max(1, min(round(LOOK_MM / spacing), size // LOOK_NODES))
         for spacing, size in zip(ct.spacing_zyx_mm, ct.hu.shape, strict=True)
     ]
-    return _plausible(_lungs_on_grid(ct, strides)[1])
+    return _plausible(*_lungs_on_grid(ct, strides)[1:])
 
 
-def _lungs_on_grid(ct: CTVolume, strides: Sequence[int]) -> tuple[tuple[int, ...], NDArray[np.bool_]]:
-    """Steps 1 to 5 on every so many voxels: the grid's first voxel, and D."""
+def _lungs_on_grid(
+    ct: CTVolume, strides: Sequence[int]
+) -> tuple[tuple[int, ...], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Steps 1 to 5 on every so many voxels: the grid's first voxel, D, and the lung that an edge of the slices cuts."""
     starts = tuple((size - 1) % stride // 2 for size, stride in zip(ct.hu.shape, strides, strict=True))
     lattice = tuple(slice(start, None, stride) for start, stride in zip(starts, strides, strict=True))
-    hu = np.ascontiguousarray(ct.hu[lattice])
-    return starts, _without_other_air(_air_inside_body(hu), hu)
+    hu = _without_canvas(np.ascontiguousarray(ct.hu[lattice]))
+    air, cut = _air_inside_body(hu)
+    return starts, _without_other_air(air, hu), cut
 
 
-def _plausible(lungs: NDArray[np.bool_]) -> tuple[str, ...]:
-    """Why this is not a CT of a chest, in words."""
+def _plausible(lungs: NDArray[np.bool_], cut: NDArray[np.bool_]) -> tuple[str, ...]:
+    """Why the mask may be wrong, in words."""
     share = float(lungs.mean())
+    if float(cut.mean()) >= LEAST_CUT:
+        return (CUT_LUNG,)
     if share == 0.0:
         return (NO_LUNG,)
     return (f"hardly any lung was found in this CT: {100 * share:.1f} % of it",) if share < LEAST_LUNG else ()
+
+
+def _without_canvas(hu: HU) -> HU:
+    """HU with air where a CT was laid onto a canvas of one denser value, as resampling with 0 does."""
+    values, counts = np.unique(_rim(hu), return_counts=True)
+    value = values[counts.argmax()]
+    if value <= PURE_AIR_HU or counts.max() < CANVAS_SHARE * counts.sum():
+        return hu
+    pieces = _components(hu == value)
+    outer = np.zeros(int(pieces.max()) + 1, dtype=bool)
+    outer[_rim(pieces)] = True
+    outer[0] = False
+    without = np.where(outer[pieces], hu.dtype.type(PADDING_FLOOR_HU), hu)
+    # A made-up body of one value is no canvas: without it, hardly any tissue is left.
+    return without if float((without > THRESHOLD_RANGE_HU[1]).mean()) >= LEAST_TISSUE else hu
 
 
 def otsu_threshold(hu: HU) -> float:
@@ -146,13 +182,16 @@ def otsu_threshold(hu: HU) -> float:
     return lowest + float(np.argmax(below * over * difference**2))
 
 
-def _air_inside_body(hu: HU) -> NDArray[np.bool_]:
+def _air_inside_body(hu: HU) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Steps 1 to 4: C, the air that the body, the largest piece of what is denser than air, surrounds in a slice.
+
+    The second array is what would be C, were the slices larger: parenchyma that reaches an edge of its slice.
 
     Holes are filled slice by slice: the lungs are open to the outside in 3-D where the scan ends within them or within
     the trachea, and a hole in 3-D is a hole in each slice, so the 3-D filling would add nothing.
     """
-    pieces = _components(hu > float(np.clip(otsu_threshold(hu), *THRESHOLD_RANGE_HU)))
+    tissue = hu > float(np.clip(otsu_threshold(hu), *THRESHOLD_RANGE_HU))
+    pieces = _components(tissue)
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     body = pieces == max(int(sizes.argmax()), 1)
@@ -162,10 +201,18 @@ def _air_inside_body(hu: HU) -> NDArray[np.bool_]:
     np.logical_not(body, out=sheet[:, :height])
     regions = _components(sheet.reshape(-1, width)).reshape(sheet.shape)[:, :height]
     enclosed = np.ones(int(regions.max()) + 1, dtype=bool)
-    enclosed[0] = False
-    for rim in (regions[:, 0], regions[:, -1], regions[:, :, 0], regions[:, :, -1]):
-        enclosed[rim] = False
-    return enclosed[regions]
+    enclosed[_rim(regions)] = enclosed[0] = False
+    sample = (slice(None), slice(None, None, 2), slice(None, None, 2))
+    owner, grey = regions[sample], (hu[sample] > PURE_AIR_HU) & ~tissue[sample]
+    sizes, parenchyma = (np.bincount(found, minlength=len(enclosed)) for found in (owner.ravel(), owner[grey]))
+    cut = ~enclosed & (parenchyma > CUT_PARENCHYMA * sizes)
+    cut[0] = False
+    return enclosed[regions], cut[regions]
+
+
+def _rim(values: NDArray[Any]) -> NDArray[Any]:
+    """The outermost values of every slice."""
+    return np.concatenate([side.ravel() for side in (values[:, 0], values[:, -1], values[:, :, 0], values[:, :, -1])])
 
 
 def _without_other_air(air: NDArray[np.bool_], hu: HU) -> NDArray[np.bool_]:

@@ -21,6 +21,7 @@ Box = tuple[slice, slice, slice]
 THRESHOLD = 0.5
 """Step 7 (paper 4.2): voxels of E at or above this are lung."""
 
+CUT_LUNG = "the lung reaches the edge of this CT's slices: in the lung that is cut, no position is checked"
 NO_LUNG = "no lung was found in this CT: the lung mask is empty"
 
 
@@ -34,6 +35,8 @@ class LungMask:
         start_zyx: CT voxel of the grid's first node.
         stride_zyx: CT voxels from one node to the next.
         warnings: why the mask may be wrong; empty when nothing is suspicious.
+        whole: (gz, gy, gx) bool, also with the lung that an edge of the slices cuts, which the mask does not hold; None
+            where none is cut.
     """
 
     ct: CTVolume
@@ -41,6 +44,7 @@ class LungMask:
     start_zyx: tuple[int, ...] = (0, 0, 0)
     stride_zyx: tuple[int, ...] = (1, 1, 1)
     warnings: tuple[str, ...] = ()
+    whole: NDArray[np.bool_] | None = None
 
     @classmethod
     def from_array(cls, ct: CTVolume, mask: ArrayLike) -> LungMask:
@@ -75,14 +79,19 @@ class LungMask:
         slabs = (slice(start, start + 32) for start in range(0, len(self.ct.hu), 32))  # bounds the float32 in memory
         return np.concatenate([self.crop((slab, slice(None), slice(None))) for slab in slabs])
 
-    def contains(self, point_xyz_mm: ArrayLike) -> bool:
-        """Whether a point (3,) in LPS millimetres lies in the lungs; False outside the volume."""
+    def contains(self, point_xyz_mm: ArrayLike) -> bool | None:
+        """Whether a point (3,) in LPS millimetres lies in the lungs; False outside the volume, None in cut lung."""
         point = np.asarray(point_xyz_mm, dtype=np.float64).reshape(1, 3)
         index_zyx = index_from_lps(self.ct, point)[0][::-1]
         upper = np.asarray(self.ct.hu.shape) - 0.5
         if not bool(((index_zyx >= -0.5) & (index_zyx <= upper)).all()):
             return False
-        return bool(self._at([np.array([index]) for index in index_zyx]).item())
+        if self._at([np.array([index]) for index in index_zyx]).item():
+            return True
+        if self.whole is None:
+            return False
+        node = np.rint((index_zyx - self.start_zyx) / self.stride_zyx).astype(int)
+        return None if self.whole[tuple(np.clip(node, 0, np.subtract(self.whole.shape, 1)))] else False
 
     def _at(self, positions_zyx: Sequence[NDArray[np.signedinteger | np.floating]]) -> NDArray[np.bool_]:
         """The mask at the lattice of CT index positions (z,), (y,), (x,)."""

@@ -117,7 +117,8 @@ class Diagnosis:
         id: The caller's name for the nodule.
         xyz_lps_mm: The position that was used, LPS mm.
         voxel_xyz: The nearest voxel of the file as stored, x, y, z.
-        in_lung: Whether the position lies in the lung mask; None where the lungs were not checked.
+        in_lung: Whether the position lies in the lung mask; None where the lungs were not checked, or are cut by an
+            edge of the slices.
         malignancy: CNet's probability P if benign and malignant are equally likely; with ``prevalence`` set, for that
             share of malignant nodules. P is calibrated where the bundle has a calibration; ``logit`` never is.
         logit: S of paper eq. 4, CNet's output before the sigmoid: the mean of the CAM of eq. 5. It is not the mean of

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from nodule_diag.ct.volume import CTVolume
-from nodule_diag.preprocessing.lungs import held_lung_mask, lung_mask, otsu_threshold
-from nodule_diag.preprocessing.mask import NO_LUNG, LungMask
+from nodule_diag.preprocessing.lungs import held_lung_mask, lung_mask, lung_warnings, otsu_threshold
+from nodule_diag.preprocessing.mask import CUT_LUNG, NO_LUNG, LungMask
 from nodule_diag.preprocessing.reference import reference_lung_mask
 
 SPACING = (2.5, 2.0, 2.0)
@@ -132,6 +133,33 @@ def test_what_is_open_at_an_edge_of_the_slice_is_outside(edge: tuple[slice, slic
     assert not found[edge].all(axis=0).any()
 
 
+@pytest.mark.parametrize("cut", [np.s_[:, :, 60:], np.s_[:, 45:], np.s_[:, 45:-40, 45:-20]])
+def test_lung_that_the_edge_of_the_slices_cuts_is_not_called_outside(cut: tuple[slice, ...]) -> None:
+    hu, lungs = chest()
+    z, y, x = grid()
+    nodule = (z - 0) ** 2 + (y - 10) ** 2 + (np.abs(x) - 65) ** 2 < 6**2
+    assert lungs[nodule].all()
+    ct = volume(np.where(nodule, 45, hu).astype(np.int16)[cut])
+    mask = lung_mask(ct)
+    assert mask.warnings == lung_warnings(ct) == (CUT_LUNG,)
+    inside = np.argwhere(lungs[cut])[::997]
+    assert len(inside) > 50
+    assert {mask.contains(point(ct, tuple(index[::-1]))) for index in inside} <= {True, None}
+    away = np.argwhere(~ndimage.binary_dilation(lungs, iterations=6)[cut])
+    assert {mask.contains(point(ct, tuple(index[::-1]))) for index in away[::997]} == {False}
+
+
+@pytest.mark.parametrize("fill", [0, 500, -300, -2000, -1000])
+@pytest.mark.parametrize("width", [4, 40])
+def test_a_canvas_round_the_ct_is_no_body(fill: int, width: int) -> None:
+    hu = chest()[0]
+    sides = ((0, 0), (width, width), (width, width))
+    found = lung_mask(volume(np.pad(hu, sides, constant_values=fill).clip(-1024)))
+    wanted = lung_mask(volume(np.pad(hu, sides, constant_values=-1024)))
+    assert (found.warnings, found.whole) == ((), None)
+    np.testing.assert_array_equal(found.to_array(), wanted.to_array())
+
+
 def test_contains_follows_the_mask_and_ends_at_the_border() -> None:
     ct = volume(chest(through=True)[0])
     mask = lung_mask(ct)
@@ -195,7 +223,7 @@ NOT_A_CHEST = {
 def test_without_lungs_the_mask_is_empty_and_says_so(name: str) -> None:
     ct = volume(NOT_A_CHEST[name].astype(np.int16))
     mask = lung_mask(ct)
-    assert mask.warnings == (NO_LUNG,)
+    assert mask.warnings == (CUT_LUNG if name.startswith("lung") else NO_LUNG,)
     assert mask.to_array().shape == ct.hu.shape
     assert not mask.to_array().any()
     assert not mask.contains(point(ct, (0.0, 0.0, 0.0)))
@@ -214,7 +242,7 @@ def test_any_volume_gets_a_mask_of_its_shape(seed, shape, spacing, dtype) -> Non
     mask = lung_mask(volume(hu, spacing))
     found = mask.to_array()
     assert found.shape == shape
-    assert found.any() == (NO_LUNG not in mask.warnings)
+    assert found.any() or mask.warnings in {(NO_LUNG,), (CUT_LUNG,)}
 
 
 def test_one_slice_of_a_chest() -> None:
