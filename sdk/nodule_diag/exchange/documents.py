@@ -10,10 +10,10 @@ from typing import Any
 
 from nodule_diag.ct import Space
 from nodule_diag.exchange import numbers
-from nodule_diag.exchange.content import MAX_POSITIONS
 from nodule_diag.exchange.position import Mark, PositionFile
 from nodule_diag.exchange.refusals import refused
 from nodule_diag.exchange.tables import not_placed
+from nodule_diag.tables import MAX_POSITIONS, number
 
 LINES = (".jsonl", ".ndjson")
 SLICER_SPACES: dict[str, Space] = {"LPS": "lps", "RAS": "ras"}
@@ -99,7 +99,7 @@ def _list(path: Path, entries: list[tuple[str, Any]], form: str) -> PositionFile
         xyz = []
         for axis in "xyz":
             try:
-                xyz.append(numbers.number(entry[axis]))
+                xyz.append(number(entry[axis]))
             except KeyError:
                 faults.append(f"{place}: {axis} is missing")
             except (ValueError, OverflowError):
@@ -164,8 +164,8 @@ def _of_markup(place: str, markup: dict[str, Any], faults: list[str], unplaced: 
             return []
         return [Mark(place, numbers.point(markup.get("center"), faults, what=f"{place}: center"), title or None)]
     marks = []
-    for number, control in enumerate(controls, start=1):
-        here = f"{place}, control point {number}"
+    for at, control in enumerate(controls, start=1):
+        here = f"{place}, control point {at}"
         if not isinstance(control, dict):
             faults.append(f"{here}: not an object")
             continue
