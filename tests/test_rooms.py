@@ -11,7 +11,7 @@ import pytest
 
 ROOMS = {
     "nodule_diag": (
-        "backends bundle cases ct dicom_objects exchange fleet pacs preprocessing process report results service"
+        "backends bundle cases ct dicom_objects exchange fleet pacs preprocessing process report results service tables"
     ),
     "nodule_diag_training": "data engine evaluation experiments losses model recipe",
     "nodule_diag_export": "bundle engines fused graph parity triton winograd",

@@ -7,13 +7,11 @@ faults are reported together, before any CT is opened.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
 import os
+import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from reprlib import repr as shortened
@@ -25,14 +23,16 @@ from nodule_diag.bundle import require_plain_json
 from nodule_diag.cases.case import Case
 from nodule_diag.cases.identity import identity_faults, pseudonym
 from nodule_diag.errors import UsageError
+from nodule_diag.tables import Table, number, read_bytes, text_of
 
 ALSO_CALLED = {"case": "case_id", "patient": "patient_id", "method": "label_source", "diameter": "diameter_mm"}
 """What ``train prepare sure`` calls these columns."""
 LABELS = {"0": 0, "benign": 0, "1": 1, "malignant": 1}
 SCORES = ("malignancy", "expert_score")
 FAULTS_IN_MESSAGE = 20
-MAX_BYTES = 512 * 2**20
-"""Largest table."""
+FIGURES = ("x", "y", "z", *SCORES, "diameter_mm")
+_PLAIN = re.compile(r"-?(0|[1-9][0-9]*)([.,][0-9]+)?")
+"""A number in a free column. All else stays text: 001 is a code, 1e10 may be one."""
 
 
 class Place(BaseModel):
@@ -88,20 +88,22 @@ def read_case_table(
     """
     file = Path(path)
     try:
-        with file.open("rb") as opened:
-            data = opened.read(MAX_BYTES + 1)
-        text = data.decode("utf-8-sig") if len(data) <= MAX_BYTES else ""
-    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a path with a NUL character
-        raise _fault(file, [f"it cannot be read: {getattr(error, 'strerror', None) or error}"]) from error
-    if len(data) > MAX_BYTES:
-        raise _fault(file, [f"it has more than {MAX_BYTES} bytes"])
-    rows = _json_rows(file, text) if file.suffix.lower() == ".json" else _csv_rows(file, text)
-    listed: list[tuple[str, Listed]] = []
+        text = text_of(file, read_bytes(file))
+    except UsageError as error:
+        raise UsageError(error.message, hint=_NEEDS, code="case-table") from error
     faults: list[str] = []
+    read: Callable[[Any], float] = number
+    comma = False
+    if file.suffix.lower() == ".json":
+        rows = _json_rows(file, text)
+    else:
+        table = Table(file, text)
+        rows, faults, read, comma = _csv_rows(table), table.faults, table.number, table.delimiter != ","
+    listed: list[tuple[str, Listed]] = []
     seen: set[str] = set()
     for where, row in rows:
         try:
-            entry = _listed(row, folder=file.parent, columns=columns)
+            entry = _listed(row, folder=file.parent, columns=columns, read=read, comma=comma)
             if entry.case.case_id in seen:
                 raise ValueError(f"case_id {entry.case.case_id!r} stands twice")
         except ValidationError as error:
@@ -142,20 +144,13 @@ def _identity(rows: Sequence[tuple[str, Listed]], *, keyed: bool, allowed: froze
     ]
 
 
-def _csv_rows(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Rows by the line they end in; empty cells are left out."""
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        names = [name.strip() for name in reader.fieldnames or ()]
-        if twice := sorted(name for name, times in Counter(names).items() if times > 1):
-            raise _fault(file, [f"line 1: {', '.join(twice)} stands twice"])
-        for row in reader:
-            if None in row or None in row.values():
-                raise _fault(file, [f"line {reader.line_num}: it has not as many cells as the header"])
-            cells = {name.strip(): value.strip() for name, value in row.items()}
-            yield f"line {reader.line_num}", {name: value for name, value in cells.items() if value}
-    except csv.Error as error:
-        raise _fault(file, [f"line {reader.line_num}: {error}"]) from error
+def _csv_rows(table: Table) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Rows by the line they end in; empty cells, and columns without a name, are left out."""
+    if twice := sorted(name for name, times in Counter(filter(None, table.names)).items() if times > 1):
+        raise _fault(table.path, [f"line 1: {', '.join(twice)} stands twice"])
+    for where, cells in table:
+        filled = ((name, cell.strip()) for name, cell in zip(table.names, cells, strict=True))
+        yield where, {name: cell for name, cell in filled if name and cell}
 
 
 def _json_rows(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -170,7 +165,9 @@ def _json_rows(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]
     yield from ((f"entry {number}", entry) for number, entry in enumerate(entries, 1))
 
 
-def _listed(row: Mapping[str, Any], *, folder: Path, columns: Sequence[str]) -> Listed:
+def _listed(
+    row: Mapping[str, Any], *, folder: Path, columns: Sequence[str], read: Callable[[Any], float], comma: bool
+) -> Listed:
     cells: dict[str, Any] = {}
     for name, value in row.items():
         called = ALSO_CALLED.get(name, name)
@@ -179,13 +176,12 @@ def _listed(row: Mapping[str, Any], *, folder: Path, columns: Sequence[str]) -> 
         cells[called] = value
     if missing := [name for name in columns if name not in row and name in Case.model_fields]:
         raise ValueError(f"{', '.join(missing)} cannot be a free column")
+    _read_figures(cells, read)
     fields: dict[str, Any] = {"label_source": "unknown method", "label_certainty": "nodule"}
     fields |= {name: cells[name] for name in Case.model_fields if name in cells}
     fields["label"] = LABELS.get(str(fields.get("label", "")).lower(), fields.get("label"))
-    if isinstance(readers := fields.get("reader_scores"), str):
-        fields["reader_scores"] = readers.split()
     if isinstance(free := fields.get("columns", {}), Mapping):
-        fields["columns"] = {**free, **{name: _free(row[name]) for name in columns if name in row}}
+        fields["columns"] = {**free, **{name: _free(row[name], comma=comma) for name in columns if name in row}}
     if all(name in cells for name in SCORES):
         return Listed(Case(**fields))
     if missing := [name for name in Place.model_fields if name not in cells]:
@@ -195,13 +191,32 @@ def _listed(row: Mapping[str, Any], *, folder: Path, columns: Sequence[str]) -> 
     return Listed(case, folder / place.path, (place.x, place.y, place.z))
 
 
-def _free(value: Any) -> Any:  # noqa: ANN401 - a cell
-    """A finite number where a cell is one."""
-    if isinstance(value, str):
-        for number in (int, float):
-            with suppress(ValueError, OverflowError):
-                if math.isfinite(found := number(value)):
-                    return found
+def _read_figures(cells: dict[str, Any], read: Callable[[Any], float]) -> None:
+    """Put numbers in the place of their texts."""
+    if isinstance(readers := cells.get("reader_scores"), str):
+        cells["reader_scores"] = readers = readers.split()
+    faults: list[str] = []
+
+    def figure(name: str, value: object) -> float | None:
+        try:
+            return read(value)
+        except (ValueError, OverflowError):
+            faults.append(f"{name} = {shortened(value)} is not a finite number")
+            return None
+
+    cells |= {name: figure(name, cells[name]) for name in FIGURES if cells.get(name) is not None}
+    if isinstance(readers, list):
+        cells["reader_scores"] = [figure("reader_scores", value) for value in readers]
+    if faults:
+        raise ValueError("; ".join(faults))
+
+
+def _free(value: Any, *, comma: bool) -> Any:  # noqa: ANN401 - a cell
+    """A number where a cell is a plain decimal."""
+    if isinstance(value, str) and _PLAIN.fullmatch(value):
+        with suppress(ValueError, OverflowError):  # 1,5 between commas; thousands of digits
+            found = int(value) if value.lstrip("-").isdigit() else number(value, comma=comma)
+            return found if abs(found) < 2**63 else value
     return value
 
 

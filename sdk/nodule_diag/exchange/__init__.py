@@ -1,8 +1,7 @@
 """Positions of nodules as detectors and people write them, and answers as their programs read them.
 
 Doors: ``read_positions``, ``open_positions``, ``PositionFile``, ``Position``; ``write_positions``,
-``require_positions_format``; ``answer_grand_challenge``, ``Answered``; for tables of another kind ``Table``,
-``read_bytes``, ``text_of``, ``refused``.
+``require_positions_format``; ``answer_grand_challenge``, ``Answered``; ``refused``.
 """
 
 import lazy_loader

@@ -1,5 +1,3 @@
-from .content import read_bytes as read_bytes
-from .content import text_of as text_of
 from .luna25 import Answered as Answered
 from .luna25 import answer_grand_challenge as answer_grand_challenge
 from .position import Position as Position
@@ -7,7 +5,6 @@ from .position import PositionFile as PositionFile
 from .reading import open_positions as open_positions
 from .reading import read_positions as read_positions
 from .refusals import refused as refused
-from .tables import Table as Table
 from .writing import positions_text as positions_text
 from .writing import require_positions_format as require_positions_format
 from .writing import write_positions as write_positions

@@ -10,10 +10,10 @@ from typing import Any
 
 from nodule_diag.ct import Space
 from nodule_diag.exchange import numbers
-from nodule_diag.exchange.content import MAX_POSITIONS
 from nodule_diag.exchange.position import Mark, PositionFile
 from nodule_diag.exchange.refusals import refused
 from nodule_diag.exchange.tables import not_placed
+from nodule_diag.tables import MAX_POSITIONS, number
 
 LINES = (".jsonl", ".ndjson")
 SLICER_SPACES: dict[str, Space] = {"LPS": "lps", "RAS": "ras"}
@@ -99,7 +99,7 @@ def _list(path: Path, entries: list[tuple[str, Any]], form: str) -> PositionFile
         xyz = []
         for axis in "xyz":
             try:
-                xyz.append(numbers.number(entry[axis]))
+                xyz.append(number(entry[axis]))
             except KeyError:
                 faults.append(f"{place}: {axis} is missing")
             except (ValueError, OverflowError):
@@ -150,28 +150,42 @@ def _markups(path: Path, markups: list[Any]) -> PositionFile:
 
 def _of_markup(place: str, markup: dict[str, Any], faults: list[str], unplaced: list[str]) -> list[Mark]:
     kind = markup.get("type")
-    title = markup.get("name") if isinstance(markup.get("name"), str) else None
-    if kind == "ROI":
-        return [Mark(place, numbers.point(markup.get("center"), faults, what=f"{place}: center"), title or None)]
-    if kind != "Fiducial":
+    if kind not in ("Fiducial", "ROI"):
         faults.append(f"{place}: a markup of type {str(kind)[:40]!r}, not a point list (Fiducial) or an ROI")
         return []
     controls = markup.get("controlPoints", [])
     if not isinstance(controls, list):
         faults.append(f"{place}: controlPoints is not a list")
         return []
+    if kind == "ROI":
+        title = markup.get("name") if isinstance(markup.get("name"), str) else None
+        if not _placed(markup, controls):
+            unplaced.append(title or place)
+            return []
+        return [Mark(place, numbers.point(markup.get("center"), faults, what=f"{place}: center"), title or None)]
     marks = []
-    for number, control in enumerate(controls, start=1):
-        here = f"{place}, control point {number}"
+    for at, control in enumerate(controls, start=1):
+        here = f"{place}, control point {at}"
         if not isinstance(control, dict):
             faults.append(f"{here}: not an object")
             continue
         called = _name(here, "label", control, faults)
-        if control.get("positionStatus", "defined") != "defined":
+        if not _defined(control):
             unplaced.append(called or here)
             continue
         marks.append(Mark(here, numbers.point(control.get("position"), faults, what=f"{here}: position"), called))
     return marks
+
+
+def _defined(control: dict[str, Any]) -> bool:
+    return bool(control.get("positionStatus", "defined") == "defined")
+
+
+def _placed(roi: dict[str, Any], controls: list[Any]) -> bool:
+    """Whether an ROI has a position: 3D Slicer writes one that was never placed with center and size 0."""
+    if "controlPoints" in roi:
+        return any(isinstance(control, dict) and _defined(control) for control in controls)
+    return not roi.get("center") == roi.get("size") == [0, 0, 0]
 
 
 def _name(place: str, key: str, entry: dict[str, Any], faults: list[str]) -> str | None:

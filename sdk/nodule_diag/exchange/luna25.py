@@ -16,13 +16,13 @@ from typing import Any
 from nodule_diag.batch import Predicts
 from nodule_diag.ct import CTVolume, read_ct
 from nodule_diag.errors import BackendError, NoduleDiagError, UsageError
-from nodule_diag.exchange.content import MAX_POSITIONS, read_bytes, text_of
 from nodule_diag.exchange.documents import parsed
 from nodule_diag.exchange.numbers import point
 from nodule_diag.exchange.position import XYZ
 from nodule_diag.exchange.refusals import refused
 from nodule_diag.process import write_bytes
 from nodule_diag.results import require_prevalence
+from nodule_diag.tables import MAX_POSITIONS, read_bytes, text_of
 
 LOCATIONS = "nodule-locations.json"
 IMAGES = Path("images") / "chest-ct"

@@ -17,6 +17,10 @@ SLACK_MM = 5.0
 """How far a centroid may lie outside every outline before its parts count as scattered: one thick slice."""
 SMALLEST_MM2 = 1e-9
 """An outline of a smaller area is a line or a point."""
+MOST_POINTS = 64
+"""How many points of an outline decide at most whether it lies inside another."""
+INWARD = 0.01
+"""How far these points are moved to the centroid, as a share of the way."""
 _COUNTS = {"POINT": (1, 1), "CIRCLE": (2, 2), "ELLIPSE": (4, 4), "ELLIPSOID": (6, 6), "POLYGON": (3, None)}
 
 
@@ -103,21 +107,28 @@ def without_inner(outlines: Sequence[Vectors]) -> list[Shape]:
     shapes = [area(outline) for outline in outlines]
     signed = []
     for outline, shape in zip(outlines, shapes, strict=True):
-        depth = sum(_holds(other, outline[0]) for other in outlines if other is not outline)
+        some = outline[:: -(-len(outline) // MOST_POINTS)]
+        inward = some + INWARD * (shape.centroid - some)  # off the outlines that it touches
+        depth = sum(_holds(other, inward) for other in outlines if other is not outline)
         signed.append(shape._replace(amount=shape.amount * (-1.0) ** depth))
     return signed
 
 
-def _holds(outline: Vectors, point: Vectors) -> bool:
-    """Whether a point lies in the plane of an outline and inside the outline (even-odd rule)."""
-    spokes = outline - point
+def _holds(outline: Vectors, points: Vectors) -> bool:
+    """Whether most of the points lie in the plane of an outline and inside the outline (even-odd rule)."""
+    spokes = outline - outline[0]
     normal = np.cross(spokes, np.roll(spokes, -1, axis=0)).sum(axis=0)
     length = float(np.linalg.norm(normal))
-    if length < SMALLEST_MM2 or abs(float(spokes[0] @ normal)) > 0.01 * length:
+    if length < SMALLEST_MM2:
         return False
-    a, b = (axis for axis in range(3) if axis != int(np.abs(normal).argmax()))
-    here, there = spokes, np.roll(spokes, -1, axis=0)
-    crosses = (here[:, b] > 0) != (there[:, b] > 0)
+    level = points[np.abs((points - outline[0]) @ normal) <= 0.01 * length]
+    if 2 * len(level) <= len(points):
+        return False
+    plane = [axis for axis in range(3) if axis != int(np.abs(normal).argmax())]
+    here = outline[:, plane] - level[:, None, plane]
+    there = np.roll(here, -1, axis=1)
+    crosses = (here[..., 1] > 0) != (there[..., 1] > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        at = here[:, a] - here[:, b] * (there[:, a] - here[:, a]) / (there[:, b] - here[:, b])
-    return bool(np.count_nonzero(crosses & (at > 0)) % 2)
+        at = here[..., 0] - here[..., 1] * (there[..., 0] - here[..., 0]) / (there[..., 1] - here[..., 1])
+    inside = np.count_nonzero(crosses & (at > 0), axis=1) % 2
+    return bool(2 * inside.sum() > len(points))

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from nodule_diag.ct import CTVolume, Space
-from nodule_diag.exchange.content import read_bytes, text_of
 from nodule_diag.exchange.position import Position, PositionFile
 from nodule_diag.process import LOG
+from nodule_diag.tables import read_bytes, text_of
 
 TEXTS = (".csv", ".fcsv", ".json", ".jsonl", ".ndjson", ".tsv", ".txt")
 """Files with these endings are read as text; a DICOM object under such a name is refused."""

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
 
 from nodule_diag.ct import Space
-from nodule_diag.exchange.content import MAX_POSITIONS
-from nodule_diag.exchange.numbers import number
-from nodule_diag.exchange.position import XYZ, Mark, PositionFile
+from nodule_diag.exchange.position import Mark, PositionFile
 from nodule_diag.exchange.refusals import refused
+from nodule_diag.tables import MAX_POSITIONS, Table, point
 
 PLAIN, LUNA = ("x", "y", "z"), ("coordx", "coordy", "coordz")
 IDS = ("id", "annotationid")
@@ -28,60 +25,9 @@ _FCSV_DEFINED = "2"
 _SETTING = re.compile(r"#\s*(CoordinateSystem|columns)\s*=\s*(.+)")
 
 
-class _Row(NamedTuple):
-    """Cells, and the line that they end in."""
-
-    line: int
-    cells: Sequence[str]
-
-
 def is_fcsv(text: str) -> bool:
     """Whether a text begins like a fiducial list of 3D Slicer."""
     return bool(re.match(r"# (Markups fiducial file version|CoordinateSystem)\b", text.lstrip("\ufeff \r\n")))
-
-
-class Table:
-    """A CSV with comma, semicolon or tab between cells; decimal commas where the cells have another delimiter.
-
-    Iterating yields the rows below the header that have as many cells as the header, each with its last line.
-
-    Attributes:
-        path: The file.
-        names: The columns' names, as they are written.
-        faults: What is wrong, each with its line; grows while rows and numbers are read.
-        delimiter: The character between cells.
-
-    Raises:
-        UsageError: When the file has no first row.
-    """
-
-    def __init__(self, path: Path, text: str) -> None:
-        head = next((line for line in text.splitlines() if line.strip()), "")
-        said = re.fullmatch(r"sep=(.)", head.strip())  # Excel's own first line
-        self.path, self.delimiter, self.faults = path, said[1] if said else max(",;\t", key=head.count), list[str]()
-        self._rows = _rows(text, self.delimiter, self.faults)
-        self._separators: set[str] = set()
-        if said:
-            next(self._rows, None)
-        names = next(self._rows, None)
-        if names is None:
-            raise refused(path, self.faults or ["no nodule in it"])
-        self.names = [cell.strip() for cell in names.cells]
-
-    def __iter__(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """The place of each row, and its cells."""
-        for line, cells in self._rows:
-            if len(cells) == len(self.names):
-                yield f"line {line}", cells
-            else:
-                self.faults.append(f"line {line}: {len(cells)} cells instead of {len(self.names)}")
-        if len(self._separators) > 1 and not self.faults:
-            self.faults.append("decimal points and decimal commas stand in it")
-
-    def point(self, cells: Sequence[str], at: Sequence[int], place: str) -> XYZ | None:
-        """Three cells as numbers; None where a fault was added."""
-        self._separators.update(sign for sign in ".," for column in at if sign in cells[column])
-        return _point(cells, at, place, self.faults, comma=self.delimiter != ",")
 
 
 def read_table(path: Path, text: str) -> PositionFile:
@@ -91,34 +37,21 @@ def read_table(path: Path, text: str) -> PositionFile:
         UsageError: with all faults at once, each with its line.
     """
     table = Table(path, text)
+    if not table.names:
+        raise refused(path, table.faults or ["no nodule in it"])
     columns = _columns(path, table.names, table.delimiter)
     xyz = [columns[name] for name in (LUNA if LUNA[0] in columns else PLAIN)]
     called = next((columns[name] for name in IDS if name in columns), None)
     series = next((columns[name] for name in SERIES if name in columns), None)
     marks: list[Mark] = []
     for place, cells in table:
-        point = table.point(cells, xyz, place)
         name = None if called is None else cells[called].strip() or None
-        marks.append(Mark(place, point, name, "" if series is None else cells[series].strip()))
+        marks.append(Mark(place, table.point(cells, xyz, place), name, "" if series is None else cells[series].strip()))
     if table.faults or not marks:
         raise refused(path, table.faults or ["no nodule in it"])
     luna = LUNA[0] in columns
     text_format = "a list with LUNA's columns" if luna else "a CSV"
     return PositionFile(path, text_format, "lps" if luna else None, tuple(marks), names_are_ids=True)
-
-
-def _rows(text: str, delimiter: str, faults: list[str]) -> Iterator[_Row]:
-    """The rows that are not empty; reading stops at a fault of the quoting."""
-    reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=delimiter, strict=True)
-    filled = (cells for cells in reader if any(cell.strip() for cell in cells))
-    try:
-        for count, cells in enumerate(filled):
-            if count > MAX_POSITIONS:
-                faults.append(f"more than {MAX_POSITIONS} rows")
-                return
-            yield _Row(reader.line_num, cells)
-    except csv.Error as error:
-        faults.append(f"line {reader.line_num}: {error}")
 
 
 def _columns(path: Path, cells: Sequence[str], delimiter: str) -> dict[str, int]:
@@ -133,19 +66,6 @@ def _columns(path: Path, cells: Sequence[str], delimiter: str) -> dict[str, int]
     if twice or (wanted is PLAIN and LUNA[0] in columns):
         raise refused(path, [f"a column stands twice in the first line ({delimiter.join(cells)[:200]})"])
     return columns
-
-
-def _point(cells: Sequence[str], at: Sequence[int], place: str, faults: list[str], *, comma: bool) -> XYZ | None:
-    """Three cells as numbers; None where they are invalid, with an entry in ``faults``."""
-    try:
-        return cast(XYZ, tuple(number(cells[column], comma=comma) for column in at))
-    except ValueError:
-        for axis, column in zip("xyz", at, strict=True):
-            try:
-                number(cells[column], comma=comma)
-            except ValueError:
-                faults.append(f"{place}: {axis} = {cells[column][:40]!r} is not a finite number")
-    return None
 
 
 def read_fcsv(path: Path, text: str) -> PositionFile:
@@ -164,7 +84,7 @@ def read_fcsv(path: Path, text: str) -> PositionFile:
     names = [name.strip().lower() for name in settings.get("columns", FCSV_COLUMNS).split(",")]
     if missing := [name for name in (*PLAIN, "label") if name not in names]:
         raise refused(path, [f"no column {', '.join(missing)} in the line '# columns = ...'"])
-    xyz, label = [names.index(name) for name in PLAIN], names.index("label")
+    axes, label = [names.index(name) for name in PLAIN], names.index("label")
     marks: list[Mark] = []
     faults: list[str] = []
     unplaced: list[str] = []
@@ -176,13 +96,13 @@ def read_fcsv(path: Path, text: str) -> PositionFile:
         except csv.Error as error:
             faults.append(f"line {line}: {error}")
             continue
-        if len(cells) <= max(*xyz, label):
+        if len(cells) <= max(*axes, label):
             faults.append(f"line {line}: {len(cells)} cells are too few")
         elif len(cells) > FCSV_STATUS_COLUMN and cells[FCSV_STATUS_COLUMN].strip() not in ("", _FCSV_DEFINED):
             unplaced.append(cells[label].strip() or f"line {line}")
         else:
-            point = _point(cells, xyz, f"line {line}", faults, comma=False)
-            marks.append(Mark(f"line {line}", point, cells[label].strip() or None))
+            xyz = point(cells, axes, f"line {line}", faults)
+            marks.append(Mark(f"line {line}", xyz, cells[label].strip() or None))
     if len(marks) > MAX_POSITIONS:
         faults.append(f"more than {MAX_POSITIONS} rows")
     if faults or not marks:

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from nodule_diag.ct import Space
-from nodule_diag.exchange import Table, read_bytes, refused, text_of
+from nodule_diag.exchange import refused
 from nodule_diag.fleet.columns import RESULT_COLUMNS
 from nodule_diag.process import LOG
 from nodule_diag.results import Redaction
+from nodule_diag.tables import Table, read_bytes, text_of
 
 NEEDED, OPTIONAL = ("path", "x", "y", "z"), ("id", "series", "acquisition", "space")
 HINT = "it needs the columns path, x, y, z; id, series, acquisition and space may stand there too: docs/batch.md"
@@ -121,6 +122,8 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     """
     source = Path(path)
     table = Table(source, text_of(source, read_bytes(source)))
+    if not table.names:
+        raise refused(source, table.faults or ["no nodule in it"], hint=HINT)
     at = _columns(table)
     rows: list[tuple[str, ...]] = []
     cts: dict[_Place, _Gathered] = {}

@@ -20,11 +20,13 @@ MAX_NAMES = 100_000
 LEAST_NAME, LEAST_NUMBER = 3, 5
 """Shorter names stay: they identify nobody, and occur in ordinary words. Shorter numbers are counts and sizes."""
 _EXTENSIONS = "dcm|ima|dic|nii|gz|mha|mhd|raw|zraw|nrrd|nhdr|zip|hdr|img|csv|json|fcsv|sqlite|onnx"
+_UID = r"(?<![\w.])[0-2](?:\.\d+){4,}(?!\.*\w)"  # a version has up to four numbers
+_QUOTED = r"(?<!\w)'[^']*'(?!\w)|(?<!\w)\"[^\"]*\"(?!\w)"
+_PATH = r"(?<![\w.])(?:[A-Za-z]:\\|~?/)[^\s,;:'\"()]+"
+_FILE = rf"[^\s'\"()]*\.(?:{_EXTENSIONS})\b"
+_WORD = r"(?<![^\s'\"()])"  # a file is sought once a word: from each of its characters, a long word takes seconds
 _ALWAYS = re.compile(
-    r"(?<![\w.])[0-2](?:\.\d+){4,}(?![\w.]*\w)"  # a UID; a version has up to four numbers
-    r"|(?<!\w)'[^']*'(?!\w)|(?<!\w)\"[^\"]*\"(?!\w)"  # a quoted value
-    r"|(?<![\w.])(?:[A-Za-z]:\\|~?/)[^\s,;:'\"()]+"  # an absolute path
-    rf"|[^\s'\"()]*\.(?:{_EXTENSIONS})\b",
+    rf"{_WORD}(?:{_UID}|{_PATH})(?:{_FILE})?|{_UID}|{_QUOTED}|{_PATH}|{_WORD}{_FILE}",
     re.IGNORECASE,
 )
 

@@ -75,6 +75,32 @@ def test_a_cell_that_only_looks_like_a_number_stays_text(tmp_path: Path) -> None
     assert case.columns == {"note": "nan", "size": "1e999"}
 
 
+@pytest.mark.parametrize("text", ["001", "01", "1_0", "1e1", "+1", "1.", ".5", "٣", "1,5", "9" * 30])
+def test_a_code_stays_text(tmp_path: Path, text: str) -> None:
+    path = table(tmp_path, HEAD + ",site", f'a,p,1,0.5,3,"{text}"', "b,p,1,0.5,3,-12", "c,p,1,0.5,3,0.50")
+    cases = [entry.case for entry in read_case_table(path, columns=["site"], identity=None)]
+    assert [case.columns["site"] for case in cases] == [text, -12, 0.5]
+
+
+COMMAS = "case_id;patient;label;path;x;y;z;diameter;pack years;\r\na;p;1;ct.nii;-1,5;2;3,25;7,5;12,5;\r\n;;;;;;;;;\r\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        COMMAS.encode(),
+        ("sep=;\r\n" + COMMAS).encode("utf-8-sig"),
+        COMMAS.replace(";", "\t").encode("utf-16"),
+        COMMAS.replace(",", ".").replace(";", ",").encode(),
+    ],
+)
+def test_what_spreadsheets_export(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "t.csv").write_bytes(data)
+    ((case, path, xyz),) = read_case_table(tmp_path / "t.csv", columns=["pack years"])
+    assert (path, xyz) == (tmp_path / "ct.nii", (-1.5, 2.0, 3.25))
+    assert (case.diameter_mm, case.columns) == (7.5, {"pack years": 12.5})
+
+
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     path = table(
         tmp_path,
@@ -92,7 +118,7 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     assert caught.value.code == "case-table"
     for words in (
         "line 2, label", "line 3, malignancy", "line 5: case_id 'b' stands twice", "line 6: neither malignancy",
-        "nor z is given", "line 7, z", "'far'", "line 8, case_id",
+        "nor z is given", "line 7: z = 'far' is not a finite number", "line 8, case_id",
     ):  # fmt: skip
         assert words in caught.value.message
 
@@ -105,11 +131,19 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
         ("t.csv", HEAD + "\na,p,1", "line 2"),
         ("t.csv", HEAD + "\na,p,1,0.5,3,4", "line 2"),
         ("t.csv", HEAD + '\n"a,p,1,0.5,3', "unexpected end"),
-        ("t.csv", HEAD + "\na\0,p,1,0.5,3", "line 2"),
+        ("t.csv", HEAD + "\na\0,p,1,0.5,3", "not text"),
         ("t.csv", HEAD + ",malignancy\na,p,1,0.5,3,0.6", "line 1: malignancy stands twice"),
         ("t.csv", "case," + HEAD + "\nb,a,p,1,0.5,3", "line 2: case_id is given twice"),
-        ("t.csv", "case_id,patient,label,path,x,y,z\na,p,1,ct.nii,1,2,nan", "line 2, z: .*finite.*'nan'"),
-        ("t.csv", "case_id,patient,label,path,x,y,z\na,p,1,ct.nii,inf,2,3", "line 2, x: .*finite.*'inf'"),
+        ("t.csv", "case_id,patient,label,path,x,y,z\na,p,1,ct.nii,1,2,nan", "line 2: z = 'nan' is not a finite number"),
+        ("t.csv", "case_id,patient,label,path,x,y,z\na,p,1,ct.nii,inf,2,3", "line 2: x = 'inf' is not a finite number"),
+        ("t.csv", HEAD + "\na,p,1,1_0,nan", "line 2: malignancy = '1_0' is not a finite number; expert_score = 'nan'"),
+        ("t.csv", HEAD + ",reader_scores\na,p,1,0.5,3,4 3_5", "line 2: reader_scores = '3_5' is not a finite number"),
+        ("t.csv", HEAD.replace(",", ";") + "\na;p;1;0,5;3.5", "decimal points and decimal commas"),
+        (
+            "t.json",
+            '[{"case_id": "a", "patient": "p", "label": 1, "malignancy": true, "expert_score": "1_0"}]',
+            "entry 1: malignancy = True is not a finite number; expert_score = '1_0'",
+        ),
         (
             "t.json",
             '[{"case_id": "a", "patient": "p", "label": 1, "malignancy": 1, "expert_score": 3, "columns": 5}]',
@@ -139,7 +173,7 @@ def test_a_table_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="null byte"):
         read_case_table("nul\0.csv")
     (tmp_path / "t.csv").write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="not UTF-8"):
         read_case_table(tmp_path / "t.csv")
 
 

@@ -152,7 +152,6 @@ def contours(data):
 RTSTRUCTS = {
     "no such type": (lambda d: setattr(contours(d)[0], "ContourGeometricType", "BLOB"), "'BLOB' is unknown"),
     "not in threes": (lambda d: contours(d)[0].ContourData.append("1"), "73 numbers"),
-    "an outline of two": (lambda d: setattr(contours(d)[0], "ContourData", ["1"] * 6), "POLYGON of 2 vertices"),
     "contours twice": (lambda d: d.ROIContourSequence.append(d.ROIContourSequence[0]), "contours of ROI 1 stand twice"),
     "contours of no ROI": (lambda d: d.StructureSetROISequence.pop(0), "contours of ROI 1, which is not"),
     "no number": (lambda d: d.StructureSetROISequence[0].pop("ROINumber"), "ROINumber = None"),
@@ -176,6 +175,22 @@ def test_rtstruct_passes_over_what_is_not_drawn(straight, tmp_path):
     file = open_positions(rewritten(straight.files["rtstruct"], tmp_path / "rt.dcm", change))
     assert [mark.name for mark in file.marks] == ["right", "click"]
     assert file.warnings == ("ROI 1 (left) has no contours and was passed over",)
+
+
+@pytest.mark.parametrize("kind", ["CLOSED_PLANAR", "CLOSEDPLANAR_XOR"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_closed_contours_of_one_or_two_points_have_no_area(straight, tmp_path, kind, count):
+    stray = pydicom.Dataset()
+    stray.ContourGeometricType, stray.ContourData = kind, [f"{value}" for value in range(3 * count)]
+
+    def add(data):
+        contours(data).insert(0, stray)
+        maker.add_roi(data, 4, "BODY", straight.marked.frame, [(kind, np.full((count, 3), 7.0))])
+
+    file = open_positions(rewritten(straight.files["rtstruct"], tmp_path / "rt.dcm", add))
+    assert [mark.xyz for mark in file.marks] == [*positions(straight.files["rtstruct"]), (7.0, 7.0, 7.0)]
+    what = "has closed contours of one or two points, which have no area"
+    assert file.warnings == (f"ROI 1 (left) {what}", f"ROI 4 (BODY) {what}")
 
 
 def test_two_nodules_in_one_roi_or_segment_are_said(straight, tmp_path):

@@ -130,13 +130,27 @@ def test_markups_of_all_kinds(tmp_path: Path) -> None:
             coordinateUnits=["mm", "UCUM", "millimeter"],
         ),
         {"type": "ROI", "name": "R", "center": [10, 11, 12], "size": [5, 5, 4], "coordinateUnits": "mm"},
+        {"type": "ROI", "center": [13, 11, 12], "size": [0, 0, 0], "controlPoints": [{"positionStatus": "defined"}]},
     )
     file = open_positions(path)
     found = file.on(None)
-    assert [position.id for position in found] == ["F", "F (2)", "3", "R"]
-    assert [position.xyz_lps_mm[0] for position in found] == [1, 4, 7, 10]
+    assert [position.id for position in found] == ["F", "F (2)", "3", "R", "5"]
+    assert [position.xyz_lps_mm[0] for position in found] == [1, 4, 7, 10, 13]
     assert found[1].source == f"{path}, entry 1, control point 4"
     assert file.warnings == ("2 points without a position were passed over: unplaced, moving",)
+
+
+@pytest.mark.parametrize("status", ["undefined", "preview", "missing", None, "left out"])
+def test_an_roi_that_was_never_placed_is_no_nodule(tmp_path: Path, status: str | None) -> None:
+    roi: dict[str, Any] = {"type": "ROI", "name": "R", "center": [0, 0, 0], "size": [0.0, 0.0, 0.0]}
+    if status != "left out":
+        roi["controlPoints"] = [{"label": "R-1", "position": [0, 0, 0], "positionStatus": status}] if status else []
+    path = write_markups(tmp_path / "m.mrk.json", fiducial({"position": [1, 2, 3]}), roi)
+    file = open_positions(path)
+    assert [mark.xyz for mark in file.marks] == [(1.0, 2.0, 3.0)]
+    assert file.warnings == ("a point without a position was passed over: R",)
+    with pytest.raises(UsageError, match="no placed point in it"):
+        open_positions(write_markups(path, roi))
 
 
 @pytest.mark.parametrize(
@@ -146,6 +160,7 @@ def test_markups_of_all_kinds(tmp_path: Path) -> None:
         ({"controlPoints": []}, "type 'None'"),
         ({"type": "Fiducial", "controlPoints": 3}, "controlPoints is not a list"),
         ({"type": "ROI"}, "center = 'None'"),
+        ({"type": "ROI", "center": [0, 0, 0], "controlPoints": None}, "controlPoints is not a list"),
         (fiducial(), "no placed point"),
         (fiducial({"position": [1, 2, 3], "positionStatus": "undefined"}), "no placed point"),
         (fiducial({"position": [1, 2, 3]}, coordinateSystem="IJK"), "coordinateSystem = 'IJK'"),

@@ -123,7 +123,7 @@ def test_not_one_ct(tmp_path):
         (folder / "input" / "images" / "chest-ct" / name).write_bytes(b"")
     with pytest.raises(UsageError, match="holds 2 CTs, not one"):
         answer_grand_challenge(Predicts(), folder / "input", folder / "output")
-    with pytest.raises(UsageError, match="cannot read the nodule list"):
+    with pytest.raises(UsageError, match="cannot read"):
         answer_grand_challenge(Predicts(), folder, folder / "output")
 
 

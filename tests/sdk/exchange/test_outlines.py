@@ -57,6 +57,26 @@ def test_holes_are_subtracted(turn, move):
     np.testing.assert_allclose(combined(signed[:2]), expected, atol=1e-6)
 
 
+@given(turn=turns, move=moves, start=st.integers(0, 359))
+def test_a_hole_that_touches_the_outer_outline_is_subtracted(turn, move, start):
+    angles = np.radians(np.arange(360))
+    circle = np.column_stack([np.cos(angles), np.sin(angles)])
+    outer, inner = flat(circle * 8 + [10, 20]), flat(np.roll(circle, start, axis=0) * 5 + [13, 20])
+    neighbour = flat(circle + np.array([19, 20]))
+    signed = without_inner([turn.apply(outline) + move for outline in (outer, inner, neighbour)])
+    assert [np.sign(shape.amount) for shape in signed] == [1, -1, 1]
+    expected = turn.apply([(10 * 64 - 13 * 25) / 39, 20, 0]) + move
+    np.testing.assert_allclose(combined(signed[:2]), expected, atol=1e-6)
+
+
+@given(turn=turns, move=moves)
+def test_a_hole_along_the_outer_outline_is_subtracted(turn, move):
+    """It shares an edge, and so does what lies beside it."""
+    hole, beside = (flat([(x, 2), (10, 2), (10, 8), (x, 8)]) for x in (7, 13))
+    signed = without_inner([turn.apply(outline) + move for outline in (SQUARE, hole, beside)])
+    assert [shape.amount for shape in signed] == pytest.approx([100, -18, 18])
+
+
 @given(turn=turns, move=moves)
 def test_other_graphics(turn, move):
     def there(points):

@@ -13,10 +13,10 @@ from pydicom.filereader import read_dataset
 from pydicom.sequence import Sequence as ItemSequence
 
 from nodule_diag.errors import UsageError
-from nodule_diag.exchange.content import MAX_BYTES
 from nodule_diag.exchange.dicom.structure import Structure
 from nodule_diag.exchange.refusals import UnreadableError, refused
 from nodule_diag.process import quiet_pydicom
+from nodule_diag.tables import MAX_BYTES
 
 _PREAMBLE_BYTES = 128
 _MAGIC = b"DICM"

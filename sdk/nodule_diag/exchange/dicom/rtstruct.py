@@ -37,10 +37,12 @@ def marks_of(data: Dataset) -> tuple[list[Mark], list[str]]:
         number = integer(roi, "ROINumber")
         name = text(roi, "ROIName")
         place = f"ROI {number}"
-        shapes = _shapes(drawn.pop(number, Dataset()))
+        shapes, flawed = _shapes(drawn.pop(number, Dataset()))
         if not shapes:
             warnings.append(f"{place} ({name}) has no contours and was passed over")
             continue
+        if flawed:
+            warnings.append(f"{place} ({name}) has closed contours of one or two points, which have no area")
         centroid = combined(shapes)
         if scattered(shapes, centroid):
             warnings.append(f"{place} ({name}) is of parts that lie apart: its centroid is in none of them")
@@ -54,8 +56,10 @@ def marks_of(data: Dataset) -> tuple[list[Mark], list[str]]:
     return marks, warnings
 
 
-def _shapes(roi: Dataset) -> list[Shape]:
+def _shapes(roi: Dataset) -> tuple[list[Shape], bool]:
+    """The shapes of an ROI's contours, and whether a closed contour has too few points for an area."""
     shapes: list[Shape] = []
+    flawed = False
     cutting: list[Vectors] = []
     for contour in items(roi, "ContourSequence"):
         kind = text(contour, "ContourGeometricType")
@@ -65,9 +69,11 @@ def _shapes(roi: Dataset) -> list[Shape]:
         if len(flat) % 3:
             raise UnreadableError(f"a contour of {len(flat)} numbers, which are no points in space")
         points = np.reshape(flat, (-1, 3))
-        shape = shape_of(KINDS[kind], points)
-        if kind == "CLOSEDPLANAR_XOR":
+        few = KINDS[kind] == "POLYGON" and len(points) < 3
+        flawed |= few
+        shape = shape_of("POLYLINE" if few else KINDS[kind], points)
+        if kind == "CLOSEDPLANAR_XOR" and not few:
             cutting.append(points)
         else:
             shapes.append(shape)
-    return shapes + without_inner(cutting)
+    return shapes + without_inner(cutting), flawed

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from nodule_diag.exchange.content import read_bytes
 from nodule_diag.exchange.dicom import seg
 from nodule_diag.exchange.dicom.objects import integer, item, items, numbers, parsed, text
 from nodule_diag.exchange.outlines import Shape, combined, shape_of
 from nodule_diag.exchange.position import Mark, Region
 from nodule_diag.exchange.refusals import UnreadableError
+from nodule_diag.tables import read_bytes
 
 MEASUREMENT_GROUP, COMPOSITE_FEATURE, SINGLE_IMAGE_FINDING = "125007", "111015", "111059"
 FINDINGS = {MEASUREMENT_GROUP: "measurement group", COMPOSITE_FEATURE: "feature", SINGLE_IMAGE_FINDING: "finding"}
