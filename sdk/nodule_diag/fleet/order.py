@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -91,11 +92,13 @@ class Order:
         options: How to diagnose.
         limits: The limits of a CT.
         work: ``module:function`` of the child process, for :class:`nodule_diag.process.Children`.
+        first: What the first worker loaded; None for the first worker.
     """
 
     options: BatchOptions
     limits: Limits
     work: str = "nodule_diag.fleet.judging:start"
+    first: Mapping[str, Any] | None = None
 
     def load_request(self) -> dict[str, Any]:
         """The request that makes a child load its network."""
