@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from nodule_diag.backends import require_views
+from nodule_diag.cases import require_k
 from nodule_diag.errors import UsageError
 from nodule_diag.process import resolve_threads
 from nodule_diag.results import require_prevalence
@@ -53,7 +55,10 @@ class BatchOptions:
             UsageError: For invalid options.
         """
         resolve_threads(self.threads)
+        require_views(self.symmetries)
         require_prevalence(self.prevalence)
+        if self.k is not None:
+            require_k(self.k)
         files = {name: getattr(self, name) for name in ("bundle", "cases")}
         places = {name: os.path.abspath(path) for name, path in files.items() if path is not None}  # noqa: PTH100
         return replace(self, **places)

@@ -422,9 +422,13 @@ def test_what_cannot_start_is_told_before_any_ct(few: Path, options: BatchOption
         ({"workers": 0}, "workers is 0"),
         ({"options": replace(options, prevalence=2.0)}, "prevalence"),
         ({"options": replace(options, threads=0)}, "threads"),
+        ({"options": replace(options, k=0)}, "k is 0"),
+        ({"options": replace(options, k=20_000)}, "k is 20000"),
+        ({"options": replace(options, symmetries=7)}, "symmetries is 7"),
     ):
         with pytest.raises(UsageError, match=said):
             run_batch(manifest, tmp_path / "e", **change)  # type: ignore[arg-type]
+        assert not (tmp_path / "e").exists()
     with pytest.raises(UsageError, match="limited to 0 s"):
         Limits(cpu_s=0)
     (tmp_path / "file").write_text("")
