@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from nodule_diag.backends import require_views
@@ -60,7 +60,7 @@ class BatchOptions:
         if self.k is not None:
             require_k(self.k)
         files = {name: getattr(self, name) for name in ("bundle", "cases")}
-        places = {name: os.path.abspath(path) for name, path in files.items() if path is not None}  # noqa: PTH100
+        places: dict[str, Any] = {name: str(Path(path).absolute()) for name, path in files.items() if path is not None}
         return replace(self, **places)
 
     def as_chosen(self, runtime: dict[str, Any]) -> BatchOptions:
