@@ -7,18 +7,18 @@ import os
 import shutil
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
 
 from nodule_diag.bundle.fields import UNSAFE_PATH, require_plain_json
-from nodule_diag.bundle.files import MAX_MANIFEST_BYTES, list_files, read_bounded
+from nodule_diag.bundle.files import MAX_MANIFEST_BYTES, beside, list_files, read_bounded
 from nodule_diag.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest
 from nodule_diag.errors import BundleError, OutputError
-from nodule_diag.process import write_bytes, writing
+from nodule_diag.process import sole_writer, sync_folder, write_bytes, writing
 
 MAX_TOTAL_BYTES = 1024 * 2**20
 """All files of a bundle together: they are held in memory."""
@@ -206,6 +206,9 @@ def seal(manifest: Manifest, files: Mapping[str, bytes]) -> dict[str, bytes]:
 def write_bundle(path: str | os.PathLike[str], *, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
     """Write a bundle whole or not at all, and open it.
 
+    A directory is replaced by two renames. A process that is killed between them leaves the former bundle under a
+    hidden name. The next write moves it back first, and opening names it.
+
     Args:
         path: A ``.zip`` to write, or a directory. A directory that holds a bundle already is replaced as a whole.
         manifest: Everything but ``files``.
@@ -216,7 +219,8 @@ def write_bundle(path: str | os.PathLike[str], *, manifest: Manifest, files: Map
 
     Raises:
         BundleError: When what would be written is not a valid bundle.
-        OutputError: When the bundle cannot be written, or ``path`` holds something other than a bundle.
+        OutputError: When the bundle cannot be written, or ``path`` holds something other than a bundle;
+            ``output-busy`` while another process writes this directory.
     """
     target, content = Path(path), seal(manifest, files)
     if target.suffix == ".zip":
@@ -239,29 +243,51 @@ def _write_directory(target: Path, content: Mapping[str, bytes]) -> None:
     empty = target.is_dir() and not any(target.iterdir())
     if target.exists() and not (target / MANIFEST_NAME).is_file() and not empty:
         raise OutputError(f"{target} exists and is not a bundle", hint="name a new folder, or remove this one")
-    fresh, old = (target.with_name(f".{target.name}.{role}.{uuid4().hex}") for role in ("new", "old"))
+    fresh, old = beside(target, "new"), beside(target, "old")
     try:
-        for name, data in content.items():
-            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(fresh / name, data)
-        _exchange(fresh, target, old)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with sole_writer(beside(target, "lock"), of=target):
+            _clear_dead(fresh, target, old)
+            try:
+                for name, data in content.items():
+                    (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+                    write_bytes(fresh / name, data)
+                sync_folder(fresh)
+                _exchange(fresh, target, old)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"cannot write the bundle {target}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _clear_dead(fresh: Path, target: Path, old: Path) -> None:
+    """Move back what a killed writer moved away, and remove what else it left."""
+    if os.path.lexists(old) and not os.path.lexists(target):
+        old.rename(target)
+    for left in (fresh, old):
+        _remove(left)
 
 
 def _exchange(fresh: Path, target: Path, old: Path) -> None:
     """Put ``fresh`` in the place of ``target``. The old content is restored on failure and removed on success."""
-    if not target.exists():
-        fresh.rename(target)
-        return
-    target.rename(old)
+    if target.exists():
+        target.rename(old)
     try:
         fresh.rename(target)
     except BaseException:
-        old.rename(target)
+        if os.path.lexists(old):
+            old.rename(target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    sync_folder(target.parent)  # before the old content goes
+    with suppress(OSError):
+        _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """Remove a directory, or a link to one."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)

@@ -30,6 +30,11 @@ Reader = Callable[[int], bytes]
 """Reads at most the given number of bytes of one file."""
 
 
+def beside(target: Path, role: str) -> Path:
+    """The hidden name beside a bundle's directory for its ``new`` or ``old`` content, or the ``lock`` of its writer."""
+    return target.with_name(f".{role}.part.{target.name}")
+
+
 def list_files(path: Path) -> dict[str, Reader]:
     """List every file of a bundle, with a function that reads the file.
 
@@ -44,9 +49,10 @@ def list_files(path: Path) -> dict[str, Reader]:
     """
     try:
         if not path.is_dir() and not path.is_file():
-            raise BundleError(
-                f"there is no bundle at {path}", hint="check the path given to --bundle", code="bundle-missing"
-            )
+            former = beside(path, "old") if path.name else path
+            killed = f"rename {former} to {path.name}: a killed writer left it"
+            hint = killed if former.is_dir() else "check the path given to --bundle"
+            raise BundleError(f"there is no bundle at {path}", hint=hint, code="bundle-missing")
         files = _list_directory(path) if path.is_dir() else _list_zip(path)
     except OSError as error:
         raise _unreadable(str(error.filename or path), error) from error

@@ -179,9 +179,8 @@ def _place(table: Table, at: dict[str, int], cells: Any, where: str) -> tuple[_P
 
 
 def _listed(source: Path, place: _Place, gathered: _Gathered) -> ListedCT:
-    where = os.path.abspath(source.parent / place.told)  # noqa: PTH100 - a link stays one, and ".." goes
     return ListedCT(
-        path=where,
+        path=str((source.parent / place.told).absolute()),  # ".." stays: behind a link it means another folder
         told=place.told,
         series=place.series,
         acquisition=place.acquisition,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from nodule_diag.backends import require_views
+from nodule_diag.cases import require_k
 from nodule_diag.errors import UsageError
 from nodule_diag.process import resolve_threads
 from nodule_diag.results import require_prevalence
@@ -52,9 +55,12 @@ class BatchOptions:
             UsageError: For invalid options.
         """
         resolve_threads(self.threads)
+        require_views(self.symmetries)
         require_prevalence(self.prevalence)
+        if self.k is not None:
+            require_k(self.k)
         files = {name: getattr(self, name) for name in ("bundle", "cases")}
-        places = {name: os.path.abspath(path) for name, path in files.items() if path is not None}  # noqa: PTH100
+        places: dict[str, Any] = {name: str(Path(path).absolute()) for name, path in files.items() if path is not None}
         return replace(self, **places)
 
     def as_chosen(self, runtime: dict[str, Any]) -> BatchOptions:
@@ -91,11 +97,13 @@ class Order:
         options: How to diagnose.
         limits: The limits of a CT.
         work: ``module:function`` of the child process, for :class:`nodule_diag.process.Children`.
+        first: What the first worker loaded; None for the first worker.
     """
 
     options: BatchOptions
     limits: Limits
     work: str = "nodule_diag.fleet.judging:start"
+    first: Mapping[str, Any] | None = None
 
     def load_request(self) -> dict[str, Any]:
         """The request that makes a child load its network."""

@@ -105,8 +105,9 @@ def run_batch(
         UsageError: For invalid options, and for an id that redaction would change.
         BundleError: When the bundle or the case base is refused.
         BackendError: When no worker can start; ``missing-extra`` for an engine that is not installed.
-        OutputError: ``batch-other`` when the folder holds another batch; ``output-busy`` while another process writes
-            to the folder; ``output-failed`` when the folder cannot be written.
+        OutputError: ``batch-other`` when the folder holds another batch, or the bundle or the case base changed during
+            the batch; ``output-busy`` while another process writes to the folder; ``output-failed`` when the folder
+            cannot be written.
     """
     if engine not in ENGINES:
         raise UsageError(f"there is no engine {engine!r}", hint=f"use one of {', '.join(ENGINES)}")
@@ -126,7 +127,7 @@ def run_batch(
         there = folder.keep(failed=not retry_failed)
         left = [ct for ct in manifest.cts if ct not in there]
         begin = perf_counter()
-        order = replace(order, options=chosen.as_chosen(ready["runtime"]))
+        order = replace(order, options=chosen.as_chosen(ready["runtime"]), first=ready)
         failed = len({one.result for one in folder.failures()})
         progress(Standing(len(there), len(manifest.cts), failed, None))
         if left:

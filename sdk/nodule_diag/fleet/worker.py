@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from nodule_diag import errors
-from nodule_diag.errors import BackendError, NoduleDiagError, bounded
+from nodule_diag.errors import BackendError, NoduleDiagError, OutputError, bounded
 from nodule_diag.fleet.manifest import ListedCT
 from nodule_diag.fleet.order import Order
 from nodule_diag.process import ChildDiedError, ChildLateError, ChildRefusedError, Children, NoChildError
@@ -75,7 +75,8 @@ class Worker:
 
         Raises:
             NoduleDiagError: Why the bundle could not be loaded; ``worker-cannot-start`` when no process can be
-                started, or loading ends the process.
+                started, or loading ends the process; ``batch-other`` when the bundle or the case base is not the
+                first worker's.
         """
         if self._ready is None:
             try:
@@ -88,6 +89,7 @@ class Worker:
                 ) from error
             if "error" in answer:
                 raise raised(answer["error"])
+            _require_same(answer, self.order.first)
             self._ready = answer
         return self._ready
 
@@ -137,6 +139,18 @@ class Worker:
         why = "" if isinstance(error, ChildLateError) else f" ({error})"
         message = bounded(f"{told} was given up after {TRIES} tries: {what}{why}")
         return {"ct": None, "nodules": [], "failed": [{"ids": ct.ids, "code": code, "message": message, "hint": _HINT}]}
+
+
+def _require_same(loaded: Mapping[str, Any], first: Mapping[str, Any] | None) -> None:
+    """Refuse a bundle or case base that was replaced since the first worker loaded it."""
+    for name, said in (("bundle", "bundle"), ("cases", "case base")):
+        if first is not None and loaded[name] != first[name]:
+            raise OutputError(
+                f"the {said} was changed during the batch: its sha256 was {first[name]['sha256']}, and a worker found"
+                f" {loaded[name]['sha256']}",
+                hint="put the former one back and go on, or name another --out",
+                code="batch-other",
+            )
 
 
 def fault(error: NoduleDiagError) -> dict[str, Any]:

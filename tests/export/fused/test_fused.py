@@ -260,7 +260,13 @@ def test_the_command(tmp_path, monkeypatch, tiny_bundle):
 def script(repo_root, tmp_path_factory):
     """The Markdown's Python, as a file."""
     (text,) = re.findall(r"```python\n(.*?)```", (repo_root / "docs" / "fused-graph.md").read_text(), re.DOTALL)
-    assert set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE)) == {"json", "sys", "numpy", "onnxruntime"}
+    assert set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE)) == {
+        "itertools",
+        "json",
+        "sys",
+        "numpy",
+        "onnxruntime",
+    }
     path = tmp_path_factory.mktemp("example") / "example.py"
     path.write_text(text)
     return path
@@ -298,11 +304,23 @@ def agree(answers, diagnoses):
 
 
 @pytest.mark.parametrize(
-    ("axes", "flips"), [((0, 1, 2), (False, True, True)), ((2, 0, 1), (True, False, True))], ids=["RAS", "permuted"]
+    ("axes", "flips", "turn"),
+    [
+        ((0, 1, 2), (False, True, True), (6, 0)),
+        ((2, 0, 1), (True, False, True), (6, 0)),
+        ((0, 2, 1), (False, True, False), (40, 40)),
+    ],
+    ids=["RAS", "permuted", "turned"],
 )
-def test_the_documented_example_answers_as_the_sdk_does(script, tiny_bundle, tiny_fused, axes, flips):
-    """A slightly oblique scan, stored otherwise, with a nodule at the border beside one inside."""
-    tilt = np.array([[np.cos(0.1), -np.sin(0.1), 0.0], [np.sin(0.1), np.cos(0.1), 0.0], [0.0, 0.0, 1.0]])
+def test_the_documented_example_answers_as_the_sdk_does(script, tiny_bundle, tiny_fused, axes, flips, turn):
+    """An oblique scan, stored otherwise, with a nodule at the border beside one inside.
+
+    In the turned one, left and posterior have the same nearest axis.
+    """
+    (cos_z, cos_x), (sin_z, sin_x) = np.cos(np.deg2rad(turn)), np.sin(np.deg2rad(turn))
+    about_z = np.array([[cos_z, -sin_z, 0.0], [sin_z, cos_z, 0.0], [0.0, 0.0, 1.0]])
+    about_x = np.array([[1.0, 0.0, 0.0], [0.0, cos_x, -sin_x], [0.0, sin_x, cos_x]])
+    tilt = about_z @ about_x
     ct = CTVolume(noise_ct((25, 60, 70)).hu, (2.5, 0.8, 0.7), (-120.0, 35.5, -300.25), tilt, path="<test>")
     points = at_index(ct, (35.2, 30.4, 12.1), (-0.4, 59.0, 24.3))
     answers = run_example(script, tiny_fused, ct, points, axes=axes, flips=flips)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bundle_factory import make_tiny_bundle, tiny_parts
+from bundle_factory import make_tiny_bundle, tiny_cases, tiny_parts
 from nodule_diag.bundle import bundle as bundle_module
 from nodule_diag.bundle import files as bundle_files
 from nodule_diag.bundle.bundle import Bundle, seal, write_bundle
 from nodule_diag.bundle.manifest import Manifest
 from nodule_diag.errors import BundleError, OutputError
+from nodule_diag.process import sole_writer
 
 
 @pytest.fixture
@@ -335,6 +340,64 @@ def test_writing_is_reproducible_and_replaces_only_bundles(tmp_path: Path) -> No
         make_tiny_bundle(tmp_path / "precious")
     assert (tmp_path / "precious" / "thesis.txt").read_text() == "keep"
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from bundle_factory import make_tiny_bundle, tiny_cases
+from nodule_diag.bundle import bundle
+target, moment = sys.argv[1:]
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+def rename(path, to, rename=Path.rename):
+    if moment == ("away" if path == Path(target) else "there"):
+        kill()
+    return rename(path, to)
+Path.rename = rename
+if moment == "done":
+    bundle.sync_folder = lambda folder: folder == Path(target).parent and kill()
+make_tiny_bundle(Path(target), cases=tiny_cases(40))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+@pytest.mark.parametrize("moment", ["away", "there", "done"])
+def test_a_killed_writer_loses_no_bundle(moment: str, tmp_path: Path) -> None:
+    """Killed before the old one is moved away, before the new one is moved there, and before the old one is removed."""
+    target = make_tiny_bundle(tmp_path / "mine").path
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    line = [sys.executable, "-c", KILLED, str(target), moment]
+    assert subprocess.run(line, env=environment, check=False).returncode == -signal.SIGKILL
+    if moment == "there":
+        assert str(tmp_path / ".old.part.mine") in refused(target, "bundle-missing").hint
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OutputError, match="No space left"):
+        patch.setattr(bundle_module, "write_bytes", full)
+        make_tiny_bundle(target)
+    cases = tiny_cases(40 if moment == "done" else 60)
+    assert Bundle.open(target).sha256 == make_tiny_bundle(tmp_path / "wanted", cases=cases).sha256
+    make_tiny_bundle(target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "wanted"]
+
+
+def test_two_writers_of_a_bundle_are_not_mixed(tmp_path: Path) -> None:
+    with sole_writer(tmp_path / ".lock.part.mine", of=tmp_path), pytest.raises(OutputError) as busy:
+        make_tiny_bundle(tmp_path / "mine")
+    assert busy.value.code == "output-busy"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_to_a_bundle_is_replaced(tmp_path: Path) -> None:
+    real = make_tiny_bundle(tmp_path / "real")
+    (tmp_path / "link").symlink_to("real")
+    make_tiny_bundle(tmp_path / "link", cases=tiny_cases(40))
+    assert not (tmp_path / "link").is_symlink()
+    assert Bundle.open(real.path).sha256 == real.sha256
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
 
 
 def test_sealing_refuses_what_opening_would(tmp_path: Path) -> None:

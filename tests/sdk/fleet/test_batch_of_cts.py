@@ -250,6 +250,40 @@ def test_two_batches_are_not_mixed(few: Path, options: BatchOptions, tmp_path: P
         run_batch(manifest, tmp_path / "out", options, workers=1)
 
 
+@pytest.mark.parametrize("changed", ["bundle", "case base"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_answer_of_a_bundle_or_case_base_that_came_later(workers: int, changed: str, tmp_path: Path) -> None:
+    """The one worker is replaced after a CT ended it; the second of two, and an actor, load at their first CT."""
+    from bundle_factory import make_tiny_bundle, tiny_base, tiny_cases
+    from nodule_diag.fleet.order import Order
+    from nodule_diag.fleet.ray_actors import _Actor
+
+    manifest = phantom_manifest(tmp_path, 6, broken=False)
+    (tmp_path / "ct01.nii").rename(tmp_path / f"{KILLER}.nii")
+    manifest.write_text(manifest.read_text().replace("ct01.nii", f"{KILLER}.nii"))
+    bundle, cases = make_tiny_bundle(tmp_path / "bundle"), tmp_path / "cases.sqlite"
+    tiny_base(model_sha256=bundle.model_sha256).save(cases)
+
+    def change(at: Any) -> None:
+        if at.done == 0:
+            if changed == "bundle":
+                make_tiny_bundle(bundle.path, cases=tiny_cases(40))
+            else:
+                tiny_base(tiny_cases(40), model_sha256=bundle.model_sha256).save(cases)
+
+    options = BatchOptions(bundle=str(bundle.path), cases=str(cases), backend="onnxruntime")
+    with pytest.raises(OutputError, match=f"the {changed} was changed during the batch") as refused:
+        run_batch(read_manifest(manifest), tmp_path / "out", options, workers=workers, progress=change, work=KILLING)
+    assert refused.value.code == "batch-other"
+    assert not (tmp_path / "out" / "results.csv").exists()
+    plan = json.loads((tmp_path / "out" / "batch.json").read_bytes())
+    assert plan["bundle"]["sha256"] == bundle.sha256
+    actor = _Actor(Order(options, Limits(), first=plan))
+    with actor._worker:
+        told = actor.judge(read_manifest(manifest).cts[0])
+    assert told["error"]["code"] == "batch-other"
+
+
 def test_failures_are_tried_again_when_asked(tmp_path: Path, options: BatchOptions) -> None:
     (tmp_path / "cts").mkdir()
     manifest = phantom_manifest(tmp_path / "cts", 4, broken=False)
@@ -388,9 +422,13 @@ def test_what_cannot_start_is_told_before_any_ct(few: Path, options: BatchOption
         ({"workers": 0}, "workers is 0"),
         ({"options": replace(options, prevalence=2.0)}, "prevalence"),
         ({"options": replace(options, threads=0)}, "threads"),
+        ({"options": replace(options, k=0)}, "k is 0"),
+        ({"options": replace(options, k=20_000)}, "k is 20000"),
+        ({"options": replace(options, symmetries=7)}, "symmetries is 7"),
     ):
         with pytest.raises(UsageError, match=said):
             run_batch(manifest, tmp_path / "e", **change)  # type: ignore[arg-type]
+        assert not (tmp_path / "e").exists()
     with pytest.raises(UsageError, match="limited to 0 s"):
         Limits(cpu_s=0)
     (tmp_path / "file").write_text("")

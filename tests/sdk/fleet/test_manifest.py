@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodule_diag.errors import UsageError
-from nodule_diag.fleet import ListedCT, read_manifest
+from nodule_diag.fleet import BatchOptions, ListedCT, read_manifest
 
 
 def written(folder: Path, *lines: str) -> Path:
@@ -38,6 +38,21 @@ def test_rows_of_one_ct_are_one_question(tmp_path: Path) -> None:
     assert (three.acquisition, three.rows) == (3, (3,))
     assert len({ct.name for ct in manifest.cts}) == 3
     assert one.name.startswith("one-")
+
+
+def test_two_dots_behind_a_link_mean_what_the_system_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("data/cts", "mnt/x/cts", "mnt/x/study"):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in ("data", "mnt/x"):
+        (tmp_path / folder / "cts" / "1.nii.gz").write_text(folder)
+    (tmp_path / "data" / "study").symlink_to("../mnt/x/study")
+    written(tmp_path / "data" / "study", "path,x,y,z", "../cts/1.nii.gz,1,2,3")
+    monkeypatch.chdir(tmp_path)
+    (ct,) = read_manifest("data/study/manifest.csv").cts
+    options = BatchOptions(bundle="data/study/../cts/1.nii.gz").settled()
+    monkeypatch.chdir("/")
+    for path in (ct.path, str(options.bundle)):
+        assert Path(path).read_text() == "mnt/x"
 
 
 def test_an_absolute_path_stays_and_a_table_of_excel_is_read(tmp_path: Path) -> None:
