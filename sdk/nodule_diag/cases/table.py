@@ -30,7 +30,6 @@ ALSO_CALLED = {"case": "case_id", "patient": "patient_id", "method": "label_sour
 LABELS = {"0": 0, "benign": 0, "1": 1, "malignant": 1}
 SCORES = ("malignancy", "expert_score")
 FAULTS_IN_MESSAGE = 20
-FIGURES = ("x", "y", "z", *SCORES, "diameter_mm")
 _PLAIN = re.compile(r"-?(0|[1-9][0-9]*)([.,][0-9]+)?")
 """A number in a free column. All else stays text: 001 is a code, 1e10 may be one."""
 
@@ -176,13 +175,14 @@ def _listed(
         cells[called] = value
     if missing := [name for name in columns if name not in row and name in Case.model_fields]:
         raise ValueError(f"{', '.join(missing)} cannot be a free column")
-    _read_figures(cells, read)
+    scored = all(name in cells for name in SCORES)
+    _read_figures(cells, read, names=(*(SCORES if scored else ("x", "y", "z")), "diameter_mm"))
     fields: dict[str, Any] = {"label_source": "unknown method", "label_certainty": "nodule"}
     fields |= {name: cells[name] for name in Case.model_fields if name in cells}
     fields["label"] = LABELS.get(str(fields.get("label", "")).lower(), fields.get("label"))
     if isinstance(free := fields.get("columns", {}), Mapping):
         fields["columns"] = {**free, **{name: _free(row[name], comma=comma) for name in columns if name in row}}
-    if all(name in cells for name in SCORES):
+    if scored:
         return Listed(Case(**fields))
     if missing := [name for name in Place.model_fields if name not in cells]:
         raise ValueError(f"neither {' and '.join(SCORES)} nor {', '.join(missing)} is given")
@@ -191,8 +191,8 @@ def _listed(
     return Listed(case, folder / place.path, (place.x, place.y, place.z))
 
 
-def _read_figures(cells: dict[str, Any], read: Callable[[Any], float]) -> None:
-    """Put numbers in the place of their texts."""
+def _read_figures(cells: dict[str, Any], read: Callable[[Any], float], *, names: Sequence[str]) -> None:
+    """Put numbers in the place of their texts, in the columns that are used."""
     if isinstance(readers := cells.get("reader_scores"), str):
         cells["reader_scores"] = readers = readers.split()
     faults: list[str] = []
@@ -204,7 +204,7 @@ def _read_figures(cells: dict[str, Any], read: Callable[[Any], float]) -> None:
             faults.append(f"{name} = {shortened(value)} is not a finite number")
             return None
 
-    cells |= {name: figure(name, cells[name]) for name in FIGURES if cells.get(name) is not None}
+    cells |= {name: figure(name, cells[name]) for name in names if cells.get(name) is not None}
     if isinstance(readers, list):
         cells["reader_scores"] = [figure("reader_scores", value) for value in readers]
     if faults:

@@ -50,7 +50,7 @@ class DicomSource:
         slices: The slices of the scan, in the order of the stored slices. Slice i is at index i along stored axis 2.
             Where the volume was ``resampled``, only ``position_xyz_mm`` says where a slice lies.
         set_aside: Files that are not part of the volume.
-        resampled: Whether the volume was interpolated, because slices are missing, unevenly spaced or sheared.
+        resampled: Whether the volume was interpolated, because slices are missing, uneven, sheared or too many.
     """
 
     study_uid: str

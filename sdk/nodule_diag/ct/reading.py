@@ -104,11 +104,12 @@ def _read_in_memory(
     if form is not None:
         file = CTFile(Path(name), files[name], beside=files)
         ct = form.read(file)
-        if other := next((one for one in files if one != name and one not in file.used), None):
+        others = {one: data for one, data in files.items() if one != name and one not in file.used}
+        if other := next((one for one, data in others.items() if _may_be_a_ct(one, data)), None):
             raise CTError(
                 f"{name} is a whole CT, and {other} came with it",
                 code="ct-several-files",
-                hint="give one CT: this file alone, or the DICOM files without it",
+                hint=f"give one CT: {name} alone, or the others without it",
             )
         return ct
     if len(files) == 1 and not name.lower().endswith(ARCHIVE_SUFFIX):
@@ -117,6 +118,12 @@ def _read_in_memory(
 
     found = dicom_files_in_memory(files)
     return read_dicom_files(found, source=name, series=series, acquisition=acquisition, threads=threads)
+
+
+def _may_be_a_ct(name: str, data: bytes) -> bool:
+    """Whether a file is of a CT's format, or a DICOM object or an archive; a note or a sidecar is not."""
+    named = name.lower().endswith((*DICOM_FILE_SUFFIXES, ARCHIVE_SUFFIX)) or format_of(name) is not None
+    return named or data[128:132] == b"DICM"
 
 
 def _told(name: str, read: Callable[[], CTVolume]) -> CTVolume:

@@ -21,7 +21,7 @@ Box = tuple[slice, slice, slice]
 THRESHOLD = 0.5
 """Step 7 (paper 4.2): voxels of E at or above this are lung."""
 
-CUT_LUNG = "the lung reaches the edge of this CT's slices: in the lung that is cut, no position is checked"
+CUT_LUNG = "the lung reaches the edge of this CT's slices: positions in the lung that is cut are not checked"
 NO_LUNG = "no lung was found in this CT: the lung mask is empty"
 
 

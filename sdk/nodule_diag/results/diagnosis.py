@@ -129,7 +129,7 @@ class Diagnosis:
         similar: The K nearest cases in each feature space, nearest first.
         base_rate: Share of malignant cases among those searched; compare ``diagnosis`` with this share.
         k: How many cases were asked for.
-        cases: How many cases the case base holds.
+        cases: How many cases were searched.
         segmentation: SegNet's map, with the nodule's volume and diameter.
         cam: The class activation map.
         faithfulness: CAM over the nodule and over the background.

@@ -238,3 +238,16 @@ def test_p_is_raw_whatever_a_diagnosis_says(tmp_path: Path) -> None:
     expected = 1.0 / (1.0 + np.exp(-np.array(logits, dtype=np.longdouble)))
     np.testing.assert_allclose([case.malignancy for case in cases], expected.astype(float), atol=1e-15)
     assert {case.expert_score for case in cases} == {5.0}
+
+
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [
+        ("malignancy,expert_score,x", "0.5,3,unknown"),
+        ("path,x,y,z,malignancy", "scan.nii,1,2,3,high"),
+    ],
+)
+def test_columns_that_are_not_used_are_not_read(tmp_path, head, row):
+    (tmp_path / "cases.csv").write_text(f"case_id,patient,label,{head}\nc1,p1,1,{row}\n")
+    (listed,) = read_case_table(tmp_path / "cases.csv")
+    assert listed.case.case_id == "c1"

@@ -56,14 +56,20 @@ def crowded(slices: Sequence[SliceHeader]) -> bool:
 
 
 def interleaved(stacks: Sequence[Sequence[SliceHeader]]) -> bool:
-    """Whether slices of one plane lie between neighbours of another stack where none of its own is missing."""
+    """Whether slices of one plane lie between neighbours of another stack where none of its own is missing.
+
+    A stack's usual distance is at most that of as many interleaved stacks. A few odd slices among even ones lie further
+    apart, and are no stack.
+    """
     heights = [np.sort(heights_of(stack)) for stack in stacks]
+    together = np.unique(np.concatenate(heights))
+    most = len(stacks) * float(np.diff(together).mean())
     for own in heights:
         gaps = np.diff(own)
-        others = np.setdiff1d(np.concatenate(heights), own)
+        others = np.setdiff1d(together, own)
         above = np.searchsorted(own, others)
         between = gaps[above[(above > 0) & (above < len(own))] - 1]
-        if np.count_nonzero(between < GAP * np.median(gaps)) >= STACK_SLICES:
+        if np.count_nonzero(between < GAP * min(float(np.median(gaps)), most)) >= STACK_SLICES:
             return True
     return False
 

@@ -100,6 +100,23 @@ def test_interleaved_volumes_are_apart_however_they_lie(tmp_path, away, name, va
         assert_is_the_field(ct, within=0.51)
 
 
+@pytest.mark.parametrize(("name", "odd"), [("ConvolutionKernel", "B70f"), ("AcquisitionNumber", 9)])
+def test_a_few_odd_slices_are_no_volume(tmp_path, name, odd):
+    items = exported(upright(2.5 * np.arange(40)))
+    for number, item in enumerate(items):
+        setattr(item, name, odd if number in (5, 15, 25, 32) else type(odd)(1))
+    ct = read_ct(make.save_series(tmp_path / "series", items))
+    assert (ct.size_xyz[2], ct.warnings) == (40, ())
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_several_interleaved_volumes(tmp_path, count):
+    stacks = [exported(upright(3.0 * np.arange(12) + 3.0 * number / count)) for number in range(count)]
+    items = series_of(*stacks, AcquisitionNumber=list(range(count)))
+    with pytest.raises(CTError, match=f"holds {count} volumes in one series"):
+        read_ct(make.save_series(tmp_path / "series", items))
+
+
 def test_what_one_acquisition_lacks_another_may_fill(tmp_path):
     """A part that was scanned again: its slices lie in a gap of the others."""
     items = exported(upright(2.5 * np.arange(20)))

@@ -51,9 +51,13 @@ def test_files_in_memory_are_one_ct(tmp_path, name):
     make.write(tmp_path / name)
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert read_ct_in_memory(files).size_xyz == (28, 32, 12)
+    beside = files | {"scan.json": b"{}", ".DS_Store": bytes(200)}
+    assert read_ct_in_memory(beside).size_xyz == (28, 32, 12)
     make.write(tmp_path / "prior.nii")
     series = make.save_series(tmp_path / "series", make.dicom_slices())
-    for other in (tmp_path / "prior.nii", series / "003.dcm"):
+    (series / "003.dcm").rename(series / "IM3")
+    make.zipped(series, tmp_path / "series.zip")
+    for other in (tmp_path / "prior.nii", series / "004.dcm", series / "IM3", tmp_path / "series.zip"):
         for given in (files | {other.name: other.read_bytes()}, {other.name: other.read_bytes()} | files):
             with pytest.raises(CTError, match="is a whole CT, and ") as caught:
                 read_ct_in_memory(given)
