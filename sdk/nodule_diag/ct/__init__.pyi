@@ -8,6 +8,7 @@ from .dicom_source import SetAside as SetAside
 from .dicom_source import SliceIdentity as SliceIdentity
 from .formats.registry import FORMAT_NAMES as FORMAT_NAMES
 from .gaps import SliceGap as SliceGap
+from .hounsfield import PADDING_FLOOR_HU as PADDING_FLOOR_HU
 from .limits import MAX_ARCHIVE_BYTES as MAX_ARCHIVE_BYTES
 from .limits import MAX_FILES as MAX_FILES
 from .limits import MAX_VOXELS as MAX_VOXELS

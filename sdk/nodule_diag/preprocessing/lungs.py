@@ -16,8 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from nodule_diag.ct import CTVolume
-from nodule_diag.ct.hounsfield import PADDING_FLOOR_HU
+from nodule_diag.ct import PADDING_FLOOR_HU, CTVolume
 from nodule_diag.preprocessing.closing import LEVEL, closing
 from nodule_diag.preprocessing.mask import CUT_LUNG, NO_LUNG, THRESHOLD, LungMask
 

@@ -227,7 +227,7 @@ def test_a_bundle_of_the_first_schema_becomes_one_of_this(tiny_bundle, tmp_path)
 
 def test_cases_that_cannot_be_read_are_refused(tiny_bundle, tmp_path):
     bundle = Bundle.open(tiny_bundle)
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="cannot read"):
         read_cases(tmp_path / "absent.json", bundle=bundle)
     wrong = tmp_path / "cases.json"
     wrong.write_text('{"cases": [{"case_id": "a", "label": 2}]}')
