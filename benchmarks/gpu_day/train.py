@@ -27,7 +27,7 @@ from benchmarks.gpu_day.step import TERMS, Adam, Mode, Stepper, nodule_losses
 from nodule_diag.process import in_order
 from nodule_diag_training.config import Stage
 from nodule_diag_training.data import once
-from nodule_diag_training.engine import StepLog, ValidationLog, labels_digest, rated_parameters
+from nodule_diag_training.engine import StepLog, ValidationLog, labels_digest, rated_parameters, slow_in_bf16
 from nodule_diag_training.model import build_model
 
 VALIDATE_EVERY: Final = 100
@@ -73,6 +73,8 @@ class DayRun:
         if sizes is not None:
             stages = tuple(Stage(size=size, steps=stage.steps) for size, stage in zip(sizes, stages, strict=True))
         self.config = carry.config.model_copy(update={"stages": stages})
+        if slow_in_bf16(device):  # where the day is tried out
+            self.config = self.config.in_precision("fp32")
         nodules = [carry.nodules[case_id] for case_id in part.learned]
         aside = set(part.validation_patients)
         self._store = load_store(prepared, self.device) if store is None else store

@@ -35,7 +35,6 @@ from benchmarks.gpu_day.schedule import rate_at
 from benchmarks.gpu_day.step import BETAS, Adam, Stepper, nodule_losses, total_of
 from benchmarks.gpu_day.train import DayRun
 from benchmarks.gpu_day.unpack import revision_of, unpack
-from nodule_diag_training.config import RECIPE
 from nodule_diag_training.data import LungPlace, PairSource, TrainingData, TrainingDataError, once
 from nodule_diag_training.data.lidc import diagnosed
 from nodule_diag_training.engine import Origin, code_digest, load_model, read_log, step_losses
@@ -43,13 +42,10 @@ from nodule_diag_training.engine.optimiser import learning_rate, rated_parameter
 from nodule_diag_training.engine.validation import Validation
 from nodule_diag_training.evaluation.crossval import judge_fold
 from nodule_diag_training.model import build_model
-from nodule_diag_training.progress import WITHOUT_BF16
 from tiny_data_folder import DIAGNOSES, PATIENTS, write_data_folder
 
 CPU = torch.device("cpu")
 SIZE = 32
-PRECISION = "fp32" if torch.backends.cpu.get_cpu_capability() == WITHOUT_BF16 else "bf16"
-"""A step in bf16 takes minutes on a CPU without AVX-512."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +55,6 @@ def carried(tmp_path_factory) -> Path:
     write_data_folder(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(diagnosed, "read_diagnoses", lambda _: DIAGNOSES)
-        patch.setattr("benchmarks.gpu_day.pack.RECIPE", RECIPE.in_precision(PRECISION))
         pack(root, root / "carry", lung=4)
         pack(root, root / "again", lung=4)
     return root / "carry"
@@ -217,6 +212,15 @@ def test_the_rate_is_the_recipes_at_the_same_share_of_its_steps(carried):
     config = read_carry(carried).config
     for step in (400, 1000, 2399, 2400, 3898):
         assert rate_at(config, step / config.steps) == pytest.approx(learning_rate(config, step), rel=0.01)
+
+
+@pytest.mark.parametrize(("capability", "precision"), [("AVX2", "fp32"), ("AVX512", "bf16")])
+def test_a_cpu_that_is_slow_in_bf16_tries_the_day_in_fp32(carried, prepared, monkeypatch, capability, precision):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    carry, part, _ = nodules_of(carried)
+    run = DayRun(part, carry, prepared, device="cpu", mode="eager", sizes=(SIZE, SIZE))
+    assert carry.config.precision == "bf16"
+    assert run.config.precision == precision
 
 
 def test_warming_up_changes_nothing_and_a_step_moves_weights_and_average(carried, prepared):

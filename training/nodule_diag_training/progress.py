@@ -6,16 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
-import torch
 import typer
 
 from .config import Precision, TrainingConfig
-from .engine import StepLog
+from .engine import StepLog, slow_in_bf16
 
 Show = Callable[[TrainingConfig, StepLog], None]
 
-WITHOUT_BF16 = "AVX2"
-"""torch's name of the CPUs on which bf16 is many times as slow as fp32."""
 SLOW = "warning: bf16 is very slow on this CPU, which has no AVX-512; stop, and give --precision fp32 and a new --out"
 PrecisionOption = Annotated[
     Precision | None,
@@ -41,8 +38,7 @@ def progress(
     """
     from tqdm import tqdm
 
-    slow = device == "cpu" and torch.backends.cpu.get_cpu_capability() == WITHOUT_BF16
-    if slow and shown and precision == "bf16":
+    if slow_in_bf16(device) and shown and precision == "bf16":
         typer.echo(SLOW, err=True)
     with tqdm(unit="step", desc=title, disable=not shown) as bar:
 

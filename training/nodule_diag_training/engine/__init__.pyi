@@ -3,6 +3,7 @@ from .checkpoint import MODEL as MODEL
 from .checkpoint import load_model as load_model
 from .checkpoint import save_model as save_model
 from .execution import Execution as Execution
+from .execution import slow_in_bf16 as slow_in_bf16
 from .jobs import Job as Job
 from .jobs import run_side_by_side as run_side_by_side
 from .objective import step_losses as step_losses

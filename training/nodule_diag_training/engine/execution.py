@@ -9,6 +9,11 @@ import torch
 from nodule_diag.errors import BackendError, UsageError
 
 
+def slow_in_bf16(device: str) -> bool:
+    """Whether bf16 is many times as slow as fp32 on a device: on a CPU without AVX-512."""
+    return device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Execution:
     """How to compute a run.
