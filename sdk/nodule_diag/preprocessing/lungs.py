@@ -46,7 +46,7 @@ between arm and chest), not lung. Normal lungs have 0.97, severe emphysema about
 
 CUT_PARENCHYMA = 0.5
 """Air that reaches the edge of a slice and has at least this share of voxels above :data:`PURE_AIR_HU` is lung that a
-small field of view cuts. Room air has next to none, also with table and foam in it."""
+small field of view cuts. Room air has a smaller share, also with table and foam in it."""
 
 LEAST_CUT = 0.01
 """From this share of the CT on, cut lung is reported."""
